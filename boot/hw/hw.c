@@ -1,0 +1,158 @@
+#include "hw.h"
+
+#ifdef HW_HOST
+uint64_t hw_base;
+#endif
+
+#define PAGE_SIZE 4096
+#define GTF_in_use ((uint16_t)(8 | 16)) /* GTF_reading | GTF_writing */
+
+struct grant_entry_v1 {
+    uint16_t flags;
+    uint16_t domid;
+    uint32_t frame;
+};
+
+struct blkif_request_segment {
+    uint32_t gref;
+    uint8_t first_sect;
+    uint8_t last_sect;
+    uint16_t pad;
+};
+
+static void *at(uint64_t addr)
+{
+    return (void *)(uintptr_t)(hw_base + addr);
+}
+
+#define ACCESSORS(bits)                                                                            \
+    uint##bits##_t hw_rd##bits(uint64_t addr)                                                      \
+    {                                                                                              \
+        return *(volatile uint##bits##_t *)at(addr);                                               \
+    }                                                                                              \
+                                                                                                   \
+    void hw_wr##bits(uint64_t addr, uint##bits##_t value)                                          \
+    {                                                                                              \
+        *(volatile uint##bits##_t *)at(addr) = value;                                              \
+    }
+
+ACCESSORS(8)
+ACCESSORS(16)
+ACCESSORS(32)
+ACCESSORS(64)
+
+/* x86 keeps loads in order and stores in order: only the compiler must be held. */
+void hw_rmb(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+void hw_wmb(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+void hw_mb(void)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+uint32_t hw_xchg32(uint64_t addr, uint32_t value)
+{
+    return __atomic_exchange_n((volatile uint32_t *)at(addr), value, __ATOMIC_SEQ_CST);
+}
+
+int hw_test_and_clear_bit(uint64_t addr, uint32_t nr)
+{
+    volatile uint64_t *word = (volatile uint64_t *)at(addr) + nr / 64;
+    uint64_t bit = 1ULL << (nr % 64);
+
+    return (__atomic_fetch_and(word, ~bit, __ATOMIC_SEQ_CST) & bit) != 0;
+}
+
+/* Overlapping ranges are allowed, as with memmove. */
+void hw_copy(uint64_t dst, uint64_t src, uint64_t len)
+{
+    __builtin_memmove(at(dst), at(src), len);
+}
+
+void hw_fill(uint64_t addr, uint64_t len, uint8_t byte)
+{
+    __builtin_memset(at(addr), byte, len);
+}
+
+static int page_is_zero(const uint64_t *page)
+{
+    for (unsigned int i = 0; i < PAGE_SIZE / 8; i += 8) {
+        if (page[i] | page[i + 1] | page[i + 2] | page[i + 3] | page[i + 4] | page[i + 5] |
+            page[i + 6] | page[i + 7])
+            return 0;
+    }
+    return 1;
+}
+
+/* Of the n pages at addr, how many from the first on hold nothing but zeroes. */
+uint64_t hw_zero_pages(uint64_t addr, uint64_t n)
+{
+    uint64_t i = 0;
+
+    while (i < n && page_is_zero(at(addr + i * PAGE_SIZE)))
+        i++;
+    return i;
+}
+
+/* Grant gfn, gfn + 1, ... through the n entries named by the u32 array refs. */
+void hw_grant_fill(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, uint32_t gfn,
+                   uint16_t flags)
+{
+    volatile struct grant_entry_v1 *entry = at(table);
+    const uint32_t *ref = at(refs);
+
+    for (uint32_t i = 0; i < n; i++) {
+        entry[ref[i]].domid = domid;
+        entry[ref[i]].frame = gfn + i;
+    }
+    /* The flags make an entry valid: after everything else in it. */
+    hw_wmb();
+    for (uint32_t i = 0; i < n; i++)
+        entry[ref[i]].flags = flags;
+}
+
+/* End access through the n entries; those the peer still has mapped are moved to the front of refs.
+ * Returns how many these are. */
+uint32_t hw_grant_end(uint64_t table, uint64_t refs, uint32_t n)
+{
+    struct grant_entry_v1 *entry = at(table);
+    uint32_t *ref = at(refs);
+    uint32_t busy = 0;
+
+    for (uint32_t i = 0; i < n; i++) {
+        uint16_t *flags = &entry[ref[i]].flags;
+        uint16_t seen = __atomic_load_n(flags, __ATOMIC_SEQ_CST);
+        int ended = 0;
+
+        while (!(seen & GTF_in_use) && !ended)
+            ended = __atomic_compare_exchange_n(flags, &seen, 0, 0, __ATOMIC_SEQ_CST,
+                                                __ATOMIC_SEQ_CST);
+        if (!ended) {
+            uint32_t still = ref[i];
+
+            ref[i] = ref[busy];
+            ref[busy++] = still;
+        }
+    }
+    return busy;
+}
+
+/* n segments of whole pages, but for the first sector of the first and the last of the last. */
+void hw_seg_fill(uint64_t dst, uint64_t refs, uint32_t n, uint8_t first_sect, uint8_t last_sect)
+{
+    volatile struct blkif_request_segment *seg = at(dst);
+    const uint32_t *ref = at(refs);
+
+    for (uint32_t i = 0; i < n; i++) {
+        seg[i].gref = ref[i];
+        seg[i].first_sect = i == 0 ? first_sect : 0;
+        seg[i].last_sect = i == n - 1 ? last_sect : 7;
+    }
+}

@@ -1,0 +1,48 @@
+/*
+ * hw: what Python cannot do portably, the part that is the same in both worlds.
+ *
+ * Compiled into the image (behind modhw.c, the MicroPython module) and, by cffi, for CPython (behind
+ * host/hw.py). Addresses are guest-physical. In the image physical memory is mapped one to one, so
+ * hw_base is the constant 0; under CPython it is where the mapped file that plays the RAM begins, and
+ * host/hw.py has checked every range before it calls.
+ *
+ * Rule: C moves bytes, Python decides. Single accesses are volatile and never torn.
+ * Layouts: Xen public/grant_table.h (grant_entry_v1), public/io/blkif.h (blkif_request_segment).
+ */
+#ifndef PVDUMP_HW_H
+#define PVDUMP_HW_H
+
+#include <stdint.h>
+
+#ifdef HW_HOST
+extern uint64_t hw_base;
+#else
+#define hw_base ((uint64_t)0)
+#endif
+
+uint8_t hw_rd8(uint64_t addr);
+uint16_t hw_rd16(uint64_t addr);
+uint32_t hw_rd32(uint64_t addr);
+uint64_t hw_rd64(uint64_t addr);
+void hw_wr8(uint64_t addr, uint8_t value);
+void hw_wr16(uint64_t addr, uint16_t value);
+void hw_wr32(uint64_t addr, uint32_t value);
+void hw_wr64(uint64_t addr, uint64_t value);
+
+void hw_rmb(void);
+void hw_wmb(void);
+void hw_mb(void);
+
+uint32_t hw_xchg32(uint64_t addr, uint32_t value);
+int hw_test_and_clear_bit(uint64_t addr, uint32_t nr);
+
+void hw_copy(uint64_t dst, uint64_t src, uint64_t len);
+void hw_fill(uint64_t addr, uint64_t len, uint8_t byte);
+uint64_t hw_zero_pages(uint64_t addr, uint64_t n);
+
+void hw_grant_fill(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, uint32_t gfn,
+                   uint16_t flags);
+uint32_t hw_grant_end(uint64_t table, uint64_t refs, uint32_t n);
+void hw_seg_fill(uint64_t dst, uint64_t refs, uint32_t n, uint8_t first_sect, uint8_t last_sect);
+
+#endif
