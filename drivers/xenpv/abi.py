@@ -1,0 +1,209 @@
+"""Constants and layouts of Xen's interface, with the names of Xen's public headers.
+
+Used by every driver. A name that stands in a header is kept letter for letter; an offset is named
+STRUCT_FIELD. host-tests/xenpv/test_abi.py compares each with Debian's libxen-dev headers.
+Source: xen/include/public.
+"""
+
+PAGE_SIZE = 4096
+DOMID_SELF = 0x7FF0
+
+# xen.h: hypercalls
+__HYPERVISOR_memory_op = 12
+__HYPERVISOR_xen_version = 17
+__HYPERVISOR_grant_table_op = 20
+__HYPERVISOR_sched_op = 29
+__HYPERVISOR_event_channel_op = 32
+__HYPERVISOR_hvm_op = 34
+
+# memory.h
+XENMEM_add_to_physmap = 7
+XENMAPSPACE_shared_info = 0
+XENMAPSPACE_grant_table = 1
+# struct xen_add_to_physmap
+XEN_ADD_TO_PHYSMAP_DOMID = 0
+XEN_ADD_TO_PHYSMAP_SIZE = 2
+XEN_ADD_TO_PHYSMAP_SPACE = 4
+XEN_ADD_TO_PHYSMAP_IDX = 8
+XEN_ADD_TO_PHYSMAP_GPFN = 16
+XEN_ADD_TO_PHYSMAP_SIZEOF = 24
+
+# version.h
+XENVER_version = 0
+
+# hvm/hvm_op.h, hvm/params.h
+HVMOP_set_param = 0
+HVMOP_get_param = 1
+HVM_PARAM_CALLBACK_IRQ = 0
+HVM_PARAM_STORE_PFN = 1
+HVM_PARAM_STORE_EVTCHN = 2
+HVM_PARAM_CONSOLE_PFN = 17
+HVM_PARAM_CONSOLE_EVTCHN = 18
+# struct xen_hvm_param
+XEN_HVM_PARAM_DOMID = 0
+XEN_HVM_PARAM_INDEX = 4
+XEN_HVM_PARAM_VALUE = 8
+XEN_HVM_PARAM_SIZEOF = 16
+
+# sched.h
+SCHEDOP_yield = 0
+SCHEDOP_block = 1
+SCHEDOP_shutdown = 2
+SCHEDOP_poll = 3
+SCHEDOP_watchdog = 6
+SHUTDOWN_poweroff = 0
+SHUTDOWN_reboot = 1
+SHUTDOWN_suspend = 2
+SHUTDOWN_crash = 3
+SHUTDOWN_watchdog = 4
+SHUTDOWN_soft_reset = 5
+# struct sched_poll
+SCHED_POLL_PORTS = 0
+SCHED_POLL_NR_PORTS = 8
+SCHED_POLL_TIMEOUT = 16
+SCHED_POLL_SIZEOF = 24
+
+# event_channel.h
+EVTCHNOP_bind_interdomain = 0
+EVTCHNOP_close = 3
+EVTCHNOP_send = 4
+EVTCHNOP_status = 5
+EVTCHNOP_alloc_unbound = 6
+EVTCHNOP_unmask = 9
+EVTCHNSTAT_closed = 0
+EVTCHNSTAT_unbound = 1
+EVTCHNSTAT_interdomain = 2
+# struct evtchn_alloc_unbound
+EVTCHN_ALLOC_UNBOUND_DOM = 0
+EVTCHN_ALLOC_UNBOUND_REMOTE_DOM = 2
+EVTCHN_ALLOC_UNBOUND_PORT = 4
+
+# xen.h: struct shared_info
+SHARED_INFO_EVTCHN_PENDING = 2048
+SHARED_INFO_EVTCHN_MASK = 2560
+SHARED_INFO_WC_VERSION = 3072
+SHARED_INFO_WC_SEC = 3076
+SHARED_INFO_WC_NSEC = 3080
+SHARED_INFO_WC_SEC_HI = 3084
+EVTCHN_2L_NR_CHANNELS = 4096
+
+# grant_table.h
+GNTTABOP_setup_table = 2
+GNTTABOP_query_size = 6
+GNTTABOP_set_version = 8
+GNTTABOP_get_version = 10
+GTF_permit_access = 1
+GTF_readonly = 4
+GTF_reading = 8
+GTF_writing = 16
+GNTTAB_NR_RESERVED_ENTRIES = 8
+# struct grant_entry_v1
+GRANT_ENTRY_V1_FLAGS = 0
+GRANT_ENTRY_V1_DOMID = 2
+GRANT_ENTRY_V1_FRAME = 4
+GRANT_ENTRY_V1_SIZEOF = 8
+# struct gnttab_query_size
+GNTTAB_QUERY_SIZE_DOM = 0
+GNTTAB_QUERY_SIZE_NR_FRAMES = 4
+GNTTAB_QUERY_SIZE_MAX_NR_FRAMES = 8
+GNTTAB_QUERY_SIZE_STATUS = 12
+GNTTAB_QUERY_SIZE_SIZEOF = 16
+# struct gnttab_get_version
+GNTTAB_GET_VERSION_DOM = 0
+GNTTAB_GET_VERSION_VERSION = 4
+# struct gnttab_set_version
+GNTTAB_SET_VERSION_VERSION = 0
+
+# io/xs_wire.h
+XS_CONTROL = 0
+XS_DIRECTORY = 1
+XS_READ = 2
+XS_GET_PERMS = 3
+XS_WATCH = 4
+XS_UNWATCH = 5
+XS_TRANSACTION_START = 6
+XS_TRANSACTION_END = 7
+XS_INTRODUCE = 8
+XS_RELEASE = 9
+XS_GET_DOMAIN_PATH = 10
+XS_WRITE = 11
+XS_MKDIR = 12
+XS_RM = 13
+XS_SET_PERMS = 14
+XS_WATCH_EVENT = 15
+XS_ERROR = 16
+XS_IS_DOMAIN_INTRODUCED = 17
+XS_RESUME = 18
+XS_SET_TARGET = 19
+XS_RESET_WATCHES = 21
+XS_DIRECTORY_PART = 22
+XENSTORE_PAYLOAD_MAX = 4096
+XENSTORE_ABS_PATH_MAX = 3072
+XENSTORE_REL_PATH_MAX = 2048
+# struct xsd_sockmsg
+XSD_SOCKMSG_TYPE = 0
+XSD_SOCKMSG_REQ_ID = 4
+XSD_SOCKMSG_TX_ID = 8
+XSD_SOCKMSG_LEN = 12
+XSD_SOCKMSG_SIZEOF = 16
+# struct xenstore_domain_interface
+XENSTORE_RING_SIZE = 1024
+XENSTORE_RING_REQ = 0
+XENSTORE_RING_RSP = 1024
+XENSTORE_RING_REQ_CONS = 2048
+XENSTORE_RING_REQ_PROD = 2052
+XENSTORE_RING_RSP_CONS = 2056
+XENSTORE_RING_RSP_PROD = 2060
+XENSTORE_RING_SERVER_FEATURES = 2064
+XENSTORE_RING_CONNECTION = 2068
+XENSTORE_RING_ERROR = 2072
+XENSTORE_SERVER_FEATURE_RECONNECTION = 1
+XENSTORE_SERVER_FEATURE_ERROR = 2
+XENSTORE_CONNECTED = 0
+XENSTORE_RECONNECT = 1
+XENSTORE_ERROR_NONE = 0
+XENSTORE_ERROR_COMM = 1
+XENSTORE_ERROR_RINGIDX = 2
+XENSTORE_ERROR_PROTO = 3
+
+# io/xenbus.h
+XenbusStateUnknown = 0
+XenbusStateInitialising = 1
+XenbusStateInitWait = 2
+XenbusStateInitialised = 3
+XenbusStateConnected = 4
+XenbusStateClosing = 5
+XenbusStateClosed = 6
+XenbusStateReconfiguring = 7
+XenbusStateReconfigured = 8
+
+# io/ring.h: struct blkif_sring
+SRING_REQ_PROD = 0
+SRING_REQ_EVENT = 4
+SRING_RSP_PROD = 8
+SRING_RSP_EVENT = 12
+SRING_RING = 64
+
+# io/blkif.h
+BLKIF_OP_READ = 0
+BLKIF_OP_WRITE = 1
+BLKIF_OP_FLUSH_DISKCACHE = 3
+BLKIF_RSP_OKAY = 0
+BLKIF_RSP_ERROR = -1
+BLKIF_RSP_EOPNOTSUPP = -2
+BLKIF_MAX_SEGMENTS_PER_REQUEST = 11
+VDISK_READONLY = 4
+# struct blkif_request, x86_64
+BLKIF_REQUEST_OPERATION = 0
+BLKIF_REQUEST_NR_SEGMENTS = 1
+BLKIF_REQUEST_HANDLE = 2
+BLKIF_REQUEST_ID = 8
+BLKIF_REQUEST_SECTOR_NUMBER = 16
+BLKIF_REQUEST_SEG = 24
+BLKIF_REQUEST_SIZEOF = 112
+# struct blkif_request_segment
+BLKIF_SEGMENT_SIZEOF = 8
+# struct blkif_response
+BLKIF_RESPONSE_ID = 0
+BLKIF_RESPONSE_OPERATION = 8
+BLKIF_RESPONSE_STATUS = 10

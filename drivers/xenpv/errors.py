@@ -1,0 +1,33 @@
+"""The errors of the drivers. A message says what was expected, what was seen, where, and what to do."""
+
+
+class XenError(Exception):
+    """Anything that goes wrong between this guest and Xen or a peer of it."""
+
+
+class HypercallError(XenError):
+    """Xen refused a hypercall; `errno` is positive."""
+
+    def __init__(self, what, errno):
+        super().__init__("%s: Xen answered errno %d" % (what, errno))
+        self.errno = errno
+
+
+class XenstoreError(XenError):
+    """The xenstore server answered a request with an error; `code` is its name, such as ENOENT."""
+
+    def __init__(self, what, code):
+        super().__init__("xenstore %s: %s" % (what, code))
+        self.code = code
+
+
+class RingCorrupt(XenError):
+    """The other end of a ring broke its protocol; the ring is not used any more."""
+
+
+class BackendError(XenError):
+    """A device's backend failed, refused or vanished."""
+
+
+class Timeout(XenError):
+    """A wait came to its deadline."""
