@@ -1,0 +1,262 @@
+"""Debian packages without installing them: downloaded by apt, unpacked by dpkg-deb, kept in the cache.
+
+Called by the lab (Xen, kernels, tools), by the image build (MicroPython's source) and by the tests
+(Xen's headers, dump readers). The rule: the machine's own apt is used but never changed. Each suite
+has private lists, archives and an empty dpkg status (so that dependencies are resolved from nothing);
+addresses, proxies and keys come from the machine's own configuration, and apt checks the signatures.
+What was resolved once is remembered, so that a warm cache needs no network and gives the same
+versions again. Source: apt.conf(5), apt-get(8), "apt-get indextargets".
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from tools import cache
+
+Progress = Callable[[float, str], None]  # fraction 0..1, what is being done
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+MERGED = ("bin", "sbin", "lib", "lib64")  # top folders that are links into usr/ on an installed Debian
+
+
+class AptError(Exception):
+    """apt or dpkg-deb failed; the message has its last lines."""
+
+
+class Suite:
+    """One Debian release ("bookworm", "trixie") as a store of unpacked packages."""
+
+    def __init__(self, name: str, progress: Progress | None = None) -> None:
+        if not re.fullmatch(r"[a-z]+", name):
+            raise AptError(f"suite {name!r}: expected a Debian code name such as bookworm or trixie")
+        self.name = name
+        self.progress = progress or (lambda fraction, text: None)
+        self.home = cache.folder("apt", name)
+
+    def debs(self, names: Iterable[str], dependencies: bool = True) -> list[Path]:
+        """Download packages.
+
+        names: package names, each may carry "=version".
+        dependencies: also everything they depend on, from an empty system on.
+        Returns the .deb files; without network when this was asked for before.
+        """
+        wanted = sorted(set(names))
+        record = self.home / "sets" / f"{cache.digest(dependencies, *wanted)}.json"
+        with cache.locked(self.home / "apt"):
+            if files := self._recorded(record):
+                return files
+            files = self._download(wanted, dependencies)
+            record.parent.mkdir(exist_ok=True)
+            sizes = {path.name: path.stat().st_size for path in files}
+            record.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+            return files
+
+    def unpack(self, names: Iterable[str], dependencies: bool = True) -> Path:
+        """Download packages and unpack them.
+
+        Returns a folder that looks like the root of a system with these files; nothing was configured
+        and no maintainer script was run. bin, sbin, lib and lib64 are links into usr/.
+        """
+        files = self.debs(names, dependencies)
+        key = cache.digest(*(path.name for path in files))
+
+        def make(root: Path) -> None:
+            for top in MERGED:
+                (root / "usr" / top).mkdir(parents=True)
+                (root / top).symlink_to(f"usr/{top}")
+            for count, path in enumerate(files):
+                self.progress(count / len(files), f"unpack {path.name.partition('_')[0]}")
+                _run(["dpkg-deb", "--extract", str(path), str(root)])
+
+        return cache.stamped(cache.folder("apt", self.name, "roots") / key, key, make)
+
+    def versions(self, names: Iterable[str], dependencies: bool = True) -> dict[str, str]:
+        """Package name -> version of what debs() with the same arguments gives."""
+        parts = [path.stem.split("_") for path in self.debs(names, dependencies)]
+        return {part[0]: part[1].replace("%3a", ":") for part in parts}
+
+    def source(self, package: str, filename: str, sha256: str) -> Path:
+        """One file of a Debian source package, such as its upstream tarball.
+
+        sha256: hex; a file with another one is refused.
+        Returns the path of the file in the cache.
+        """
+        path = cache.folder("apt", self.name, "sources") / filename
+        with cache.locked(path):
+            if path.exists() and cache.file_digest(path) == sha256:
+                return path
+            self.progress(0, f"fetch {filename}")
+            self._apt("update", source=True)
+            uris = self._apt("source", "--print-uris", package, source=True)
+            names = re.findall(r"^'\S+' (\S+) ", uris, re.MULTILINE)
+            if filename not in names:
+                raise AptError(f"{self.name}: source {package} has {names}, expected {filename}")
+            self._apt("source", "--download-only", package, source=True, cwd=path.parent)
+            found = cache.file_digest(path)
+            if found != sha256:
+                path.rename(path.with_suffix(".refused"))
+                raise AptError(f"{filename}: SHA-256 is {found}, expected {sha256}; kept as .refused")
+        return path
+
+    def _recorded(self, record: Path) -> list[Path] | None:
+        if not record.exists():
+            return None
+        sizes = json.loads(record.read_text(encoding="utf-8"))
+        files = [self.home / "archives" / name for name in sizes]
+        whole = all(f.exists() and f.stat().st_size == sizes[f.name] for f in files)
+        return files if whole else None
+
+    def _download(self, wanted: list[str], dependencies: bool) -> list[Path]:
+        lists = self.home / "lists"
+        fresh = False
+        while True:
+            try:
+                if not any(lists.glob("*Packages*")):
+                    self._update()
+                    fresh = True
+                return self._fetch(wanted, dependencies)
+            except AptError:
+                # The lists may be older than the mirror: look again once.
+                if fresh:
+                    raise
+                self._update()
+                fresh = True
+
+    def _update(self) -> None:
+        self.progress(0, f"fetch the package lists of {self.name}")
+        self._apt("update")
+
+    def _fetch(self, wanted: list[str], dependencies: bool) -> list[Path]:
+        archives = self.home / "archives"
+        if dependencies:
+            command = ["install", "--no-install-recommends", "--yes"]
+        else:
+            command = ["download"]
+        uris = self._apt(*command, "--print-uris", *wanted)
+        names = re.findall(r"^'\S+' (\S+\.deb) ", uris, re.MULTILINE)
+        if dependencies:
+            # print-uris leaves out what lies in the archives already; the simulation lists it all.
+            plan = self._apt(*command, "--simulate", *wanted)
+            lines = re.findall(r"^Inst (\S+) \((\S+) .*\[(\w+)\]\)", plan, re.MULTILINE)
+            names = [f"{n}_{v.replace(':', '%3a')}_{arch}.deb" for n, v, arch in lines]
+            self._apt(*command, "--download-only", *wanted)
+        else:
+            missing = [name for name in names if not (archives / name).exists()]
+            if missing:
+                self._apt(*command, *wanted, cwd=archives)
+        files = [archives / name for name in names]
+        if lost := [path.name for path in files if not path.exists()]:
+            raise AptError(f"{self.name}: apt did not download {', '.join(lost)}")
+        return files
+
+    def _configuration(self, source: bool) -> Path:
+        """Write the private apt.conf and sources.list; give the former."""
+        for name in ("lists/partial", "archives/partial", "src-lists/partial"):
+            (self.home / name).mkdir(parents=True, exist_ok=True)
+        (self.home / "status").touch()
+        kind, lists = ("deb-src", "src-lists") if source else ("deb", "lists")
+        listing = self.home / f"{kind}.list"
+        conf = self.home / f"{kind}.conf"
+        signed = f"[signed-by={KEYRING}] " if KEYRING.exists() else ""
+        if not listing.exists():
+            lines = [f"{kind} {signed}{uri} {suite} main" for uri, suite in addresses(self.name)]
+            listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        conf.write_text(
+            "#clear APT::Update::Post-Invoke;\n"
+            "#clear APT::Update::Post-Invoke-Success;\n"
+            "#clear DPkg::Post-Invoke;\n"
+            f'Dir::State "{self.home}";\n'
+            f'Dir::State::lists "{self.home}/{lists}";\n'
+            f'Dir::State::status "{self.home}/status";\n'
+            f'Dir::State::extended_states "{self.home}/extended_states";\n'
+            f'Dir::Cache "{self.home}";\n'
+            f'Dir::Cache::archives "{self.home}/archives";\n'
+            'Dir::Cache::pkgcache "";\nDir::Cache::srcpkgcache "";\n'
+            f'Dir::Etc::SourceList "{listing}";\n'
+            'Dir::Etc::SourceParts "/dev/null";\n'
+            'Dir::Etc::Preferences "/dev/null";\nDir::Etc::PreferencesParts "/dev/null";\n'
+            'APT::Architecture "amd64";\nAPT::Architectures { "amd64"; };\n'
+            'APT::Sandbox::User "";\n'
+            'Debug::NoLocking "true";\n'  # the cache has its own lock
+            'Acquire::Retries "3";\nAcquire::Languages "none";\n'
+            'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";\n',
+            encoding="utf-8",
+        )
+        return conf
+
+    def _apt(self, *words: str, source: bool = False, cwd: Path | None = None) -> str:
+        conf = self._configuration(source)
+        command = ["apt-get", "-q", "-c", str(conf)]
+        if words[0] == "update":
+            command += ["-o", "APT::Update::Error-Mode=any"]
+        read, write = os.pipe()
+        with os.fdopen(read, encoding="utf-8", errors="replace") as status:
+            try:
+                process = subprocess.Popen(
+                    [*command, "-o", f"APT::Status-Fd={write}", *words],
+                    cwd=cwd or self.home,
+                    stdin=subprocess.DEVNULL,
+                    stdout=(out := open(self.home / "last.log", "w+b")),
+                    stderr=subprocess.STDOUT,
+                    pass_fds=[write],
+                    env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
+                )
+            finally:
+                os.close(write)
+            for line in status:
+                # dlstatus:<item>:<percent>:<text>
+                parts = line.rstrip().split(":", 3)
+                if parts[0] == "dlstatus" and len(parts) == 4:
+                    self.progress(float(parts[2]) / 100, parts[3])
+        code = process.wait()
+        with out:
+            out.seek(0)
+            text = out.read().decode(errors="replace")
+        if code:
+            raise AptError(f"{shlex.join([*command, *words])}: exit {code}\n{_tail(text)}")
+        return text
+
+
+def addresses(codename: str) -> list[tuple[str, str]]:
+    """(address, suite) pairs for a release, from where the machine's own apt gets Debian's packages.
+
+    The machine's own release (bookworm) is replaced by `codename` in each suite's name, so a machine
+    with bookworm, bookworm-updates and bookworm-security serves trixie the same way.
+    """
+    own = _run(
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)", "Created-By: Packages"]
+    )
+    pairs: list[tuple[str, str]] = []
+    for line in own.splitlines():
+        uri, _, rest = line.partition(" ")
+        release, _, origin = rest.partition(" ")
+        match = re.fullmatch(r"([a-z]+)(-updates|-security|/updates)?", release)
+        if origin.strip() != "Debian" or not match:
+            continue
+        pair = (uri, codename + (match[2] or ""))
+        if pair not in pairs:
+            pairs.append(pair)
+    if not pairs:
+        raise AptError(
+            "apt-get indextargets names no Debian mirror: run `apt-get update` on this machine first, "
+            "and see that its sources hold a Debian suite"
+        )
+    return pairs
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AptError(f"{shlex.join(command)}: exit {done.returncode}\n{_tail(done.stderr)}")
+    return done.stdout
+
+
+def _tail(text: str, lines: int = 12) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:])
