@@ -65,7 +65,7 @@ class Suite:
         and no maintainer script was run. bin, sbin, lib and lib64 are links into usr/.
         """
         files = self.debs(names, dependencies)
-        key = cache.digest(*(path.name for path in files))
+        key = cache.digest("merged", *(path.name for path in files))
 
         def make(root: Path) -> None:
             for top in MERGED:
@@ -73,7 +73,7 @@ class Suite:
                 (root / top).symlink_to(f"usr/{top}")
             for count, path in enumerate(files):
                 self.progress(count / len(files), f"unpack {path.name.partition('_')[0]}")
-                _run(["dpkg-deb", "--extract", str(path), str(root)])
+                _extract(path, root)
 
         return cache.stamped(cache.folder("apt", self.name, "roots") / key, key, make)
 
@@ -249,6 +249,17 @@ def addresses(codename: str) -> list[tuple[str, str]]:
             "and see that its sources hold a Debian suite"
         )
     return pairs
+
+
+def _extract(package: Path, root: Path) -> None:
+    # dpkg-deb's own --extract would replace the links into usr/ by folders.
+    command = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)]
+    with subprocess.Popen(
+        ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
+    ) as content:
+        done = subprocess.run(command, stdin=content.stdout, capture_output=True, text=True)
+    if content.returncode or done.returncode:
+        raise AptError(f"cannot unpack {package.name}: {_tail(done.stderr)}")
 
 
 def _run(command: list[str]) -> str:
