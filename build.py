@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+"""The one front door: ./build.py COMMAND [ARGUMENTS].
+
+People, CI and the README call it; the work is in tools/ and lab/. The rule: it starts on the system's
+python3 with the standard library alone, sees to it that the host has what the command needs, makes
+the virtual environment of requirements.txt in the cache and goes on in it. Once that environment is
+there, no package index or mirror is asked again.
+"""
+
+import sys
+
+if sys.version_info < (3, 11):
+    sys.exit("build.py needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2])  # noqa: UP031
+
+import argparse
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+SOURCE_ROOTS = [ROOT, ROOT / "drivers", ROOT / "firmware", ROOT / "host"]
+
+sys.path[:0] = [str(path) for path in SOURCE_ROOTS if str(path) not in sys.path]
+
+from tools import Trouble, hostdeps, venv  # noqa: E402
+
+USAGE = """\
+usage: ./build.py COMMAND [ARGUMENTS]
+
+  image    build out/pvdump.elf and out/pvdump.bin
+  demo     panic a guest on a real Xen in QEMU and show its vmcore
+  test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones)
+  lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
+  lab      start a guest on a real Xen: ./build.py lab GUEST.yaml
+
+Downloads and build products are kept in $PVDUMP_CACHE (default: ~/.cache/pvdump)."""
+
+
+def image(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="build.py image")
+    parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder (default: out)")
+    parser.add_argument("--config", type=Path, default=ROOT / "image.yaml", help="image.yaml")
+    options = parser.parse_args(arguments)
+    from tools import progress
+    from tools.image import build
+
+    with progress.display() as display:
+        result = build(options.out, config=options.config, progress=display)
+    print(result)
+    return 0
+
+
+def demo(arguments: list[str]) -> int:
+    from tools.demo import main
+
+    return main(arguments)
+
+
+def lint(arguments: list[str]) -> int:
+    from tools.lint import main
+
+    return main(arguments)
+
+
+def test(arguments: list[str]) -> int:
+    return module("pytest", arguments)
+
+
+def lab(arguments: list[str]) -> int:
+    return module("lab", arguments)
+
+
+def module(name: str, arguments: list[str]) -> int:
+    """Become `python -m name`, in the root so that pytest finds its settings from anywhere."""
+    sys.stdout.flush()
+    if name == "pytest":
+        os.chdir(ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", name, *arguments])
+
+
+COMMANDS = {"image": image, "demo": demo, "test": test, "lint": lint, "lab": lab}
+
+
+def enter_environment(command: str, arguments: list[str]) -> None:
+    """Go on as the same command in the virtual environment, unless we are in it."""
+    hostdeps.ensure(command)
+    python = venv.ensure(ROOT / "requirements.txt")
+    if Path(sys.prefix) == python.parent.parent:
+        return
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, SOURCE_ROOTS)))
+    environment.pop("PYTHONHOME", None)
+    sys.stdout.flush()
+    os.execve(python, [str(python), str(ROOT / "build.py"), command, *arguments], environment)
+
+
+def main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0 if argv else 2
+    command, arguments = argv[0], argv[1:]
+    if command not in COMMANDS:
+        print(f"build.py: no command {command!r}\n\n{USAGE}", file=sys.stderr)
+        return 2
+    try:
+        enter_environment(command, arguments)
+        return COMMANDS[command](arguments)
+    except Trouble as trouble:
+        print(f"build.py {command}: {trouble}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"build.py {command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

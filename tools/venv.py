@@ -1,0 +1,90 @@
+"""The virtual environment that everything but build.py's first lines runs in.
+
+Called by build.py, so the standard library alone. The rule: its name in the cache says what it was
+made from (Python and requirements.txt), every file in it was checked against a hash there, and it
+counts as made only when the stamp, written last, is in it. It is built at its final place under a
+lock, because the scripts of an environment hold its path and so it cannot be renamed.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tools import Trouble, cache
+
+STAMP = "pvdump-complete"
+
+
+def ensure(requirements: Path) -> Path:
+    """Make the environment unless it is there.
+
+    requirements: the requirements.txt with hashes.
+    Returns the path of its python.
+    """
+    version = "{}.{}.{}".format(*sys.version_info[:3])
+    key = cache.digest(sys.base_prefix, requirements.read_text(encoding="utf-8"))
+    home = cache.base() / "venv" / f"python{version}-{key}"
+    python = home / "bin" / "python"
+    if complete(home):
+        return python
+    try:
+        with cache.locked(home):
+            if not complete(home):
+                create(home, requirements)
+    except OSError as error:
+        raise Trouble(
+            f"the cache {cache.base()} cannot be used: {error.strerror}: {error.filename}; "
+            "set PVDUMP_CACHE to a folder that can be written"
+        ) from error
+    return python
+
+
+def complete(home: Path) -> bool:
+    # bin/python is a link: the second test fails when the Python it was made from has gone.
+    return (home / STAMP).exists() and (home / "bin" / "python").exists()
+
+
+def create(home: Path, requirements: Path) -> None:
+    print(f"python environment: making {home}", flush=True)
+    shutil.rmtree(home, ignore_errors=True)
+    base = Path(getattr(sys, "_base_executable", sys.executable))
+    run([str(base), "-m", "venv", str(home)])
+    total = len(re.findall(r"^[A-Za-z0-9_.-]+==", requirements.read_text("utf-8"), re.MULTILINE))
+    install = [
+        *(str(home / "bin" / "python"), "-m", "pip", "install", "--no-input"),
+        *("--disable-pip-version-check", "--progress-bar", "off", "--no-deps"),
+        *("--require-hashes", "--only-binary", ":all:", "--requirement", str(requirements)),
+    ]
+    run(install, total)
+    (home / STAMP).touch()
+
+
+def run(command: list[str], total: int = 0) -> None:
+    """Run a command; of its output show the packages pip comes to, and the end when it fails."""
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    assert process.stdout is not None
+    lines: list[str] = []
+    count = 0
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("Collecting "):
+            count += 1
+            name = line.split()[1]
+            if sys.stdout.isatty():
+                print(f"\r\033[K  {count}/{total} {name}", end="", flush=True)
+    if count and sys.stdout.isatty():
+        print("\r\033[K", end="")
+    if process.wait():
+        tail = "".join(lines[-15:])
+        raise Trouble(f"{' '.join(command[:4])} ... failed ({process.returncode}):\n{tail}")
