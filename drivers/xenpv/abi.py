@@ -1,7 +1,7 @@
 """Constants and layouts of Xen's interface, with the names of Xen's public headers.
 
-Used by every driver. A name that stands in a header is kept letter for letter; an offset is named
-STRUCT_FIELD. host-tests/xenpv/test_abi.py compares each with Debian's libxen-dev headers.
+Used by every driver. A name that stands in a header is kept letter for letter (but for the leading
+underscores of __HYPERVISOR_*, which Python would mangle); an offset is named STRUCT_FIELD. host-tests/xenpv/test_abi.py compares each with Debian's libxen-dev headers.
 Source: xen/include/public.
 """
 
@@ -9,12 +9,12 @@ PAGE_SIZE = 4096
 DOMID_SELF = 0x7FF0
 
 # xen.h: hypercalls
-__HYPERVISOR_memory_op = 12
-__HYPERVISOR_xen_version = 17
-__HYPERVISOR_grant_table_op = 20
-__HYPERVISOR_sched_op = 29
-__HYPERVISOR_event_channel_op = 32
-__HYPERVISOR_hvm_op = 34
+HYPERVISOR_memory_op = 12
+HYPERVISOR_xen_version = 17
+HYPERVISOR_grant_table_op = 20
+HYPERVISOR_sched_op = 29
+HYPERVISOR_event_channel_op = 32
+HYPERVISOR_hvm_op = 34
 
 # memory.h
 XENMEM_add_to_physmap = 7

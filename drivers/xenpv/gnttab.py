@@ -1,0 +1,101 @@
+"""Grant table, version 1: lend frames to another domain and take them back.
+
+Used by block front ends. Entries are taken from the top of the table, and only those whose flags
+are 0: an earlier kernel's grants may still be mapped by its backends, and the low ones are the
+toolstack's. An entry that its peer still has mapped is set aside and never used again. Only the last
+frames of the table are mapped, in place of pages of our own.
+Source: xen/include/public/grant_table.h.
+"""
+
+import hw
+
+from . import abi
+from .errors import HypercallError, XenError
+
+ENTRIES = abi.PAGE_SIZE // abi.GRANT_ENTRY_V1_SIZEOF
+FRAMES = 2
+
+
+class GrantTable:
+    def __init__(self, xen):
+        self.xen = xen
+        self.set_aside = 0
+        self._version()
+        first, base, frames = self._map()
+        # Where entry 0 would be; the C primitives count from there.
+        self.table = base - first * abi.PAGE_SIZE
+        self._stack = hw.alloc_pages((frames * ENTRIES * 4 + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
+        self._free = 0
+        for ref in range(first * ENTRIES, (first + frames) * ENTRIES):
+            if ref < abi.GNTTAB_NR_RESERVED_ENTRIES:
+                continue
+            if hw.rd16(self.table + ref * abi.GRANT_ENTRY_V1_SIZEOF) == 0:
+                hw.wr32(self._stack + 4 * self._free, ref)
+                self._free += 1
+
+    def _op(self, what, cmd, fmt, *fields):
+        self.xen.call(what, abi.HYPERVISOR_grant_table_op, cmd, fmt, *fields)
+
+    def _version(self):
+        self._op("GNTTABOP_get_version", abi.GNTTABOP_get_version, "<HHI", abi.DOMID_SELF, 0, 0)
+        version = self.xen.result("<I", abi.GNTTAB_GET_VERSION_VERSION)
+        if version != 1:
+            try:
+                self._op("GNTTABOP_set_version 1", abi.GNTTABOP_set_version, "<I", 1)
+            except HypercallError as e:
+                raise XenError(
+                    "grant table: version %d is in force and cannot be changed to 1 (%s)"
+                    % (version, e)
+                )
+
+    def _map(self):
+        """Map the last frames. Returns (first frame's number, address, how many)."""
+        self._op(
+            "GNTTABOP_query_size",
+            abi.GNTTABOP_query_size,
+            "<HHIIhH",
+            abi.DOMID_SELF,
+            0,
+            0,
+            0,
+            0,
+            0,
+        )
+        nr = self.xen.result("<I", abi.GNTTAB_QUERY_SIZE_NR_FRAMES)
+        limit = self.xen.result("<I", abi.GNTTAB_QUERY_SIZE_MAX_NR_FRAMES)
+        frames = min(FRAMES, limit)
+        base = hw.alloc_pages(frames)
+        # Entry 0 must not come to lie below address 0.
+        first = min(max(nr - frames, 0), base // abi.PAGE_SIZE)
+        for i in range(frames):
+            gfn = base // abi.PAGE_SIZE + i
+            self.xen.add_to_physmap(abi.XENMAPSPACE_grant_table, first + i, gfn)
+        return first, base, frames
+
+    def free(self):
+        """Entries that can be granted now."""
+        return self._free
+
+    def take(self, refs, n):
+        """Take n free entries; their numbers are stored as a u32 array at address refs."""
+        if n > self._free:
+            raise XenError("grant table: %d entries wanted, %d free" % (n, self._free))
+        self._free -= n
+        hw.copy(refs, self._stack + 4 * self._free, 4 * n)
+
+    def grant(self, refs, n, domid, gfn, readonly):
+        """Grant n frames from gfn on to domid through the entries at refs."""
+        flags = abi.GTF_permit_access | (abi.GTF_readonly if readonly else 0)
+        hw.grant_fill(self.table, refs, n, domid, gfn, flags)
+
+    def end(self, refs, n):
+        """Take back n grants, whose numbers stand at refs; the peer must have unmapped them.
+
+        Returns how many it still has mapped: these are set aside, never reused.
+        Source: grant_table.h, "Invalidating an unused GTF_permit_access entry".
+        """
+        busy = hw.grant_end(self.table, refs, n)
+        self.set_aside += busy
+        hw.copy(self._stack + 4 * self._free, refs + 4 * busy, 4 * (n - busy))
+        self._free += n - busy
+        return busy

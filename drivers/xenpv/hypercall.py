@@ -1,0 +1,75 @@
+"""Hypercalls with their arguments in memory that Xen can read.
+
+Used by every driver that asks Xen for something. One page outside the heap holds the argument of the
+call in hand; nothing here waits, so one page serves all. Negative results become HypercallError.
+Source: xen/include/public/{memory,sched,hvm/hvm_op}.h.
+"""
+
+import struct
+
+import hw
+
+from . import abi
+from .errors import HypercallError
+
+
+class Hypercalls:
+    def __init__(self):
+        self.page = hw.alloc_pages(1)
+        self._mem = hw.mem(self.page, abi.PAGE_SIZE)
+
+    def call(self, what, nr, cmd, fmt, *fields):
+        """One hypercall with a structure as argument; the structure may be read back by result().
+
+        what: name for the error; nr: hypercall; cmd: sub-operation; fmt, fields: the structure as
+        for struct.pack. Returns Xen's answer (>= 0). Raises HypercallError.
+        """
+        struct.pack_into(fmt, self._mem, 0, *fields)
+        # The third argument is grant_table_op's count of structures; the others take two.
+        rc = hw.hypercall(nr, cmd, self.page, 1)
+        if rc < 0:
+            raise HypercallError(what, -rc)
+        return rc
+
+    def result(self, fmt, offset):
+        """One field of the structure that the last call left, at a byte offset."""
+        return struct.unpack_from(fmt, self._mem, offset)[0]
+
+    def hvm_param(self, index):
+        """The u64 value of one of this domain's HVM parameters."""
+        nr = abi.HYPERVISOR_hvm_op
+        self.call(
+            "HVMOP_get_param %d" % index,
+            nr,
+            abi.HVMOP_get_param,
+            "<HHIQ",
+            abi.DOMID_SELF,
+            0,
+            index,
+            0,
+        )
+        return self.result("<Q", abi.XEN_HVM_PARAM_VALUE)
+
+    def add_to_physmap(self, space, idx, gfn):
+        """Put one of Xen's own frames at gfn, in place of what is there."""
+        self.call(
+            "XENMEM_add_to_physmap space %d idx %d" % (space, idx),
+            abi.HYPERVISOR_memory_op,
+            abi.XENMEM_add_to_physmap,
+            "<HHIQQ",
+            abi.DOMID_SELF,
+            0,
+            space,
+            idx,
+            gfn,
+        )
+
+    def shutdown(self, reason):
+        """End this domain with one of SHUTDOWN_*. Returns only when Xen refuses (raises)."""
+        self.call(
+            "SCHEDOP_shutdown %d" % reason,
+            abi.HYPERVISOR_sched_op,
+            abi.SCHEDOP_shutdown,
+            "<I",
+            reason,
+        )

@@ -1,0 +1,139 @@
+"""Xenbus: the states through which a front end and its backend find each other.
+
+Used by device front ends. Either side may skip states, so a wait names a set of states; it is
+bounded, and its error says which device, what was waited for and what was seen. A device that an
+earlier kernel left in any state but Initialising is taken over: Closing, Closed, Initialising.
+Source: xen/include/public/io/xenbus.h; Linux drivers/xen/xenbus/xenbus_probe_frontend.c (the order
+of a takeover).
+"""
+
+import hw
+
+from .abi import (
+    XenbusStateClosed,
+    XenbusStateClosing,
+    XenbusStateConnected,
+    XenbusStateInitialised,
+    XenbusStateInitialising,
+    XenbusStateInitWait,
+)
+from .errors import BackendError, Timeout
+from .loop import SECOND
+
+STATE_NAMES = (
+    "Unknown",
+    "Initialising",
+    "InitWait",
+    "Initialised",
+    "Connected",
+    "Closing",
+    "Closed",
+    "Reconfiguring",
+    "Reconfigured",
+)
+STEP_TIMEOUT = 5 * SECOND
+POLL_PERIOD = SECOND // 100
+
+
+def state_name(state):
+    return STATE_NAMES[state] if state < len(STATE_NAMES) else "state %d" % state
+
+
+class Device:
+    """One device of ours and its backend.
+
+    store: Xenstore; loop: Loop; path: the front end's node, such as "device/vbd/51712".
+    """
+
+    def __init__(self, store, loop, path):
+        self.store = store
+        self.loop = loop
+        self.path = path
+        self.backend = ""
+        self.backend_id = 0
+
+    async def find(self):
+        """Read who the backend is."""
+        self.backend = await self.store.read_text(self.path + "/backend")
+        self.backend_id = await self.store.read_int(self.path + "/backend-id")
+
+    async def set_state(self, state):
+        await self.store.write(self.path + "/state", str(state))
+
+    async def write(self, key, value):
+        await self.store.write(self.path + "/" + key, str(value))
+
+    async def state(self):
+        return await self.store.read_int(self.path + "/state", 0)
+
+    async def backend_state(self):
+        return await self.store.read_int(self.backend + "/state", 0)
+
+    async def backend_int(self, key, default=None):
+        return await self.store.read_int(self.backend + "/" + key, default)
+
+    async def wait_backend(self, states, doing, timeout=STEP_TIMEOUT):
+        """Wait until the backend is in one of the states. Returns that state.
+
+        doing: what this wait is part of, for messages; timeout: ns. Raises Timeout.
+        """
+        deadline = hw.now() + timeout
+        while True:
+            state = await self.backend_state()
+            if state in states:
+                return state
+            if hw.now() >= deadline:
+                raise Timeout(
+                    "%s, %s: backend %s is %s after %d s, %s expected%s"
+                    % (
+                        self.path,
+                        doing,
+                        self.backend,
+                        state_name(state),
+                        timeout // SECOND,
+                        " or ".join(state_name(s) for s in states),
+                        await self._error(),
+                    )
+                )
+            await self.loop.sleep(POLL_PERIOD)
+
+    async def _error(self):
+        """What the backend says went wrong, ready to be added to a message."""
+        text = await self.store.read_text("error/" + self.path + "/error", "")
+        return "; backend's error: " + text[:100] if text else ""
+
+    async def begin(self):
+        """Bring the device to where it can be set up: ours Initialising, the backend InitWait."""
+        if await self.state() != XenbusStateInitialising:
+            await self._take_over()
+        await self.wait_backend((XenbusStateInitWait,), "starting")
+
+    async def _take_over(self):
+        """Close the connection that an earlier kernel left, as its own driver would have."""
+        if await self.backend_state() not in (XenbusStateClosed, XenbusStateInitWait):
+            await self.set_state(XenbusStateClosing)
+            closing = (XenbusStateClosing, XenbusStateClosed)
+            await self.wait_backend(closing, "taking over from the earlier kernel")
+        await self.set_state(XenbusStateClosed)
+        closed = (XenbusStateClosed, XenbusStateInitWait)
+        await self.wait_backend(closed, "taking over from the earlier kernel")
+        await self.set_state(XenbusStateInitialising)
+
+    async def connect(self):
+        """Our side is set up: say so and wait for the backend. Raises BackendError, Timeout."""
+        await self.set_state(XenbusStateInitialised)
+        gone = (XenbusStateClosing, XenbusStateClosed)
+        state = await self.wait_backend((XenbusStateConnected,) + gone, "connecting")
+        if state in gone:
+            raise BackendError(
+                "%s: backend %s went %s instead of Connected%s"
+                % (self.path, self.backend, state_name(state), await self._error())
+            )
+
+    async def close(self):
+        """Close the device in order: Closing, Closed, each with the backend's answer."""
+        await self.set_state(XenbusStateClosing)
+        closing = (XenbusStateClosing, XenbusStateClosed)
+        await self.wait_backend(closing, "closing")
+        await self.set_state(XenbusStateClosed)
+        await self.wait_backend((XenbusStateClosed,), "closing")
