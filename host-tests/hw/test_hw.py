@@ -1,0 +1,223 @@
+"""host/hw.py and boot/hw/hw.c: each primitive against a plain Python model."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import hw
+
+SIZE = 16 * 4096
+END = SIZE - 8
+
+
+class Ram:
+    def __init__(self):
+        self.ram = bytearray(SIZE)
+
+
+@pytest.fixture(autouse=True)
+def ram():
+    return fresh()
+
+
+def fresh(content=b""):
+    machine = Ram()
+    machine.ram[: len(content)] = content
+    hw.attach(machine)
+    return machine.ram
+
+
+addresses = st.integers(0, END)
+
+
+@pytest.mark.parametrize(("bits", "code"), [(8, "<B"), (16, "<H"), (32, "<I"), (64, "<Q")])
+class TestAccess:
+    @given(addr=addresses, data=st.data())
+    def test_write_stores_little_endian_and_nothing_else(self, bits, code, addr, data):
+        ram = fresh()
+        value = data.draw(st.integers(0, 2**bits - 1))
+        getattr(hw, f"wr{bits}")(addr, value)
+        model = bytearray(SIZE)
+        struct.pack_into(code, model, addr, value)
+        assert ram == model
+
+    @given(addr=addresses, data=st.binary(min_size=8, max_size=8))
+    def test_read_gives_what_stands_there(self, bits, code, addr, data):
+        ram = fresh()
+        ram[addr : addr + 8] = data
+        assert getattr(hw, f"rd{bits}")(addr) == struct.unpack_from(code, data)[0]
+
+    def test_write_cuts_a_value_that_is_too_wide(self, bits, code):
+        getattr(hw, f"wr{bits}")(64, 2**bits + 5)
+        assert hw.rd64(64) == 5
+
+    def test_the_last_bytes_of_ram_can_be_used_and_none_after(self, bits, code):
+        read, write = getattr(hw, f"rd{bits}"), getattr(hw, f"wr{bits}")
+        last = SIZE - bits // 8
+        write(last, 1)
+        for call in (read, lambda at: write(at, 0)):
+            with pytest.raises(ValueError, match=f"{bits // 8} bytes at 0x{last + 1:x}"):
+                call(last + 1)
+
+
+def test_mem_is_the_ram_itself(ram):
+    hw.mem(100, 4)[:] = b"abcd"
+    assert ram[99:105] == b"\0abcd\0"
+    ram[101] = 0x21
+    assert bytes(hw.mem(100, 4)) == b"a!cd"
+
+
+OUTSIDE = {
+    "mem": lambda: hw.mem(SIZE - 4, 5),
+    "negative": lambda: hw.mem(-1, 1),
+    "negative length": lambda: hw.mem(8, -1),
+    "copy to": lambda: hw.copy(SIZE - 1, 0, 2),
+    "copy from": lambda: hw.copy(0, SIZE - 1, 2),
+    "fill": lambda: hw.fill(0, SIZE + 1, 0),
+    "zero_pages": lambda: hw.zero_pages(4096, 16),
+    "xchg32": lambda: hw.xchg32(SIZE - 3, 0),
+    "test_and_clear_bit": lambda: hw.test_and_clear_bit(SIZE - 8, 64),
+    "seg_fill": lambda: hw.seg_fill(SIZE - 8, 0, 2, 0, 7),
+    "seg_fill refs": lambda: hw.seg_fill(0, SIZE - 4, 2, 0, 7),
+    "grant_fill refs": lambda: hw.grant_fill(0, SIZE - 4, 2, 0, 0, 1),
+}
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_outside_of_ram_is_a_value_error_that_names_it(name):
+    with pytest.raises(ValueError, match=r"access to -?\d+ bytes at 0x[0-9a-f]+: outside the RAM"):
+        OUTSIDE[name]()
+
+
+def test_a_grant_reference_outside_of_ram_is_refused():
+    hw.wr32(0, SIZE // 8)
+    for call in (lambda: hw.grant_fill(0, 0, 1, 0, 0, 1), lambda: hw.grant_end(0, 0, 1)):
+        with pytest.raises(ValueError, match=f"0x{SIZE:x}"):
+            call()
+
+
+@given(addr=addresses, old=st.integers(0, 2**32 - 1), new=st.integers(0, 2**32 - 1))
+def test_xchg32_stores_and_returns_the_old_value(addr, old, new):
+    fresh()
+    hw.wr32(addr, old)
+    assert hw.xchg32(addr, new) == old
+    assert hw.rd32(addr) == new
+
+
+@given(content=st.binary(min_size=64, max_size=64), nr=st.integers(0, 511))
+def test_test_and_clear_bit_counts_bits_from_the_lowest_of_the_first_byte(content, nr):
+    ram = fresh(content)
+    model = int.from_bytes(content, "little")
+    assert hw.test_and_clear_bit(0, nr) == bool(model >> nr & 1)
+    assert ram[:64] == (model & ~(1 << nr)).to_bytes(64, "little")
+
+
+@given(content=st.binary(min_size=200, max_size=200), data=st.data())
+def test_copy_gives_the_source_as_it_was_even_where_ranges_overlap(content, data):
+    length = data.draw(st.integers(0, 200))
+    dst = data.draw(st.integers(0, 200 - length))
+    src = data.draw(st.integers(0, 200 - length))
+    ram = fresh(content)
+    model = bytearray(content)
+    model[dst : dst + length] = content[src : src + length]
+    hw.copy(dst, src, length)
+    assert ram[:200] == model
+
+
+@given(addr=st.integers(0, 100), length=st.integers(0, 100), byte=st.integers(0, 255))
+def test_fill_sets_the_range_and_nothing_else(addr, length, byte):
+    ram = fresh(b"\x55" * 256)
+    hw.fill(addr, length, byte)
+    assert ram[:256] == b"\x55" * addr + bytes([byte]) * length + b"\x55" * (256 - addr - length)
+
+
+@given(n=st.integers(0, 15), dirty=st.none() | st.integers(4096, SIZE - 1))
+def test_zero_pages_counts_the_leading_pages_of_zeroes(n, dirty):
+    ram = fresh(b"\xff" * 4096)
+    if dirty is not None:
+        ram[dirty] = 0x80
+    first = 15 if dirty is None else dirty // 4096 - 1
+    assert hw.zero_pages(4096, n) == min(n, first)
+
+
+@st.composite
+def reference_lists(draw):
+    return draw(st.lists(st.integers(0, 511), max_size=40, unique=True))
+
+
+TABLE, REFS = 4096, 8192
+
+
+def put_refs(refs):
+    hw.mem(REFS, 4 * len(refs))[:] = struct.pack(f"<{len(refs)}I", *refs)
+
+
+def get_refs(n):
+    return list(struct.unpack(f"<{n}I", hw.mem(REFS, 4 * n)))
+
+
+@given(
+    refs=reference_lists(),
+    domid=st.integers(0, 0x7FEF),
+    gfn=st.integers(0, 2**31),
+    flags=st.sampled_from([1, 1 | 4]),
+)
+def test_grant_fill_grants_consecutive_frames_through_the_entries_named(refs, domid, gfn, flags):
+    ram = fresh()
+    put_refs(refs)
+    hw.grant_fill(TABLE, REFS, len(refs), domid, gfn, flags)
+    model = bytearray(4096)
+    for i, ref in enumerate(refs):
+        struct.pack_into("<HHI", model, 8 * ref, flags, domid, gfn + i)
+    assert ram[TABLE : TABLE + 4096] == model
+    assert get_refs(len(refs)) == refs
+
+
+@given(refs=reference_lists(), data=st.data())
+def test_grant_end_clears_what_is_free_and_returns_what_the_peer_holds(refs, data):
+    ram = fresh()
+    flags = [data.draw(st.sampled_from([1, 5, 1 | 8, 1 | 16, 1 | 24, 0])) for _ in refs]
+    for ref, flag in zip(refs, flags, strict=True):
+        struct.pack_into("<HHI", ram, TABLE + 8 * ref, flag, 3, 77)
+    put_refs(refs)
+    held = {ref: flag for ref, flag in zip(refs, flags, strict=True) if flag & 24}
+    assert hw.grant_end(TABLE, REFS, len(refs)) == len(held)
+    after = get_refs(len(refs))
+    assert set(after[: len(held)]) == set(held)
+    assert sorted(after) == sorted(refs)
+    for ref in refs:
+        assert hw.rd16(TABLE + 8 * ref) == held.get(ref, 0)
+
+
+@given(refs=reference_lists(), first=st.integers(0, 7), last=st.integers(0, 7))
+def test_seg_fill_cuts_only_the_first_and_the_last_page(refs, first, last):
+    ram = fresh()
+    put_refs(refs)
+    hw.seg_fill(0, REFS, len(refs), first, last)
+    model = bytearray(4096)
+    for i, ref in enumerate(refs):
+        begin = first if i == 0 else 0
+        end = last if i == len(refs) - 1 else 7
+        struct.pack_into("<IBB", model, 8 * i, ref, begin, end)
+    assert ram[:4096] == model
+
+
+def test_barriers_can_be_called():
+    hw.rmb()
+    hw.wmb()
+    hw.mb()
+
+
+def test_what_is_not_memory_goes_to_the_machine():
+    class Machine(Ram):
+        def hypercall(self, nr, args):
+            return -nr - sum(args)
+
+        def now(self):
+            return 12345
+
+    hw.attach(Machine())
+    assert hw.hypercall(29, 3, 4) == -36
+    assert hw.now() == 12345

@@ -1,0 +1,203 @@
+"""The module `hw` for CPython: the image's primitives over a machine that lives in this process.
+
+Imported by drivers/ and firmware/, which cannot tell it from the image's own. attach() names the
+machine whose RAM and hypercalls are meant; physical address 0 is the first byte of its mapped file.
+The bytes are moved by boot/hw/hw.c, the same C as in the image, compiled as _pvdump_hw (in the tree
+by tools/hwlib.py). The rule: C checks nothing, so every range is checked here first, and a range
+that leaves the RAM is a ValueError that names it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from _pvdump_hw import ffi, lib
+
+PAGE_SIZE = 4096
+U32 = 0xFFFFFFFF
+U64 = 0xFFFFFFFFFFFFFFFF
+
+_machine: Any = None
+_view = memoryview(bytearray(0))
+
+
+def attach(machine: Any) -> None:
+    """Make `machine` the one that this module is about, until the next attach().
+
+    machine: has ram (mmap or bytearray), hypercall(nr, args), cpuid, rdmsr, wrmsr, now,
+    alloc_pages, boot, xen, vcpu, shared_info, watchdog and console_flush.
+    """
+    global _machine, _view
+    _machine = machine
+    _view = memoryview(machine.ram)
+    lib.hw_base = int(ffi.cast("uintptr_t", ffi.from_buffer(_view)))
+
+
+def _check(addr: int, length: int) -> None:
+    if addr < 0 or length < 0 or addr + length > len(_view):
+        raise ValueError(
+            f"access to {length} bytes at 0x{addr & U64:x}: "
+            f"outside the RAM of 0x{len(_view):x} bytes"
+        )
+
+
+def mem(addr: int, length: int) -> memoryview:
+    """The bytes at addr, to be read and written in place."""
+    _check(addr, length)
+    return _view[addr : addr + length]
+
+
+def rd8(addr: int) -> int:
+    _check(addr, 1)
+    return lib.hw_rd8(addr)
+
+
+def rd16(addr: int) -> int:
+    _check(addr, 2)
+    return lib.hw_rd16(addr)
+
+
+def rd32(addr: int) -> int:
+    _check(addr, 4)
+    return lib.hw_rd32(addr)
+
+
+def rd64(addr: int) -> int:
+    _check(addr, 8)
+    return lib.hw_rd64(addr)
+
+
+def wr8(addr: int, value: int) -> None:
+    _check(addr, 1)
+    lib.hw_wr8(addr, value & 0xFF)
+
+
+def wr16(addr: int, value: int) -> None:
+    _check(addr, 2)
+    lib.hw_wr16(addr, value & 0xFFFF)
+
+
+def wr32(addr: int, value: int) -> None:
+    _check(addr, 4)
+    lib.hw_wr32(addr, value & U32)
+
+
+def wr64(addr: int, value: int) -> None:
+    _check(addr, 8)
+    lib.hw_wr64(addr, value & U64)
+
+
+rmb = lib.hw_rmb
+wmb = lib.hw_wmb
+mb = lib.hw_mb
+
+
+def xchg32(addr: int, value: int) -> int:
+    """Store value (u32). Returns what was there, in one step."""
+    _check(addr, 4)
+    return lib.hw_xchg32(addr, value & U32)
+
+
+def test_and_clear_bit(addr: int, nr: int) -> bool:
+    """Clear bit nr of the little-endian bit field at addr, in one step. Returns what it was."""
+    _check(addr, (nr // 64 + 1) * 8)
+    return bool(lib.hw_test_and_clear_bit(addr, nr))
+
+
+def copy(dst: int, src: int, length: int) -> None:
+    """Move length bytes; the ranges may overlap."""
+    _check(dst, length)
+    _check(src, length)
+    lib.hw_copy(dst, src, length)
+
+
+def fill(addr: int, length: int, byte: int) -> None:
+    _check(addr, length)
+    lib.hw_fill(addr, length, byte & 0xFF)
+
+
+def zero_pages(addr: int, n: int) -> int:
+    """Of the n pages at addr, how many from the first on hold nothing but zeroes."""
+    _check(addr, n * PAGE_SIZE)
+    return lib.hw_zero_pages(addr, n)
+
+
+def _check_refs(table: int, refs: int, n: int) -> None:
+    _check(refs, 4 * n)
+    for ref in _view[refs : refs + 4 * n].cast("I"):
+        _check(table + 8 * ref, 8)
+
+
+def grant_fill(table: int, refs: int, n: int, domid: int, gfn: int, flags: int) -> None:
+    """Grant gfn, gfn + 1, ... to domid through the n entries named by the u32 array at refs."""
+    _check_refs(table, refs, n)
+    lib.hw_grant_fill(table, refs, n, domid, gfn, flags)
+
+
+def grant_end(table: int, refs: int, n: int) -> int:
+    """End n grants; those in use go to the front of refs. Returns how many are in use."""
+    _check_refs(table, refs, n)
+    return lib.hw_grant_end(table, refs, n)
+
+
+def seg_fill(dst: int, refs: int, n: int, first_sect: int, last_sect: int) -> None:
+    """Write n blkif segments: sectors first_sect.. of the first page to ..last_sect of the last."""
+    _check(dst, 8 * n)
+    _check(refs, 4 * n)
+    lib.hw_seg_fill(dst, refs, n, first_sect, last_sect)
+
+
+def hypercall(nr: int, *args: int) -> int:
+    """Ask Xen. Returns its answer, a negative errno when it refuses."""
+    return _machine.hypercall(nr, args)
+
+
+def cpuid(leaf: int, sub: int = 0) -> tuple[int, int, int, int]:
+    return _machine.cpuid(leaf, sub)
+
+
+def rdmsr(n: int) -> int:
+    return _machine.rdmsr(n)
+
+
+def wrmsr(n: int, value: int) -> None:
+    _machine.wrmsr(n, value)
+
+
+def now() -> int:
+    """Xen's system time in ns."""
+    return _machine.now()
+
+
+def alloc_pages(n: int) -> int:
+    """Physical address of n zeroed pages, for good. Raises MemoryError when none are left."""
+    return _machine.alloc_pages(n)
+
+
+def boot() -> tuple:
+    """(door, cmdline, modules, memmap, region): see the embedded machine or boot/."""
+    return _machine.boot()
+
+
+def xen() -> int:
+    """Xen's base CPUID leaf, 0 when there is no Xen."""
+    return _machine.xen()
+
+
+def vcpu() -> int:
+    return _machine.vcpu()
+
+
+def shared_info() -> int:
+    """Physical address of the mapped shared_info page, 0 without Xen."""
+    return _machine.shared_info()
+
+
+def watchdog(seconds: int) -> None:
+    """Let Xen shut this domain down unless called again within `seconds`; 0 disarms."""
+    _machine.watchdog(seconds)
+
+
+def console_flush(ms: int) -> None:
+    """Wait, bounded, until the console's reader has taken everything."""
+    _machine.console_flush(ms)
