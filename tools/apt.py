@@ -1,43 +1,51 @@
-"""Debian packages without installing them: downloaded by apt, unpacked by dpkg-deb, kept in the cache.
+"""Debian packages without installing them: downloaded by apt, unpacked, kept in the cache.
 
 Called by the lab (Xen, kernels, tools), by the image build (MicroPython's source) and by the tests
 (Xen's headers, dump readers). The rule: the machine's own apt is used but never changed. Each suite
-has private lists, archives and an empty dpkg status (so that dependencies are resolved from nothing);
-addresses, proxies and keys come from the machine's own configuration, and apt checks the signatures.
-What was resolved once is remembered, so that a warm cache needs no network and gives the same
-versions again. Source: apt.conf(5), apt-get(8), "apt-get indextargets".
+has private lists, archives and an empty dpkg status (so that dependencies are resolved from
+nothing); addresses, proxies and keys come from the machine's own configuration, and apt checks the
+signatures. What was resolved once is remembered, so that a warm cache needs no network and gives
+the same versions again. Source: apt.conf(5), apt-get(8), "apt-get indextargets".
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tools import cache
-
-Progress = Callable[[float, str], None]  # fraction 0..1, what is being done
+from tools import Trouble, cache
+from tools.progress import NULL, Display, Stage
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-MERGED = ("bin", "sbin", "lib", "lib64")  # top folders that are links into usr/ on an installed Debian
+MERGED = (
+    "bin",
+    "sbin",
+    "lib",
+    "lib64",
+)  # top folders that are links into usr/ on an installed Debian
 
 
-class AptError(Exception):
+class AptError(Trouble):
     """apt or dpkg-deb failed; the message has its last lines."""
 
 
 class Suite:
     """One Debian release ("bookworm", "trixie") as a store of unpacked packages."""
 
-    def __init__(self, name: str, progress: Progress | None = None) -> None:
+    def __init__(self, name: str, progress: Display = NULL) -> None:
         if not re.fullmatch(r"[a-z]+", name):
-            raise AptError(f"suite {name!r}: expected a Debian code name such as bookworm or trixie")
+            raise AptError(
+                f"suite {name!r}: expected a Debian code name such as bookworm or trixie"
+            )
         self.name = name
-        self.progress = progress or (lambda fraction, text: None)
+        self.progress = progress
+        self.stage: Stage | None = None  # shows the download that is under way
         self.home = cache.folder("apt", name)
 
     def debs(self, names: Iterable[str], dependencies: bool = True) -> list[Path]:
@@ -52,7 +60,8 @@ class Suite:
         with cache.locked(self.home / "apt"):
             if files := self._recorded(record):
                 return files
-            files = self._download(wanted, dependencies)
+            with self._shown("fetch"):
+                files = self._download(wanted, dependencies)
             record.parent.mkdir(exist_ok=True)
             sizes = {path.name: path.stat().st_size for path in files}
             record.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
@@ -61,8 +70,8 @@ class Suite:
     def unpack(self, names: Iterable[str], dependencies: bool = True) -> Path:
         """Download packages and unpack them.
 
-        Returns a folder that looks like the root of a system with these files; nothing was configured
-        and no maintainer script was run. bin, sbin, lib and lib64 are links into usr/.
+        Returns a folder that looks like the root of a system with these files; nothing was
+        configured and no maintainer script was run. bin, sbin, lib and lib64 are links into usr/.
         """
         files = self.debs(names, dependencies)
         key = cache.digest("merged", *(path.name for path in files))
@@ -71,9 +80,12 @@ class Suite:
             for top in MERGED:
                 (root / "usr" / top).mkdir(parents=True)
                 (root / top).symlink_to(f"usr/{top}")
-            for count, path in enumerate(files):
-                self.progress(count / len(files), f"unpack {path.name.partition('_')[0]}")
-                _extract(path, root)
+            with self.progress.stage("unpack", total=len(files), unit="packages") as stage:
+                for path in files:
+                    stage.note(path.name.partition("_")[0])
+                    _extract(path, root)
+                    stage.advance()
+                stage.note(self.name)
 
         return cache.stamped(cache.folder("apt", self.name, "roots") / key, key, make)
 
@@ -92,18 +104,28 @@ class Suite:
         with cache.locked(path):
             if path.exists() and cache.file_digest(path) == sha256:
                 return path
-            self.progress(0, f"fetch {filename}")
-            self._apt("update", source=True)
-            uris = self._apt("source", "--print-uris", package, source=True)
-            names = re.findall(r"^'\S+' (\S+) ", uris, re.MULTILINE)
-            if filename not in names:
-                raise AptError(f"{self.name}: source {package} has {names}, expected {filename}")
-            self._apt("source", "--download-only", package, source=True, cwd=path.parent)
+            with self._shown("fetch"):
+                self._apt("update", source=True)
+                uris = self._apt("source", "--print-uris", package, source=True)
+                names = re.findall(r"^'\S+' (\S+) ", uris, re.MULTILINE)
+                if filename not in names:
+                    raise AptError(
+                        f"{self.name}: source {package} has {names}, expected {filename}"
+                    )
+                self._apt("source", "--download-only", package, source=True, cwd=path.parent)
             found = cache.file_digest(path)
             if found != sha256:
                 path.rename(path.with_suffix(".refused"))
-                raise AptError(f"{filename}: SHA-256 is {found}, expected {sha256}; kept as .refused")
+                raise AptError(
+                    f"{filename}: SHA-256 is {found}, expected {sha256}; kept as .refused"
+                )
         return path
+
+    @contextlib.contextmanager
+    def _shown(self, name: str) -> Iterator[None]:
+        with self.progress.stage(name, total=100, unit="%") as self.stage:
+            yield
+        self.stage = None
 
     def _recorded(self, record: Path) -> list[Path] | None:
         if not record.exists():
@@ -130,7 +152,6 @@ class Suite:
                 fresh = True
 
     def _update(self) -> None:
-        self.progress(0, f"fetch the package lists of {self.name}")
         self._apt("update")
 
     def _fetch(self, wanted: list[str], dependencies: bool) -> list[Path]:
@@ -196,6 +217,7 @@ class Suite:
         command = ["apt-get", "-q", "-c", str(conf)]
         if words[0] == "update":
             command += ["-o", "APT::Update::Error-Mode=any"]
+        out = (self.home / "last.log").open("w+b")
         read, write = os.pipe()
         with os.fdopen(read, encoding="utf-8", errors="replace") as status:
             try:
@@ -203,7 +225,7 @@ class Suite:
                     [*command, "-o", f"APT::Status-Fd={write}", *words],
                     cwd=cwd or self.home,
                     stdin=subprocess.DEVNULL,
-                    stdout=(out := open(self.home / "last.log", "w+b")),
+                    stdout=out,
                     stderr=subprocess.STDOUT,
                     pass_fds=[write],
                     env={**os.environ, "LC_ALL": "C", "DEBIAN_FRONTEND": "noninteractive"},
@@ -213,8 +235,9 @@ class Suite:
             for line in status:
                 # dlstatus:<item>:<percent>:<text>
                 parts = line.rstrip().split(":", 3)
-                if parts[0] == "dlstatus" and len(parts) == 4:
-                    self.progress(float(parts[2]) / 100, parts[3])
+                if parts[0] == "dlstatus" and len(parts) == 4 and self.stage:
+                    self.stage.done = float(parts[2])
+                    self.stage.note(f"{self.name}: {parts[3].lower()}")
         code = process.wait()
         with out:
             out.seek(0)
@@ -225,28 +248,28 @@ class Suite:
 
 
 def addresses(codename: str) -> list[tuple[str, str]]:
-    """(address, suite) pairs for a release, from where the machine's own apt gets Debian's packages.
+    """(address, suite) pairs for a release, from where the machine's own apt gets its packages.
 
-    The machine's own release (bookworm) is replaced by `codename` in each suite's name, so a machine
-    with bookworm, bookworm-updates and bookworm-security serves trixie the same way.
+    The machine's own release (bookworm) is replaced by `codename` in each suite's name, so a
+    machine with bookworm, bookworm-updates and bookworm-security serves trixie the same way.
     """
-    own = _run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)", "Created-By: Packages"]
-    )
+    form = "$(REPO_URI) $(RELEASE) $(ORIGIN)"
+    own = _run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])
     pairs: list[tuple[str, str]] = []
     for line in own.splitlines():
         uri, _, rest = line.partition(" ")
         release, _, origin = rest.partition(" ")
         match = re.fullmatch(r"([a-z]+)(-updates|-security|/updates)?", release)
-        if origin.strip() != "Debian" or not match:
+        # The origin is known once the machine's own lists were fetched.
+        if origin.strip() not in ("Debian", "") or not match:
             continue
         pair = (uri, codename + (match[2] or ""))
         if pair not in pairs:
             pairs.append(pair)
     if not pairs:
         raise AptError(
-            "apt-get indextargets names no Debian mirror: run `apt-get update` on this machine first, "
-            "and see that its sources hold a Debian suite"
+            "apt-get indextargets names no Debian mirror: see that this machine's apt sources "
+            "hold a Debian suite, and run `apt-get update`"
         )
     return pairs
 

@@ -1,9 +1,9 @@
 """The cache: everything downloaded or built, in one folder outside the tree.
 
-Called by all of tools/ and lab/. The rule: a name in the cache either holds the complete result for
-its key or does not exist. So makers work in a temporary folder beside the final name, which is then
-renamed into place; an interrupted run leaves nothing that looks finished. Two processes may want the
-same thing at once: a lock file a name makes the second one wait and find it done.
+Called by all of tools/ and lab/. The rule: a name in the cache either holds the complete result
+for its key or does not exist. So makers work in a temporary folder beside the final name, which is
+then renamed into place; an interrupted run leaves nothing that looks finished. Two processes may
+want the same thing at once: a lock file a name makes the second one wait and find it done.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def file_digest(path: Path) -> str:
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock that belongs to `path`; waits for the process that has it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(f".{path.name}.lock"), "w", encoding="ascii") as lock:
+    with path.with_name(f".{path.name}.lock").open("w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
