@@ -84,7 +84,7 @@ class Device:
                 return state
             if hw.now() >= deadline:
                 raise Timeout(
-                    "%s, %s: backend %s is %s after %d s, %s expected%s"
+                    "%s, %s: backend %s is %s after %d s, %s expected"
                     % (
                         self.path,
                         doing,
@@ -92,15 +92,9 @@ class Device:
                         state_name(state),
                         timeout // SECOND,
                         " or ".join(state_name(s) for s in states),
-                        await self._error(),
                     )
                 )
             await self.loop.sleep(POLL_PERIOD)
-
-    async def _error(self):
-        """What the backend says went wrong, ready to be added to a message."""
-        text = await self.store.read_text("error/" + self.path + "/error", "")
-        return "; backend's error: " + text[:100] if text else ""
 
     async def begin(self):
         """Bring the device to where it can be set up: ours Initialising, the backend InitWait."""
@@ -126,8 +120,8 @@ class Device:
         state = await self.wait_backend((XenbusStateConnected,) + gone, "connecting")
         if state in gone:
             raise BackendError(
-                "%s: backend %s went %s instead of Connected%s"
-                % (self.path, self.backend, state_name(state), await self._error())
+                "%s: backend %s went %s instead of Connected"
+                % (self.path, self.backend, state_name(state))
             )
 
     async def close(self):
