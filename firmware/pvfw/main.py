@@ -1,0 +1,102 @@
+"""Where the image's Python begins: what came in through the door, what to do, how to end.
+
+Called once by the boot stub (C). Whatever goes wrong ends in one line on the console, in xenstore
+where that works, and in the end action; an error that nobody foresaw ends in a traceback and a
+crash of the domain, which the boot stub sees to.
+"""
+
+import hw
+from xenpv import abi
+from xenpv.errors import XenError
+from xenpv.evtchn import EventChannels
+from xenpv.gnttab import GrantTable
+from xenpv.hypercall import Hypercalls
+from xenpv.loop import SECOND, Loop
+from xenpv.xenstore import Xenstore
+
+from . import check, options
+from .dump import NODE, Dump
+from .errors import DumpError, OptionError
+
+FLUSH_MS = 2000
+
+
+def say(line):
+    """One line on the console."""
+    print("pvdump: " + line)
+
+
+def main():
+    door, cmdline, modules, _, region = hw.boot()
+    chosen = options.parse(options.text(door, cmdline, modules), door)
+    say(
+        "%s at 0x%x, %d KiB"
+        % ("firmware" if door == "pvh" else "crash kernel", region[0], (region[1] - region[0]) >> 10)
+    )
+    for problem in chosen.problems:
+        say(problem)
+    if chosen.fault is not None:
+        fail(chosen.fault)
+    if not hw.xen():
+        say("this machine is not Xen: no CPUID leaf from 0x40000000 on says XenVMMXenVMM. Halted.")
+        hw.halt()
+    xen = Hypercalls()
+    loop = Loop(xen, EventChannels(xen))
+    loop.run(work(xen, loop, chosen, region))
+    end(xen, loop, chosen.then)
+
+
+def fail(kind):
+    """Fail as pvdump.fault= asks, to show that reports reach the console."""
+    if kind == "python":
+        raise ValueError("pvdump.fault=python")
+    hw.fault(kind)
+
+
+async def work(xen, loop, chosen, region):
+    """Do what was asked; say how it ended, on the console and in xenstore."""
+    store = Xenstore(xen, loop)
+    state, reason = "complete", ""
+    try:
+        if chosen.run == "dump" and chosen.elfcorehdr is None:
+            raise OptionError(
+                "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
+            )
+        if chosen.run == "dump" and chosen.disk is None:
+            raise OptionError("no usable pvdump.disk= on the command line: name the target disk")
+        await store.connect()
+        grants = GrantTable(xen)
+        if chosen.run == "check":
+            store = await check.run(xen, loop, store, grants, chosen.disk, say)
+            say("check passed")
+        else:
+            dump = Dump(xen, loop, store, grants, say)
+            await dump.run(chosen.elfcorehdr, chosen.disk, region)
+    except (DumpError, XenError) as e:
+        state, reason = "failed", str(e)
+        say("%s failed: %s" % (chosen.run, reason))
+    await leave(store, state, reason)
+
+
+async def leave(store, state, reason):
+    """Tell xenstore how it ended and hand the ring back, as far as that works."""
+    try:
+        await store.write(NODE + "state", state)
+        await store.write(NODE + "reason", reason)
+        await store.close()
+    except XenError as e:
+        say("leaving xenstore: %s" % e)
+
+
+def end(xen, loop, then):
+    say({"reboot": "rebooting", "poweroff": "powering off", "halt": "halted"}[then])
+    hw.console_flush(FLUSH_MS)
+    if then != "halt":
+        xen.shutdown(abi.SHUTDOWN_reboot if then == "reboot" else abi.SHUTDOWN_poweroff)
+    loop.run(stand(loop))
+
+
+async def stand(loop):
+    """Stay, for whoever wants to look at the domain."""
+    while True:
+        await loop.sleep(SECOND)

@@ -1,0 +1,133 @@
+"""The command line of the image: what to do, on which disk, and how to end.
+
+Comes from `kexec --command-line`, a PVH guest's `cmdline=`, or, where the door has no command line,
+from module 0 if that is a text beginning with "#pvdump". Options of other programs are passed over.
+
+    elfcorehdr=[SIZE@]ADDRESS   where the crashed kernel described its memory; kexec adds it
+    pvdump.disk=xvdb            the dump target
+    pvdump.then=reboot          afterwards: reboot, poweroff or halt
+    pvdump.run=dump             dump, or check: try xenstore (and the disk, if one is named)
+    pvdump.fault=page           fail on purpose: page, ud or python
+"""
+
+import hw
+
+from .errors import OptionError
+
+THEN = ("reboot", "poweroff", "halt")
+RUN = ("dump", "check")
+FAULTS = ("page", "ud", "python")
+CONFIG_MAGIC = b"#pvdump"
+CONFIG_MAX = 2048
+SUFFIXES = {"K": 10, "M": 20, "G": 30}
+# kexec never puts a segment higher, and the identity map ends there.
+ADDRESS_MAX = 1 << 46
+
+
+class Options:
+    def __init__(self):
+        self.elfcorehdr = None
+        self.disk = None
+        self.then = "reboot"
+        self.run = "dump"
+        self.fault = None
+        # What was wrong with the command line, one message each.
+        self.problems = []
+
+
+def text(door, cmdline, modules):
+    """The command line in force: the door's own, else a configuration given as module 0."""
+    raw = cmdline
+    if not raw.strip() and modules:
+        addr, length = modules[0]
+        raw = bytes(hw.mem(addr, min(length, CONFIG_MAX)))
+        if raw[: len(CONFIG_MAGIC)] != CONFIG_MAGIC:
+            return ""
+        raw = b" ".join(line for line in raw.split(b"\n") if line[:1] != b"#")
+    return "".join(chr(c) if 32 < c < 127 else " " for c in raw)
+
+
+def parse(line, door):
+    """The options on a command line. What cannot be used is noted in `problems`, not raised:
+    the end action must be known before anything is refused."""
+    options = Options()
+    # A firmware that reboots because it has nothing to do would do so for ever.
+    if door == "pvh":
+        options.then = "poweroff"
+    for word in line.split():
+        key, _, value = word.partition("=")
+        try:
+            _set(options, key, value)
+        except OptionError as e:
+            options.problems.append(str(e))
+    return options
+
+
+def _set(options, key, value):
+    if key == "elfcorehdr":
+        options.elfcorehdr = address(value)
+    elif key == "pvdump.disk":
+        device_number(value)
+        options.disk = value
+    elif key == "pvdump.then":
+        options.then = _choice(key, value, THEN)
+    elif key == "pvdump.run":
+        options.run = _choice(key, value, RUN)
+    elif key == "pvdump.fault":
+        options.fault = _choice(key, value, FAULTS)
+    elif key[:7] == "pvdump.":
+        raise OptionError("%s is no option of pvdump" % key[:40])
+
+
+def _choice(key, value, allowed):
+    if value not in allowed:
+        raise OptionError("%s=%s: %s expected" % (key, value[:40], ", ".join(allowed)))
+    return value
+
+
+def address(value):
+    """The address in elfcorehdr=[SIZE@]ADDRESS; hexadecimal with 0x or decimal, K, M or G behind.
+
+    Raises OptionError. Source: Linux Documentation/admin-guide/kernel-parameters.txt.
+    """
+    number = value.split("@")[-1]
+    shift = SUFFIXES.get(number[-1:].upper(), 0)
+    if shift:
+        number = number[:-1]
+    try:
+        result = int(number, 16 if number[:2] in ("0x", "0X") else 10) << shift
+    except ValueError:
+        result = 0
+    if not 0 < result < ADDRESS_MAX:
+        raise OptionError("elfcorehdr=%s is no usable address" % value[:40])
+    return result
+
+
+def device_number(name):
+    """The virtual device number of a disk's name: xvdb, xvdb1, hda, sda or the number itself.
+
+    Raises OptionError. Source: Xen docs/man/xen-vbd-interface.7.
+    """
+    letters = name.rstrip("0123456789")
+    part = name[len(letters) :]
+    if not letters and part and len(part) < 10:
+        return int(part)
+    if len(letters) < 3 or len(letters) > 5 or len(part) > 3:
+        raise OptionError("pvdump.disk=%s: a name like xvdb expected" % name[:40])
+    index = 0
+    for c in letters[3 if letters[:3] == "xvd" else 2 :]:
+        if not "a" <= c <= "z":
+            raise OptionError("pvdump.disk=%s: a name like xvdb expected" % name[:40])
+        index = index * 26 + ord(c) - ord("a") + 1
+    index -= 1
+    number = int(part) if part else 0
+    if letters[:3] == "xvd" and index >= 0:
+        if index < 16 and number < 16:
+            return 202 << 8 | index << 4 | number
+        if number < 256:
+            return 1 << 28 | index << 8 | number
+    elif letters[:2] == "sd" and index < 16 and number < 16:
+        return 8 << 8 | index << 4 | number
+    elif letters[:2] == "hd" and index < 4 and number < 64:
+        return (3 if index < 2 else 22) << 8 | (index & 1) << 6 | number
+    raise OptionError("pvdump.disk=%s: a name like xvdb expected" % name[:40])
