@@ -1,0 +1,73 @@
+"""Virtual time, and the work of everyone who is not the guest.
+
+Used by the machine and by whatever lives on its other side (store, backends). The other side is
+made of steps: callables that look at the state of the world and do what there is to do. A step
+asked for twice before it ran runs once, as an event channel would have it. The rule: nothing here
+reads a real clock or a global random source, so a seed repeats a run. With seed 0 steps run in the
+order in which they were asked for; with another one the order is drawn.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+
+SECOND = 1_000_000_000  # ns
+Step = Callable[[], None]
+
+
+class Clock:
+    def __init__(self, seed: int, now: int) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.now = now
+        self._ready: list[Step] = []
+        self._timers: list[tuple[int, int, Step]] = []
+        self._count = itertools.count()
+
+    def soon(self, step: Step) -> None:
+        """Run `step` when the other side next gets its turn, once however often this is asked."""
+        if step not in self._ready:
+            self._ready.append(step)
+
+    def at(self, when: int, step: Step) -> tuple[int, int, Step]:
+        """Run `step` at `when` (ns). Returns a handle for cancel()."""
+        timer = (when, next(self._count), step)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def after(self, delay: int, step: Step) -> tuple[int, int, Step]:
+        """Run `step` `delay` ns from now. Returns a handle for cancel()."""
+        return self.at(self.now + delay, step)
+
+    def cancel(self, timer: tuple[int, int, Step]) -> None:
+        if timer in self._timers:
+            self._timers.remove(timer)
+            heapq.heapify(self._timers)
+
+    def run_one(self) -> bool:
+        """Run one step that is ready. Returns False when there is none."""
+        if not self._ready:
+            return False
+        which = self.random.randrange(len(self._ready)) if self.seed else 0
+        self._ready.pop(which)()
+        return True
+
+    def idle(self) -> None:
+        """Run all steps until none is ready: what a patient observer would wait for."""
+        while self.run_one():
+            pass
+
+    def next(self) -> int | None:
+        """When the next timer is due (ns), None when there is none."""
+        return self._timers[0][0] if self._timers else None
+
+    def advance(self, when: int) -> None:
+        """Let time pass until `when` (ns); timers that come due do their work at their own time."""
+        while self._timers and self._timers[0][0] <= when:
+            due, _, step = heapq.heappop(self._timers)
+            self.now = max(self.now, due)
+            step()
+        self.now = max(self.now, when)
