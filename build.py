@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """The one front door: ./build.py COMMAND [ARGUMENTS].
 
-People, CI and the README call it; the work is in tools/ and lab/. The rule: it starts on the system's
-python3 with the standard library alone, sees to it that the host has what the command needs, makes
-the virtual environment of requirements.txt in the cache and goes on in it. Once that environment is
-there, no package index or mirror is asked again.
+People, CI and the README call it; the work is in tools/ and lab/. The rule: it starts on the
+system's python3 with the standard library alone, sees to it that the host has what the command
+needs, makes the virtual environment of requirements.txt in the cache and goes on in it. Once that
+environment is there, no package index or mirror is asked again.
 """
 
 import sys
 
 if sys.version_info < (3, 11):
-    sys.exit("build.py needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2])  # noqa: UP031
+    sys.exit("build.py needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2])
 
 import argparse
 import os
@@ -21,7 +21,7 @@ SOURCE_ROOTS = [ROOT, ROOT / "drivers", ROOT / "firmware", ROOT / "host"]
 
 sys.path[:0] = [str(path) for path in SOURCE_ROOTS if str(path) not in sys.path]
 
-from tools import Trouble, hostdeps, venv  # noqa: E402
+from tools import Trouble, hostdeps, venv
 
 USAGE = """\
 usage: ./build.py COMMAND [ARGUMENTS]
@@ -40,8 +40,10 @@ def image(arguments: list[str]) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder (default: out)")
     parser.add_argument("--config", type=Path, default=ROOT / "image.yaml", help="image.yaml")
     options = parser.parse_args(arguments)
-    from tools import progress
+
     from tools.image import build
+
+    from tools import progress
 
     with progress.display() as display:
         result = build(options.out, config=options.config, progress=display)

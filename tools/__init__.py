@@ -2,8 +2,8 @@
 
 
 class Trouble(Exception):
-    """Something the person must know or mend; build.py prints the message alone and exits with 1.
+    """Something the person must know or mend: build.py prints the message alone, exit code 1.
 
-    Errors of tools/ and lab/ that are not bugs derive from it. The message says what was wanted, what
-    was seen and what to do.
+    Errors of tools/ and lab/ that are not bugs derive from it. The message says what was wanted,
+    what was seen and what to do.
     """

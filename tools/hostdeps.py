@@ -1,10 +1,10 @@
 """What must be installed on the host, and getting it installed.
 
-Called by build.py before anything else, so the standard library alone. The rule: a need is looked for
-as the program or file that is used, not as a package's name, since Python or QEMU may come from
-elsewhere. What is missing is installed when we are root and this is a Debian; else the one apt-get line is
-printed and nothing is changed. Everything not in this table is unpacked into the cache, never
-installed (tools/apt.py).
+Called by build.py before anything else, so the standard library alone. The rule: a need is looked
+for as the program or file that is used, not as a package's name, since Python or QEMU may come from
+elsewhere. What is missing is installed when we are root and this is a Debian; else the one apt-get
+line is printed and nothing is changed. Everything not in this table is unpacked into the cache,
+never installed (tools/apt.py).
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def ensure(command: str) -> None:
     importlib.invalidate_caches()
     if still := missing(command):
         raise Trouble(
-            f"{line} ran, yet what {' '.join(still)} should give is not there for {sys.executable}; "
-            "is that Debian's own python3?"
+            f"{line} ran, yet what {' '.join(still)} should give is not there for "
+            f"{sys.executable}; is that Debian's own python3?"
         )
 
 

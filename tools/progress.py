@@ -1,7 +1,7 @@
 """Progress of long work, one line a stage: a bar on a terminal, plain lines in a log.
 
-Called by whatever takes longer than a few seconds (image, lab, demo, the command line). The work gets a
-display and says what it does; it never prints by itself. In functions take `progress: Display = NULL`:
+Called by whatever takes longer than a few seconds (image, lab, demo, the command line). The work
+gets a display and says what it does; it never prints by itself. Take `progress: Display = NULL`:
 
     with progress.stage("dump", total=size) as stage:    # bytes, shown in MiB and MiB/s
         stage.advance(len(block))
@@ -9,8 +9,8 @@ display and says what it does; it never prints by itself. In functions take `pro
     with progress.stage("compile", total=93, unit="files") as stage: ...
     with progress.stage("boot Xen") as stage: ...        # nothing to count: only the time
 
-The rule: on a terminal a stage keeps its line when it ends; in a log it writes one when it starts being
-slow, then one each ten seconds, and one when it ends, so that both can be read afterwards.
+The rule: on a terminal a stage keeps its line when it ends; in a log it writes a line each ten
+seconds and one when it ends, so that both can be read afterwards.
 """
 
 from __future__ import annotations
