@@ -54,9 +54,7 @@ class BlkFront:
         self.read_only = False
         self.flushes = False
         self.port = 0
-        self._ring = FrontRing(
-            hw.alloc_pages(1), abi.BLKIF_REQUEST_SIZEOF, device.path
-        )
+        self._ring = FrontRing(hw.alloc_pages(1), abi.BLKIF_REQUEST_SIZEOF, device.path)
         # Grant references of the request in each slot, as the C primitives want them.
         self._refs = hw.alloc_pages(1)
         self._ring_ref = hw.alloc_pages(1)
@@ -64,7 +62,9 @@ class BlkFront:
         self._in_flight = 0
         self._serial = 0
         self._failure = None
-        self._failed_sector = None
+        # The device is not to be used any more.
+        self._dead = False
+        self._failed_sectors = []
         self._written_to = 0
         self._completed = Signal()
         self._completed_at = 0
@@ -128,7 +128,7 @@ class BlkFront:
             await self._room((part + PAGE_SECTORS - 1) // PAGE_SECTORS)
             self._submit(op, sector, gfn, part)
             if op == abi.BLKIF_OP_WRITE:
-                self._written_to = sector + part
+                self._written_to = max(self._written_to, sector + part)
             sector += part
             gfn += part // PAGE_SECTORS
             count -= part
@@ -186,19 +186,32 @@ class BlkFront:
             self._submit(abi.BLKIF_OP_FLUSH_DISKCACHE, 0, 0, 0)
             await self.drain()
 
-    def acknowledged(self):
-        """The sector up to which every write so far, in order of sectors, has been completed."""
-        lowest = self._written_to
+    def acknowledged(self, first):
+        """The sector up to which all writes from sector `first` on have been completed.
+
+        True of a caller that writes these sectors in ascending order.
+        """
+        lowest = max(self._written_to, first)
         for request in self._slots:
             if request is not None and request.op == abi.BLKIF_OP_WRITE:
-                lowest = min(lowest, request.sector)
-        if self._failed_sector is not None:
-            lowest = min(lowest, self._failed_sector)
+                if request.sector >= first:
+                    lowest = min(lowest, request.sector)
+        for sector in self._failed_sectors:
+            if sector >= first:
+                lowest = min(lowest, sector)
         return lowest
 
-    def reset_failure(self):
-        """Go on after a failed request, to record the failure on the disk itself."""
-        self._failure = None
+    async def settle(self):
+        """After a failed request: wait for the rest, whatever becomes of it, and go on.
+
+        Raises BackendError when the backend is gone, Timeout.
+        """
+        while self._in_flight and not self._dead:
+            self._failure = None
+            await self._progress()
+        if not self._dead:
+            self._failure = None
+        self._check()
 
     async def _progress(self):
         """Wait for a completion. Raises BackendError, Timeout when the backend is gone or stuck."""
@@ -208,7 +221,7 @@ class BlkFront:
         if self._failure is None and self._in_flight and waited >= LOOK_AGAIN:
             state = await self.device.backend_state()
             if state != abi.XenbusStateConnected:
-                self._fail("the backend left Connected, its state is %d" % state)
+                self._die("the backend left Connected, its state is %d" % state)
                 self._check()
             if waited >= STALL:
                 raise Timeout(
@@ -227,7 +240,7 @@ class BlkFront:
                 if not self._ring.rearm():
                     await self._kick.wait(None)
         except RingCorrupt as e:
-            self._fail(str(e))
+            self._die(str(e))
 
     def _complete(self, at):
         id = hw.rd64(at + abi.BLKIF_RESPONSE_ID)
@@ -260,8 +273,7 @@ class BlkFront:
             self.flushes = False
             return
         if request.op == abi.BLKIF_OP_WRITE:
-            lowest = self._failed_sector
-            self._failed_sector = request.sector if lowest is None else min(lowest, request.sector)
+            self._failed_sectors.append(request.sector)
         self._fail(
             "%s of sector %d failed: status %d (%s)"
             % (OP_NAMES[request.op], request.sector, status, STATUS_NAMES[status])
@@ -272,6 +284,11 @@ class BlkFront:
         if self._failure is None:
             self._failure = "%s: %s" % (self.device.path, why)
         self._completed.set()
+
+    def _die(self, why):
+        self._dead = True
+        self._failure = None
+        self._fail(why)
 
     async def close(self):
         """Leave the disk so that the next kernel can attach at once: Closed, grants taken back."""

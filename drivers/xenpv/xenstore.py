@@ -76,6 +76,10 @@ class Xenstore:
             self._resync()
         self._pump = self.loop.spawn(self._move())
 
+    def connected(self):
+        """Whether requests can be sent."""
+        return self._pump is not None and self._fault is None
+
     def _ring(self, name, data, prod):
         # In both directions the consumer's index stands right before the producer's.
         page = self.page

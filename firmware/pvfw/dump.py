@@ -112,9 +112,8 @@ class Dump:
             "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
             % (core.info("OSRELEASE") or "?", core.size // MIB, len(core.ranges), hw.vcpu())
         )
-        disk = BlkFront(
-            self.loop, self.grants, await find_disk(self.store, self.loop, disk_name)
-        )
+        device = await find_disk(self.store, self.loop, disk_name)
+        disk = BlkFront(self.loop, self.grants, device)
         await disk.connect()
         try:
             goal = Target(disk)
@@ -201,11 +200,11 @@ class Dump:
     async def _partial(self, goal, why):
         """Record on the target how far the dump got and why it ended, if the disk still takes it."""
         block = goal.block
-        block.written = goal.written()
         block.reason = why
         block.ended = now_utc()
-        goal.disk.reset_failure()
         try:
+            await goal.disk.settle()
+            block.written = goal.written()
             await goal.save(target.PARTIAL)
             await goal.disk.flush()
         except XenError as e:

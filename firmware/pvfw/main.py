@@ -58,13 +58,13 @@ async def work(xen, loop, chosen, region):
     store = Xenstore(xen, loop)
     state, reason = "complete", ""
     try:
+        await store.connect()
         if chosen.run == "dump" and chosen.elfcorehdr is None:
             raise OptionError(
                 "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
             )
         if chosen.run == "dump" and chosen.disk is None:
             raise OptionError("no usable pvdump.disk= on the command line: name the target disk")
-        await store.connect()
         grants = GrantTable(xen)
         if chosen.run == "check":
             store = await check.run(xen, loop, store, grants, chosen.disk, say)
@@ -75,7 +75,8 @@ async def work(xen, loop, chosen, region):
     except (DumpError, XenError) as e:
         state, reason = "failed", str(e)
         say("%s failed: %s" % (chosen.run, reason))
-    await leave(store, state, reason)
+    if store.connected():
+        await leave(store, state, reason)
 
 
 async def leave(store, state, reason):
