@@ -1,8 +1,8 @@
 """`./build.py lint`: everything that can be said of the tree without running it.
 
-Called by build.py and, as one test a step, by host-tests/tools/test_tree.py, so that CI and a person
-get the same answer. The rule: a step looks at the files that git knows or would add, and gives its
-complaints as text; none means that it passed. What tools remember is in the cache, not in the tree.
+Called by build.py and, as one test a step, by host-tests/tools/test_tree.py, so that CI and a
+person get the same answer. The rule: a step looks at the files that git knows or would add, and
+gives its complaints as text; none means that it passed. What the tools remember is in the cache.
 """
 
 from __future__ import annotations
