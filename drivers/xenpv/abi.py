@@ -1,7 +1,8 @@
 """Constants and layouts of Xen's interface, with the names of Xen's public headers.
 
 Used by every driver. A name that stands in a header is kept letter for letter (but for the leading
-underscores of __HYPERVISOR_*, which Python would mangle); an offset is named STRUCT_FIELD. host-tests/xenpv/test_abi.py compares each with Debian's libxen-dev headers.
+underscores of __HYPERVISOR_*, which Python would mangle); an offset is named STRUCT_FIELD.
+host-tests/xenpv/test_abi.py compares each with Debian's libxen-dev headers.
 Source: xen/include/public.
 """
 

@@ -93,7 +93,7 @@ class BlkFront:
         device = self.device
         self.sectors = await device.backend_int("sectors")
         if self.sectors >= 1 << 54:
-            raise BackendError("%s: %d sectors are more than any disk" % (device.path, self.sectors))
+            raise BackendError("%s: %d sectors cannot be" % (device.path, self.sectors))
         size = await device.backend_int("sector-size", SECTOR)
         if size != SECTOR:
             raise BackendError(
@@ -192,11 +192,8 @@ class BlkFront:
         True of a caller that writes these sectors in ascending order.
         """
         lowest = max(self._written_to, first)
-        for request in self._slots:
-            if request is not None and request.op == abi.BLKIF_OP_WRITE:
-                if request.sector >= first:
-                    lowest = min(lowest, request.sector)
-        for sector in self._failed_sectors:
+        writes = [r.sector for r in self._slots if r and r.op == abi.BLKIF_OP_WRITE]
+        for sector in writes + self._failed_sectors:
             if sector >= first:
                 lowest = min(lowest, sector)
         return lowest
@@ -250,14 +247,18 @@ class BlkFront:
         index = id % self._ring.slots
         request = self._slots[index]
         if request is None or request.id != id:
-            raise RingCorrupt("%s: response to id %d, which is not in flight" % (self.device.path, id))
+            raise RingCorrupt(
+                "%s: response to id %d, which is not in flight" % (self.device.path, id)
+            )
         if op != request.op:
             raise RingCorrupt(
                 "%s: response with operation %d to a %s (id %d)"
                 % (self.device.path, op, OP_NAMES[request.op], id)
             )
         if status not in STATUS_NAMES:
-            raise RingCorrupt("%s: response with status %d (id %d)" % (self.device.path, status, id))
+            raise RingCorrupt(
+                "%s: response with status %d (id %d)" % (self.device.path, status, id)
+            )
         self._slots[index] = None
         self._in_flight -= 1
         self._completed_at = hw.now()

@@ -1,4 +1,4 @@
-"""The errors of the drivers. A message says what was expected, what was seen, where, and what to do."""
+"""The errors of the drivers: what was expected, what was seen, where, and what to do."""
 
 
 class XenError(Exception):

@@ -1,8 +1,9 @@
 """Event channels: make, tell, close, and see what is pending.
 
-Used by the loop and by every driver with a ring. A pending bit is cleared before its ring is looked
-at. After a crash without soft reset the domain may still be on the FIFO interface of the kernel that
-died: then the bits of the shared page are dead, which heard() finds out with a channel to oneself.
+Used by the loop and by every driver with a ring. A pending bit is cleared before its ring is
+looked at. After a crash without soft reset the domain may still be on the FIFO interface of the
+kernel that died: then the bits of the shared page are dead, which heard() finds out with a channel
+to oneself.
 Source: xen/include/public/event_channel.h.
 """
 

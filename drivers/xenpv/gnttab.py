@@ -2,8 +2,8 @@
 
 Used by block front ends. Entries are taken from the top of the table, and only those whose flags
 are 0: an earlier kernel's grants may still be mapped by its backends, and the low ones are the
-toolstack's. An entry that its peer still has mapped is set aside and never used again. Only the last
-frames of the table are mapped, in place of pages of our own.
+toolstack's. An entry that its peer still has mapped is set aside and never used again. Only the
+last frames of the table are mapped, in place of pages of our own.
 Source: xen/include/public/grant_table.h.
 """
 

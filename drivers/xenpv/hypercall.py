@@ -1,7 +1,8 @@
 """Hypercalls with their arguments in memory that Xen can read.
 
-Used by every driver that asks Xen for something. One page outside the heap holds the argument of the
-call in hand; nothing here waits, so one page serves all. Negative results become HypercallError.
+Used by every driver that asks Xen for something. One page outside the heap holds the argument of
+the call in hand; nothing here waits, so one page serves all. Negative results become
+HypercallError.
 Source: xen/include/public/{memory,sched,hvm/hvm_op}.h.
 """
 

@@ -1,9 +1,9 @@
 """The loop: tasks, signals, deadlines, and one SCHEDOP_poll when nothing can run.
 
-Everything that waits, waits here, with a deadline in ns of Xen system time. An event is a hint: who
-waits for a port looks at its ring again, whether the event came, was lost or was another's. There
-are no interrupts and no threads. The loop feeds the watchdog, so a loop that stands still ends the
-domain.
+Everything that waits, waits here, with a deadline in ns of Xen system time. An event is a hint:
+who waits for a port looks at its ring again, whether the event came, was lost or was another's.
+There are no interrupts and no threads. The loop feeds the watchdog, so a loop that stands still
+ends the domain.
 Source: xen/include/public/sched.h; xen/common/sched/core.c (do_poll).
 """
 

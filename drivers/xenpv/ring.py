@@ -46,7 +46,7 @@ class ByteRing:
     def write(self, data):
         """Put in what there is room for. Returns (bytes taken, whether the reader must be told).
 
-        The reader may sleep only when it saw the ring empty, so it is told when it was. This must be
+        The reader may sleep only when it saw the ring empty, so it is told when it was. This is
         judged after the index is published: the reader may have drained the ring meanwhile.
         """
         prod, cons, used = self._indexes()

@@ -1,11 +1,11 @@
 """Xenstore client on the shared ring: requests in flight, matched to their replies by req_id.
 
-Used by xenbus and by whoever reads or writes the store. One task moves bytes both ways, so a message
-may be larger than the ring and replies may come in any order. On entry the ring may hold what an
-earlier kernel left: where the server offers it the connection is made anew through the `connection`
-field, else the ring is used from the indexes found. On exit the same handshake leaves the ring as
-the next kernel expects it.
-Rule: a fault of the peer ends this connection with a message, and every caller gets that message.
+Used by xenbus and by whoever reads or writes the store. One task moves bytes both ways, so a
+message may be larger than the ring and replies may come in any order. On entry the ring may hold
+what an earlier kernel left: where the server offers it the connection is made anew through the
+`connection` field, else the ring is used from the indexes found. On exit the same handshake leaves
+the ring as the next kernel expects it. Rule: a fault of the peer ends this connection with a
+message, and every caller gets that message.
 Source: xen/include/public/io/xs_wire.h, docs/misc/xenstore-ring.txt.
 """
 
@@ -55,12 +55,13 @@ class Xenstore:
         self._req_id = (hw.now() & 0x3FFFFFFF) | 0x40000000
 
     async def connect(self):
-        """Find the ring and take it over. Raises XenError when there is none, Timeout, RingCorrupt."""
+        """Find the ring and take it over. Raises XenError (there is none), Timeout, RingCorrupt."""
         pfn = self.xen.hvm_param(abi.HVM_PARAM_STORE_PFN)
         port = self.xen.hvm_param(abi.HVM_PARAM_STORE_EVTCHN)
         if pfn == 0 or pfn >= 1 << 40:
             raise XenError(
-                "no xenstore: HVM_PARAM_STORE_PFN is 0x%x; the toolstack gave this domain none" % pfn
+                "no xenstore: HVM_PARAM_STORE_PFN is 0x%x; the toolstack gave this domain none"
+                % pfn
             )
         self.loop.evtchn.check(port, "xenstore")
         self.page = pfn * abi.PAGE_SIZE
@@ -160,7 +161,7 @@ class Xenstore:
         return len(data)
 
     def _deliver(self, packet):
-        """Give a reply to its caller. One that nobody waits for is dropped, as the protocol allows."""
+        """Give a reply to its caller. One that nobody waits for is dropped."""
         reply = None
         if packet.type != abi.XS_WATCH_EVENT:
             reply = self._waiting.pop(packet.req_id, None)

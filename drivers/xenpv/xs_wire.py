@@ -1,8 +1,8 @@
 """Xenstore packets without I/O: bytes in, packets out.
 
-Used by both ends of a connection, over a ring or a stream. A packet is a 16-byte header and at most
-4096 bytes of payload; the parser holds what has come so far and says nothing until one is whole.
-A header that breaks a limit is the peer's fault and ends the connection it came on.
+Used by both ends of a connection, over a ring or a stream. A packet is a 16-byte header and at
+most 4096 bytes of payload; the parser holds what has come so far and says nothing until one is
+whole. A header that breaks a limit is the peer's fault and ends the connection it came on.
 Source: xen/include/public/io/xs_wire.h, docs/misc/xenstore.txt.
 """
 

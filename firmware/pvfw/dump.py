@@ -2,8 +2,8 @@
 
 Called by main. The order is what makes a dump safe: everything is checked before the first write;
 the superblock says "writing" before the vmcore's first byte goes out, and "complete" only after a
-FLUSH of the last. When something fails in between, the superblock says "partial", how far the vmcore
-is known to be written, and why. The crashed kernel's own frames are granted to the backend.
+FLUSH of the last. When something fails in between, the superblock says "partial", how far the
+vmcore is known to be written, and why. The crashed kernel's own frames are granted to the backend.
 """
 
 import hw
@@ -198,7 +198,7 @@ class Dump:
         await self.store.write(NODE + "progress", line)
 
     async def _partial(self, goal, why):
-        """Record on the target how far the dump got and why it ended, if the disk still takes it."""
+        """Record on the target, if it still takes it, how far the dump got and why it ended."""
         block = goal.block
         block.reason = why
         block.ended = now_utc()

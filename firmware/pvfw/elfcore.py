@@ -30,8 +30,9 @@ ADDRESS_MAX = 1 << 46
 
 
 class Range:
-    """RAM: `size` bytes, read at physical `source`, recorded at `paddr` and `vaddr`; `offset` is its
-    place in the vmcore, at the same distance from a page's start as `source`."""
+    """RAM: `size` bytes, read at physical `source`, recorded at `paddr` and `vaddr`.
+
+    `offset` is its place in the vmcore, at the same distance from a page's start as `source`."""
 
     def __init__(self, source, paddr, vaddr, size):
         self.source = source
@@ -165,7 +166,7 @@ def _find(core, text):
     """Let the kernel's mapping point at the RAM range that holds it; False when none does."""
     for range in core.ranges:
         skip = text.paddr - range.paddr
-        if 0 <= skip and skip + text.size <= range.size:
+        if 0 <= skip <= range.size - text.size:
             text.offset = range.offset + skip
             return True
     return False

@@ -31,7 +31,11 @@ def main():
     chosen = options.parse(options.text(door, cmdline, modules), door)
     say(
         "%s at 0x%x, %d KiB"
-        % ("firmware" if door == "pvh" else "crash kernel", region[0], (region[1] - region[0]) >> 10)
+        % (
+            "firmware" if door == "pvh" else "crash kernel",
+            region[0],
+            (region[1] - region[0]) >> 10,
+        )
     )
     for problem in chosen.problems:
         say(problem)

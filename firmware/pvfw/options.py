@@ -1,7 +1,8 @@
 """The command line of the image: what to do, on which disk, and how to end.
 
-Comes from `kexec --command-line`, a PVH guest's `cmdline=`, or, where the door has no command line,
-from module 0 if that is a text beginning with "#pvdump". Options of other programs are passed over.
+Comes from `kexec --command-line`, a PVH guest's `cmdline=`, or, where the door has no command
+line, from module 0 if that is a text beginning with "#pvdump". Options of other programs are
+passed over.
 
     elfcorehdr=[SIZE@]ADDRESS   where the crashed kernel described its memory; kexec adds it
     pvdump.disk=xvdb            the dump target

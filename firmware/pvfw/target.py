@@ -1,8 +1,9 @@
 """The superblock of a dump target: what tells a disk that pvdump may write from every other disk.
 
-`pvdump prepare` writes it, the dump agent checks and updates it, `pvdump collect` and `pvdump info`
-read it. It is the first sector of the target; the vmcore stands as it is from DATA_OFFSET on. Only a
-target whose state is READY is ever written, so that a dump nobody has collected is not lost either.
+`pvdump prepare` writes it, the dump agent checks and updates it, `pvdump collect` and `pvdump
+info` read it. It is the first sector of the target; the vmcore stands as it is from DATA_OFFSET
+on. Only a target whose state is READY is ever written, so that a dump nobody has collected is not
+lost either.
 
 Layout, little-endian, 512 bytes:
 
