@@ -1,5 +1,18 @@
-"""What every test may import: `hw` for CPython needs its C, compiled here when it is not yet."""
+"""What every test may use: `hw` compiled for CPython, and an embedded machine for it to be about."""
+
+import pytest
 
 from tools import hwlib
 
 hwlib.install()
+
+import hw  # noqa: E402 - only there once it is compiled
+from pvdump.xen.machine import Machine  # noqa: E402
+
+
+@pytest.fixture
+def machine():
+    """A machine of 16 MiB, attached to `hw`."""
+    machine = Machine()
+    hw.attach(machine)
+    return machine

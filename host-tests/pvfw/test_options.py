@@ -1,0 +1,85 @@
+"""The image's command line: both spellings of elfcorehdr, disk names, and what is refused."""
+
+import pytest
+
+from pvfw import options
+from pvfw.errors import OptionError
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [
+        ("1031540K", 1031540 << 10),
+        ("0x3f000000", 0x3F000000),
+        ("0X3F000000", 0x3F000000),
+        ("512M", 512 << 20),
+        ("5G", 5 << 30),
+        ("4096", 4096),
+        ("896K@1031540K", 1031540 << 10),
+        ("0xe0000@0x3f000000", 0x3F000000),
+    ],
+)
+def test_elfcorehdr_as_both_system_calls_spell_it(value, address):
+    assert options.parse("quiet elfcorehdr=%s x=1" % value, "bzimage").elfcorehdr == address
+
+
+@pytest.mark.parametrize("value", ["", "0", "K", "0x", "-1", "zz", "0x4000000000000", "1.5M"])
+def test_an_unusable_elfcorehdr_is_a_problem_and_not_an_address(value):
+    chosen = options.parse("elfcorehdr=" + value, "bzimage")
+    assert chosen.elfcorehdr is None
+    assert len(chosen.problems) == 1
+    assert "elfcorehdr" in chosen.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("xvda", 51712),
+        ("xvdb", 51728),
+        ("xvdb1", 51729),
+        ("xvdp15", 51712 + 255),
+        ("xvdq", 1 << 28 | 16 << 8),
+        ("xvdaa", 1 << 28 | 26 << 8),
+        ("hda", 768),
+        ("hdb1", 768 + 65),
+        ("hdc", 5632),
+        ("sda", 2048),
+        ("sdb2", 2066),
+        ("51728", 51728),
+    ],
+)
+def test_disk_names_become_virtual_device_numbers(name, number):
+    assert options.device_number(name) == number
+
+
+@pytest.mark.parametrize("name", ["", "xvd", "xvd1", "sd", "vda", "/dev/xvdb", "xvdB", "xvdb1234"])
+def test_names_that_are_no_disk_are_refused(name):
+    with pytest.raises(OptionError, match="a name like xvdb expected"):
+        options.device_number(name)
+
+
+def test_firmware_powers_off_and_a_crash_kernel_reboots_unless_told_otherwise():
+    assert options.parse("", "pvh").then == "poweroff"
+    assert options.parse("", "bzimage").then == "reboot"
+    assert options.parse("pvdump.then=halt", "pvh").then == "halt"
+
+
+def test_a_wrong_word_is_named_and_the_rest_still_counts():
+    chosen = options.parse("pvdump.then=explode pvdump.dsk=x pvdump.disk=xvdb", "bzimage")
+    assert chosen.then == "reboot"
+    assert chosen.disk == "xvdb"
+    assert chosen.problems == [
+        "pvdump.then=explode: reboot, poweroff, halt expected",
+        "pvdump.dsk is no option of pvdump",
+    ]
+
+
+def test_a_configuration_module_stands_in_for_a_missing_command_line(machine):
+    blob = b"#pvdump\n# comment\npvdump.run=check\npvdump.disk=xvda\n"
+    machine.ram[0x5000 : 0x5000 + len(blob)] = blob
+    assert options.text("pvh", b"a=1", ((0x5000, len(blob)),)).split() == ["a=1"]
+    assert options.text("pvh", b" ", ((0x5000, len(blob)),)).split() == [
+        "pvdump.run=check",
+        "pvdump.disk=xvda",
+    ]
+    assert options.text("pvh", b"", ((0x9000, 100),)) == ""
