@@ -24,6 +24,8 @@ NAMES = {
     abi.XS_RM: "rm",
 }
 TIMEOUT = 5 * SECOND
+# The server is told again of requests that it has left lying so long: an event may have been lost.
+TELL_AGAIN = SECOND
 
 
 class _Reply:
@@ -207,7 +209,9 @@ class Xenstore:
                     "xenstore %s: no reply within %d ms; %s"
                     % (what, timeout // 1000000, self.state())
                 )
-            await reply.signal.wait(deadline)
+            await reply.signal.wait(min(deadline, hw.now() + TELL_AGAIN))
+            if hw.rd32(self._requests.prod) != hw.rd32(self._requests.cons):
+                self.loop.evtchn.send(self.port)
         if reply.fault is not None:
             raise RingCorrupt(reply.fault)
         if reply.packet.type == abi.XS_ERROR:
