@@ -20,7 +20,7 @@ from pvfw.errors import OptionError
     ],
 )
 def test_elfcorehdr_as_both_system_calls_spell_it(value, address):
-    assert options.parse("quiet elfcorehdr=%s x=1" % value, "bzimage").elfcorehdr == address
+    assert options.parse(f"quiet elfcorehdr={value} x=1", "bzimage").elfcorehdr == address
 
 
 @pytest.mark.parametrize("value", ["", "0", "K", "0x", "-1", "zz", "0x4000000000000", "1.5M"])

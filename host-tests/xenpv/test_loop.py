@@ -47,7 +47,7 @@ def test_sleeping_takes_virtual_time_and_wakes_in_order_of_deadlines():
 
 
 def test_a_signal_set_before_anyone_waits_is_not_lost():
-    machine, loop = new_loop()
+    _, loop = new_loop()
     signal = Signal()
 
     async def work():

@@ -89,13 +89,13 @@ def test_replies_in_any_order_reach_their_callers(seed):
         got = {}
 
         async def ask(i):
-            await store.write("data/%d" % i, "v%d" % i)
-            got[i] = await store.read("data/%d" % i)
+            await store.write(f"data/{i}", f"v{i}")
+            got[i] = await store.read(f"data/{i}")
 
         tasks = [setup.loop.spawn(ask(i)) for i in range(12)]
         while not all(task.done for task in tasks):
             await setup.loop.sleep(SECOND // 100)
-        assert got == {i: b"v%d" % i for i in range(12)}
+        assert got == {i: f"v{i}".encode() for i in range(12)}
 
     setup.run(work)
 
