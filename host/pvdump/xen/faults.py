@@ -1,0 +1,64 @@
+"""What a block backend does wrong, by name.
+
+Given to guest.Guest.disk(). A number names the request, counted from 0, at which the fault strikes.
+The default does nothing wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xenpv import abi
+
+from .blkring import SLOTS, Request
+
+
+@dataclass
+class Faults:
+    # The device.
+    stuck_closing: bool = False  # Closing is answered with Closing, and that is the end
+    ignores_closing: bool = False  # stays in its state whatever the front end does
+    no_init_wait: bool = False  # never goes from Closed to InitWait
+    never_connects: bool = False  # stays in InitWait
+    dies: int | None = None  # goes Closing and Closed instead of answering
+    read_only: bool = False
+    no_flush: bool = False  # feature-flush-cache is absent, FLUSH is EOPNOTSUPP
+    sector_size: int = 512
+    # The data.
+    error_after: int | None = None  # bytes; the write that would go beyond gets ERROR
+    # The responses.
+    bad_id: int | None = None  # an id that was never used
+    id_twice: int | None = None  # the same response once more
+    bad_status: int | None = None  # a status that does not exist
+    fails: int | None = None  # ERROR
+    wrong_operation: int | None = None
+    overflow: int | None = None  # rsp_prod announces more responses than the ring has entries
+    never_answers: int | None = None  # from this request on
+    reorder: bool = False  # in an order that the seed draws
+    latency: int = 0  # ns
+
+    def strikes(self, name: str, number: int) -> bool:
+        return getattr(self, name) == number
+
+    def responses(
+        self, number: int, request: Request, status: int
+    ) -> Iterator[tuple[int, int, int]]:
+        """(id, operation, status) of what goes into the ring for a request."""
+        answer = request.id
+        operation = request.operation
+        if self.strikes("bad_id", number):
+            answer = request.id ^ 0x5555555555555555
+        if self.strikes("bad_status", number):
+            status = -77
+        if self.strikes("fails", number):
+            status = abi.BLKIF_RSP_ERROR
+        if self.strikes("wrong_operation", number):
+            operation ^= 1
+        yield answer, operation, status
+        if self.strikes("id_twice", number):
+            yield answer, operation, status
+
+    def extra_responses(self, seen: int) -> int:
+        """How many responses too many to announce after so many requests."""
+        return SLOTS + 1 if self.overflow is not None and seen > self.overflow else 0

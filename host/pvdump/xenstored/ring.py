@@ -1,0 +1,152 @@
+"""The store's side of a guest's shared page.
+
+A step of the other side of the embedded machine: asked for by the guest's event channel and by
+replies that wait. The rule: indexes are checked before use and a client that breaks the ring is
+ignored from then on, with the reason in `error` where the page offers it. With RECONNECTION, a
+guest that sets `connection` gets everything of its old self dropped, the indexes zeroed, the flag
+cleared and an event; without, the field is never looked at, as in C xenstored.
+Source: xen/include/public/io/xs_wire.h; Xen docs/misc/xenstore-ring.txt.
+"""
+
+from __future__ import annotations
+
+import hw
+from xenpv import abi
+from xenpv.errors import RingCorrupt
+from xenpv.ring import ByteRing
+
+from ..xen.machine import DOM0, Machine
+from .server import Xenstored
+
+SIZE = abi.XENSTORE_RING_SIZE
+
+
+class RingTransport:
+    """A domain's connection over its page.
+
+    gfn: the page; port: the guest's end of the event channel, offered to domain 0; features:
+    server_features; start: (request, reply) index that an earlier kernel had come to; reorder:
+    replies go out in an order that the seed draws; piecemeal: move few bytes a step, drawn too.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        server: Xenstored,
+        gfn: int,
+        port: int,
+        *,
+        features: int = 0,
+        start: tuple[int, int] = (0, 0),
+        reorder: bool = False,
+        piecemeal: bool = False,
+    ) -> None:
+        self.machine = machine
+        self.page = gfn * abi.PAGE_SIZE
+        self.features = features
+        self.reorder = reorder
+        self.piecemeal = piecemeal
+        self.broken: str | None = None  # why the guest is ignored
+        self.reconnects = 0
+        self.deaf = False  # a server that has stopped: it takes and gives nothing
+        self.connection = server.connect(machine.domid)
+        self.port = machine.evtchn.bind_interdomain(DOM0, machine.domid, port)
+        machine.evtchn.on(DOM0, self.port, self.step)
+        server.on_output.append(self._wake)
+        self._requests = self._ring("request", abi.XENSTORE_RING_REQ, abi.XENSTORE_RING_REQ_PROD)
+        self._replies = self._ring("reply", abi.XENSTORE_RING_RSP, abi.XENSTORE_RING_RSP_PROD)
+        hw.fill(self.page, abi.PAGE_SIZE, 0)
+        hw.wr32(self.page + abi.XENSTORE_RING_SERVER_FEATURES, features)
+        self._set_indexes(*start)
+
+    def _ring(self, name: str, data: int, prod: int) -> ByteRing:
+        page = self.page
+        return ByteRing(page + data, SIZE, page + prod, page + prod - 4, f"xenstore {name}")
+
+    def _set_indexes(self, request: int, reply: int) -> None:
+        hw.wr32(self.page + abi.XENSTORE_RING_REQ_CONS, request)
+        hw.wr32(self.page + abi.XENSTORE_RING_REQ_PROD, request)
+        hw.wr32(self.page + abi.XENSTORE_RING_RSP_CONS, reply)
+        hw.wr32(self.page + abi.XENSTORE_RING_RSP_PROD, reply)
+
+    def indexes(self) -> tuple[int, int, int, int]:
+        """(req_cons, req_prod, rsp_cons, rsp_prod), as they stand on the page."""
+        at = self.page + abi.XENSTORE_RING_REQ_CONS
+        return tuple(hw.rd32(at + 4 * i) for i in range(4))  # type: ignore[return-value]
+
+    # What an earlier kernel left.
+
+    def leave_request(self, data: bytes) -> None:
+        """The earlier kernel wrote these bytes, perhaps not a whole packet, and died."""
+        if self._requests.write(data)[0] != len(data):
+            raise ValueError(f"{len(data)} bytes do not fit into the request ring")
+        self.machine.clock.soon(self.step)
+
+    def leave_reply(self, data: bytes, read: int = 0) -> None:
+        """The server wrote these bytes; the earlier kernel read the first few of them and died."""
+        if self._replies.write(data)[0] != len(data):
+            raise ValueError(f"{len(data)} bytes do not fit into the reply ring")
+        self._replies.read(read)
+
+    # The server at work.
+
+    def _wake(self) -> None:
+        if self.connection.pending():
+            self.machine.clock.soon(self.step)
+
+    def step(self) -> None:
+        if self.broken is not None or self.deaf:
+            return
+        if self.features & abi.XENSTORE_SERVER_FEATURE_RECONNECTION:
+            flag = hw.rd32(self.page + abi.XENSTORE_RING_CONNECTION)
+            if flag == abi.XENSTORE_RECONNECT:
+                self._reconnect()
+                return
+        try:
+            moved = self._take() + self._give()
+        except RingCorrupt as error:
+            self._break(error)
+            return
+        if moved:
+            self.machine.evtchn.send(DOM0, self.port)
+            # There may be more on the ring than one step moves.
+            self.machine.clock.soon(self.step)
+
+    def _limit(self) -> int:
+        return self.machine.clock.random.randint(1, 64) if self.piecemeal else SIZE
+
+    def _take(self) -> int:
+        data, _ = self._requests.read(self._limit())
+        self.connection.receive(data)
+        return len(data)
+
+    def _give(self) -> int:
+        moved = 0
+        while self.connection.pending():
+            if self.reorder:
+                self.connection.shuffle(self.machine.clock.random.randrange)
+            count, _ = self._replies.write(self.connection.take(self._limit()))
+            if count == 0:
+                break
+            self.connection.drop(count)
+            moved += count
+            if self.piecemeal:
+                break
+        return moved
+
+    def _reconnect(self) -> None:
+        self.connection.reset()
+        self.reconnects += 1
+        hw.fill(self.page, 2 * SIZE, 0xFF)
+        self._set_indexes(0, 0)
+        hw.wmb()
+        hw.wr32(self.page + abi.XENSTORE_RING_CONNECTION, abi.XENSTORE_CONNECTED)
+        self.machine.evtchn.send(DOM0, self.port)
+
+    def _break(self, error: RingCorrupt) -> None:
+        self.broken = str(error)
+        if self.features & abi.XENSTORE_SERVER_FEATURE_ERROR:
+            index = "ring:" in self.broken
+            code = abi.XENSTORE_ERROR_RINGIDX if index else abi.XENSTORE_ERROR_PROTO
+            hw.wr32(self.page + abi.XENSTORE_RING_ERROR, code)
+        self.machine.evtchn.send(DOM0, self.port)
