@@ -1,0 +1,101 @@
+"""What QEMU boots: Xen, dom0's kernel and dom0's initramfs, built from packages into the cache.
+
+Used by lab.xen. dom0 is busybox, the xl toolstack, both xenstoreds, xenconsoled and the device
+model. The rule: dom0 keeps nothing and decides nothing; its init mounts the job folder (9p), starts
+the daemons and then runs the scripts whose names come in over a virtio console, one answer each.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab import packages
+from lab.cpio import Cpio
+from lab.kernel import Kernel, unpack
+from lab.root import Root
+from tools import cache
+from tools.progress import NULL, Display
+
+FILES = Path(__file__).parent / "dom0"
+MODULES = (
+    *("xen-evtchn", "xen-gntdev", "xen-gntalloc", "xen-privcmd", "xenfs", "xen-blkback", "loop"),
+    *("virtio_pci", "virtio_console", "virtio_scsi", "sd_mod", "9p", "9pnet_virtio"),
+)
+TOOLS = (
+    *("xl", "xenstored", "oxenstored", "xenconsoled", "xenconsole", "xen-init-dom0"),
+    *("libxl-save-helper", "xen-hvmctx", "lsevtchn", "xen-hvmcrash"),
+)
+DATA = (
+    "/usr/libexec/xen-qemu-system-i386",
+    "/usr/share/seabios/bios-256k.bin",
+    "/usr/share/qemu/linuxboot.bin",
+    "/usr/share/qemu/linuxboot_dma.bin",
+    "/usr/share/qemu/kvmvapic.bin",
+    "/usr/share/qemu/keymaps/en-us",
+)
+STORE = ("exists", "list", "ls", "read", "rm", "write", "watch", "chmod", "control")
+FOLDERS = ("proc", "sys", "dev", "tmp", "run", "job", "root", "mnt", "var/lib/xen")
+
+
+@dataclass(frozen=True)
+class Dom0:
+    """Files on the host: Xen (multiboot ELF), dom0's vmlinux, dom0's initramfs."""
+
+    xen: Path
+    vmlinux: Path
+    initramfs: Path
+
+
+def build(suite: str, progress: Display = NULL) -> Dom0:
+    """Make the three files of a suite, unless they are in the cache."""
+    root = packages.dom0(suite, progress)
+    sources = sorted(path for path in (*FILES.iterdir(), Path(__file__)))
+    key = cache.digest(root.path, *(cache.file_digest(path) for path in sources))
+
+    def make(folder: Path) -> None:
+        with progress.stage("build dom0") as stage:
+            kernel = Kernel(root)
+            xen = next(iter(root.path.glob("boot/xen-*-amd64.gz")))
+            (folder / "xen").write_bytes(gzip.decompress(xen.read_bytes()))
+            stage.note(kernel.release)
+            (folder / "vmlinux").write_bytes(unpack(kernel.image.read_bytes()))
+            with (folder / "dom0.cpio").open("wb") as stream:
+                _fill(Cpio(stream), root, kernel)
+
+    path = cache.stamped(cache.folder("lab", suite) / "dom0", key, make)
+    return Dom0(path / "xen", path / "vmlinux", path / "dom0.cpio")
+
+
+def _fill(archive: Cpio, root: Root, kernel: Kernel) -> None:
+    binaries = "/" + str(root.glob("usr/lib/xen-4.*/bin").relative_to(root.path))
+    boot = "/" + str(root.glob("usr/lib/xen-4.*/boot").relative_to(root.path))
+    for top in ("bin", "sbin", "lib", "lib64"):
+        archive.folder(f"usr/{top}")
+        archive.symlink(top, f"usr/{top}")
+    for name in (*FOLDERS, "var/lib/xenstored"):
+        archive.folder(name)
+    archive.symlink("var/run", "/run")
+    archive.symlink("var/lock", "/run/lock")
+    archive.symlink("var/log", "/job/log")
+    archive.device("dev/console", 5, 1)
+    archive.file("bin/busybox", root.find("/bin/busybox").read_bytes(), 0o755)
+    archive.symlink("bin/sh", "busybox")
+    archive.symlink("tools", binaries)
+    root.put(archive, [f"{binaries}/{name}" for name in TOOLS])
+    root.put(archive, [*DATA, f"{boot}/hvmloader", "/usr/bin/xenstore-read"])
+    for name in STORE:
+        path = f"/usr/bin/xenstore-{name}"
+        root.put(archive, [path])
+    for path in sorted((root.path / binaries[1:] / "..").resolve().glob("**/*.cmxs")):
+        archive.file(str(path.relative_to(root.path)), path.read_bytes(), 0o755)
+    for name in ("etc/xen/xl.conf", "etc/xen/oxenstored.conf"):
+        archive.file(name, root.find(f"/{name}").read_bytes())
+    loads = kernel.modules(MODULES)
+    for name, content in loads:
+        archive.file(f"modules/{name}", content)
+    archive.file("modules/order", "".join(f"{name}\n" for name, _ in loads))
+    archive.file("etc/xen/scripts/block-lab", (FILES / "block-lab").read_bytes(), 0o755)
+    archive.file("init", (FILES / "init").read_bytes(), 0o755)
+    archive.close()

@@ -1,0 +1,197 @@
+"""What a guest is: a YAML file of a few lines, checked, and the xl configuration made from it.
+
+People write these (lab/guests/*.yaml), tests load them and override a field or two. The rule: a
+wrong field is refused with its name and what was expected, before anything is started. The fields
+are described in docs/lab.md. Source of the configuration: xl.cfg(5).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab import LabError
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = {"image-elf": ROOT / "out/pvdump.elf", "image-bin": ROOT / "out/pvdump.bin"}
+TYPES = ("hvm", "pvh", "firmware")
+BACKENDS = ("blkback", "qdisk")
+ACTIONS = ("destroy", "restart", "rename-restart", "preserve", "soft-reset")
+EVENTS = ("on_poweroff", "on_reboot", "on_watchdog", "on_crash", "on_soft_reset")
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A PV disk. file: raw file of the host; without one a file of `size` MiB is made."""
+
+    vdev: str
+    size: int = 0
+    file: Path | None = None
+    backend: str = "blkback"
+    readonly: bool = False
+
+
+@dataclass(frozen=True)
+class Guest:
+    """A guest, as its YAML file says; see docs/lab.md for the fields."""
+
+    name: str
+    type: str
+    kernel: str
+    memory: int = 64
+    vcpus: int = 1
+    cmdline: str = ""
+    disks: tuple[Disk, ...] = ()
+    run: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    on_poweroff: str = "destroy"
+    on_reboot: str = "destroy"
+    on_watchdog: str = "destroy"
+    on_crash: str = "preserve"
+    on_soft_reset: str = "soft-reset"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, path: Path | str, **overrides: Any) -> Guest:
+        """Read a YAML file; overrides replace fields of it."""
+        path = Path(path)
+        try:
+            data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise LabError(f"{path}: {error}") from None
+        if not isinstance(data, dict):
+            raise LabError(f"{path}: expected fields (name: ..., type: ...)")
+        data.setdefault("name", path.stem)
+        return cls.parse({**data, **overrides}, str(path), path.parent)
+
+    @classmethod
+    def parse(cls, data: dict[str, Any], where: str = "guest", base: Path = ROOT) -> Guest:
+        """Check the fields of a guest; `base` is what relative file names start from."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(data) - known):
+            raise LabError(f"{where}: unknown field {', '.join(unknown)}; known: {_list(known)}")
+        for name in ("name", "type", "kernel"):
+            _expect(where, name, data.get(name), str)
+        values = dict(data)
+        _choice(where, "type", values["type"], TYPES)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", values["name"]):
+            raise LabError(f"{where}: name {values['name']!r}: letters, digits, -, _ and . only")
+        for name, least in (("memory", 8), ("vcpus", 1)):
+            if name in values:
+                _expect(where, name, values[name], int)
+                if values[name] < least:
+                    raise LabError(f"{where}: {name} is {values[name]}, expected at least {least}")
+        for name in ("cmdline", "run"):
+            _expect(where, name, values.get(name, ""), str)
+        for name in ("files", "extra"):
+            _expect(where, name, values.get(name, {}), dict)
+        for event in EVENTS:
+            _choice(where, event, values.get(event, "destroy"), ACTIONS)
+        disks = values.get("disks", ())
+        _expect(where, "disks", disks, list, tuple)
+        values["disks"] = tuple(_disk(f"{where}: disks[{n}]", d, base) for n, d in enumerate(disks))
+        names = [disk.vdev for disk in values["disks"]]
+        if len(set(names)) != len(names):
+            raise LabError(f"{where}: disks: two have the same vdev")
+        guest = cls(**values)
+        guest._consistent(where)
+        return replace(
+            guest,
+            kernel=_file(guest.kernel, base),
+            files={name: _file(path, base) for name, path in guest.files.items()},
+        )
+
+    @property
+    def linux(self) -> bool:
+        """Whether Debian's kernel is started, with the lab's initramfs that runs `run`."""
+        return self.kernel == "debian"
+
+    def _consistent(self, where: str) -> None:
+        if self.linux and self.type == "firmware":
+            raise LabError(f"{where}: type firmware boots an ELF file, not kernel: debian")
+        if self.type == "firmware" and self.cmdline:
+            raise LabError(f"{where}: type firmware has no cmdline; its text goes into run")
+        if self.files and not self.linux:
+            raise LabError(f"{where}: files are for kernel: debian")
+        if self.run and self.type == "pvh" and not self.linux:
+            raise LabError(f"{where}: run is for kernel: debian and for type: firmware")
+
+    def config(self, folder: str, devices: list[str]) -> str:
+        """The xl configuration.
+
+        folder: dom0's folder with the files "kernel", "ramdisk" and "module".
+        devices: dom0's block device of each disk.
+        """
+        values: dict[str, Any] = {
+            "name": self.name,
+            "type": "pvh" if self.type == "pvh" else "hvm",
+            "memory": self.memory,
+            "vcpus": self.vcpus,
+            **{event: getattr(self, event) for event in EVENTS},
+            "disk": [_xl_disk(disk, dev) for disk, dev in zip(self.disks, devices, strict=True)],
+        }
+        if self.type != "pvh":
+            serial = f"file:/job/log/xen/serial-{self.name}.log"
+            values |= {"vga": "none", "vnc": 0, "serial": serial}
+        if self.type == "firmware":
+            values |= {"firmware_override": f"{folder}/kernel", "bios": "seabios"}
+            values["bios_path_override"] = f"{folder}/module"
+        else:
+            values |= {"kernel": f"{folder}/kernel", "cmdline": self.cmdline}
+        if self.linux:
+            values["ramdisk"] = f"{folder}/ramdisk"
+        values |= self.extra
+        return "".join(f"{name} = {_xl(value)}\n" for name, value in values.items())
+
+
+def _disk(where: str, data: Any, base: Path) -> Disk:
+    _expect(where, "it", data, dict)
+    known = {f.name for f in fields(Disk)}
+    if unknown := sorted(set(data) - known):
+        raise LabError(f"{where}: unknown field {', '.join(unknown)}; known: {_list(known)}")
+    _expect(where, "vdev", data.get("vdev"), str)
+    if not re.fullmatch(r"xvd[a-z]+[0-9]*", data["vdev"]):
+        raise LabError(f"{where}: vdev is {data['vdev']!r}, expected a name such as xvdb")
+    if ("size" in data) == ("file" in data):
+        raise LabError(f"{where}: expected either size (MiB) or file")
+    _expect(where, "size", data.get("size", 1), int)
+    _choice(where, "backend", data.get("backend", "blkback"), BACKENDS)
+    _expect(where, "readonly", data.get("readonly", False), bool)
+    return Disk(**{**data, "file": base / data["file"] if "file" in data else None})
+
+
+def _xl_disk(disk: Disk, device: str) -> str:
+    access = "ro" if disk.readonly else "rw"
+    how = "backendtype=phy,script=block-lab" if disk.backend == "blkback" else "backendtype=qdisk"
+    return f"format=raw,vdev={disk.vdev},access={access},{how},target={device}"
+
+
+def _xl(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(_xl(item) for item in value) + "]"
+    if isinstance(value, (bool, int)):
+        return str(int(value))
+    return '"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _file(name: str, base: Path) -> str:
+    return name if name == "debian" or name in IMAGES else str(base / name)
+
+
+def _expect(where: str, name: str, value: Any, *kinds: type) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join(kind.__name__ for kind in kinds)
+        raise LabError(f"{where}: {name} is {value!r}, expected {wanted}")
+
+
+def _choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise LabError(f"{where}: {name} is {value!r}, expected {', '.join(choices)}")
+
+
+def _list(names: set[str]) -> str:
+    return ", ".join(sorted(names))

@@ -1,0 +1,88 @@
+"""The Linux guest: Debian's cloud kernel and an initramfs that does what the guest's `run` says.
+
+Used by lab.domain for `kernel: debian`; the functions below that give shell lines are for tests and
+the demo. The rule: its init does nothing but mount, load the block driver, wait for the disks and
+run the lines, and it says how they ended ("lab: run ended CODE").
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+from pathlib import Path
+
+from lab import packages
+from lab.cpio import Cpio
+from lab.guest import IMAGES, Guest
+from lab.kernel import Kernel
+from tools import cache
+from tools.progress import NULL, Display
+
+INIT = Path(__file__).parent / "linux" / "init"
+MODULES = ("xen-blkfront",)
+
+
+def build(suite: str, guest: Guest, progress: Display = NULL) -> tuple[Path, bytes]:
+    """The kernel file and the content of the initramfs for a guest."""
+    root = packages.guest(suite, progress)
+    kernel = Kernel(root)
+    key = cache.digest(root.path, *(cache.file_digest(p) for p in (INIT, Path(__file__))))
+
+    def make(folder: Path) -> None:
+        with (folder / "base.cpio").open("wb") as stream:
+            archive = Cpio(stream)
+            for top in ("bin", "sbin", "lib", "lib64"):
+                archive.folder(f"usr/{top}")
+                archive.symlink(top, f"usr/{top}")
+            for name in ("proc", "sys", "dev", "tmp", "run", "etc"):
+                archive.folder(name)
+            archive.device("dev/console", 5, 1)
+            archive.file("bin/busybox", root.find("/bin/busybox").read_bytes(), 0o755)
+            archive.symlink("bin/sh", "busybox")
+            root.put(archive, ["/sbin/kexec"])
+            loads = kernel.modules(MODULES)
+            for name, content in loads:
+                archive.file(f"modules/{name}", content)
+            archive.file("modules/order", "".join(f"{name}\n" for name, _ in loads))
+            archive.file("init", INIT.read_bytes(), 0o755)
+            archive.close()
+
+    base = cache.stamped(cache.folder("lab", suite) / "linux", key, make) / "base.cpio"
+    own = io.BytesIO()
+    archive = Cpio(own)
+    archive.file("lab/disks", "".join(f"{disk.vdev}\n" for disk in guest.disks))
+    archive.file("lab/run", guest.run)
+    for name, path in guest.files.items():
+        archive.file(name, IMAGES.get(path, Path(path)).read_bytes())
+    archive.close()
+    return kernel.image, base.read_bytes() + own.getvalue()
+
+
+def release(suite: str) -> str:
+    """The guests' kernel release, as `uname -r` gives it."""
+    return Kernel(packages.guest(suite)).release
+
+
+def kexec(image: str, cmdline: str, file_mode: bool = False) -> str:
+    """A line that loads a crash image.
+
+    image: its name in the guest.
+    file_mode: kexec_file_load instead of kexec_load.
+    """
+    mode = "-s" if file_mode else "-c"
+    return f"kexec -p {mode} {image} --command-line={shlex.quote(cmdline)}"
+
+
+def crash(cpu: int = 0) -> str:
+    """A line that panics the kernel on a vCPU."""
+    return f"taskset {1 << cpu:x} sh -c 'echo c >/proc/sysrq-trigger'"
+
+
+def write_speed(vdev: str, mib: int) -> str:
+    """Lines that time a direct write; prints "lab: dd VDEV MIB MiB SECONDS s"."""
+    return (
+        "from=$(cut -d' ' -f1 /proc/uptime)\n"
+        f"dd if=/dev/zero of=/dev/{vdev} bs=1M count={mib} oflag=direct 2>/dev/null\n"
+        "till=$(cut -d' ' -f1 /proc/uptime)\n"
+        f'echo "lab: dd {vdev} {mib} MiB $(echo "$till $from" | awk \'{{print $1 - $2}}\') s"'
+    )

@@ -1,0 +1,39 @@
+"""Which Debian packages the lab is made of, unpacked.
+
+Used by dom0, linux, readers and symbols. The rule: only package names without a version are written
+here (meta packages where there are some), so that a point release of Debian needs no change.
+"""
+
+from __future__ import annotations
+
+from lab import LabError
+from lab.root import Root
+from tools.apt import Suite
+from tools.progress import NULL, Display
+
+SUITES = ("bookworm", "trixie")
+DOM0 = ("xen-system-amd64", "qemu-system-xen", "seabios", "busybox-static", "linux-image-amd64")
+GUEST = ("linux-image-cloud-amd64", "kexec-tools", "busybox-static")
+READERS = ("makedumpfile", "crash")  # of trixie: bookworm's misread today's kernels
+
+
+def suite(name: str, progress: Display = NULL) -> Suite:
+    """The Debian release `name`, which must be one the lab was tried with."""
+    if name not in SUITES:
+        raise LabError(f"suite {name!r}: the lab knows {', '.join(SUITES)}")
+    return Suite(name, progress)
+
+
+def dom0(name: str, progress: Display = NULL) -> Root:
+    """Xen, dom0's kernel, toolstack and device model."""
+    return Root(suite(name, progress).unpack(DOM0))
+
+
+def guest(name: str, progress: Display = NULL) -> Root:
+    """The Linux guests' kernel and kexec."""
+    return Root(suite(name, progress).unpack(GUEST))
+
+
+def readers(progress: Display = NULL) -> Root:
+    """makedumpfile and crash."""
+    return Root(Suite("trixie", progress).unpack(READERS))

@@ -1,0 +1,105 @@
+"""A folder of unpacked Debian packages, seen as the root of a system.
+
+Used to pick the few files an initramfs needs. The rule: an absolute link inside the folder points
+into the folder, never at the host's files; a program comes with the libraries it names, found where
+the dynamic linker of an installed Debian would look. Source: ld.so(8).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from elftools.elf.dynamic import DynamicSection
+from elftools.elf.elffile import ELFFile
+
+from lab import LabError
+from lab.cpio import Cpio
+
+LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib")
+LINKER = "/lib64/ld-linux-x86-64.so.2"
+LINKS = 16  # deepest chain of links that is followed
+
+
+class Root:
+    """The unpacked packages below `path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def find(self, name: str) -> Path:
+        """The host path of the file that `name` (absolute, with links) is in this root."""
+        path = self._resolve(name)
+        if path is None:
+            raise LabError(f"{name} is not in the unpacked packages ({self.path})")
+        return path
+
+    def glob(self, pattern: str) -> Path:
+        """The one file that `pattern` (relative to the root) stands for."""
+        found = sorted(self.path.glob(pattern))
+        if len(found) != 1:
+            names = ", ".join(str(path) for path in found) or "nothing"
+            raise LabError(f"{pattern} in {self.path}: expected one file, found {names}")
+        return found[0]
+
+    def libraries(self, names: Iterable[str]) -> dict[str, Path]:
+        """Name in the root -> host path, of the libraries and the linker that programs need."""
+        found: dict[str, Path] = {}
+        todo = [self.find(name) for name in names]
+        while todo:
+            needed, folders = _needed(todo.pop())
+            if needed:
+                found.setdefault(LINKER, self.find(LINKER))
+            for soname in needed:
+                paths = [f"{folder}/{soname}" for folder in (*folders, *LIBRARIES)]
+                name = next((p for p in paths if self._resolve(p)), None)
+                if name is None:
+                    raise LabError(f"library {soname} is not in the unpacked packages")
+                if name not in found:
+                    found[name] = self.find(name)
+                    todo.append(found[name])
+        return found
+
+    def put(self, archive: Cpio, names: Iterable[str]) -> None:
+        """Put programs (with their libraries) and other files into an archive."""
+        names = list(names)
+        for name in names:
+            path = self.find(name)
+            archive.file(name, path.read_bytes(), 0o755 if os.access(path, os.X_OK) else 0o644)
+        for name, path in self.libraries(names).items():
+            archive.file(name, path.read_bytes(), 0o755)
+
+    def _resolve(self, name: str) -> Path | None:
+        done = self.path
+        parts = list(PurePosixPath("/", name).parts[1:])
+        links = 0
+        while parts:
+            step = done / parts.pop(0)
+            if step.is_symlink():
+                links += 1
+                target = step.readlink()
+                if links > LINKS:
+                    return None
+                if target.is_absolute():
+                    done = self.path
+                parts = [p for p in target.parts if p != "/"] + parts
+            elif step.name == "..":
+                done = done.parent if done != self.path else done
+            else:
+                done = step
+        return done if done.exists() else None
+
+
+def _needed(path: Path) -> tuple[list[str], list[str]]:
+    """The libraries an ELF file names and the folders it wants searched; none for others."""
+    with path.open("rb") as stream:
+        if stream.read(4) != b"\x7fELF":
+            return [], []
+        dynamic = ELFFile(stream).get_section_by_name(".dynamic")
+        if not isinstance(dynamic, DynamicSection):
+            return [], []
+        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
+        paths = [tag.runpath for tag in dynamic.iter_tags("DT_RUNPATH")]
+        folders = [folder for path in paths for folder in path.split(":") if folder[:1] == "/"]
+        return needed, folders
