@@ -1,0 +1,134 @@
+"""The command line as a person and a script see it: output, exit codes, help."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dumps import MIB, PAGE, SIZE, make, vmcore
+
+from pvdump import cli
+from pvfw import target
+
+DATA = vmcore()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    return tmp_path / "disk"
+
+
+def test_prepare_collect_and_info_end_with_zero(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["prepare", str(disk), "--size", "8M"]) == 0
+    assert "7.0 MiB" in capsys.readouterr().out
+    make(disk, target.COMPLETE, DATA)
+    assert cli.main(["collect", str(disk), str(disk.with_name("vmcore"))]) == 0
+    assert "MiB/s" in capsys.readouterr().out
+    assert cli.main(["info", str(disk)]) == 0
+    assert "complete" in capsys.readouterr().out
+
+
+def test_partial_dump_ends_with_three_and_says_why(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(disk, target.PARTIAL, DATA, 50 * PAGE)
+    assert cli.main(["collect", str(disk), str(disk.with_name("vmcore"))]) == 3
+    assert "I/O error" in capsys.readouterr().err
+
+
+def test_refusal_is_one_line_on_standard_error(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    disk.write_bytes(bytes(SIZE))
+    assert cli.main(["info", str(disk)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("pvdump info: no pvdump superblock")
+    assert captured.err.count("\n") == 1
+
+
+def test_prepare_over_a_dump_says_force(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(disk, target.COMPLETE, DATA)
+    assert cli.main(["prepare", str(disk)]) == 1
+    assert "--force" in capsys.readouterr().err
+    assert cli.main(["prepare", str(disk), "--force"]) == 0
+
+
+@pytest.mark.parametrize("command", ["prepare", "collect", "info"])
+def test_missing_disk_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    more = [str(tmp_path / "out")] if command == "collect" else []
+    assert cli.main([command, str(tmp_path / "none"), *more]) == 1
+    assert str(tmp_path / "none") in capsys.readouterr().err
+
+
+def test_info_tells_a_person_everything_that_is_known(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = make(disk, target.PARTIAL, DATA, 256 * PAGE)
+    cli.main(["info", str(disk)])
+    lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
+    assert lines["state"] == "partial: the dump ended early"
+    assert lines["uuid"] == "00010203-0405-0607-0809-0a0b0c0d0e0f"
+    assert lines["crashed"] == "on vCPU 1"
+    assert lines["written"] == f"1.0 of {len(DATA) / MIB:.1f} MiB"
+    assert lines["ended"] == "2023-11-14T22:13:24+00:00 (4 s)"
+    assert lines["reason"] == block.reason
+
+
+def test_info_of_a_ready_target_has_no_dump(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(disk, target.READY, b"")
+    cli.main(["info", str(disk)])
+    out = capsys.readouterr().out
+    assert "waiting for a crash" in out
+    assert "vCPU" not in out
+
+
+def test_info_json_has_sizes_in_bytes(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(disk, target.COMPLETE, DATA)
+    cli.main(["info", "--json", str(disk)])
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["state"] == "complete"
+    assert facts["dump_size"] == facts["written"] == len(DATA)
+    assert facts["size"] == facts["disk_size"] == SIZE
+    assert (facts["release"], facts["crash_vcpu"], facts["reason"]) == ("6.1.0-test", 1, None)
+
+
+def test_unknown_vcpu_is_null(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(disk, target.READY, b"")
+    cli.main(["info", "--json", str(disk)])
+    assert json.loads(capsys.readouterr().out)["crash_vcpu"] is None
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("4096", 4096), ("512k", 512 << 10), ("8M", 8 * MIB), ("1G", 1 << 30)]
+)
+def test_size_takes_a_unit(text: str, size: int) -> None:
+    assert cli.size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "M", "-1", "1.5G", "8MB", "0x10"])
+def test_wrong_size_is_wrong_usage(disk: Path, text: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["prepare", str(disk), f"--size={text}"])
+    assert caught.value.code == 2
+    assert not disk.exists()
+
+
+def test_help_names_the_commands_and_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--help"])
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("prepare", "collect", "info", "exit codes"))
+
+
+def test_it_runs_as_a_module(disk: Path) -> None:
+    make(disk, target.READY, b"")
+    command = [sys.executable, "-m", "pvdump", "info", str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
