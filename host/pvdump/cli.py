@@ -17,10 +17,9 @@ from pathlib import Path
 
 from pvfw.errors import DumpError
 
-from . import disk as disks
 from .collect import collect
 from .disk import MIB
-from .info import info, text
+from .info import info, read_superblock, text
 from .prepare import prepare
 
 OK, FAILED, INCOMPLETE = 0, 1, 3
@@ -116,9 +115,7 @@ def run_prepare(options: argparse.Namespace) -> int:
 
 
 def run_collect(options: argparse.Namespace) -> int:
-    with disks.reading(options.disk) as disk:
-        block = disk.superblock()
-    progress = Copying(block.dump_size)
+    progress = Copying(read_superblock(options.disk).dump_size)
     try:
         done = collect(options.disk, options.out, progress.advance)
     finally:

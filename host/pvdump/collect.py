@@ -31,7 +31,7 @@ PHDR = struct.Struct("<IIQQQQQQ")
 E_FLAGS = 48  # offset in the ELF header
 P_FILESZ = 32  # offset in a program header
 
-Advance = Callable[[int], None]
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Collected:
     reason: str
 
 
-def collect(path: Path, out: Path, advance: Advance = lambda done: None) -> Collected:
+def collect(path: Path, out: Path, progress: Progress = lambda done: None) -> Collected:
     """Copy the dump from the target at `path` to the new file `out`.
 
-    advance: called with the number of bytes each step has copied.
+    progress: called with the number of bytes each step has copied.
     Raises DiskError, TargetRefused.
     """
     _refuse_existing(out)
@@ -59,8 +59,8 @@ def collect(path: Path, out: Path, advance: Advance = lambda done: None) -> Coll
         fd, scratch = _scratch(out)
         try:
             _write(fd, header, 0)
-            advance(len(header))
-            _copy(disk, block.data_offset, len(header), size, fd, advance)
+            progress(len(header))
+            _copy(disk, block.data_offset, len(header), size, fd, progress)
             os.fsync(fd)
             _publish(scratch, out)
         except OSError as error:
@@ -124,7 +124,7 @@ def _header(disk: Disk, block: target.Superblock, size: int, incomplete: bool) -
     return bytes(header)
 
 
-def _copy(disk: Disk, offset: int, begin: int, end: int, out: int, advance: Advance) -> None:
+def _copy(disk: Disk, offset: int, begin: int, end: int, out: int, progress: Progress) -> None:
     """Bytes begin to end of the vmcore; zeros become holes of the file."""
     at = begin
     while at < end:
@@ -137,7 +137,7 @@ def _copy(disk: Disk, offset: int, begin: int, end: int, out: int, advance: Adva
             if piece != ZEROS[: len(piece)]:
                 _write(out, piece, at + start)
         at += len(data)
-        advance(len(data))
+        progress(len(data))
     os.ftruncate(out, end)
 
 

@@ -24,6 +24,12 @@ MEANING = {
 }
 
 
+def read_superblock(path: Path) -> target.Superblock:
+    """The superblock of a target. Raises DiskError, TargetRefused."""
+    with disks.reading(path) as disk:
+        return disk.superblock()
+
+
 def info(path: Path) -> dict[str, Any]:
     """The superblock's fields. Sizes in bytes, times as ISO 8601 in UTC, None where not known."""
     with disks.reading(path) as disk:
