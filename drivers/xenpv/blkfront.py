@@ -54,7 +54,7 @@ class BlkFront:
         self.read_only = False
         self.flushes = False
         self.port = 0
-        self._ring = FrontRing(hw.alloc_pages(1), abi.BLKIF_REQUEST_SIZEOF, device.path)
+        self._ring = FrontRing(hw.alloc_pages(1), abi.BLKIF_REQUEST_SIZEOF, "block")
         # Grant references of the request in each slot, as the C primitives want them.
         self._refs = hw.alloc_pages(1)
         self._ring_ref = hw.alloc_pages(1)
@@ -247,18 +247,13 @@ class BlkFront:
         index = id % self._ring.slots
         request = self._slots[index]
         if request is None or request.id != id:
-            raise RingCorrupt(
-                "%s: response to id %d, which is not in flight" % (self.device.path, id)
-            )
+            raise RingCorrupt("response to id %d, which is not in flight" % id)
         if op != request.op:
             raise RingCorrupt(
-                "%s: response with operation %d to a %s (id %d)"
-                % (self.device.path, op, OP_NAMES[request.op], id)
+                "response with operation %d to a %s (id %d)" % (op, OP_NAMES[request.op], id)
             )
         if status not in STATUS_NAMES:
-            raise RingCorrupt(
-                "%s: response with status %d (id %d)" % (self.device.path, status, id)
-            )
+            raise RingCorrupt("response with status %d (id %d)" % (status, id))
         self._slots[index] = None
         self._in_flight -= 1
         self._completed_at = hw.now()

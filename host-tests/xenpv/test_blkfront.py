@@ -1,0 +1,290 @@
+"""The block front end against a block backend that behaves, and against one that does not."""
+
+import random
+
+import pytest
+
+import hw
+from pvdump.xen.earlier import EarlierKernel
+from pvdump.xen.guest import Guest
+from pvdump.xen.sink import Memory
+from xenpv import abi
+from xenpv.blkfront import BlkFront
+from xenpv.errors import BackendError, RingCorrupt, Timeout
+from xenpv.evtchn import EventChannels
+from xenpv.gnttab import GrantTable
+from xenpv.hypercall import Hypercalls
+from xenpv.loop import SECOND, Loop
+from xenpv.xenbus import Device
+from xenpv.xenstore import Xenstore
+
+SIZE = 4 << 20
+PATH = "device/vbd/51728"
+
+
+class Bench:
+    """A guest with the disk xvdb; options: faults of the backend, and seed and the like."""
+
+    def __init__(self, guest_options=None, size=SIZE, **faults):
+        self.guest = Guest(**(guest_options or {}))
+        self.sink = Memory(size)
+        self.back = self.guest.disk("xvdb", self.sink, **faults)
+        self.earlier = EarlierKernel(self.guest)
+
+    def run(self, work, connect=True):
+        """Run work(disk); the disk is connected and its guest's stack made before."""
+        xen = Hypercalls()
+        loop = Loop(xen, EventChannels(xen))
+        store = Xenstore(xen, loop)
+        self.grants = GrantTable(xen)
+
+        async def main():
+            await store.connect()
+            device = Device(store, loop, PATH)
+            await device.find()
+            disk = BlkFront(loop, self.grants, device)
+            self.disk = disk
+            if connect:
+                await disk.connect()
+            return await work(disk)
+
+        return loop.run(main())
+
+    def frames(self, pages, seed=1):
+        """Frames of the guest with random content. Returns (first frame, the content)."""
+        data = random.Random(seed).randbytes(pages * 4096)
+        self.guest.machine.ram[0x200000 : 0x200000 + len(data)] = data
+        return 0x200, data
+
+
+SEEDS = [{"seed": s} for s in range(12)]
+
+
+@pytest.mark.parametrize("options", [*SEEDS, {"events": "dead"}, {"server_features": 1}], ids=str)
+def test_what_is_written_is_on_the_disk_and_comes_back(options):
+    bench = Bench(options, reorder=True, latency=SECOND // 1000)
+    gfn, data = bench.frames(300)
+
+    async def work(disk):
+        await disk.write(40, gfn, 300 * 8)
+        await disk.drain()
+        await disk.read(40, 0x400, 300 * 8)
+        await disk.flush()
+        assert disk.acknowledged(40) == 40 + 300 * 8
+        await disk.close()
+
+    bench.run(work)
+    assert bench.sink.data[40 * 512 : 40 * 512 + len(data)] == data
+    assert bytes(hw.mem(0x400000, len(data))) == data
+    assert bench.sink.flushes == 1
+    assert bench.back.states[-1] == abi.XenbusStateClosed
+    assert bench.grants.set_aside == 0
+    assert bench.grants.free() == 2 * 512 - abi.GNTTAB_NR_RESERVED_ENTRIES
+
+
+def test_many_requests_are_in_flight_at_once():
+    bench = Bench(latency=SECOND)
+    gfn, _ = bench.frames(32 * 11)
+
+    async def work(disk):
+        began = hw.now()
+        await disk.write(0, gfn, 32 * 11 * 8)
+        await disk.drain()
+        return hw.now() - began
+
+    assert bench.run(work) < 2 * SECOND
+
+
+def test_a_part_of_a_page_is_written_as_such():
+    bench = Bench()
+    gfn, data = bench.frames(2)
+
+    async def work(disk):
+        await disk.write(0, gfn, 11)
+        await disk.drain()
+
+    bench.run(work)
+    assert bench.sink.data[: 11 * 512] == data[: 11 * 512]
+    assert not any(bench.sink.data[11 * 512 :])
+
+
+def test_only_frames_in_flight_are_granted_and_only_to_be_read():
+    bench = Bench(never_answers=0)
+    gfn, _ = bench.frames(3)
+
+    async def work(disk):
+        await disk.write(0, gfn, 24)
+        await disk.loop.sleep(SECOND)
+
+    bench.run(work)
+    request, mappings = bench.back.held[0]
+    assert [s.first for s in request.segments] == [0, 0, 0]
+    for segment, mapping in zip(request.segments, mappings, strict=True):
+        flags = hw.rd16(bench.grants.table + 8 * segment.gref)
+        assert flags & abi.GTF_readonly
+        assert mapping is not None
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"bad_id": 5}, "response to id .* which is not in flight"),
+        ({"id_twice": 5}, "which is not in flight|33 responses to 32 requests"),
+        ({"bad_status": 5}, "response with status -77"),
+        ({"wrong_operation": 5}, "response with operation 0 to a write"),
+        ({"overflow": 5}, r"rsp_prod 0x\w+ announces \d+ responses to \d+ requests"),
+        ({"fails": 5}, r"write of sector 440 failed: status -1 \(ERROR\)"),
+        ({"error_after": 1 << 20}, r"write of sector \d+ failed: status -1 \(ERROR\)"),
+        ({"dies": 5}, "the backend left Connected, its state is 6"),
+        ({"read_only": True}, "failed: status -1"),
+    ],
+)
+def test_a_backend_that_fails_or_lies_is_named_and_nothing_hangs(fault, message):
+    bench = Bench(**fault)
+    gfn, _ = bench.frames(400)
+
+    async def work(disk):
+        await disk.write(0, gfn, 400 * 8)
+        await disk.drain()
+
+    with pytest.raises(BackendError, match=message) as caught:
+        bench.run(work)
+    assert PATH in str(caught.value)
+    assert not isinstance(caught.value, RingCorrupt)
+
+
+def test_a_backend_that_never_answers_is_given_up_after_its_time():
+    bench = Bench(never_answers=3)
+    gfn, _ = bench.frames(400)
+
+    async def work(disk):
+        await disk.write(0, gfn, 400 * 8)
+        await disk.drain()
+
+    with pytest.raises(Timeout, match="no request completed for 30 s, 32 in flight"):
+        bench.run(work)
+
+
+def test_the_acknowledged_sector_stops_at_the_first_failure():
+    bench = Bench(fails=7, reorder=True, latency=1000)
+    gfn, _ = bench.frames(400)
+
+    async def work(disk):
+        with pytest.raises(BackendError):
+            await disk.write(8, gfn, 400 * 8)
+            await disk.drain()
+        await disk.settle()
+        assert disk.acknowledged(8) == 8 + 7 * 88
+        # The disk itself is well: what failed can be recorded on it.
+        await disk.write(0, gfn, 8)
+        await disk.drain()
+
+    bench.run(work)
+
+
+def test_a_flush_that_the_backend_does_not_know_is_no_failure():
+    bench = Bench(no_flush=True)
+
+    async def work(disk):
+        assert not disk.flushes
+        disk.flushes = True
+        await disk.flush()
+        assert not disk.flushes
+
+    bench.run(work)
+
+
+def test_beyond_the_end_of_the_disk_nothing_is_asked():
+    bench = Bench()
+
+    async def work(disk):
+        await disk.write(SIZE // 512 - 1, 0x200, 2)
+
+    with pytest.raises(BackendError, match="the disk has 8192"):
+        bench.run(work)
+    assert bench.back.seen == []
+
+
+def test_large_sectors_are_refused():
+    with pytest.raises(BackendError, match="sector-size is 4096"):
+        Bench(sector_size=4096).run(None)
+
+
+# Taking over from an earlier kernel.
+
+
+@pytest.mark.parametrize("start", [0, 1000, 0xFFFFFFF0])
+@pytest.mark.parametrize("features", [0, 1])
+def test_a_disk_left_connected_is_taken_over(start, features):
+    bench = Bench({"server_features": features})
+    bench.earlier.connect(bench.back, start)
+    bench.earlier.write_in_flight(bench.back, 100, b"old" * 128 + bytes(128))
+    gfn, data = bench.frames(4)
+
+    async def work(disk):
+        await disk.write(0, gfn, 32)
+        await disk.flush()
+
+    bench.run(work)
+    assert bench.sink.data[: len(data)] == data
+    connected, closing, closed, wait = (
+        abi.XenbusStateConnected,
+        abi.XenbusStateClosing,
+        abi.XenbusStateClosed,
+        abi.XenbusStateInitWait,
+    )
+    assert bench.back.states == [wait, connected, closing, closed, wait, connected]
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (
+            {"stuck_closing": True},
+            "taking over .* is Closing after 5 s, Closed or InitWait expected",
+        ),
+        ({"ignores_closing": True}, "is Connected after 5 s, Closing or Closed expected"),
+        ({"no_init_wait": True}, "starting: .* is Closed after 5 s, InitWait expected"),
+    ],
+)
+def test_a_takeover_that_does_not_come_off_says_where_it_stood(fault, message):
+    bench = Bench(**fault)
+    bench.earlier.connect(bench.back)
+    with pytest.raises(Timeout, match=message):
+        bench.run(None)
+
+
+def test_a_backend_that_never_connects_is_given_up():
+    with pytest.raises(Timeout, match="connecting: .* is InitWait after 5 s"):
+        Bench(never_connects=True).run(None)
+
+
+def test_entries_that_an_earlier_kernel_granted_are_not_used():
+    bench = Bench()
+    grants = bench.guest.machine.gnttab
+    busy = set(range(400, 512, 2))
+    for ref in busy:
+        grants.set_entry(ref, abi.GTF_permit_access, 0, 0x300)
+
+    async def work(disk):
+        gfn, _ = bench.frames(100)
+        await disk.write(0, gfn, 800)
+        await disk.drain()
+
+    bench.run(work)
+    used = {s.gref for request in bench.back.seen for s in request.segments}
+    assert used
+    assert not used & busy
+    assert min(used) >= abi.GNTTAB_NR_RESERVED_ENTRIES
+
+
+@pytest.mark.parametrize("frames", [1, 4, 32])
+def test_grants_are_taken_from_the_top_of_the_table(frames):
+    bench = Bench({"gnttab_frames": frames})
+
+    async def work(disk):
+        await disk.write(0, 0x200, 8)
+        await disk.drain()
+
+    bench.run(work)
+    assert bench.back.seen[0].segments[0].gref >= (max(frames, 2) - 1) * 512
