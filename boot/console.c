@@ -1,0 +1,129 @@
+/*
+ * Where print goes: port 0xE9 always (Xen's own log; QEMU's -debugcon), and the PV console ring, what
+ * `xl console` shows, when the domain has one.
+ *
+ * Rule: the ring is shared with a peer that may be slow, absent, or confused by an earlier kernel.
+ * Each of its indexes is read once and checked; a full ring is waited for a short time only, then
+ * output is dropped until there is room again. We go on from the indexes found.
+ * Source: xen/include/public/io/console.h, hvm/params.h.
+ */
+#include "console.h"
+
+#include "cpu.h"
+#include "layout.h"
+#include "paging.h"
+#include "xen.h"
+
+#define PORT_DEBUG 0xe9
+#define OUT_SIZE 2048
+#define FULL_WAIT_MS 20
+
+struct xencons_interface {
+    char in[1024];
+    char out[OUT_SIZE];
+    uint32_t in_cons, in_prod;
+    uint32_t out_cons, out_prod;
+};
+
+static volatile struct xencons_interface *ring;
+static uint32_t port;
+static int dropping;
+
+static void print_strn(void *data, const char *text, size_t len)
+{
+    (void)data;
+    console_write(text, len);
+}
+
+const mp_print_t console_print = {0, print_strn};
+
+/* Free bytes of the ring; a ring whose indexes make no sense is not used any more. */
+static uint32_t room(void)
+{
+    uint32_t used = ring->out_prod - ring->out_cons;
+
+    if (used <= OUT_SIZE)
+        return OUT_SIZE - used;
+    ring = 0;
+    return 0;
+}
+
+void console_attach(void)
+{
+    uint64_t pfn, evtchn;
+
+    if (!xen_base())
+        return;
+    if (hvm_get_param(HVM_PARAM_CONSOLE_PFN, &pfn) || hvm_get_param(HVM_PARAM_CONSOLE_EVTCHN, &evtchn))
+        return;
+    if (!pfn || pfn >= paging_limit() / PAGE_SIZE || !evtchn || evtchn > UINT32_MAX)
+        return;
+    port = evtchn;
+    ring = (volatile struct xencons_interface *)(pfn * PAGE_SIZE);
+    room();
+}
+
+static void notify(void)
+{
+    struct evtchn_send send = {port};
+
+    hypercall2(__HYPERVISOR_event_channel_op, EVTCHNOP_send, (uintptr_t)&send);
+}
+
+/* Wait until the ring has more than `least` free bytes. Returns 0 if it still has not. A yield takes
+ * more than a microsecond, so even a clock that stands still ends the wait. */
+static int wait_room(uint32_t least, uint32_t ms)
+{
+    uint64_t end = xen_now() + ms * 1000000ULL;
+    uint32_t yields = ms * 1000;
+
+    while (ring && room() <= least) {
+        if (xen_now() >= end || !yields--)
+            return 0;
+        hypercall2(__HYPERVISOR_sched_op, SCHEDOP_yield, 0);
+    }
+    return ring != 0;
+}
+
+static void ring_put(char c)
+{
+    uint32_t prod;
+
+    if (!ring)
+        return;
+    if (!room()) {
+        if (dropping)
+            return;
+        notify();
+        if (!wait_room(0, FULL_WAIT_MS)) {
+            dropping = 1;
+            return;
+        }
+    }
+    dropping = 0;
+    prod = ring->out_prod;
+    ring->out[prod % OUT_SIZE] = c;
+    /* The byte before the index that shows it; x86 keeps the order of stores. */
+    __asm__ volatile("" ::: "memory");
+    ring->out_prod = prod + 1;
+}
+
+void console_write(const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        outb(PORT_DEBUG, text[i]);
+        if (text[i] == '\n')
+            ring_put('\r');
+        ring_put(text[i]);
+    }
+    if (ring && len)
+        notify();
+}
+
+void console_flush(uint32_t ms)
+{
+    if (!ring)
+        return;
+    notify();
+    wait_room(OUT_SIZE - 1, ms);
+}

@@ -1,0 +1,19 @@
+#ifndef PVDUMP_CONSOLE_H
+#define PVDUMP_CONSOLE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "py/mpprint.h"
+
+extern const mp_print_t console_print;
+
+/* Use the PV console ring from now on, if there is one. */
+void console_attach(void);
+
+void console_write(const char *text, size_t len);
+
+/* Wait until the other end has read everything, for at most so many milliseconds. */
+void console_flush(uint32_t ms);
+
+#endif

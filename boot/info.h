@@ -1,0 +1,32 @@
+/* What the loader told us, in one form for both doors. */
+#ifndef PVDUMP_INFO_H
+#define PVDUMP_INFO_H
+
+#include <stdint.h>
+
+#define CMDLINE_SIZE 2048
+#define MODULES_MAX 8
+#define MEMMAP_MAX 256
+
+struct boot_module {
+    uint64_t addr, len;
+};
+
+struct boot_range {
+    uint64_t addr, size;
+    uint32_t type; /* E820 numbers: 1 RAM, 2 reserved, 3 ACPI, ... */
+};
+
+struct boot_info {
+    unsigned int door;
+    char cmdline[CMDLINE_SIZE];
+    unsigned int modules_nr, memmap_nr;
+    struct boot_module modules[MODULES_MAX];
+    struct boot_range memmap[MEMMAP_MAX];
+};
+
+extern struct boot_info boot_info;
+
+void info_collect(unsigned int door, uint64_t addr);
+
+#endif

@@ -1,0 +1,80 @@
+/*
+ * From the doors (head.S) to Python: boot_main brings the machine into order, starts MicroPython on
+ * its heap, and calls main() of the module that image.yaml names as the entry.
+ *
+ * Rule: main() is not expected back. If it returns, or ends with an exception, the domain crashes,
+ * with the traceback on the console; so a mistake is never taken for a finished dump.
+ */
+#include "config.h"
+#include "console.h"
+#include "info.h"
+#include "layout.h"
+#include "paging.h"
+#include "pool.h"
+#include "py/cstack.h"
+#include "py/gc.h"
+#include "py/objlist.h"
+#include "py/objmodule.h"
+#include "py/runtime.h"
+#include "trap.h"
+#include "xen.h"
+
+void boot_main(unsigned int door, uint64_t info);
+
+/* head.S also builds its first page tables in here. */
+uint8_t heap[HEAP_KIB * 1024] __page_aligned;
+
+static uint8_t pool[POOL_PAGES * PAGE_SIZE] __page_aligned;
+static uint64_t pool_used;
+
+/* Physical address of pages that are zero and in the identity map for good; 0: none left. */
+uint64_t pool_take(uint64_t pages)
+{
+    uint64_t first = pool_used;
+
+    if (!pages || pages > POOL_PAGES - first)
+        return 0;
+    pool_used += pages;
+    return phys(pool + first * PAGE_SIZE);
+}
+
+static void run(void)
+{
+    /* With a dot in its name import gives the package: ask for the module by name then. */
+    mp_obj_t fromlist = mp_obj_new_tuple(1, (mp_obj_t[]){MP_OBJ_NEW_QSTR(MP_QSTR_main)});
+    mp_obj_t module =
+        mp_import_name(qstr_from_str(ENTRY_MODULE), fromlist, MP_OBJ_NEW_SMALL_INT(0));
+
+    mp_call_function_0(mp_load_attr(module, MP_QSTR_main));
+}
+
+static void python(void)
+{
+    nlr_buf_t nlr;
+
+    mp_cstack_init_with_top(stack_top, STACK_KIB * 1024);
+    gc_init(heap, heap + sizeof(heap));
+    mp_init();
+    mp_obj_list_init(MP_OBJ_TO_PTR(mp_sys_path), 0);
+    mp_obj_list_append(mp_sys_path, MP_OBJ_NEW_QSTR(MP_QSTR__dot_frozen));
+    trap_python();
+
+    if (nlr_push(&nlr) == 0) {
+        run();
+        nlr_pop();
+        mp_printf(&console_print, "pvdump: main() of " ENTRY_MODULE " returned\n");
+    } else {
+        mp_obj_print_exception(&console_print, MP_OBJ_FROM_PTR(nlr.ret_val));
+    }
+}
+
+void boot_main(unsigned int door, uint64_t info)
+{
+    trap_init();
+    xen_init();
+    info_collect(door, info);
+    paging_seal();
+    console_attach();
+    python();
+    crash();
+}

@@ -1,0 +1,2 @@
+/* MicroPython includes it; nothing of it is used. */
+#include <stddef.h>

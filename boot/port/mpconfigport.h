@@ -1,0 +1,74 @@
+/*
+ * What of MicroPython is in the image. Read by every file of MicroPython as <mpconfigport.h>.
+ *
+ * Rule: no floats, so no SSE register is ever touched; no compiler, so only frozen modules run; no
+ * files, no scheduler. What is left is what drivers and firmware use and CPython has as well.
+ */
+#ifndef PVDUMP_MPCONFIGPORT_H
+#define PVDUMP_MPCONFIGPORT_H
+
+#include <alloca.h>
+#include <stdint.h>
+
+#define MICROPY_CONFIG_ROM_LEVEL (MICROPY_CONFIG_ROM_LEVEL_EXTRA_FEATURES)
+
+typedef intptr_t mp_int_t;
+typedef uintptr_t mp_uint_t;
+typedef long mp_off_t;
+
+#define MP_STATE_PORT MP_STATE_VM
+#define MP_SSIZE_MAX INTPTR_MAX
+
+/* The machine */
+#define MICROPY_ENABLE_GC (1)
+#define MICROPY_ENABLE_FINALISER (0)
+#define MICROPY_STACK_CHECK (1)
+#define MICROPY_STACK_CHECK_MARGIN (4096)
+#define MICROPY_ALLOC_PATH_MAX (128)
+#define MICROPY_OPT_COMPUTED_GOTO (1)
+#define MICROPY_EMIT_X64 (1)
+#define MICROPY_ENABLE_COMPILER (0)
+#define MICROPY_ENABLE_SCHEDULER (0)
+#define MICROPY_KBD_EXCEPTION (0)
+#define MICROPY_USE_INTERNAL_PRINTF (0)
+#define MICROPY_USE_INTERNAL_ERRNO (1)
+
+/* Import finds frozen modules only, but needs this to look for anything. */
+#define MICROPY_ENABLE_EXTERNAL_IMPORT (1)
+#define MICROPY_MODULE_FROZEN_MPY (1)
+#define MICROPY_QSTR_EXTRA_POOL mp_qstr_frozen_const_pool
+
+/* The language */
+#define MICROPY_LONGINT_IMPL (MICROPY_LONGINT_IMPL_MPZ)
+#define MICROPY_FLOAT_IMPL (MICROPY_FLOAT_IMPL_NONE)
+#define MICROPY_ERROR_REPORTING (MICROPY_ERROR_REPORTING_DETAILED)
+#define MICROPY_WARNINGS (0)
+#define MICROPY_PY_BUILTINS_HELP (0)
+#define MICROPY_PY_BUILTINS_INPUT (0)
+#define MICROPY_PY_BUILTINS_EXECFILE (0)
+#define MICROPY_PY_BUILTINS_EVAL_EXEC (0)
+#define MICROPY_HELPER_REPL (0)
+
+/* The modules */
+#define MICROPY_PY_ASYNCIO (0)
+#define MICROPY_PY_CMATH (0)
+#define MICROPY_PY_DEFLATE (0)
+#define MICROPY_PY_FRAMEBUF (0)
+#define MICROPY_PY_HASHLIB (0)
+#define MICROPY_PY_HEAPQ (0)
+#define MICROPY_PY_JSON (0)
+#define MICROPY_PY_MATH (0)
+#define MICROPY_PY_MICROPYTHON_RINGIO (0)
+#define MICROPY_PY_OS (0)
+#define MICROPY_PY_PLATFORM (0)
+#define MICROPY_PY_RANDOM (0)
+#define MICROPY_PY_RE (0)
+#define MICROPY_PY_SELECT (0)
+#define MICROPY_PY_SYS_PLATFORM "pvdump"
+#define MICROPY_PY_SYS_PS1_PS2 (0)
+#define MICROPY_PY_SYS_STDFILES (0)
+#define MICROPY_PY_SYS_STDIO_BUFFER (0)
+#define MICROPY_PY_TIME (0)
+#define MICROPY_PY_UCTYPES (0)
+
+#endif

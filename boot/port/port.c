@@ -1,0 +1,55 @@
+/* What MicroPython wants of a port, and is not in main.c: output, collection, and the file system
+ * that there is none of. */
+#include "py/builtin.h"
+#include "py/gc.h"
+#include "py/lexer.h"
+#include "py/mperrno.h"
+#include "py/mphal.h"
+#include "py/reader.h"
+#include "py/runtime.h"
+#include "shared/runtime/gchelper.h"
+
+#include "boot/console.h"
+#include "boot/trap.h"
+
+/* What mp_plat_print and so print() end in. */
+void mp_hal_stdout_tx_strn_cooked(const char *text, size_t len)
+{
+    console_write(text, len);
+}
+
+void gc_collect(void)
+{
+    gc_collect_start();
+    gc_helper_collect_regs_and_stack();
+    gc_collect_end();
+}
+
+mp_import_stat_t mp_import_stat(const char *path)
+{
+    (void)path;
+    return MP_IMPORT_STAT_NO_EXIST;
+}
+
+void mp_reader_new_file(mp_reader_t *reader, qstr filename)
+{
+    (void)reader;
+    (void)filename;
+    mp_raise_OSError(MP_ENOENT);
+}
+
+static mp_obj_t no_open(size_t n_args, const mp_obj_t *args, mp_map_t *kwargs)
+{
+    (void)n_args;
+    (void)args;
+    (void)kwargs;
+    mp_raise_OSError(MP_ENOENT);
+}
+MP_DEFINE_CONST_FUN_OBJ_KW(mp_builtin_open_obj, 1, no_open);
+
+/* An exception that nobody catches: main.c always does, so this is our own mistake. */
+void nlr_jump_fail(void *val)
+{
+    mp_obj_print_exception(&console_print, MP_OBJ_FROM_PTR(val));
+    crash();
+}

@@ -1,0 +1,179 @@
+"""The image: pvdump.elf and pvdump.bin, one body behind two doors, from boot/ and image.yaml.
+
+Called by `build.py image` and by whatever boots the image (lab, tests, demo). The rule: the same
+sources give the same bytes, wherever and whenever they are built. boot/link.ld says how the body
+lies in memory, boot/setup.S what stands before it in pvdump.bin.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools import cache, micropython
+from tools.imageconfig import ROOT, Config
+from tools.micropython import compile_all, compile_command, object_of, run
+from tools.progress import NULL, Display
+
+PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.dbg")
+
+ASSEMBLY = ("boot/head.S", "boot/vectors.S")
+BODY = ("main", "console", "info", "trap", "xen")
+PIE = ("boot/paging.c",)  # runs before the body is at its linked address
+OWN = (*(f"boot/{name}.c" for name in BODY), "boot/hw/modhw.c", "boot/hw/hw.c")
+
+LINK = (
+    "ld -m elf_x86_64 -static -nostdlib --gc-sections --build-id=none -z noexecstack"
+    " -z max-page-size=4096 --fatal-warnings"
+).split()
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the image is made of, in bytes; text and rodata are without the frozen modules."""
+
+    text: int
+    rodata: int
+    frozen: int
+    data: int
+    bss: int
+    init_size: int
+    elf: int
+    bin: int
+
+    def __str__(self) -> str:
+        rows = [
+            ("text", self.text, "read-only, executable"),
+            ("constants", self.rodata, "read-only"),
+            ("frozen Python", self.frozen, "read-only"),
+            ("data", self.data, "writable"),
+            ("bss", self.bss, "heap, stacks, page pool, page tables"),
+            ("init_size", self.init_size, "memory the image needs, all in all"),
+            ("pvdump.elf", self.elf, "file"),
+            ("pvdump.bin", self.bin, "file"),
+        ]
+        return "\n".join(f"{name:<14}{size:>9,}  {note}" for name, size, note in rows)
+
+
+@dataclass(frozen=True)
+class Image:
+    """A built image: its two files, the unstripped ELF (for symbols), and its sizes."""
+
+    elf: Path
+    bin: Path
+    dbg: Path
+    sizes: Sizes
+
+    def __str__(self) -> str:
+        return f"{self.elf}\n{self.bin}\n\n{self.sizes}"
+
+
+def build(out: Path, progress: Display | None = None, config: Path = ROOT / "image.yaml") -> Image:
+    """Build the image that `config` describes into the folder `out`, unless it is in the cache."""
+    progress = progress or NULL
+    settings = Config.read(config)
+    mpy = micropython.source(progress)
+    key = cache.digest(input_digest(), settings, *map(cache.file_digest, settings.modules.values()))
+
+    def make(folder: Path) -> None:
+        work = folder / "work"
+        work.mkdir()
+        (work / "mpy").symlink_to(mpy)
+        (work / "boot").symlink_to(ROOT / "boot")
+        build_in(work, settings, progress)
+        for name in PRODUCTS:
+            (work / name).rename(folder / name)
+        shutil.rmtree(work)
+
+    kept = cache.stamped(cache.folder("image") / cache.digest(config.resolve()), key, make)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in PRODUCTS:
+        shutil.copyfile(kept / name, out / name)
+    elf, flat, dbg = (out / name for name in PRODUCTS)
+    return Image(elf, flat, dbg, measure(elf, flat, dbg))
+
+
+def input_digest() -> str:
+    """Says whether anything but the frozen modules and image.yaml has changed."""
+    files = sorted(path for path in (ROOT / "boot").rglob("*") if path.is_file())
+    files += [ROOT / "tools/micropython.py", ROOT / "tools/image.py"]
+    compiler = run(ROOT, ["gcc", "--version"]) + run(ROOT, ["ld", "--version"])
+    return cache.digest(micropython.SHA256, compiler, *map(cache.file_digest, files))
+
+
+def build_in(work: Path, settings: Config, progress: Display) -> None:
+    flags = micropython.compiler_flags(work)
+    own_flags = [*flags, *settings.defines()]
+    with progress.stage("generate"):
+        micropython.generate(work, own_flags, [*OWN, *micropython.PORT_SOURCES])
+        micropython.freeze(work, settings.modules)
+    objects = micropython.compile_core(work, flags, settings.gcc_level(), progress)
+
+    commands = [compile_command("gen/frozen.c", flags, settings.gcc_level())]
+    for path in (*ASSEMBLY, *OWN, *micropython.PORT_SOURCES):
+        commands.append(compile_command(path, own_flags, settings.gcc_level()))
+    position_independent = ["-fpie" if flag == "-fno-pie" else flag for flag in own_flags]
+    position_independent = [flag for flag in position_independent if flag not in ("-fno-pic", "-mcmodel=kernel")]
+    for path in PIE:
+        commands.append(compile_command(path, position_independent, settings.gcc_level()))
+    compile_all(work, commands, progress)
+    link(work, [*(command[-2] for command in commands), *objects])
+
+
+def link(work: Path, objects: list[str]) -> None:
+    """Make the three products of the objects."""
+    run(work, [*LINK, "-T", "boot/link.ld", "-o", "pvdump.dbg", *objects])
+    run(work, ["objcopy", "--strip-all", "pvdump.dbg", "pvdump.elf"])
+    body, init_size = flatten(work / "pvdump.elf")
+    run(work, ["gcc", "-c", "-m32", "-o", object_of("setup"), "boot/setup.S"])
+    symbols = {"body_paragraphs": -(-len(body) // 16), "body_init_size": init_size}
+    values = [f"--defsym={name}={value}" for name, value in symbols.items()]
+    flat = ["ld", "-m", "elf_i386", "--oformat", "binary", "-Ttext=0", "-e", "setup", *values]
+    run(work, [*flat, "--section-start=.setup=0", "-o", "setup.bin", object_of("setup")])
+    (work / "pvdump.bin").write_bytes((work / "setup.bin").read_bytes() + body)
+
+
+def segments(elf: bytes) -> list[tuple[int, ...]]:
+    """The program headers (type, flags, offset, vaddr, paddr, filesz, memsz, align)."""
+    (phoff,) = struct.unpack_from("<Q", elf, 32)
+    size, count = struct.unpack_from("<HH", elf, 54)
+    return [struct.unpack_from("<IIQQQQQQ", elf, phoff + i * size) for i in range(count)]
+
+
+def flatten(path: Path) -> tuple[bytes, int]:
+    """The ELF's load segments as they lie in memory, padded to 16 bytes; and the memory they need."""
+    elf = path.read_bytes()
+    loads = [segment for segment in segments(elf) if segment[0] == 1]
+    start = min(segment[4] for segment in loads)
+    body = bytearray()
+    for _, _, offset, _, paddr, filesz, _, _ in loads:
+        body.extend(bytes(paddr - start - len(body)))
+        body += elf[offset : offset + filesz]
+    body.extend(bytes(-len(body) % 16))
+    return bytes(body), max(segment[4] + segment[6] for segment in loads) - start
+
+
+def symbols(path: Path) -> dict[str, int]:
+    """The names in an unstripped ELF, with their addresses."""
+    lines = run(path.parent, ["nm", path.name]).splitlines()
+    return {line.split()[2]: int(line.split()[0], 16) for line in lines}
+
+
+def measure(elf: Path, flat: Path, dbg: Path) -> Sizes:
+    """Count the sections of an image."""
+    text, rodata, data = (segment for segment in segments(elf.read_bytes()) if segment[0] == 1)
+    init_size = flatten(elf)[1]
+    names = symbols(dbg)
+    frozen = names["_frozen_end"] - names["_frozen_start"]
+    return Sizes(
+        text=text[5],
+        rodata=rodata[5] - frozen,
+        frozen=frozen,
+        data=data[5],
+        bss=data[6] - data[5],
+        init_size=init_size,
+        elf=elf.stat().st_size,
+        bin=flat.stat().st_size,
+    )

@@ -1,0 +1,112 @@
+"""image.yaml: reads it, checks it, and finds the Python files that it names.
+
+Called by tools/image.py. The rule: a mistake in it ends the build with the file, the key, what was
+expected and what was there; nothing has a silent default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tools import Trouble
+
+ROOT = Path(__file__).resolve().parent.parent
+
+LEVELS = {"size": "-Os", "speed": "-O2"}
+
+
+class ConfigError(Trouble):
+    """Something in image.yaml is missing, unknown or out of bounds."""
+
+
+def between(low: int, high: int) -> tuple[str, Callable[[Any], bool]]:
+    return f"a number from {low} to {high}", lambda value: (
+        isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    )
+
+
+# Key to what it must be. The upper bounds keep the body within the page tables of boot/paging.c.
+KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "frozen": (
+        "a list of files and folders, not empty",
+        lambda value: isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value),
+    ),
+    "entry": ("the name of a frozen module", lambda value: isinstance(value, str) and bool(value)),
+    "heap_kib": between(64, 2048),
+    "stack_kib": between(16, 256),
+    "pool_pages": between(8, 256),
+    "optimise": (" or ".join(LEVELS), lambda value: value in LEVELS),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """A checked image.yaml.
+
+    modules: import path as a file name ("xenpv/loop.py") to the file, in the order of the names.
+    """
+
+    entry: str
+    heap_kib: int
+    stack_kib: int
+    pool_pages: int
+    optimise: str
+    modules: dict[str, Path]
+
+    @classmethod
+    def read(cls, path: Path) -> Config:
+        """Read and check `path`. Raises ConfigError."""
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise ConfigError(f"{path}: {error}") from error
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path}: expected keys and values, one a line")
+        for key in values:
+            if key not in KEYS:
+                raise ConfigError(f"{path}: unknown key {key!r}; there are {', '.join(KEYS)}")
+        for key, (expected, fits) in KEYS.items():
+            if key not in values:
+                raise ConfigError(f"{path}: {key} is missing: {expected}")
+            if not fits(values[key]):
+                raise ConfigError(f"{path}: {key}: expected {expected}, found {values[key]!r}")
+        modules = find_modules(path, values.pop("frozen"))
+        entry = values["entry"].replace(".", "/")
+        if f"{entry}.py" not in modules and f"{entry}/__init__.py" not in modules:
+            raise ConfigError(f"{path}: entry: no module {values['entry']!r} is frozen")
+        return cls(modules=modules, **values)
+
+    def defines(self) -> list[str]:
+        """The compiler flags that boot/config.h wants."""
+        return [
+            f"-DHEAP_KIB={self.heap_kib}",
+            f"-DSTACK_KIB={self.stack_kib}",
+            f"-DPOOL_PAGES={self.pool_pages}",
+            f'-DENTRY_MODULE="{self.entry}"',
+        ]
+
+    def gcc_level(self) -> str:
+        return LEVELS[self.optimise]
+
+
+def find_modules(config: Path, names: list[str]) -> dict[str, Path]:
+    """The Python files that `frozen` names: what an entry is called is what it is imported as."""
+    found: dict[str, Path] = {}
+    for name in names:
+        path = next((top / name for top in (config.parent, ROOT) if (top / name).exists()), None)
+        if path is None:
+            raise ConfigError(f"{config}: frozen: no file or folder {name!r}")
+        files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
+        if not files:
+            raise ConfigError(f"{config}: frozen: no Python file in {name!r}")
+        for file in files:
+            imported = str(file.relative_to(path.parent))
+            if imported in found:
+                raise ConfigError(f"{config}: frozen: {imported} is there twice")
+            found[imported] = file.resolve()
+    return dict(sorted(found.items()))

