@@ -165,14 +165,18 @@ def test_a_backend_that_never_answers_is_given_up_after_its_time():
         bench.run(work)
 
 
+async def write_and_drain(disk, sector, gfn, count):
+    await disk.write(sector, gfn, count)
+    await disk.drain()
+
+
 def test_the_acknowledged_sector_stops_at_the_first_failure():
     bench = Bench(fails=7, reorder=True, latency=1000)
     gfn, _ = bench.frames(400)
 
     async def work(disk):
         with pytest.raises(BackendError):
-            await disk.write(8, gfn, 400 * 8)
-            await disk.drain()
+            await write_and_drain(disk, 8, gfn, 400 * 8)
         await disk.settle()
         assert disk.acknowledged(8) == 8 + 7 * 88
         # The disk itself is well: what failed can be recorded on it.
@@ -255,7 +259,7 @@ def test_a_takeover_that_does_not_come_off_says_where_it_stood(fault, message):
 
 
 def test_a_backend_that_never_connects_is_given_up():
-    with pytest.raises(Timeout, match="connecting: .* is InitWait after 5 s"):
+    with pytest.raises(Timeout, match=r"connecting: .* is InitWait after 5 s"):
         Bench(never_connects=True).run(None)
 
 

@@ -1,0 +1,292 @@
+"""The whole agent on the embedded machine: main() from command line to vmcore, and every refusal.
+
+The "crashed Linux" is 32 MiB of patterned memory with an elfcorehdr, a store and a disk as the
+toolstack leaves them. What is checked is what counts: the bytes on the disk, the console, xenstore,
+the end of the domain.
+"""
+
+import io
+import random
+import re
+import struct
+
+import pytest
+from elftools.elf.elffile import ELFFile
+
+import hw
+from pvdump.xen.earlier import EarlierKernel
+from pvdump.xen.guest import Guest
+from pvdump.xen.machine import Shutdown
+from pvdump.xen.sink import Memory
+from pvfw import main, target
+from xenpv import abi
+
+SIZE = 32 << 20
+AT = 0x1800000  # elfcorehdr, inside the crash region
+REGION = (0x1900000, 0x1D00000)
+INFO = b"OSRELEASE=6.1.0-test\nPAGESIZE=4096\n"
+# (vaddr, paddr, where it is read, size): kernel text, low memory by its backup, the rest.
+LOADS = (
+    (0xFFFFFFFF81000000, 0x400000, 0x400000, 0x100000),
+    (0xFFFF888000001000, 0x1000, 0x1810000, 0x9EC00),
+    (0xFFFF888000100000, 0x100000, 0x100000, 0x1700000),
+    (0xFFFF888001E00000, 0x1E00000, 0x1E00000, 0x100400),
+)
+UUID = bytes(range(16))
+
+
+class Crash:
+    """A guest that crashed. disk_size: bytes; superblock: bytes, or None for a good one."""
+
+    def __init__(self, cmdline=None, disk_size=SIZE, superblock=None, guest=None, **faults):
+        line = cmdline
+        if line is None:
+            line = f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then=poweroff"
+        options = {"door": "bzimage", "region": REGION, "vcpu": 1, **(guest or {})}
+        self.guest = Guest(SIZE, cmdline=line.encode(), **options)
+        ram = self.guest.machine.ram
+        noise = random.Random(7).randbytes(1 << 20)
+        for at in range(1 << 20, 0x1800000, 1 << 20):
+            ram[at : at + len(noise)] = noise
+            struct.pack_into("<Q", ram, at, at)
+        ram[0x1810000:0x1810010] = b"low memory is me"
+        self._elfcorehdr(ram)
+        self.disk = Memory(disk_size)
+        good = target.Superblock(UUID, disk_size).encode()
+        self.disk.data[:512] = good if superblock is None else superblock
+        self.before = bytes(self.disk.data)
+        self.back = self.guest.disk("xvdb", self.disk, **faults)
+
+    def _elfcorehdr(self, ram):
+        note = struct.pack("<III", 11, len(INFO), 0) + b"VMCOREINFO\0\0" + INFO
+        note += bytes(-len(note) % 4)
+        ram[AT + 0x1000 : AT + 0x1000 + len(note)] = note
+        count = 1 + len(LOADS)
+        raw = struct.pack(
+            "<4sBBBB8sHHIQQQIHHHHHH",
+            b"\x7fELF", 2, 1, 1, 0, bytes(8), 4, 62, 1, 0, 64, 0, 0, 64, 56, count, 0, 0, 0,
+        )  # fmt: skip
+        at = AT + 0x1000
+        raw += struct.pack("<IIQQQQQQ", 4, 0, at, 0, at, 0x1000, 0x1000, 4)
+        for vaddr, paddr, offset, size in LOADS:
+            raw += struct.pack("<IIQQQQQQ", 1, 7, offset, vaddr, paddr, size, size, 0)
+        ram[AT : AT + len(raw)] = raw
+        self.notes = note
+
+    def run(self):
+        """main() to the end of the domain. Returns the shutdown reason."""
+        self.memory = bytes(self.guest.machine.ram)
+        with pytest.raises(Shutdown) as ended:
+            main.main()
+        return ended.value.reason
+
+    def superblock(self):
+        return target.decode(bytes(self.disk.data[:512]))
+
+    def reported(self, key):
+        return self.guest.store.read(f"{self.guest.home}/data/pvdump/{key}", "")
+
+    def vmcore(self):
+        block = self.superblock()
+        start = block.data_offset
+        return bytes(self.disk.data[start : start + block.dump_size])
+
+
+VARIANTS = [
+    {},
+    {"server_features": 1},
+    {"events": "dead"},
+    {"start": (0x3B5, 0x349)},
+    *[{"seed": s, "piecemeal": True} for s in range(1, 5)],
+]
+
+
+@pytest.mark.parametrize("guest", VARIANTS, ids=str)
+def test_the_vmcore_holds_the_memory_of_the_crashed_kernel(guest, capsys):
+    crash = Crash(guest=guest, reorder=True, latency=1000)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    elf = ELFFile(io.BytesIO(crash.vmcore()))
+    assert next(elf.iter_segments("PT_NOTE")).data() == crash.notes
+    loads = list(elf.iter_segments("PT_LOAD"))
+    assert {(s["p_vaddr"], s["p_paddr"], s["p_filesz"]) for s in loads} == {
+        (vaddr, paddr, size) for vaddr, paddr, _, size in LOADS
+    }
+    sources = {vaddr: offset for vaddr, _, offset, _ in LOADS}
+    for segment in loads:
+        source = sources[segment["p_vaddr"]]
+        assert segment.data() == crash.memory[source : source + segment["p_filesz"]]
+
+
+def test_the_superblock_and_xenstore_tell_how_it_went(capsys):
+    crash = Crash()
+    crash.run()
+    block = crash.superblock()
+    assert (block.state, block.crash_vcpu, block.release) == (target.COMPLETE, 1, "6.1.0-test")
+    assert block.written == block.dump_size > 0x1700000
+    assert crash.disk.flushes >= 2
+    assert (crash.reported("state"), crash.reported("reason")) == ("complete", "")
+    said = capsys.readouterr().out
+    assert "kernel 6.1.0-test" in said
+    assert "crash on vCPU 1" in said
+    assert "dump complete: 24 MiB" in said
+    assert "powering off" in said
+
+
+def test_the_disk_and_the_ring_are_left_in_order(capsys):
+    crash = Crash(guest={"server_features": 1})
+    crash.run()
+    assert crash.back.states[-1] == abi.XenbusStateClosed
+    assert crash.guest.ring.indexes() == (0, 0, 0, 0)
+
+
+def test_a_disk_that_the_crashed_kernel_used_is_taken_over(capsys):
+    crash = Crash()
+    EarlierKernel(crash.guest).connect(crash.back)
+    crash.run()
+    assert crash.superblock().state == target.COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [("reboot", abi.SHUTDOWN_reboot), ("poweroff", abi.SHUTDOWN_poweroff)],
+)
+def test_the_end_action_is_the_one_asked_for(word, reason, capsys):
+    crash = Crash(f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then={word}")
+    assert crash.run() == reason
+
+
+# Refusals: one line says why, the end action happens, not a byte of the disk changes.
+
+
+def test_a_failure_ends_in_the_end_action_too(capsys):
+    assert Crash("pvdump.then=reboot").run() == abi.SHUTDOWN_reboot
+
+
+GOOD = f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then=poweroff"
+
+
+@pytest.mark.parametrize(
+    ("setup", "message"),
+    [
+        ({"cmdline": "pvdump.disk=xvdb pvdump.then=poweroff"}, "no usable elfcorehdr="),
+        ({"cmdline": GOOD.replace(f"0x{AT:x}", "junk")}, "no usable elfcorehdr="),
+        ({"cmdline": GOOD.replace(f"0x{AT:x}", "0x100000")}, "no ELF core header at elfcorehdr="),
+        ({"cmdline": GOOD.replace("pvdump.disk=xvdb", "")}, "no usable pvdump.disk="),
+        ({"cmdline": GOOD.replace("xvdb", "xvdc")}, "no disk xvdc .*this guest has 51728"),
+        ({"superblock": bytes(512)}, "xvdb refused, nothing on it was changed: no pvdump super"),
+        ({"superblock": b"\xff" * 512}, "xvdb refused, nothing on it was changed: no pvdump super"),
+        ({"disk_size": 16 << 20}, "it is too small: the dump has 25 MiB, there is room for 15 MiB"),
+        ({"read_only": True}, "the disk is read-only"),
+        ({"stuck_closing": True}, "is Closing after 5 s"),
+        ({"never_connects": True}, "connecting: .* is InitWait after 5 s"),
+        ({"fails": 0}, r"read of sector 0 failed: status -1 \(ERROR\)"),
+        ({"sector_size": 4096}, "sector-size is 4096"),
+    ],
+)
+def test_what_cannot_be_dumped_is_refused_in_one_line(setup, message, capsys):
+    crash = Crash(**setup)
+    if "stuck_closing" in setup:
+        EarlierKernel(crash.guest).connect(crash.back)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert bytes(crash.disk.data) == crash.before
+    failed = [line for line in capsys.readouterr().out.splitlines() if "dump failed:" in line]
+    assert len(failed) == 1
+    assert re.search(message, failed[0])
+    assert crash.reported("state") == "failed"
+    assert crash.reported("reason") in failed[0]
+
+
+@pytest.mark.parametrize("state", [target.WRITING, target.COMPLETE, target.PARTIAL])
+def test_a_dump_that_nobody_collected_is_not_overwritten(state, capsys):
+    block = target.Superblock(UUID, SIZE)
+    block.state = state
+    crash = Crash(superblock=block.encode())
+    crash.run()
+    assert bytes(crash.disk.data) == crash.before
+    assert f"it holds a dump ({target.STATE_NAMES[state]})" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("store", ["absent", "late"])
+def test_without_xenstore_the_reason_is_on_the_console_alone(store, capsys):
+    crash = Crash(guest={"store": store})
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert "dump failed: no xenstore" in capsys.readouterr().out
+    assert bytes(crash.disk.data) == crash.before
+
+
+# Failures half way: the superblock says how far the dump got.
+
+
+@pytest.mark.parametrize("limit", [1 << 20, 8 << 20, 20 << 20])
+def test_a_disk_full_half_way_leaves_a_partial_dump_that_says_so(limit, capsys):
+    crash = Crash(error_after=limit, reorder=True, latency=1000)
+    # The first sector has been written before: only it still takes data when the disk is full.
+    original = crash.back._full
+    crash.back._full = lambda request: request.sector != 0 and original(request)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    block = crash.superblock()
+    assert block.state == target.PARTIAL
+    assert "failed: status -1 (ERROR)" in block.reason
+    assert 0 < block.written <= limit
+    assert limit - block.written < 2 << 20
+    whole = Crash()
+    whole.run()
+    assert crash.vmcore()[: block.written] == whole.vmcore()[: block.written]
+    assert "dump partial: " in capsys.readouterr().out
+    assert crash.reported("state") == "failed"
+
+
+def test_a_backend_that_dies_half_way_is_reported_where_it_still_works(capsys):
+    crash = Crash(dies=100)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert crash.superblock().state == target.WRITING
+    said = capsys.readouterr().out
+    assert "the backend left Connected" in said
+    assert "the superblock could not be set to partial" in said
+    assert crash.reported("state") == "failed"
+    assert "left Connected" in crash.reported("reason")
+
+
+def test_a_backend_that_stops_answering_does_not_hang_the_guest(capsys):
+    crash = Crash(never_answers=100)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert "no request completed for 30 s" in capsys.readouterr().out
+
+
+# The self-check.
+
+
+@pytest.mark.parametrize("features", [0, 1])
+def test_the_check_passes_on_a_guest_that_works(features, capsys):
+    line = "pvdump.run=check pvdump.disk=xvdb"
+    crash = Crash(line, guest={"server_features": features, "door": "pvh"})
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    said = capsys.readouterr().out
+    assert "xenstore: first client" in said
+    assert "xenstore: second client" in said
+    assert "disk xvdb: 32 MiB, writable" in said
+    assert "check passed" in said
+    assert bytes(crash.disk.data) == crash.before
+    assert crash.guest.ring.reconnects == 4 * features
+
+
+def test_the_check_fails_on_a_disk_that_is_no_target(capsys):
+    crash = Crash("pvdump.run=check pvdump.disk=xvdb", superblock=bytes(512))
+    crash.run()
+    assert "check failed: no pvdump superblock" in capsys.readouterr().out
+
+
+class Halted(BaseException):
+    """What stands for hw.halt, which CPython's `hw` does not have: there is nothing to halt."""
+
+
+def test_without_xen_it_says_so_and_halts(capsys, monkeypatch):
+    def halt():
+        raise Halted
+
+    crash = Crash()
+    crash.guest.machine.xen = lambda: 0
+    monkeypatch.setattr(hw, "halt", halt, raising=False)
+    with pytest.raises(Halted):
+        main.main()
+    assert "this machine is not Xen" in capsys.readouterr().out

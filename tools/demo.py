@@ -1,0 +1,128 @@
+"""`./build.py demo`: a Debian guest on a real Xen panics, pvdump writes its vmcore, and we look why.
+
+Called by build.py. Every stage is the real thing: the image is built, Xen runs in QEMU, the guest is
+Debian's kernel, the dump goes to a PV disk that `pvdump prepare` has signed and comes back through
+`pvdump collect`. Leaves out/demo/vmcore, console.log and report.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import time
+from pathlib import Path
+
+from lab import readers
+from lab.domain import Domain
+from lab.guest import Guest
+from lab.xen import Xen
+from pvdump.collect import collect
+from pvdump.info import read_superblock
+from pvdump.prepare import prepare
+from tools import Trouble, image
+from tools.progress import MIB, Display, display
+
+ROOT = Path(__file__).resolve().parent.parent
+GUEST = ROOT / "lab/guests/demo.yaml"
+DISK_MIB = 512
+LOG_LINES = 12
+BOOT_SECONDS = 300
+PANIC_SECONDS = 120
+STEP_SECONDS = 120  # between two lines of the dump's progress
+LOOK_EVERY = 0.05
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="build.py demo", description=__doc__.split("\n")[0])
+    parser.add_argument("--suite", default="bookworm", help="bookworm (default) or trixie")
+    parser.add_argument("--xenstored", default="oxenstored", help="oxenstored or xenstored")
+    parser.add_argument("--backend", default="blkback", help="blkback or qdisk")
+    options = parser.parse_args(arguments)
+    out = ROOT / "out" / "demo"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    with display() as progress:
+        image.build(ROOT / "out", progress=progress)
+        disk = out / "disk.img"
+        prepare(disk, size=DISK_MIB * MIB)
+        where = [{"vdev": "xvdb", "file": str(disk), "backend": options.backend}]
+        guest = Guest.load(GUEST, disks=where)
+        with Xen(options.suite, options.xenstored, workdir=out / "lab", progress=progress) as xen:
+            seconds = crash(xen, guest, out, progress)
+        with progress.stage("collect", total=read_superblock(disk).dump_size) as stage:
+            collect(disk, out / "vmcore", progress=stage.advance)
+    text = report(out, disk, seconds)
+    (out / "report.txt").write_text(text, encoding="utf-8")
+    print(text)
+    return 0
+
+
+def crash(xen: Xen, guest: Guest, out: Path, progress: Display) -> float:
+    """Start the guest and see its dump through. Returns seconds from panic to dump complete."""
+    with progress.stage("boot guest") as stage:
+        domain = xen.create(guest)
+        try:
+            stage.note(domain.wait_console(r"Linux version (\S+)", BOOT_SECONDS)[1])
+            domain.wait_console(r"lab: run", BOOT_SECONDS)
+        finally:
+            console(domain, out)
+    with progress.stage("panic") as stage:
+        stage.note(domain.wait_console(r"Kernel panic - not syncing: (.*)", PANIC_SECONDS)[1])
+        began = time.monotonic()
+        domain.wait_console(r"pvdump: crash kernel", PANIC_SECONDS)
+    try:
+        with progress.stage("dump") as stage:
+            watch(domain, stage)
+        seconds = time.monotonic() - began
+        domain.wait_end(STEP_SECONDS)
+    finally:
+        console(domain, out)
+    return seconds
+
+
+def console(domain: Domain, out: Path) -> None:
+    (out / "console.log").write_text(domain.console(), encoding="utf-8")
+
+
+def watch(domain: Domain, stage) -> None:  # type: ignore[no-untyped-def]
+    """Follow the dump's progress on the guest's console to its end."""
+    deadline = time.monotonic() + STEP_SECONDS
+    while time.monotonic() < deadline:
+        text = domain.console()
+        if failed := re.search(r"pvdump: (dump failed: .*)", text):
+            raise Trouble(f"the dump did not succeed: {failed[1]}")
+        steps = re.findall(r"pvdump: (\d+) of (\d+) MiB", text)
+        complete = re.search(r"pvdump: dump complete: (\d+) MiB", text)
+        if steps:
+            stage.expect(int(steps[-1][1]) * MIB)
+        done = int(complete[1]) * MIB if complete else int(steps[-1][0]) * MIB if steps else 0
+        if done > stage.done:
+            stage.advance(done - stage.done)
+            deadline = time.monotonic() + STEP_SECONDS
+        if complete:
+            return
+        time.sleep(LOOK_EVERY)
+    raise Trouble(f"the dump stands still for {STEP_SECONDS} s: see out/demo/console.log")
+
+
+def report(out: Path, disk: Path, seconds: float) -> str:
+    """What the vmcore says of the guest's end, in lines for a person."""
+    block = read_superblock(disk)
+    vmcore = out / "vmcore"
+    log = readers.dmesg(vmcore)
+    panic = re.search(r"Kernel panic - not syncing: .*", log)
+    reserved = re.search(r"[Rr]eserving (\d+ ?MB) of memory.*crashkernel", log) or re.search(
+        r"crashkernel reserved: .*\((\d+ MB)\)", log
+    )
+    lines = [
+        f"kernel release     {block.release}",
+        f"panic message      {panic[0] if panic else 'none in the log'}",
+        f"crashed on         vCPU {block.crash_vcpu}",
+        f"dump               {vmcore.relative_to(ROOT)}, {vmcore.stat().st_size / MIB:.1f} MiB",
+        f"panic to complete  {seconds:.1f} s",
+        f"memory reserved    {reserved[1] if reserved else 'not in the log'}",
+        f"last {LOG_LINES} lines of the guest's log:",
+        *(f"    {line}" for line in log.strip().splitlines()[-LOG_LINES:]),
+    ]
+    return "\n".join(lines)
