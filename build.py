@@ -21,7 +21,7 @@ SOURCE_ROOTS = [ROOT, ROOT / "drivers", ROOT / "firmware", ROOT / "host"]
 
 sys.path[:0] = [str(path) for path in SOURCE_ROOTS if str(path) not in sys.path]
 
-from tools import Trouble, hostdeps, venv
+from tools import Trouble, cache, hostdeps, venv
 
 USAGE = """\
 usage: ./build.py COMMAND [ARGUMENTS]
@@ -41,9 +41,8 @@ def image(arguments: list[str]) -> int:
     parser.add_argument("--config", type=Path, default=ROOT / "image.yaml", help="image.yaml")
     options = parser.parse_args(arguments)
 
-    from tools.image import build
-
     from tools import progress
+    from tools.image import build
 
     with progress.display() as display:
         result = build(options.out, config=options.config, progress=display)
@@ -86,9 +85,13 @@ def enter_environment(command: str, arguments: list[str]) -> None:
     """Go on as the same command in the virtual environment, unless we are in it."""
     hostdeps.ensure(command)
     python = venv.ensure(ROOT / "requirements.txt")
-    if Path(sys.prefix) == python.parent.parent:
+    if python.parent.parent.samefile(sys.prefix):
         return
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, SOURCE_ROOTS)))
+    environment = dict(
+        os.environ,
+        PYTHONPATH=os.pathsep.join(map(str, SOURCE_ROOTS)),
+        PVDUMP_CACHE=str(cache.base()),
+    )
     environment.pop("PYTHONHOME", None)
     sys.stdout.flush()
     os.execve(python, [str(python), str(ROOT / "build.py"), command, *arguments], environment)

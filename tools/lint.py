@@ -28,7 +28,9 @@ ADDRESSES = re.compile(r"https?://[a-z0-9.-]+/(?:debian|simple|pool)|(?:deb\.deb
 
 def files(*patterns: str) -> list[Path]:
     """The files of the tree that match git pathspecs, relative to the root."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--"]
+    # The tree may belong to somebody else, as in a container: git would refuse.
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others"]
+    command += ["--exclude-standard", "--"]
     done = subprocess.run([*command, *patterns], cwd=ROOT, capture_output=True, check=True)
     names = sorted({name for name in done.stdout.decode().split("\0") if name})
     return [Path(name) for name in names if (ROOT / name).is_file()]

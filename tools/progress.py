@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.progress import Task as Bar
+from rich.table import Column
 from rich.text import Text
 
 MIB = 1 << 20
@@ -150,17 +151,30 @@ class Seconds(ProgressColumn):
         return Text(f"{task.finished_time or task.elapsed or 0.0:6.1f} s")
 
 
+class Facts(ProgressColumn):
+    """Amounts and the note, one after the other; shortened where the terminal is narrow."""
+
+    def render(self, task: Bar) -> Text:
+        amounts, note = task.fields["amounts"], task.fields["note"]
+        return Text.assemble(amounts, "  " if amounts and note else "", (note, "dim"))
+
+
+def whole() -> Column:
+    """A column that is never shortened."""
+    return Column(no_wrap=True, overflow="ignore")
+
+
 class BarDisplay(Display):
     """A line with a bar a stage, for a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         self.bars = Bars(
-            TextColumn("{task.fields[mark]} {task.description:<14}"),
-            BarColumn(bar_width=24),
-            Seconds(),
-            TextColumn("{task.fields[amounts]}"),
-            TextColumn("[dim]{task.fields[note]}", markup=True),
+            TextColumn("{task.fields[mark]} {task.description:<14}", table_column=whole()),
+            BarColumn(bar_width=16, table_column=whole()),
+            Seconds(table_column=whole()),
+            Facts(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=Console(file=stream),
+            expand=True,
         )
 
     @contextmanager

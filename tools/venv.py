@@ -27,7 +27,10 @@ def ensure(requirements: Path) -> Path:
     """
     version = "{}.{}.{}".format(*sys.version_info[:3])
     key = cache.digest(sys.base_prefix, requirements.read_text(encoding="utf-8"))
-    home = cache.base() / "venv" / f"python{version}-{key}"
+    try:
+        home = cache.base() / "venv" / f"python{version}-{key}"
+    except RuntimeError as error:  # neither HOME nor an entry of the user database
+        raise Trouble("no home directory: set PVDUMP_CACHE to a folder for downloads") from error
     python = home / "bin" / "python"
     if complete(home):
         return python
@@ -52,10 +55,11 @@ def create(home: Path, requirements: Path) -> None:
     print(f"python environment: making {home}", flush=True)
     shutil.rmtree(home, ignore_errors=True)
     base = Path(getattr(sys, "_base_executable", sys.executable))
-    run([str(base), "-m", "venv", str(home)])
+    # -I: what the caller's PYTHON* variables and user site hold must not get in.
+    run([str(base), "-I", "-m", "venv", str(home)])
     total = len(re.findall(r"^[A-Za-z0-9_.-]+==", requirements.read_text("utf-8"), re.MULTILINE))
     install = [
-        *(str(home / "bin" / "python"), "-m", "pip", "install", "--no-input"),
+        *(str(home / "bin" / "python"), "-I", "-m", "pip", "install", "--no-input"),
         *("--disable-pip-version-check", "--progress-bar", "off", "--no-deps"),
         *("--require-hashes", "--only-binary", ":all:", "--requirement", str(requirements)),
     ]
@@ -64,7 +68,7 @@ def create(home: Path, requirements: Path) -> None:
 
 
 def run(command: list[str], total: int = 0) -> None:
-    """Run a command; of its output show the packages pip comes to, and the end when it fails."""
+    """Run a command; show the packages pip comes to and, when it fails, the end of its output."""
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,

@@ -1,0 +1,47 @@
+"""The front door: what it says to a person who has just come."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tools.lint import ROOT
+
+
+def build(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """Run build.py as a person does, without the environment the tests run in."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "build.py"), *arguments],
+        env={"PATH": "/usr/bin:/bin", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), (["help"], 0), ([], 2)])
+def test_help_needs_nothing_and_names_every_command(arguments: list[str], code: int) -> None:
+    done = build(*arguments)
+    assert done.returncode == code
+    assert {"image", "demo", "test", "lint", "lab"} <= set(done.stdout.split())
+
+
+def test_unknown_command_is_wrong_usage() -> None:
+    done = build("imge")
+    assert done.returncode == 2
+    assert "no command 'imge'" in done.stderr
+
+
+def test_unusable_cache_is_one_clear_line() -> None:
+    done = build("lint", PVDUMP_CACHE="/proc/nowhere")
+    assert done.returncode == 1
+    assert done.stderr.startswith("build.py lint: the cache /proc/nowhere cannot be used")
+    assert done.stderr.count("\n") == 1
+
+
+def test_old_python_is_told_before_anything_else() -> None:
+    script = "import sys; sys.version_info = (3, 9, 2); exec(open(sys.argv[1]).read())"
+    command = [sys.executable, "-c", script, str(ROOT / "build.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "build.py needs Python 3.11 or newer, this is 3.9\n"
