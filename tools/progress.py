@@ -170,7 +170,7 @@ class BarDisplay(Display):
     def __init__(self, stream: TextIO) -> None:
         self.bars = Bars(
             TextColumn("{task.fields[mark]} {task.description:<14}", table_column=whole()),
-            BarColumn(bar_width=16, table_column=whole()),
+            BarColumn(bar_width=12, table_column=whole()),
             Seconds(table_column=whole()),
             Facts(table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=Console(file=stream),

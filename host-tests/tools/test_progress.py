@@ -64,7 +64,7 @@ def test_terminal_keeps_the_line_of_a_stage() -> None:
         with display.stage("fetch", 2 * MIB) as stage:
             stage.expect(MIB)
             stage.advance(MIB)
-            stage.note("a package [amd64]")
+            stage.note("[amd64]")
         with display.stage("boot"):
             pass
     assert "fetch" in stream.getvalue()
