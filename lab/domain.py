@@ -64,12 +64,11 @@ class Domain:
             (folder / "module").write_text(guest.run or "\n", encoding="utf-8")
         inside = f"/job/guest/{guest.name}"
         (folder / "xl.cfg").write_text(guest.config(inside, devices), encoding="utf-8")
-        options = "-p " if paused else ""
-        xen.sh(
-            f"xl -vvv create {options}{inside}/xl.cfg 2>{inside}/xl.err || {{ cat {inside}/xl.err; false; }}",
-            timeout,
-        )
-        domid = int(xen.sh(f"xl domid {guest.name}"))
+        # Paused first: a guest that ends at once would be gone before its number is known.
+        create = f"xl create -p {inside}/xl.cfg 2>&1 || exit 1"
+        begin = "" if paused else f"; xl unpause {guest.name}"
+        output = xen.sh(f"{create}; xl domid {guest.name}{begin}", timeout)
+        domid = int(output.split()[-1])
         return cls(xen, guest, domid, files)
 
     def console(self) -> str:

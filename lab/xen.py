@@ -64,6 +64,8 @@ class Xen:
         if not shutil.which(QEMU):
             raise LabError(f"{QEMU} is missing: apt-get install qemu-system-x86")
         files = dom0.build(self.suite, self.progress)
+        shutil.rmtree(self.job, ignore_errors=True)
+        (self.workdir / "xen.log").unlink(missing_ok=True)
         for name in ("run", "log/xen/console", "guest"):
             (self.job / name).mkdir(parents=True, exist_ok=True)
         try:

@@ -1,0 +1,55 @@
+"""Programs that read vmcores: makedumpfile and crash of trixie, run from the unpacked packages.
+
+Used by the tests and the demo. The rule: they run on any host, with the linker and libraries they
+were built for (ld-linux --library-path), because bookworm's own versions misread today's kernels.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from lab import LabError, packages
+from lab.root import LINKER, Root
+from tools.progress import NULL, Display
+
+SECONDS = 300
+
+
+def makedumpfile(*arguments: str | Path, progress: Display = NULL) -> str:
+    """Run makedumpfile; gives what it wrote. Raises LabError when it fails."""
+    return _run(packages.readers(progress), "/usr/bin/makedumpfile", arguments, "")
+
+
+def dmesg(vmcore: Path, out: Path, progress: Display = NULL) -> str:
+    """The kernel log in a vmcore, by makedumpfile --dump-dmesg; `out` is a file it may write."""
+    out.unlink(missing_ok=True)
+    makedumpfile("--dump-dmesg", vmcore, out, progress=progress)
+    return out.read_text(errors="replace")
+
+
+def crash(vmlinux: Path, vmcore: Path, *commands: str, progress: Display = NULL) -> str:
+    """Run commands (such as "bt", "ps") in crash; gives what it wrote."""
+    script = "".join(f"{command}\n" for command in (*commands, "quit"))
+    return _run(packages.readers(progress), "/usr/bin/crash", ("-s", vmlinux, vmcore), script)
+
+
+def _run(root: Root, program: str, arguments: tuple[str | Path, ...], given: str) -> str:
+    libraries = ":".join(str(path.parent) for path in root.libraries([program]).values())
+    command = [str(root.find(LINKER)), "--library-path", libraries, str(root.find(program))]
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        input=given,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=SECONDS,
+        env={"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "TERM": "dumb"},
+    )
+    if done.returncode:
+        words = " ".join(str(word) for word in arguments)
+        tail = "\n".join(done.stdout.strip().splitlines()[-15:])
+        raise LabError(f"{Path(program).name} {words}: exit {done.returncode}\n{tail}")
+    return done.stdout

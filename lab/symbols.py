@@ -1,0 +1,42 @@
+"""Debug symbols of the Linux guests' kernel, for drgn and crash.
+
+Used by the tests and the demo. The rule: they are of the very version of the kernel that the guests
+run. The package is some 300 MB; only vmlinux is kept of it (600 MB), on first use.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from lab import LabError, packages
+from lab.kernel import Kernel
+from tools import cache
+from tools.progress import NULL, Display
+
+
+def vmlinux(suite: str, progress: Display = NULL) -> Path:
+    """The kernel with its symbols, for guests of a suite with `kernel: debian`."""
+    store = packages.suite(suite, progress)
+    release = Kernel(packages.guest(suite, progress)).release
+    package = f"linux-image-{release}"
+    version = store.versions(packages.GUEST)[package]
+    name = f"usr/lib/debug/boot/vmlinux-{release}"
+
+    def make(folder: Path) -> None:
+        (deb,) = store.debs([f"{package}-dbg={version}"], dependencies=False)
+        with progress.stage("unpack") as stage:
+            stage.note(f"symbols of {release}")
+            _extract(deb, f"./{name}", folder)
+        deb.unlink()  # what was wanted of it is kept
+
+    path = cache.stamped(cache.folder("lab", suite) / "symbols", f"{release} {version}", make)
+    return path / name
+
+
+def _extract(deb: Path, member: str, folder: Path) -> None:
+    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as content:
+        command = ["tar", "-x", "--no-same-owner", "-C", str(folder), member]
+        done = subprocess.run(command, stdin=content.stdout, capture_output=True, text=True)
+        if done.returncode:
+            raise LabError(f"no {member} in {deb.name}: {done.stderr.strip()}")
