@@ -174,7 +174,7 @@ def alloc_pages(n: int) -> int:
     return _machine.alloc_pages(n)
 
 
-def boot() -> tuple:
+def boot() -> tuple[Any, ...]:
     """(door, cmdline, modules, memmap, region): see the embedded machine or boot/."""
     return _machine.boot()
 

@@ -49,7 +49,7 @@ class BlkBack:
         self.written = 0  # bytes
         self.held: list[tuple[Request, list[Mapping]]] = []  # requests never to be answered
         self._port = 0
-        self._ready: list[tuple[Request, int]] = []
+        self._ready: list[tuple[int, Request, int]] = []  # number, request, status
         store.watch(f"{front}/state", self._front_changed)
         self._set_state(abi.XenbusStateInitWait)
 
@@ -179,7 +179,7 @@ class BlkBack:
             with contextlib.suppress(GrantRefused):
                 self.held.append((request, list(self._map(request))))
             return
-        self._ready.append((request, self._perform(request)))
+        self._ready.append((number, request, self._perform(request)))
 
     def _map(self, request: Request) -> Iterator[Mapping]:
         readonly = request.operation == abi.BLKIF_OP_WRITE
@@ -235,8 +235,7 @@ class BlkBack:
         ready, self._ready = self._ready, []
         if self.faults.reorder:
             self.machine.clock.random.shuffle(ready)
-        for request, status in ready:
-            number = self.seen.index(request)
+        for number, request, status in ready:
             for response in self.faults.responses(number, request, status):
                 self.ring.respond(*response)
         notify = self.ring.push(self.faults.extra_responses(len(self.seen)))

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 SECOND = 1_000_000_000  # ns
 Step = Callable[[], None]
+Timer = tuple[int, int, Step]  # when, how many were set before it, what then
 
 
 class Clock:
@@ -24,7 +25,7 @@ class Clock:
         self.random = random.Random(seed)
         self.now = now
         self._ready: list[Step] = []
-        self._timers: list[tuple[int, int, Step]] = []
+        self._timers: list[Timer] = []
         self._count = itertools.count()
 
     def soon(self, step: Step) -> None:
@@ -32,17 +33,17 @@ class Clock:
         if step not in self._ready:
             self._ready.append(step)
 
-    def at(self, when: int, step: Step) -> tuple[int, int, Step]:
+    def at(self, when: int, step: Step) -> Timer:
         """Run `step` at `when` (ns). Returns a handle for cancel()."""
         timer = (when, next(self._count), step)
         heapq.heappush(self._timers, timer)
         return timer
 
-    def after(self, delay: int, step: Step) -> tuple[int, int, Step]:
+    def after(self, delay: int, step: Step) -> Timer:
         """Run `step` `delay` ns from now. Returns a handle for cancel()."""
         return self.at(self.now + delay, step)
 
-    def cancel(self, timer: tuple[int, int, Step]) -> None:
+    def cancel(self, timer: Timer) -> None:
         if timer in self._timers:
             self._timers.remove(timer)
             heapq.heapify(self._timers)

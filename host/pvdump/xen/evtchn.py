@@ -105,7 +105,8 @@ class EventChannels:
             far = self.ports[near.remote_domid, near.remote_port]
             far.state = abi.EVTCHNSTAT_unbound
             far.remote_domid, far.remote_port = domid, 0
-        self.clear(number)
+        if domid == self.machine.domid:
+            self._forget(number)
         del self.ports[domid, number]
 
     def status(self, domid: int, number: int, caller: int) -> tuple[int, int, int]:
@@ -149,7 +150,7 @@ class EventChannels:
         if view[abi.SHARED_INFO_EVTCHN_PENDING + byte] & bit:
             self._upcall(number)
 
-    def clear(self, number: int) -> None:
+    def _forget(self, number: int) -> None:
         """Forget what is pending at a port of the guest that is going away."""
         if self.events == "2l" and number < abi.EVTCHN_2L_NR_CHANNELS:
             view = self.machine.shared_info_page.view

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from errno import EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xenpv import abi
 
@@ -38,7 +38,7 @@ INVALID_GFN = 0xFFFFFFFFFFFFFFFF
 GUEST_PARAMS = (abi.HVM_PARAM_CALLBACK_IRQ,)
 
 
-def read(machine: Machine, fmt: str, addr: int) -> tuple:
+def read(machine: Machine, fmt: str, addr: int) -> tuple[Any, ...]:
     """Fields of a structure in guest memory. Refuses what is not RAM."""
     if not 0 <= addr <= len(machine.ram) - struct.calcsize(fmt):
         raise XenRefuses(EFAULT)

@@ -17,7 +17,7 @@ from errno import ENOSYS
 from xenpv import abi
 
 from . import hypercalls
-from .clock import SECOND, Clock
+from .clock import SECOND, Clock, Timer
 from .evtchn import EventChannels, XenRefuses
 from .gnttab import GrantTable
 
@@ -25,6 +25,15 @@ DOM0 = 0
 COST_NOW = 100  # ns
 COST_HYPERCALL = 1000
 XEN_LEAF = 0x40000000
+# Door, command line, modules (address, bytes), memory map (address, bytes, type), region (start,
+# end).
+Boot = tuple[
+    str,
+    bytes,
+    tuple[tuple[int, int], ...],
+    tuple[tuple[int, int, int], ...],
+    tuple[int, int],
+]
 RAM = 1  # type of a memory map entry, E820 and PVH alike
 
 
@@ -86,7 +95,7 @@ class Machine:
         self.shared_info_page = self.new_page()
         self.evtchn = EventChannels(self, events)
         self.gnttab = GrantTable(self, gnttab_frames, gnttab_max_frames, gnttab_version)
-        self.watchdogs: dict[int, tuple] = {}
+        self.watchdogs: dict[int, Timer] = {}
         self._own_watchdog = 0
         self.shutdown_reason: int | None = None
         self.hypercalls = 0
@@ -142,7 +151,7 @@ class Machine:
         self.ram[start:end] = bytes(end - start)
         return start
 
-    def boot(self) -> tuple:
+    def boot(self) -> Boot:
         return self._boot
 
     def xen(self) -> int:

@@ -203,7 +203,7 @@ class Transaction(Tree):
         }
         self.generation = base.generation
         self._seen: dict[tuple[str, str], int | None] = {}
-        self._done: list[tuple[str, tuple]] = []
+        self._done: list[tuple[str, tuple[object, ...]]] = []
 
     def _saw(self, path: str, kind: str) -> None:
         generation = self.generation_of(path, kind)

@@ -1,0 +1,62 @@
+"""What the embedded Xen says in numbers, against the C headers of Debian's libxen-dev."""
+
+import pytest
+
+from pvdump.xen import guest, hypercalls
+from tools.xenheaders import evaluate
+
+NAMES = [
+    "GNTST_okay",
+    "GNTST_general_error",
+    "GNTST_bad_domain",
+    "XENVER_get_features",
+    "HVMOP_get_mem_type",
+    "HVMMEM_ram_rw",
+    "HVMMEM_mmio_dm",
+    "HVM_NR_PARAMS",
+]
+FEATURES = ("auto_translated_physmap", "hvm_callback_vector", "hvm_safe_pvclock", "hvm_pirqs")
+# The sizes and offsets that its struct formats stand for.
+LAYOUTS = {
+    "sizeof(struct gnttab_setup_table)": 24,
+    "offsetof(struct gnttab_setup_table, nr_frames)": 4,
+    "offsetof(struct gnttab_setup_table, status)": 8,
+    "offsetof(struct gnttab_setup_table, frame_list)": 16,
+    "sizeof(struct xen_hvm_get_mem_type)": 16,
+    "offsetof(struct xen_hvm_get_mem_type, mem_type)": 2,
+    "offsetof(struct xen_hvm_get_mem_type, pfn)": 8,
+    "offsetof(struct evtchn_bind_interdomain, remote_port)": 4,
+    "offsetof(struct evtchn_bind_interdomain, local_port)": 8,
+    "offsetof(struct evtchn_status, port)": 4,
+    "offsetof(struct evtchn_status, status)": 8,
+    "offsetof(struct evtchn_status, vcpu)": 12,
+    "offsetof(struct evtchn_status, u.interdomain.dom)": 16,
+    "offsetof(struct evtchn_status, u.interdomain.port)": 20,
+    "sizeof(struct sched_watchdog)": 8,
+    "offsetof(struct sched_watchdog, timeout)": 4,
+    "sizeof(struct xen_feature_info)": 8,
+    "offsetof(struct xen_feature_info, submap)": 4,
+    "sizeof(struct vcpu_info)": 64,
+    "offsetof(struct vcpu_info, evtchn_pending_sel)": 8,
+    "offsetof(struct blkif_request_segment, last_sect)": 5,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_constants_are_those_of_the_headers(name):
+    assert getattr(hypercalls, name) == evaluate(NAMES)[name]
+
+
+@pytest.mark.parametrize("text", LAYOUTS)
+def test_layouts_are_those_of_the_headers(text):
+    assert evaluate(list(LAYOUTS))[text] == LAYOUTS[text]
+
+
+def test_features_are_those_of_an_hvm_guest():
+    bits = evaluate([f"XENFEAT_{name}" for name in FEATURES])
+    assert sum(1 << bit for bit in bits.values()) == hypercalls.XENFEAT_HVM
+
+
+def test_reserved_grants_are_those_of_the_headers():
+    names = ["GNTTAB_RESERVED_CONSOLE", "GNTTAB_RESERVED_XENSTORE"]
+    assert list(evaluate(names).values()) == [guest.GRANT_CONSOLE, guest.GRANT_XENSTORE]
