@@ -55,14 +55,14 @@ class Domain:
             files[disk.vdev] = path
             devices.append(xen.attach(path))
         if guest.linux:
-            kernel, ramdisk = linux.build(xen.suite, guest, xen.progress)
-            shutil.copyfile(kernel, folder / "kernel")
-            (folder / "ramdisk").write_bytes(ramdisk)
+            linux.put(folder, xen.suite, guest, xen.progress)
         else:
             shutil.copyfile(image(guest.kernel), folder / "kernel")
         if guest.type == "firmware":
             (folder / "module").write_text(guest.run or "\n", encoding="utf-8")
         inside = f"/job/guest/{guest.name}"
+        if guest.boots_from_disk:
+            devices.append(xen.attach(folder / linux.BOOT))
         (folder / "xl.cfg").write_text(guest.config(inside, devices), encoding="utf-8")
         # Paused first: a guest that ends at once would be gone before its number is known.
         create = f"xl create -p {inside}/xl.cfg 2>&1 || exit 1"

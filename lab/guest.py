@@ -110,6 +110,11 @@ class Guest:
         """Whether Debian's kernel is started, with the lab's initramfs that runs `run`."""
         return self.kernel == "debian"
 
+    @property
+    def boots_from_disk(self) -> bool:
+        """Whether it boots by GRUB from a disk of its own (see lab.bootdisk)."""
+        return self.linux and self.type == "hvm"
+
     def _consistent(self, where: str) -> None:
         if self.linux and self.type == "firmware":
             raise LabError(f"{where}: type firmware boots an ELF file, not kernel: debian")
@@ -124,15 +129,15 @@ class Guest:
         """The xl configuration.
 
         folder: dom0's folder with the files "kernel", "ramdisk" and "module".
-        devices: dom0's block device of each disk.
+        devices: dom0's block device of each disk, and of the boot disk if there is one.
         """
+        disks = [_xl_disk(disk, dev) for disk, dev in zip(self.disks, devices, strict=False)]
         values: dict[str, Any] = {
             "name": self.name,
             "type": "pvh" if self.type == "pvh" else "hvm",
             "memory": self.memory,
             "vcpus": self.vcpus,
             **{event: getattr(self, event) for event in EVENTS},
-            "disk": [_xl_disk(disk, dev) for disk, dev in zip(self.disks, devices, strict=True)],
         }
         if self.type != "pvh":
             serial = f"file:/job/log/xen/serial-{self.name}.log"
@@ -140,10 +145,14 @@ class Guest:
         if self.type == "firmware":
             values |= {"firmware_override": f"{folder}/kernel", "bios": "seabios"}
             values["bios_path_override"] = f"{folder}/module"
+        elif self.boots_from_disk:
+            values["hdtype"] = "ahci"
+            disks.append(_xl_disk(Disk("hda", backend="qdisk"), devices[-1]))
         else:
             values |= {"kernel": f"{folder}/kernel", "cmdline": self.cmdline}
-        if self.linux:
-            values["ramdisk"] = f"{folder}/ramdisk"
+            if self.linux:
+                values["ramdisk"] = f"{folder}/ramdisk"
+        values["disk"] = disks
         values |= self.extra
         return "".join(f"{name} = {_xl(value)}\n" for name, value in values.items())
 

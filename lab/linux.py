@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import io
 import shlex
+import shutil
 from pathlib import Path
 
-from lab import packages
+from lab import bootdisk, packages
 from lab.cpio import Cpio
 from lab.guest import IMAGES, Guest
 from lab.kernel import Kernel
@@ -19,11 +20,12 @@ from tools import cache
 from tools.progress import NULL, Display
 
 INIT = Path(__file__).parent / "linux" / "init"
+BOOT = "boot.img"
 MODULES = ("xen-blkfront",)
 
 
-def build(suite: str, guest: Guest, progress: Display = NULL) -> tuple[Path, bytes]:
-    """The kernel file and the content of the initramfs for a guest."""
+def put(folder: Path, suite: str, guest: Guest, progress: Display = NULL) -> None:
+    """Write what a guest boots from: a boot disk (HVM), or the files "kernel" and "ramdisk"."""
     root = packages.guest(suite, progress)
     kernel = Kernel(root)
     key = cache.digest(root.path, *(cache.file_digest(p) for p in (INIT, Path(__file__))))
@@ -55,7 +57,12 @@ def build(suite: str, guest: Guest, progress: Display = NULL) -> tuple[Path, byt
     for name, path in guest.files.items():
         archive.file(name, IMAGES.get(path, Path(path)).read_bytes())
     archive.close()
-    return kernel.image, base.read_bytes() + own.getvalue()
+    ramdisk = base.read_bytes() + own.getvalue()
+    if guest.boots_from_disk:
+        bootdisk.write(folder / BOOT, root, kernel.image.read_bytes(), ramdisk, guest.cmdline)
+    else:
+        shutil.copyfile(kernel.image, folder / "kernel")
+        (folder / "ramdisk").write_bytes(ramdisk)
 
 
 def release(suite: str) -> str:

@@ -13,7 +13,7 @@ from tools.progress import NULL, Display
 
 SUITES = ("bookworm", "trixie")
 DOM0 = ("xen-system-amd64", "qemu-system-xen", "seabios", "busybox-static", "linux-image-amd64")
-GUEST = ("linux-image-cloud-amd64", "kexec-tools", "busybox-static")
+GUEST = ("linux-image-cloud-amd64", "kexec-tools", "busybox-static", "grub-pc-bin", "grub-common")
 READERS = ("makedumpfile", "crash")  # of trixie: bookworm's misread today's kernels
 
 

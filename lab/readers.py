@@ -6,15 +6,11 @@ were built for (ld-linux --library-path), because bookworm's own versions misrea
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 from lab import LabError, packages
-from lab.root import LINKER, Root
+from lab.root import Root, run
 from tools.progress import NULL, Display
-
-SECONDS = 300
 
 
 def makedumpfile(*arguments: str | Path, progress: Display = NULL) -> str:
@@ -36,18 +32,7 @@ def crash(vmlinux: Path, vmcore: Path, *commands: str, progress: Display = NULL)
 
 
 def _run(root: Root, program: str, arguments: tuple[str | Path, ...], given: str) -> str:
-    libraries = ":".join(str(path.parent) for path in root.libraries([program]).values())
-    command = [str(root.find(LINKER)), "--library-path", libraries, str(root.find(program))]
-    done = subprocess.run(
-        [*command, *map(str, arguments)],
-        input=given,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=SECONDS,
-        env={"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "TERM": "dumb"},
-    )
+    done = run(root, program, *map(str, arguments), given=given)
     if done.returncode:
         words = " ".join(str(word) for word in arguments)
         tail = "\n".join(done.stdout.strip().splitlines()[-15:])

@@ -8,13 +8,14 @@ the dynamic linker of an installed Debian would look. Source: ld.so(8).
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
-from lab import LabError
+from lab import LabError, LabTimeout
 from lab.cpio import Cpio
 
 LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib")
@@ -89,6 +90,31 @@ class Root:
             else:
                 done = step
         return done if done.exists() else None
+
+
+def run(
+    root: Root, program: str, *arguments: str, given: str = "", timeout: float = 300
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of the unpacked packages on the host, with its own linker and libraries.
+
+    given: its standard input. timeout: s.
+    Returns the exit code and what it wrote to standard output and error (as stdout).
+    """
+    folders = dict.fromkeys(str(path.parent) for path in root.libraries([program]).values())
+    linker = [str(root.find(LINKER)), "--library-path", ":".join(folders)]
+    try:
+        return subprocess.run(
+            [*linker, str(root.find(program)), *arguments],
+            input=given,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            env={"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "TERM": "dumb"},
+        )
+    except subprocess.TimeoutExpired:
+        raise LabTimeout(f"{program}: no end after {timeout:g} s") from None
 
 
 def _needed(path: Path) -> tuple[list[str], list[str]]:
