@@ -13,6 +13,8 @@ crashed would have left.
 
 from __future__ import annotations
 
+import re
+
 import hw
 from xenpv import abi
 
@@ -31,10 +33,10 @@ GRANT_XENSTORE = 1
 
 def vdev(name: str) -> int:
     """The number of a virtual disk: xvda is 51712. Source: Xen docs, xen-vbd-interface(7)."""
-    index = ord(name[3]) - ord("a")
-    if not name.startswith("xvd") or len(name) != 4 or not 0 <= index < 16:
+    match = re.fullmatch("xvd([a-p])", name)
+    if match is None:
         raise ValueError(f"disk {name!r}: xvda to xvdp expected")
-    return XVD_MAJOR << 8 | index << 4
+    return XVD_MAJOR << 8 | (ord(match[1]) - ord("a")) << 4
 
 
 class Guest:
