@@ -35,7 +35,15 @@ static void print_strn(void *data, const char *text, size_t len)
     console_write(text, len);
 }
 
-const mp_print_t console_print = {0, print_strn};
+static void debug_strn(void *data, const char *text, size_t len)
+{
+    (void)data;
+    for (size_t i = 0; i < len; i++)
+        outb(PORT_DEBUG, text[i]);
+}
+
+const mp_print_t console_print = { 0, print_strn };
+const mp_print_t debug_print = { 0, debug_strn };
 
 /* Free bytes of the ring; a ring whose indexes make no sense is not used any more. */
 static uint32_t room(void)
@@ -54,7 +62,8 @@ void console_attach(void)
 
     if (!xen_base())
         return;
-    if (hvm_get_param(HVM_PARAM_CONSOLE_PFN, &pfn) || hvm_get_param(HVM_PARAM_CONSOLE_EVTCHN, &evtchn))
+    if (hvm_get_param(HVM_PARAM_CONSOLE_PFN, &pfn) ||
+        hvm_get_param(HVM_PARAM_CONSOLE_EVTCHN, &evtchn))
         return;
     if (!pfn || pfn >= paging_limit() / PAGE_SIZE || !evtchn || evtchn > UINT32_MAX)
         return;
@@ -65,7 +74,7 @@ void console_attach(void)
 
 static void notify(void)
 {
-    struct evtchn_send send = {port};
+    struct evtchn_send send = { port };
 
     hypercall2(__HYPERVISOR_event_channel_op, EVTCHNOP_send, (uintptr_t)&send);
 }

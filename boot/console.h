@@ -6,7 +6,8 @@
 
 #include "py/mpprint.h"
 
-extern const mp_print_t console_print;
+/* To both; to port 0xE9 only, which touches no memory. */
+extern const mp_print_t console_print, debug_print;
 
 /* Use the PV console ring from now on, if there is one. */
 void console_attach(void);

@@ -73,14 +73,14 @@ static void take_module(uint64_t addr, uint64_t len)
 {
     if (!len || boot_info.modules_nr == MODULES_MAX)
         return;
-    boot_info.modules[boot_info.modules_nr++] = (struct boot_module){addr, len};
+    boot_info.modules[boot_info.modules_nr++] = (struct boot_module){ addr, len };
 }
 
 static void take_range(uint64_t addr, uint64_t size, uint32_t type)
 {
     if (boot_info.memmap_nr == MEMMAP_MAX)
         return;
-    boot_info.memmap[boot_info.memmap_nr++] = (struct boot_range){addr, size, type};
+    boot_info.memmap[boot_info.memmap_nr++] = (struct boot_range){ addr, size, type };
 }
 
 static void collect_pvh(uint64_t addr)

@@ -41,9 +41,9 @@ uint64_t pool_take(uint64_t pages)
 static void run(void)
 {
     /* With a dot in its name import gives the package: ask for the module by name then. */
-    mp_obj_t fromlist = mp_obj_new_tuple(1, (mp_obj_t[]){MP_OBJ_NEW_QSTR(MP_QSTR_main)});
-    mp_obj_t module =
-        mp_import_name(qstr_from_str(ENTRY_MODULE), fromlist, MP_OBJ_NEW_SMALL_INT(0));
+    mp_obj_t fromlist = mp_obj_new_tuple(1, (mp_obj_t[]){ MP_OBJ_NEW_QSTR(MP_QSTR_main) });
+    mp_obj_t module = mp_import_name(qstr_from_str(ENTRY_MODULE), fromlist,
+                                     MP_OBJ_NEW_SMALL_INT(0));
 
     mp_call_function_0(mp_load_attr(module, MP_QSTR_main));
 }

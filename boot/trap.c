@@ -76,7 +76,7 @@ static uint64_t last_cr2;
 static int crashing;
 
 static char reason[96];
-static mp_obj_str_t reason_str = {{&mp_type_str}, 0, 0, (const byte *)reason};
+static mp_obj_str_t reason_str = { { &mp_type_str }, 0, 0, (const byte *)reason };
 
 MP_REGISTER_ROOT_POINTER(mp_obj_t trap_exception);
 MP_DEFINE_EXCEPTION(Trap, BaseException)
@@ -103,8 +103,7 @@ static void tss_load(void)
     for (unsigned int i = 1; i < IST_COUNT; i++)
         tss.ist[i - 1] = (uintptr_t)ist_stack[i] + sizeof(ist_stack[i]);
     tss.iomap = sizeof(tss);
-    gdt[SEL_TSS / 8] =
-        limit | (base & 0xffffff) << 16 | 0x89ULL << 40 | (base >> 24 & 0xff) << 56;
+    gdt[SEL_TSS / 8] = limit | (base & 0xffffff) << 16 | 0x89ULL << 40 | (base >> 24 & 0xff) << 56;
     gdt[SEL_TSS / 8 + 1] = base >> 32;
     __asm__ volatile("ltr %w0" ::"r"(SEL_TSS) : "memory");
 }
@@ -114,7 +113,7 @@ void trap_init(void)
     struct {
         uint16_t limit;
         uint64_t base;
-    } __attribute__((packed)) idtr = {sizeof(idt) - 1, (uintptr_t)idt};
+    } __attribute__((packed)) idtr = { sizeof(idt) - 1, (uintptr_t)idt };
 
     for (unsigned int vector = 0; vector < VECTORS; vector++)
         gate_set(vector, IST_ANY);
@@ -161,7 +160,7 @@ static void print_registers(const mp_print_t *print)
 
 static void report(void)
 {
-    static const mp_print_t to_reason = {0, reason_add};
+    static const mp_print_t to_reason = { 0, reason_add };
 
     if (last.vector < EXCEPTIONS)
         mp_printf(&to_reason, "%s", names[last.vector]);
@@ -185,6 +184,8 @@ void trap(struct trap_frame *frame)
     if (frame->vector == VECTOR_PF && paging_fault(cr2, frame->error))
         return;
     if (crashing++) {
+        mp_printf(&debug_print, "pvdump: another trap: %s at rip 0x%lx\n",
+                  names[frame->vector % EXCEPTIONS], frame->rip);
         xen_shutdown(SHUTDOWN_crash);
         cpu_halt();
     }

@@ -129,8 +129,7 @@ static void map_shared_info(void)
         .gpfn = phys(shared_page) / PAGE_SIZE,
     };
 
-    shared_mapped =
-        !hypercall2(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (uintptr_t)&add);
+    shared_mapped = !hypercall2(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (uintptr_t)&add);
 }
 
 /* Where Xen writes this vCPU's time. A kernel before us may have moved it to a page of its own, and
@@ -200,14 +199,15 @@ uint64_t xen_now(void)
         version = clock->version;
         delta = rdtsc_ordered() - clock->tsc_timestamp;
         delta = clock->tsc_shift < 0 ? delta >> -clock->tsc_shift : delta << clock->tsc_shift;
-        ns = clock->system_time + (uint64_t)((unsigned __int128)delta * clock->tsc_to_system_mul >> 32);
+        ns = clock->system_time +
+             (uint64_t)((unsigned __int128)delta * clock->tsc_to_system_mul >> 32);
     } while ((version & 1) || version != clock->version);
     return ns;
 }
 
 static int64_t watchdog_op(uint32_t id, uint32_t seconds)
 {
-    struct sched_watchdog op = {id, seconds};
+    struct sched_watchdog op = { id, seconds };
 
     return hypercall2(__HYPERVISOR_sched_op, SCHEDOP_watchdog, (uintptr_t)&op);
 }
@@ -246,7 +246,7 @@ void xen_shutdown(uint32_t shutdown_reason)
 
 int64_t hvm_get_param(uint32_t index, uint64_t *value)
 {
-    struct xen_hvm_param param = {.domid = DOMID_SELF, .index = index};
+    struct xen_hvm_param param = { .domid = DOMID_SELF, .index = index };
     int64_t result = hypercall2(__HYPERVISOR_hvm_op, HVMOP_get_param, (uintptr_t)&param);
 
     *value = param.value;

@@ -54,14 +54,14 @@ int64_t hypercall(uint64_t nr, const uint64_t args[5]);
 
 static inline int64_t hypercall2(uint64_t nr, uint64_t a, uint64_t b)
 {
-    uint64_t args[5] = {a, b};
+    uint64_t args[5] = { a, b };
 
     return hypercall(nr, args);
 }
 
 static inline int64_t hypercall3(uint64_t nr, uint64_t a, uint64_t b, uint64_t c)
 {
-    uint64_t args[5] = {a, b, c};
+    uint64_t args[5] = { a, b, c };
 
     return hypercall(nr, args);
 }

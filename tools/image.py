@@ -21,7 +21,7 @@ PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.dbg")
 
 ASSEMBLY = ("boot/head.S", "boot/vectors.S")
 BODY = ("main", "console", "info", "trap", "xen")
-PIE = ("boot/paging.c",)  # runs before the body is at its linked address
+MOVABLE = ("boot/paging.c",)  # runs before the body is at its linked address
 OWN = (*(f"boot/{name}.c" for name in BODY), "boot/hw/modhw.c", "boot/hw/hw.c")
 
 LINK = (
@@ -111,15 +111,19 @@ def build_in(work: Path, settings: Config, progress: Display) -> None:
         micropython.freeze(work, settings.modules)
     objects = micropython.compile_core(work, flags, settings.gcc_level(), progress)
 
-    commands = [compile_command("gen/frozen.c", flags, settings.gcc_level())]
-    for path in (*ASSEMBLY, *OWN, *micropython.PORT_SOURCES):
-        commands.append(compile_command(path, own_flags, settings.gcc_level()))
-    position_independent = ["-fpie" if flag == "-fno-pie" else flag for flag in own_flags]
-    position_independent = [flag for flag in position_independent if flag not in ("-fno-pic", "-mcmodel=kernel")]
-    for path in PIE:
-        commands.append(compile_command(path, position_independent, settings.gcc_level()))
+    own = (*ASSEMBLY, *OWN, *micropython.PORT_SOURCES)
+    level = settings.gcc_level()
+    commands = [compile_command("gen/frozen.c", flags, level)]
+    commands += [compile_command(path, own_flags, level) for path in own]
+    commands += [compile_command(path, movable(own_flags), level) for path in MOVABLE]
     compile_all(work, commands, progress)
     link(work, [*(command[-2] for command in commands), *objects])
+
+
+def movable(flags: list[str]) -> list[str]:
+    """The flags for code that must not know where it is."""
+    other = {"-fno-pie": "-fpie", "-mcmodel=kernel": "-mcmodel=small"}
+    return [other.get(flag, flag) for flag in flags if flag != "-fno-pic"]
 
 
 def link(work: Path, objects: list[str]) -> None:
@@ -143,7 +147,7 @@ def segments(elf: bytes) -> list[tuple[int, ...]]:
 
 
 def flatten(path: Path) -> tuple[bytes, int]:
-    """The ELF's load segments as they lie in memory, padded to 16 bytes; and the memory they need."""
+    """The ELF's body as it lies in memory, padded to 16 bytes; and how much memory it needs."""
     elf = path.read_bytes()
     loads = [segment for segment in segments(elf) if segment[0] == 1]
     start = min(segment[4] for segment in loads)

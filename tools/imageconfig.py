@@ -25,8 +25,11 @@ class ConfigError(Trouble):
 
 
 def between(low: int, high: int) -> tuple[str, Callable[[Any], bool]]:
-    return f"a number from {low} to {high}", lambda value: (
-        isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return (
+        f"a number from {low} to {high}",
+        lambda value: (
+            isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        ),
     )
 
 
@@ -34,7 +37,9 @@ def between(low: int, high: int) -> tuple[str, Callable[[Any], bool]]:
 KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "frozen": (
         "a list of files and folders, not empty",
-        lambda value: isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value),
+        lambda value: (
+            isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+        ),
     ),
     "entry": ("the name of a frozen module", lambda value: isinstance(value, str) and bool(value)),
     "heap_kib": between(64, 2048),

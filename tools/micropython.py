@@ -1,8 +1,8 @@
-"""MicroPython for the image: its source, its generated headers, the frozen modules, its compiler runs.
+"""MicroPython for the image: its source, generated headers, frozen modules, and the compiler.
 
-Called by tools/image.py. There is no make: this is what py/mkrules.mk does, as far as one port needs
-it. The rule: every command runs in the work folder with relative paths (mpy/ and boot/ are links
-in it) and a fixed SOURCE_DATE_EPOCH, so that nothing of the machine gets into the result.
+Called by tools/image.py. There is no make: this is what py/mkrules.mk does, as far as one port
+needs it. The rule: every command runs in the work folder with relative paths (mpy/ and boot/ are
+links in it) and a fixed SOURCE_DATE_EPOCH, so that nothing of the machine gets into the result.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def object_of(path: str) -> str:
 def compile_core(
     work: Path, flags: list[str], optimise: str, progress: Display = NULL
 ) -> list[str]:
-    """Compile MicroPython itself; its objects are kept in the cache as long as they would be the same.
+    """Compile MicroPython itself, or take the objects from the cache if they would be the same.
 
     Returns the objects, as paths below the work folder.
     """

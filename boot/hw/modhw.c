@@ -159,15 +159,15 @@ static mp_obj_t mod_seg_fill(size_t n_args, const mp_obj_t *args)
     uint32_t n = bounded(args[2], UINT32_MAX);
 
     (void)n_args;
-    hw_seg_fill(range(args[0], 8ULL * n), range(args[1], 4ULL * n), n,
-                bounded(args[3], UINT8_MAX), bounded(args[4], UINT8_MAX));
+    hw_seg_fill(range(args[0], 8ULL * n), range(args[1], 4ULL * n), n, bounded(args[3], UINT8_MAX),
+                bounded(args[4], UINT8_MAX));
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(seg_fill_obj, 5, 5, mod_seg_fill);
 
 static mp_obj_t mod_hypercall(size_t n_args, const mp_obj_t *args)
 {
-    uint64_t raw[5] = {0};
+    uint64_t raw[5] = { 0 };
 
     if (!xen_base())
         mp_raise_OSError(MP_ENODEV);
@@ -221,7 +221,7 @@ static MP_DEFINE_CONST_FUN_OBJ_1(alloc_pages_obj, mod_alloc_pages);
 
 static mp_obj_t pair(uint64_t a, uint64_t b)
 {
-    mp_obj_t items[2] = {from_u64(a), from_u64(b)};
+    mp_obj_t items[2] = { from_u64(a), from_u64(b) };
 
     return mp_obj_new_tuple(2, items);
 }
@@ -241,7 +241,8 @@ static mp_obj_t memmap(void)
 
     for (unsigned int i = 0; i < boot_info.memmap_nr; i++) {
         const struct boot_range *range = &boot_info.memmap[i];
-        mp_obj_t fields[3] = {from_u64(range->addr), from_u64(range->size), from_u64(range->type)};
+        mp_obj_t fields[3] = { from_u64(range->addr), from_u64(range->size),
+                               from_u64(range->type) };
 
         items[i] = mp_obj_new_tuple(3, fields);
     }
@@ -315,11 +316,11 @@ static mp_obj_t mod_fault(mp_obj_t kind)
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(fault_obj, mod_fault);
 
-#define FUNCTION(name) {MP_ROM_QSTR(MP_QSTR_##name), MP_ROM_PTR(&name##_obj)}
+#define FUNCTION(name) { MP_ROM_QSTR(MP_QSTR_##name), MP_ROM_PTR(&name##_obj) }
 
 static const mp_rom_map_elem_t globals_table[] = {
-    {MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_hw)},
-    {MP_ROM_QSTR(MP_QSTR_Trap), MP_ROM_PTR(&mp_type_Trap)},
+    { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_hw) },
+    { MP_ROM_QSTR(MP_QSTR_Trap), MP_ROM_PTR(&mp_type_Trap) },
     FUNCTION(mem),
     FUNCTION(rd8),
     FUNCTION(rd16),
@@ -358,7 +359,7 @@ static const mp_rom_map_elem_t globals_table[] = {
 static MP_DEFINE_CONST_DICT(globals, globals_table);
 
 const mp_obj_module_t mp_module_hw = {
-    .base = {&mp_type_module},
+    .base = { &mp_type_module },
     .globals = (mp_obj_dict_t *)&globals,
 };
 

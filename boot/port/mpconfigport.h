@@ -52,7 +52,8 @@ typedef long mp_off_t;
 /* The modules */
 #define MICROPY_PY_ASYNCIO (0)
 #define MICROPY_PY_CMATH (0)
-#define MICROPY_PY_DEFLATE (0)
+/* binascii.crc32 hangs on it; the module itself is not compiled in. */
+#define MICROPY_PY_DEFLATE (1)
 #define MICROPY_PY_FRAMEBUF (0)
 #define MICROPY_PY_HASHLIB (0)
 #define MICROPY_PY_HEAPQ (0)

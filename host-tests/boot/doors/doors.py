@@ -1,0 +1,92 @@
+"""Runs in the image, without Xen: tells what came in through the door, and tries the memory.
+
+host-tests/boot reads these lines, each a name and a value.
+"""
+
+import gc
+
+import micropython
+
+import hw
+
+GIB = 1 << 30
+PAGE = 4096
+
+
+@micropython.viper
+def viper_sum(n: int) -> int:
+    total = 0
+    for i in range(n):
+        total += i
+    return total
+
+
+def show(name, value):
+    print(name, value)
+
+
+def caught(function, *args):
+    try:
+        return function(*args)
+    except Exception as e:
+        return f"{type(e).__name__}: {e}"
+
+
+def deep(n):
+    return deep(n + 1)
+
+
+def kinds():
+    """Accesses of each width, and what must be refused."""
+    page = hw.alloc_pages(1)
+    hw.wr64(page, 0x1122334455667788)
+    show("widths", [hex(f(page)) for f in (hw.rd8, hw.rd16, hw.rd32, hw.rd64)])
+    hw.mem(page, 8)[2:4] = b"\xab\xcd"
+    show("mem", hex(hw.rd64(page)))
+    show("xchg32", hex(hw.xchg32(page, 5)))
+    show("bit", (hw.test_and_clear_bit(page, 2), hw.test_and_clear_bit(page, 2)))
+    show("overflow", caught(hw.wr8, page, 256))
+    show("wild", caught(hw.rd8, 1 << 60))
+    show("hypercall", caught(hw.hypercall, 17, 0))
+    show("pool", caught(hw.alloc_pages, 1000))
+
+
+def identity_map():
+    """Every GiB of the first hundred, then our own pages again: tables are recycled meanwhile."""
+    page = hw.alloc_pages(1)
+    hw.wr32(page, 0x600D)
+    for gib in range(1, 100):
+        hw.rd8(gib * GIB)
+    show("recycled", hex(hw.rd32(page)))
+
+
+def main():
+    door, cmdline, modules, memmap, region = hw.boot()
+    show("door", door)
+    show("cmdline", cmdline)
+    show("modules", len(modules))
+    if modules:
+        show("module", bytes(hw.mem(modules[0][0] + 0x202, 4)))
+    show("ram", sum(size for _, size, kind in memmap if kind == 1))
+    show("region", [hex(n) for n in region])
+    show("xen", hw.xen())
+    kinds()
+    identity_map()
+    show("viper", viper_sum(1000))
+    show("recursion", caught(deep, 0))
+    gc.collect()
+    if cmdline.startswith(b"fault="):
+        fault(cmdline[6:].decode())
+    show("end", "")
+    hw.halt()
+
+
+def fault(kind):
+    try:
+        if kind == "python":
+            raise ValueError("on purpose")
+        hw.fault(kind)
+    finally:
+        show("finally", kind)
+        if kind == "ud":
+            hw.fault("page")

@@ -1,0 +1,78 @@
+"""image.yaml: a mistake in it is named by file and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tools.imageconfig import ROOT, Config, ConfigError
+
+
+@pytest.fixture
+def values(tmp_path: Path) -> dict[str, object]:
+    (tmp_path / "guest").mkdir()
+    (tmp_path / "guest/__init__.py").write_text("")
+    (tmp_path / "guest/main.py").write_text("def main(): pass\n")
+    (tmp_path / "alone.py").write_text("")
+    return {
+        "frozen": ["guest", "alone.py"],
+        "entry": "guest.main",
+        "heap_kib": 512,
+        "stack_kib": 64,
+        "pool_pages": 32,
+        "optimise": "speed",
+    }
+
+
+def read(folder: Path, values: object) -> Config:
+    path = folder / "image.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return Config.read(path)
+
+
+def test_the_project_s_own_is_good() -> None:
+    config = Config.read(ROOT / "image.yaml")
+    assert config.modules["pvfw/main.py"] == ROOT / "firmware/pvfw/main.py"
+
+
+def test_folders_are_packages_and_files_modules(tmp_path: Path, values: dict[str, object]) -> None:
+    config = read(tmp_path, values)
+    assert list(config.modules) == ["alone.py", "guest/__init__.py", "guest/main.py"]
+    assert config.gcc_level() == "-O2"
+    assert '-DENTRY_MODULE="guest.main"' in config.defines()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "complaint"),
+    [
+        ("heap_kib", "large", "heap_kib: expected a number from 64 to 2048, found 'large'"),
+        ("heap_kib", True, "heap_kib: expected a number from 64 to 2048, found True"),
+        ("stack_kib", 4, "stack_kib: expected a number from 16 to 256, found 4"),
+        ("pool_pages", 100000, "pool_pages: expected a number from 8 to 256, found 100000"),
+        ("optimise", "fast", "optimise: expected size or speed, found 'fast'"),
+        ("frozen", [], "frozen: expected a list of files and folders, not empty, found []"),
+        ("frozen", ["nowhere"], "frozen: no file or folder 'nowhere'"),
+        ("frozen", ["guest", "guest"], "frozen: guest/__init__.py is there twice"),
+        ("entry", "guest.other", "entry: no module 'guest.other' is frozen"),
+        ("heap", 1, "unknown key 'heap'; there are frozen, entry, heap_kib"),
+    ],
+)
+def test_mistakes(
+    tmp_path: Path, values: dict[str, object], key: str, value: object, complaint: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, {**values, key: value})
+    assert str(caught.value).startswith(f"{tmp_path}/image.yaml: {complaint}")
+
+
+def test_a_missing_key(tmp_path: Path, values: dict[str, object]) -> None:
+    del values["entry"]
+    with pytest.raises(ConfigError, match="entry is missing: the name of a frozen module"):
+        read(tmp_path, values)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        Config.read(tmp_path / "image.yaml")
