@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import cmodule, xenheaders
+from tools import cmodule
 
 
 @pytest.fixture(autouse=True)
@@ -45,9 +45,3 @@ def test_nothing_is_left_of_a_module_that_did_not_compile():
     for _ in range(2):
         with pytest.raises(cmodule.CompileError):
             build("nonsense")
-
-
-def test_a_name_that_the_headers_do_not_know_is_an_error(monkeypatch):
-    monkeypatch.delenv("PVDUMP_CACHE")  # the headers are there already
-    with pytest.raises(cmodule.CompileError, match="XENSTORE_NONSENSE"):
-        xenheaders.evaluate(["XENSTORE_NONSENSE"])
