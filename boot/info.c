@@ -71,7 +71,8 @@ static void take_cmdline(uint64_t addr)
 
 static void take_module(uint64_t addr, uint64_t len)
 {
-    if (!len || boot_info.modules_nr == MODULES_MAX)
+    /* Xen's ELF loader names the modules of a firmware that it has not loaded: at address 0. */
+    if (!addr || !len || boot_info.modules_nr == MODULES_MAX)
         return;
     boot_info.modules[boot_info.modules_nr++] = (struct boot_module){ addr, len };
 }

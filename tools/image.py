@@ -1,8 +1,13 @@
-"""The image: pvdump.elf and pvdump.bin, one body behind two doors, from boot/ and image.yaml.
+"""The image: pvdump.elf, .bin and .fw, one body behind two doors, from boot/ and image.yaml.
 
 Called by `build.py image` and by whatever boots the image (lab, tests, demo). The rule: the same
 sources give the same bytes, wherever and whenever they are built. boot/link.ld says how the body
 lies in memory, boot/setup.S what stands before it in pvdump.bin.
+
+    pvdump.elf  ELF64 with a PVH note: type="pvh" kernel=, QEMU -kernel; as firmware_override= too,
+                but then Xen's tools load no module, such as the text of bios_path_override=
+    pvdump.fw   ELF32 without the note, which they take for hvmloader's like, modules and all
+    pvdump.bin  bzImage: kexec
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from tools.imageconfig import ROOT, Config
 from tools.micropython import compile_all, compile_command, object_of, run
 from tools.progress import NULL, Display
 
-PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.dbg")
+PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.fw", "pvdump.dbg")
 
 ASSEMBLY = ("boot/head.S", "boot/vectors.S")
 BODY = ("main", "console", "info", "trap", "xen")
@@ -59,15 +64,16 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: its two files, the unstripped ELF (for symbols), and its sizes."""
+    """A built image: its three files, the unstripped ELF (for symbols), and its sizes."""
 
     elf: Path
     bin: Path
+    fw: Path
     dbg: Path
     sizes: Sizes
 
     def __str__(self) -> str:
-        return f"{self.elf}\n{self.bin}\n\n{self.sizes}"
+        return f"{self.elf}\n{self.bin}\n{self.fw}\n\n{self.sizes}"
 
 
 def build(out: Path, progress: Display | None = None, config: Path = ROOT / "image.yaml") -> Image:
@@ -91,8 +97,8 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
     out.mkdir(parents=True, exist_ok=True)
     for name in PRODUCTS:
         shutil.copyfile(kept / name, out / name)
-    elf, flat, dbg = (out / name for name in PRODUCTS)
-    return Image(elf, flat, dbg, measure(elf, flat, dbg))
+    elf, flat, fw, dbg = (out / name for name in PRODUCTS)
+    return Image(elf, flat, fw, dbg, measure(elf, flat, dbg))
 
 
 def input_digest() -> str:
@@ -127,9 +133,10 @@ def movable(flags: list[str]) -> list[str]:
 
 
 def link(work: Path, objects: list[str]) -> None:
-    """Make the three products of the objects."""
+    """Make the products of the objects."""
     run(work, [*LINK, "-T", "boot/link.ld", "-o", "pvdump.dbg", *objects])
     run(work, ["objcopy", "--strip-all", "pvdump.dbg", "pvdump.elf"])
+    (work / "pvdump.fw").write_bytes(firmware(work / "pvdump.elf"))
     body, init_size = flatten(work / "pvdump.elf")
     run(work, ["gcc", "-c", "-m32", "-o", object_of("setup"), "boot/setup.S"])
     symbols = {"body_paragraphs": -(-len(body) // 16), "body_init_size": init_size}
@@ -144,6 +151,25 @@ def segments(elf: bytes) -> list[tuple[int, ...]]:
     (phoff,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)
     return [struct.unpack_from("<IIQQQQQQ", elf, phoff + i * size) for i in range(count)]
+
+
+def firmware(path: Path) -> bytes:
+    """The same ELF as ELF32 without notes, at its load addresses. Source: Xen's tools/libs/guest,
+    xg_dom_hvmloader.c, which takes files without Xen notes only, and alone loads modules.
+    """
+    elf = path.read_bytes()
+    (entry,) = struct.unpack_from("<Q", elf, 24)
+    loads = [segment for segment in segments(elf) if segment[0] == 1]
+    ident = b"\x7fELF\1\1\1".ljust(16, b"\0")
+    head = struct.pack(
+        "<16sHHIIIIIHHHHHH", ident, 2, 3, 1, entry, 52, 0, 0, 52, 32, len(loads), 0, 0, 0
+    )
+    content = bytearray(elf[: loads[0][2]])
+    for _, flags, offset, _, paddr, filesz, memsz, align in loads:
+        head += struct.pack("<8I", 1, offset, paddr, paddr, filesz, memsz, flags, align)
+        content += bytes(offset - len(content)) + elf[offset : offset + filesz]
+    content[: loads[0][2]] = head.ljust(loads[0][2], b"\0")
+    return bytes(content)
 
 
 def flatten(path: Path) -> tuple[bytes, int]:

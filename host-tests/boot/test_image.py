@@ -137,3 +137,20 @@ def test_another_checkout_with_another_cache_gives_the_same_bytes(
     subprocess.run(command, cwd=clone, env=environment, check=True)
     assert (tmp_path / "out/pvdump.elf").read_bytes() == image.elf.read_bytes()
     assert (tmp_path / "out/pvdump.bin").read_bytes() == image.bin.read_bytes()
+
+
+def test_firmware_is_the_same_body_as_elf32_without_notes(image: Image) -> None:
+    with image.elf.open("rb") as stream:
+        entry = ELFFile(stream).header.e_entry
+    with image.fw.open("rb") as stream:
+        firmware = ELFFile(stream)
+        headers = [segment.header for segment in firmware.iter_segments()]
+        contents = [segment.data() for segment in firmware.iter_segments()]
+        assert firmware.elfclass == 32
+        assert firmware.header.e_entry == entry
+    assert [header.p_type for header in headers] == ["PT_LOAD"] * 3
+    elf = image.elf.read_bytes()
+    for header, content, wide in zip(headers, contents, loads(image.elf), strict=True):
+        assert header.p_vaddr == header.p_paddr == wide.p_paddr
+        assert (header.p_flags, header.p_memsz) == (wide.p_flags, wide.p_memsz)
+        assert content == elf[wide.p_offset : wide.p_offset + wide.p_filesz]
