@@ -16,7 +16,7 @@
 
 #define PORT_DEBUG 0xe9
 #define OUT_SIZE 2048
-#define FULL_WAIT_MS 20
+#define FULL_WAIT_MS 200
 
 struct xencons_interface {
     char in[1024];

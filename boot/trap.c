@@ -158,14 +158,16 @@ static void print_registers(const mp_print_t *print)
     mp_printf(print, "loaded at %016lx\n", load_address);
 }
 
+static const char *name_of(uint64_t vector)
+{
+    return vector < EXCEPTIONS ? names[vector] : "interrupt";
+}
+
 static void report(void)
 {
     static const mp_print_t to_reason = { 0, reason_add };
 
-    if (last.vector < EXCEPTIONS)
-        mp_printf(&to_reason, "%s", names[last.vector]);
-    else
-        mp_printf(&to_reason, "interrupt");
+    mp_printf(&to_reason, "%s", name_of(last.vector));
     if (last.vector == VECTOR_PF)
         mp_printf(&to_reason, " at address 0x%lx", last_cr2);
     mp_printf(&to_reason, ", error code 0x%lx, rip 0x%lx", last.error, last.rip);
@@ -184,8 +186,8 @@ void trap(struct trap_frame *frame)
     if (frame->vector == VECTOR_PF && paging_fault(cr2, frame->error))
         return;
     if (crashing++) {
-        mp_printf(&debug_print, "pvdump: another trap: %s at rip 0x%lx\n",
-                  names[frame->vector % EXCEPTIONS], frame->rip);
+        mp_printf(&debug_print, "pvdump: another trap: %s at rip 0x%lx\n", name_of(frame->vector),
+                  frame->rip);
         xen_shutdown(SHUTDOWN_crash);
         cpu_halt();
     }

@@ -301,7 +301,7 @@ static mp_obj_t mod_halt(void)
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(halt_obj, mod_halt);
 
-/* Trap on purpose, to see what a trap does: "page" or "ud". */
+/* Fail on purpose, to see what comes of it: "page", "ud" or "hang" (for the watchdog). */
 static mp_obj_t mod_fault(mp_obj_t kind)
 {
     qstr name = mp_obj_str_get_qstr(kind);
@@ -310,8 +310,11 @@ static mp_obj_t mod_fault(mp_obj_t kind)
         hw_rd8(0);
     else if (name == MP_QSTR_ud)
         __asm__ volatile("ud2");
+    else if (name == MP_QSTR_hang)
+        for (;;)
+            __asm__ volatile("pause");
     else
-        mp_raise_ValueError(MP_ERROR_TEXT("fault: expected \"page\" or \"ud\""));
+        mp_raise_ValueError(MP_ERROR_TEXT("fault: expected \"page\", \"ud\" or \"hang\""));
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(fault_obj, mod_fault);
