@@ -113,6 +113,10 @@ class Domain:
         numbers = re.findall(r"has shut down, reason code (\d+)", _text(self.xl_log))
         return [REASONS[int(n)] if int(n) < len(REASONS) else n for n in numbers]
 
+    def ended(self) -> bool:
+        """Whether it has shut down for another reason than a soft reset (cheap: reads xl's log)."""
+        return any(reason != "soft-reset" for reason in self.reasons())
+
     def wait_end(self, timeout: float = 60) -> str:
         """Wait until it has shut down for another reason than a soft reset; gives the reason."""
         deadline = time.monotonic() + timeout

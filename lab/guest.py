@@ -17,7 +17,11 @@ import yaml
 from lab import LabError
 
 ROOT = Path(__file__).resolve().parent.parent
-IMAGES = {"image-elf": ROOT / "out/pvdump.elf", "image-bin": ROOT / "out/pvdump.bin"}
+IMAGES = {
+    "image-elf": ROOT / "out/pvdump.elf",
+    "image-bin": ROOT / "out/pvdump.bin",
+    "image-fw": ROOT / "out/pvdump.fw",
+}
 TYPES = ("hvm", "pvh", "firmware")
 BACKENDS = ("blkback", "qdisk")
 ACTIONS = ("destroy", "restart", "rename-restart", "preserve", "soft-reset")

@@ -1,0 +1,113 @@
+"""`./build.py lab GUEST.yaml...`: start guests on a real Xen and show what they say.
+
+The rule: every line says whose it is ("xen", "dom0", "crash/console", ...); it ends when no guest is
+left, or with Ctrl-C. Lines typed in are run in dom0 as shell commands, "xl list" for example.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import sys
+import threading
+from pathlib import Path
+
+from lab import packages
+from lab.domain import Domain
+from lab.guest import Guest
+from lab.xen import XENSTOREDS, Xen
+from tools import Trouble
+from tools.progress import display
+
+LOOK_EVERY = 0.2  # s
+WIDTH = 18
+
+
+class Follower:
+    """Prints the new lines of a file, each after a label."""
+
+    def __init__(self, label: str, path: Path) -> None:
+        self.label, self.path = label, path
+        self.place = 0
+        self.rest = ""
+
+    def show(self, last: bool = False) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as stream:
+            stream.seek(self.place)
+            data = stream.read()
+        self.place += len(data)
+        *lines, self.rest = (self.rest + data.decode(errors="replace")).split("\n")
+        if last and self.rest:
+            lines, self.rest = [*lines, self.rest], ""
+        for line in lines:
+            say(self.label, line.rstrip("\r"))
+
+
+def say(label: str, text: str) -> None:
+    print(f"{label:<{WIDTH}} | {text}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="build.py lab", description=__doc__.split("\n")[0])
+    parser.add_argument("guests", type=Path, nargs="+", metavar="GUEST.yaml")
+    parser.add_argument("--suite", default="bookworm", choices=packages.SUITES)
+    parser.add_argument("--xenstored", default="oxenstored", choices=XENSTOREDS)
+    parser.add_argument("--keep", action="store_true", help="go on when the last guest has ended")
+    parser.add_argument(
+        "--workdir", type=Path, help="folder for logs and disks (default: none kept)"
+    )
+    options = parser.parse_args()
+    guests = [Guest.load(path) for path in options.guests]
+    with display() as progress:
+        xen = Xen(options.suite, options.xenstored, workdir=options.workdir, progress=progress)
+        xen.__enter__()
+    try:
+        follow(xen, guests, options.keep)
+    except KeyboardInterrupt:
+        say("lab", "interrupted")
+    finally:
+        xen.close()
+    return 0
+
+
+def follow(xen: Xen, guests: list[Guest], keep: bool) -> None:
+    """Start the guests and show everything until they are gone."""
+    typed: queue.Queue[str] = queue.Queue()
+    if sys.stdin.isatty():
+        threading.Thread(target=read_lines, args=(typed,), daemon=True).start()
+    logs = xen.job / "log/xen"
+    followers = [Follower("xen", xen.workdir / "xen.log")]
+    for guest in guests:
+        followers.append(Follower(guest.name, logs / f"console/guest-{guest.name}.log"))
+        followers.append(Follower(f"{guest.name}/serial", logs / f"serial-{guest.name}.log"))
+        followers.append(Follower(f"{guest.name}/xl", logs / f"xl-{guest.name}.log"))
+    domains: list[Domain] = []
+    for guest in guests:
+        domains.append(xen.create(guest))
+        say("lab", f"guest {guest.name} is domain {domains[-1].domid}")
+    while keep or not all(domain.ended() for domain in domains):
+        for follower in followers:
+            follower.show()
+        try:
+            command = typed.get(timeout=LOOK_EVERY)
+        except queue.Empty:
+            continue
+        for line in xen.sh(command, check=False).splitlines():
+            say("dom0", line)
+    for follower in followers:
+        follower.show(last=True)
+
+
+def read_lines(typed: queue.Queue[str]) -> None:
+    for line in sys.stdin:
+        if line.strip():
+            typed.put(line)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except Trouble as trouble:
+        sys.exit(f"lab: {trouble}")
