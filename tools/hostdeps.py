@@ -22,9 +22,9 @@ from pathlib import Path
 
 from tools import Trouble
 
-EVERY = ("image", "demo", "test", "lint", "lab")
-COMPILING = ("image", "demo", "test", "lab")
-RUNNING = ("demo", "test", "lab")
+EVERY = ("image", "demo", "test", "lint", "lab", "bench")
+COMPILING = ("image", "demo", "test", "lab", "bench")
+RUNNING = ("demo", "test", "lab", "bench")
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def source(progress: Display = NULL) -> Path:
             for member in archive:
                 member.name = member.name.partition("/")[2]
                 if member.name.startswith(UNPACKED):
-                    archive.extract(member, folder, filter="data")
+                    archive.extract(member, folder)
 
     return cache.stamped(cache.folder("micropython") / VERSION, SHA256, make)
 

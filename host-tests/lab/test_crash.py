@@ -1,0 +1,116 @@
+"""A real Linux on a real Xen panics; the vmcore on its PV disk is read by the field's own tools."""
+
+import hashlib
+import mmap
+import os
+
+import drgn
+import pytest
+from drgn.helpers.linux.printk import get_dmesg
+from drgn.helpers.linux.sched import task_cpu
+
+from lab import linux, readers, symbols
+from pvdump.collect import collect
+from pvdump.info import read_superblock
+from pvdump.prepare import prepare
+from pvfw import target as superblock
+
+pytestmark = pytest.mark.xen
+
+PAGE = 4096
+NOISE_MIB = 8
+SECONDS = 600
+# Each server once with each way to load, each backend, each vCPU.
+WAYS = {
+    "oxenstored": {"file_mode": False, "backend": "blkback", "cpu": 0},
+    "xenstored": {"file_mode": True, "backend": "qdisk", "cpu": 1},
+}
+
+
+def crash(xen, guest, disk, *, file_mode, backend, cpu, options="", files=None):
+    """Panic a Debian guest on a vCPU; returns its handle once its crash kernel has ended it."""
+    line = f"pvdump.disk=xvdb pvdump.then=poweroff {options}"
+    run = f"{linux.kexec('/pvdump.bin', line, file_mode)} || poweroff -f\n{linux.crash(cpu)}\n"
+    domain = xen.create(
+        guest(
+            "linux-crash.yaml",
+            run=run,
+            disks=[{"vdev": "xvdb", "file": str(disk), "backend": backend}],
+            files={"pvdump.bin": "image-bin", **(files or {})},
+        )
+    )
+    assert domain.wait_end(SECONDS) == "poweroff"
+    return domain
+
+
+def page_digests(path):
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as view:
+        return {hashlib.blake2b(view[i : i + PAGE]).digest() for i in range(0, len(view), PAGE)}
+
+
+@pytest.fixture(scope="module")
+def dump(xen, guest, tmp_path_factory):
+    """A crash in the way that is this server's turn. Gives (way, console, disk, vmcore, noise)."""
+    folder = tmp_path_factory.mktemp("dump")
+    disk = folder / "target.img"
+    prepare(disk, size=512 << 20)
+    noise = folder / "noise"
+    noise.write_bytes(os.urandom(NOISE_MIB << 20))
+    way = WAYS[xen.xenstored]
+    domain = crash(xen, guest, disk, files={"noise": str(noise)}, **way)
+    vmcore = folder / "vmcore"
+    assert collect(disk, vmcore).missing == 0
+    return way, domain.console(), disk, vmcore, noise
+
+
+def test_the_superblock_says_complete_and_which_vcpu_crashed(dump):
+    way, console, disk, _, _ = dump
+    block = read_superblock(disk)
+    assert block.state == superblock.COMPLETE
+    assert block.crash_vcpu == way["cpu"]
+    assert block.release == linux.release("bookworm")
+    assert "pvdump: dump complete" in console
+
+
+def test_makedumpfile_reads_the_kernel_log(dump, tmp_path):
+    log = readers.dmesg(dump[3], tmp_path / "dmesg")
+    assert "sysrq: Trigger a crash" in log
+    assert "Kernel panic - not syncing: sysrq triggered crash" in log
+
+
+def test_makedumpfile_finds_every_structure_it_needs_to_filter(dump, tmp_path):
+    out = tmp_path / "filtered"
+    readers.makedumpfile("-d", "31", "-z", dump[3], out)
+    assert 1 << 20 < out.stat().st_size < dump[3].stat().st_size // 4
+
+
+def test_drgn_names_release_panic_and_the_crashed_task_s_stack(dump):
+    way, _, _, vmcore, _ = dump
+    program = drgn.Program()
+    program.set_core_dump(vmcore)
+    program.load_debug_info([symbols.vmlinux("bookworm")])
+    release = program["init_uts_ns"].name.release.string_().decode()
+    assert release == linux.release("bookworm")
+    assert b"Kernel panic - not syncing: sysrq triggered crash" in get_dmesg(program)
+    thread = program.crashed_thread()
+    assert task_cpu(thread.object) == way["cpu"]
+    assert thread.object.comm.string_() in (b"sh", b"busybox")
+    frames = [frame.name for frame in thread.stack_trace()]
+    assert "sysrq_handle_crash" in frames
+    assert "write_sysrq_trigger" in frames
+
+
+def test_every_page_of_a_file_that_the_guest_held_is_in_the_vmcore(dump):
+    _, _, _, vmcore, noise = dump
+    assert not page_digests(noise) - page_digests(vmcore)
+
+
+def test_a_disk_without_superblock_is_refused_and_keeps_every_byte(xen, guest, tmp_path):
+    if xen.xenstored != "oxenstored":
+        pytest.skip("once is enough: the refusal does not depend on the xenstore server")
+    disk = tmp_path / "precious.img"
+    disk.write_bytes(os.urandom(64 << 20))
+    before = hashlib.blake2b(disk.read_bytes()).digest()
+    domain = crash(xen, guest, disk, file_mode=True, backend="blkback", cpu=0)
+    assert "dump failed: xvdb refused, nothing on it was changed" in domain.console()
+    assert hashlib.blake2b(disk.read_bytes()).digest() == before

@@ -1,0 +1,70 @@
+"""The image as a guest's firmware on a real Xen: both doors, both xenstore servers, failures."""
+
+import re
+
+import pytest
+
+pytestmark = pytest.mark.xen
+
+CHECK = "pvdump.run=check pvdump.disk=xvdb"
+SECONDS = 120
+
+
+def disks(path, backend="blkback", **more):
+    return [{"vdev": "xvdb", "file": str(path), "backend": backend, **more}]
+
+
+def passed(domain, xenstored):
+    """The self-check passed, and the handshake was used just where the server has it."""
+    reason = domain.wait_end(SECONDS)
+    said = domain.console()
+    assert reason == "poweroff", said
+    assert "check passed" in said
+    way = "connection made anew" if xenstored == "oxenstored" else "indexes taken as found"
+    assert re.findall(r"xenstore: (\w+) client, \d+ bytes round trip, (.*)", said) == [
+        ("first", way),
+        ("second", way),
+    ]
+
+
+@pytest.mark.parametrize("backend", ["blkback", "qdisk"])
+def test_pvh_reaches_xenstore_and_disk_and_hands_both_back(xen, guest, target, backend):
+    before = target.read_bytes()
+    domain = xen.create(guest("pvh.yaml", cmdline=CHECK, disks=disks(target, backend)))
+    passed(domain, xen.xenstored)
+    assert "disk xvdb: 512 MiB, writable" in domain.console()
+    assert target.read_bytes() == before
+
+
+def test_hvm_in_the_place_of_hvmloader_reaches_xenstore_and_disk(xen, guest, target):
+    run = "#pvdump\n" + CHECK.replace(" ", "\n") + "\n"
+    domain = xen.create(guest("firmware.yaml", run=run, disks=disks(target)))
+    passed(domain, xen.xenstored)
+
+
+def test_without_anything_to_do_it_says_so_and_powers_off(xen, guest):
+    domain = xen.create(guest("pvh.yaml", cmdline=""))
+    assert domain.wait_end(SECONDS) == "poweroff"
+    assert "dump failed: no usable elfcorehdr= on the command line" in domain.console()
+    reason = xen.sh(f"xenstore-read /local/domain/{domain.domid}/data/pvdump/reason", check=False)
+    assert "elfcorehdr" in reason or domain.state() == "gone"
+
+
+@pytest.mark.parametrize("fault", ["page", "ud", "python"])
+def test_a_fault_is_reported_on_the_console_and_crashes_the_domain(xen, guest, fault):
+    domain = xen.create(guest("pvh.yaml", cmdline=f"pvdump.fault={fault}"))
+    assert domain.wait_end(SECONDS) == "crash"
+    said = domain.console()
+    assert "Traceback (most recent call last):" in said
+    assert 'File "pvfw/main.py"' in said
+    registers = re.search(r"^rip [0-9a-f]{16}", said, re.MULTILINE)
+    assert bool(registers) == (fault != "python")
+    # Port 0xE9 has the same, for a guest without a console.
+    assert "Traceback" in domain.debug()
+
+
+def test_a_read_only_disk_is_refused(xen, guest, target):
+    line = CHECK + " pvdump.then=poweroff"
+    domain = xen.create(guest("pvh.yaml", cmdline=line, disks=disks(target, readonly=True)))
+    assert domain.wait_end(SECONDS) == "poweroff"
+    assert "check failed: the disk is read-only" in domain.console()
