@@ -1,4 +1,4 @@
-"""What every test may use: `hw` compiled for CPython, and an embedded machine for it to be about."""
+"""What every test may use: `hw` compiled for CPython, and an embedded machine to attach it to."""
 
 import pytest
 
