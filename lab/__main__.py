@@ -1,6 +1,6 @@
 """`./build.py lab GUEST.yaml...`: start guests on a real Xen and show what they say.
 
-The rule: every line says whose it is ("xen", "dom0", "crash/console", ...); it ends when no guest is
+The rule: every line says whose it is ("xen", "dom0", the guest); it ends when no guest is
 left, or with Ctrl-C. Lines typed in are run in dom0 as shell commands, "xl list" for example.
 """
 

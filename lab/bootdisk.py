@@ -1,8 +1,8 @@
 """A disk that boots Linux: GRUB, the kernel and the initramfs, one after the other, no file system.
 
 Used for HVM guests with `kernel: debian`. xl's own kernel= would do, but then SeaBIOS reads the
-kernel byte by byte from QEMU, which takes 40 s under emulation; GRUB reads it from an AHCI disk by
-DMA in 6 s. The rule: nothing is looked for; GRUB's built-in configuration names sectors. Source: GRUB
+kernel byte by byte from QEMU, 40 s under emulation; GRUB reads it by DMA from an AHCI disk in 7 s.
+The rule: nothing is looked for; GRUB's built-in configuration names sectors. Source: GRUB
 manual, "Block list syntax"; grub-core/boot/i386/pc (core.img follows in sector 1).
 """
 
