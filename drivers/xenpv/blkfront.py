@@ -11,7 +11,8 @@ Source: xen/include/public/io/blkif.h.
 import hw
 
 from . import abi
-from .errors import BackendError, RingCorrupt, Timeout
+from .abi import XenbusStateConnected
+from .errors import BackendError, RingCorrupt, Timeout, XenError
 from .loop import SECOND, Signal
 from .ring import FrontRing
 
@@ -34,22 +35,29 @@ OP_NAMES = {
 
 
 class _Request:
-    """A request in the ring: id, operation, first sector, segments."""
+    """A request in the ring: `count` sectors from `sector` on, in frames from `gfn` on."""
 
-    def __init__(self, id, op, sector, segments):
+    def __init__(self, id, op, sector, gfn, count):
         self.id = id
         self.op = op
         self.sector = sector
-        self.segments = segments
+        self.gfn = gfn
+        self.count = count
+        self.segments = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
 
 
 class BlkFront:
-    """loop: Loop; grants: GrantTable; device: xenbus.Device, found."""
+    """loop: Loop; grants: GrantTable; device: xenbus.Device, found.
 
-    def __init__(self, loop, grants, device):
+    mend: None, or a function (sector, gfn, count) that is asked when a write has failed; it returns
+    the writes that are to be done in its place, a list of such triples, or None when it failed.
+    """
+
+    def __init__(self, loop, grants, device, mend=None):
         self.loop = loop
         self.grants = grants
         self.device = device
+        self.mend = mend
         self.sectors = 0
         self.read_only = False
         self.flushes = False
@@ -65,6 +73,8 @@ class BlkFront:
         # The device is not to be used any more.
         self._dead = False
         self._failed_sectors = []
+        # Writes that stand for failed ones and are not in the ring yet.
+        self._again = []
         self._written_to = 0
         self._completed = Signal()
         self._completed_at = 0
@@ -72,9 +82,16 @@ class BlkFront:
         self._pump = None
 
     async def connect(self):
-        """Bring the disk up. Raises BackendError, Timeout."""
+        """Bring the disk up, or leave it closed. Raises BackendError, Timeout."""
+        await self.device.begin()
+        try:
+            await self._set_up()
+        except XenError:
+            await self.close()
+            raise
+
+    async def _set_up(self):
         device = self.device
-        await device.begin()
         remote = device.backend_id
         self.grants.take(self._ring_ref, 1)
         gfn = self._ring.addr // abi.PAGE_SIZE
@@ -86,7 +103,7 @@ class BlkFront:
         await device.write("protocol", "x86_64-abi")
         await device.connect()
         await self._read_properties()
-        await device.set_state(abi.XenbusStateConnected)
+        await device.set_state(XenbusStateConnected)
         self._pump = self.loop.spawn(self._collect())
 
     async def _read_properties(self):
@@ -124,8 +141,9 @@ class BlkFront:
             )
         most = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST * PAGE_SECTORS
         while count:
+            await self._redo()
             part = min(count, most)
-            await self._room((part + PAGE_SECTORS - 1) // PAGE_SECTORS)
+            await self._room(part)
             self._submit(op, sector, gfn, part)
             if op == abi.BLKIF_OP_WRITE:
                 self._written_to = max(self._written_to, sector + part)
@@ -133,8 +151,17 @@ class BlkFront:
             gfn += part // PAGE_SECTORS
             count -= part
 
-    async def _room(self, segments):
-        """Wait until a request of so many segments can go into the ring."""
+    async def _redo(self):
+        """Put the writes that stand for failed ones into the ring."""
+        while self._again:
+            sector, gfn, count = self._again[0]
+            await self._room(count)
+            self._submit(abi.BLKIF_OP_WRITE, sector, gfn, count)
+            self._again.pop(0)
+
+    async def _room(self, count):
+        """Wait until a request of so many sectors can go into the ring."""
+        segments = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
         while self._ring.free() == 0 or self.grants.free() < segments:
             if self._in_flight == 0:
                 raise BackendError(
@@ -150,9 +177,14 @@ class BlkFront:
 
     def _submit(self, op, sector, gfn, count):
         index = self._slots.index(None)
-        segments = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
         self._serial += 1
-        request = _Request(self._serial * self._ring.slots + index, op, sector, segments)
+        request = _Request(self._serial * self._ring.slots + index, op, sector, gfn, count)
+        segments = request.segments
+        refs = self._refs + REFS_STRIDE * index
+        if segments:
+            self.grants.take(refs, segments)
+            readonly = op == abi.BLKIF_OP_WRITE
+            self.grants.grant(refs, segments, self.device.backend_id, gfn, readonly)
         if self._in_flight == 0:
             self._completed_at = hw.now()
         self._slots[index] = request
@@ -164,10 +196,6 @@ class BlkFront:
         hw.wr64(at + abi.BLKIF_REQUEST_ID, request.id)
         hw.wr64(at + abi.BLKIF_REQUEST_SECTOR_NUMBER, sector)
         if segments:
-            refs = self._refs + REFS_STRIDE * index
-            self.grants.take(refs, segments)
-            readonly = op == abi.BLKIF_OP_WRITE
-            self.grants.grant(refs, segments, self.device.backend_id, gfn, readonly)
             last = (count - 1) % PAGE_SECTORS
             hw.seg_fill(at + abi.BLKIF_REQUEST_SEG, refs, segments, 0, last)
         if self._ring.push():
@@ -175,8 +203,10 @@ class BlkFront:
 
     async def drain(self):
         """Wait until nothing is in flight. Raises BackendError of the first failure, Timeout."""
-        while self._in_flight and self._failure is None:
-            await self._progress()
+        while (self._in_flight or self._again) and self._failure is None:
+            await self._redo()
+            if self._in_flight:
+                await self._progress()
         self._check()
 
     async def flush(self):
@@ -186,6 +216,10 @@ class BlkFront:
             self._submit(abi.BLKIF_OP_FLUSH_DISKCACHE, 0, 0, 0)
             await self.drain()
 
+    def writing(self, sector):
+        """Whether a write that begins at this sector is in flight."""
+        return any(r and r.op == abi.BLKIF_OP_WRITE and r.sector == sector for r in self._slots)
+
     def acknowledged(self, first):
         """The sector up to which all writes from sector `first` on have been completed.
 
@@ -193,6 +227,7 @@ class BlkFront:
         """
         lowest = max(self._written_to, first)
         writes = [r.sector for r in self._slots if r and r.op == abi.BLKIF_OP_WRITE]
+        writes += [sector for sector, _, _ in self._again]
         for sector in writes + self._failed_sectors:
             if sector >= first:
                 lowest = min(lowest, sector)
@@ -206,6 +241,8 @@ class BlkFront:
         while self._in_flight and not self._dead:
             self._failure = None
             await self._progress()
+        self._failed_sectors += [sector for sector, _, _ in self._again]
+        self._again = []
         if not self._dead:
             self._failure = None
         self._check()
@@ -216,8 +253,8 @@ class BlkFront:
         await self._completed.wait(hw.now() + LOOK_AGAIN)
         waited = hw.now() - self._completed_at
         if self._failure is None and self._in_flight and waited >= LOOK_AGAIN:
-            state = await self.device.backend_state()
-            if state != abi.XenbusStateConnected:
+            state = await self._backend_state()
+            if state != XenbusStateConnected:
                 self._die("the backend left Connected, its state is %d" % state)
                 self._check()
             if waited >= STALL:
@@ -225,6 +262,13 @@ class BlkFront:
                     "%s: no request completed for %d s, %d in flight"
                     % (self.device.path, STALL // SECOND, self._in_flight)
                 )
+
+    async def _backend_state(self):
+        """The backend's state; Connected where xenstore does not say: the ring decides then."""
+        try:
+            return await self.device.backend_state()
+        except XenError:
+            return XenbusStateConnected
 
     async def _collect(self):
         """The task that takes responses."""
@@ -236,7 +280,7 @@ class BlkFront:
                     response = self._ring.take()
                 if not self._ring.rearm():
                     await self._kick.wait(None)
-        except RingCorrupt as e:
+        except XenError as e:
             self._die(str(e))
 
     def _complete(self, at):
@@ -269,6 +313,10 @@ class BlkFront:
             self.flushes = False
             return
         if request.op == abi.BLKIF_OP_WRITE:
+            again = self.mend(request.sector, request.gfn, request.count) if self.mend else None
+            if again is not None:
+                self._again += again
+                return
             self._failed_sectors.append(request.sector)
         self._fail(
             "%s of sector %d failed: status %d (%s)"
@@ -287,10 +335,17 @@ class BlkFront:
         self._fail(why)
 
     async def close(self):
-        """Leave the disk so that the next kernel can attach at once: Closed, grants taken back."""
+        """Leave the disk so that the next kernel can attach at once, grants taken back."""
         if self._pump is not None:
             self._pump.cancel()
-        await self.device.close()
-        self.loop.forget(self.port)
-        self.loop.evtchn.close(self.port)
-        self.grants.end(self._ring_ref, 1)
+        try:
+            await self.device.close()
+        finally:
+            if self.port:
+                self.loop.forget(self.port)
+                self.loop.evtchn.close(self.port)
+                self.port = 0
+            for index, request in enumerate(self._slots):
+                if request is not None and request.segments:
+                    self.grants.end(self._refs + REFS_STRIDE * index, request.segments)
+            self.grants.end(self._ring_ref, 1)

@@ -16,7 +16,10 @@ from .errors import XenError
 class EventChannels:
     def __init__(self, xen):
         self.xen = xen
-        self._pending = hw.shared_info() + abi.SHARED_INFO_EVTCHN_PENDING
+        page = hw.shared_info()
+        if page == 0:
+            raise XenError("no shared_info page: Xen refused to map it")
+        self._pending = page + abi.SHARED_INFO_EVTCHN_PENDING
 
     def _op(self, what, cmd, fmt, *fields):
         return self.xen.call(what, abi.HYPERVISOR_event_channel_op, cmd, fmt, *fields)
@@ -31,7 +34,9 @@ class EventChannels:
             remote,
             0,
         )
-        return self.xen.result("<I", abi.EVTCHN_ALLOC_UNBOUND_PORT)
+        port = self.xen.result("<I", abi.EVTCHN_ALLOC_UNBOUND_PORT)
+        self.check(port, "EVTCHNOP_alloc_unbound")
+        return port
 
     def bind_interdomain(self, remote, remote_port):
         """Bind to the port that domain `remote` offers. Returns the local port."""

@@ -64,6 +64,8 @@ class GrantTable:
         nr = self.xen.result("<I", abi.GNTTAB_QUERY_SIZE_NR_FRAMES)
         limit = self.xen.result("<I", abi.GNTTAB_QUERY_SIZE_MAX_NR_FRAMES)
         frames = min(FRAMES, limit)
+        if frames == 0:
+            raise XenError("grant table: Xen allows this domain none")
         base = hw.alloc_pages(frames)
         # Entry 0 must not come to lie below address 0.
         first = min(max(nr - frames, 0), base // abi.PAGE_SIZE)

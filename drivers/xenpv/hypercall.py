@@ -51,6 +51,23 @@ class Hypercalls:
         )
         return self.result("<Q", abi.XEN_HVM_PARAM_VALUE)
 
+    def is_hole(self, gfn):
+        """Whether there is no memory at gfn, as where a balloon driver has given it back to Xen."""
+        try:
+            self.call(
+                "HVMOP_get_mem_type 0x%x" % gfn,
+                abi.HYPERVISOR_hvm_op,
+                abi.HVMOP_get_mem_type,
+                "<HHIQ",
+                abi.DOMID_SELF,
+                0,
+                0,
+                gfn,
+            )
+        except HypercallError:
+            return False
+        return self.result("<H", abi.XEN_HVM_GET_MEM_TYPE_MEM_TYPE) == abi.HVMMEM_mmio_dm
+
     def add_to_physmap(self, space, idx, gfn):
         """Put one of Xen's own frames at gfn, in place of what is there."""
         self.call(
@@ -64,6 +81,26 @@ class Hypercalls:
             idx,
             gfn,
         )
+
+    def poll(self, ports, count, until):
+        """Block until an event on one of the ports, or until Xen time `until` (ns).
+
+        ports: physical address of a u32 array of `count` port numbers.
+        """
+        self.call(
+            "SCHEDOP_poll",
+            abi.HYPERVISOR_sched_op,
+            abi.SCHEDOP_poll,
+            "<QIIQ",
+            ports,
+            count,
+            0,
+            until,
+        )
+
+    def sleep(self, ns):
+        """Block for a time, whatever happens."""
+        self.poll(self.page, 0, hw.now() + ns)
 
     def shutdown(self, reason):
         """End this domain with one of SHUTDOWN_*. Returns only when Xen refuses (raises)."""

@@ -9,8 +9,6 @@ Source: xen/include/public/sched.h; xen/common/sched/core.c (do_poll).
 
 import hw
 
-from . import abi
-
 SECOND = 1000000000
 # A poll is never longer, so that a lost event costs this much and the watchdog is fed.
 POLL_MAX = SECOND // 4
@@ -148,18 +146,21 @@ class Loop:
         await _Pause(None, 0)
 
     def run(self, coro):
-        """Run until the coroutine ends. Returns what it returns."""
+        """Run until the coroutine ends, and end the others with it. Returns what it returns."""
         main = self.spawn(coro)
-        while not main.done:
-            self._feed()
-            if not self._ready:
-                self._poll()
-            ready = self._ready
-            self._ready = []
-            while ready:
-                task = ready.pop(0)
-                if not task.done:
-                    task.step()
+        try:
+            while not main.done:
+                self._feed()
+                if not self._ready:
+                    self._poll()
+                for task in list(self._ready):
+                    # A step before may have cancelled it.
+                    if task in self._ready:
+                        self._ready.remove(task)
+                        task.step()
+        finally:
+            for task in self._ready + self._sleeping:
+                task.cancel()
         return main.result
 
     def _feed(self):
@@ -185,16 +186,7 @@ class Loop:
         listed = [] if self.deaf else ports
         for i, port in enumerate(listed):
             hw.wr32(self._ports_page + 4 * i, port)
-        self.xen.call(
-            "SCHEDOP_poll",
-            abi.HYPERVISOR_sched_op,
-            abi.SCHEDOP_poll,
-            "<QIIQ",
-            self._ports_page,
-            len(listed),
-            0,
-            until,
-        )
+        self.xen.poll(self._ports_page, len(listed), until)
 
     def _wake(self, ports, until):
         heard = [port for port in ports if self.evtchn.take(port)]

@@ -44,17 +44,17 @@ class ByteRing:
         return self._indexes()[2]
 
     def write(self, data):
-        """Put in what there is room for. Returns (bytes taken, whether the reader must be told).
+        """Put in what there is room for. Returns the bytes taken; of any, the reader is to be told.
 
-        The reader may sleep only when it saw the ring empty, so it is told when it was. This is
-        judged after the index is published: the reader may have drained the ring meanwhile.
+        Source: docs/misc/xenstore-ring.txt: whenever the ring is updated the event channel must be
+        signalled. oxenstored does wait for it where it once saw no room.
         """
         prod, cons, used = self._indexes()
         # The room was read before the bytes that fill it are stored.
         hw.mb()
         count = min(len(data), self.size - used)
         if count == 0:
-            return 0, False
+            return 0
         at = prod & (self.size - 1)
         first = min(count, self.size - at)
         hw.mem(self.addr + at, first)[:] = data[:first]
@@ -63,18 +63,14 @@ class ByteRing:
         # Data before the index that publishes it.
         hw.wmb()
         hw.wr32(self.prod, (prod + count) & U32)
-        hw.mb()
-        return count, hw.rd32(self.cons) == prod
+        return count
 
     def read(self, limit):
-        """Take up to limit bytes. Returns (bytes, whether the writer must be told).
-
-        The writer may sleep only when it saw the ring full.
-        """
+        """Take up to limit bytes. Returns them; of any, the writer is to be told."""
         prod, cons, used = self._indexes()
         count = min(used, limit)
         if count == 0:
-            return b"", False
+            return b""
         # The index before the data it covers.
         hw.rmb()
         at = cons & (self.size - 1)
@@ -85,8 +81,7 @@ class ByteRing:
         # The data is out before its room is given back.
         hw.mb()
         hw.wr32(self.cons, (cons + count) & U32)
-        hw.mb()
-        return data, (hw.rd32(self.prod) - cons) & U32 == self.size
+        return data
 
 
 class FrontRing:

@@ -31,6 +31,18 @@ STATE_NAMES = (
     "Reconfiguring",
     "Reconfigured",
 )
+# How the keys begin that a front end writes for its backend.
+NEGOTIATED = (
+    "ring-ref",
+    "ring-page-order",
+    "num-ring-pages",
+    "queue-",
+    "multi-queue-num-queues",
+    "feature-",
+    "event-channel",
+    "protocol",
+)
+DOMID_FIRST_RESERVED = 0x7FF0
 STEP_TIMEOUT = 5 * SECOND
 POLL_PERIOD = SECOND // 100
 
@@ -56,6 +68,8 @@ class Device:
         """Read who the backend is."""
         self.backend = await self.store.read_text(self.path + "/backend")
         self.backend_id = await self.store.read_int(self.path + "/backend-id")
+        if self.backend_id >= DOMID_FIRST_RESERVED:
+            raise BackendError("%s: backend-id %d is no domain" % (self.path, self.backend_id))
 
     async def set_state(self, state):
         await self.store.write(self.path + "/state", str(state))
@@ -100,18 +114,28 @@ class Device:
         """Bring the device to where it can be set up: ours Initialising, the backend InitWait."""
         if await self.state() != XenbusStateInitialising:
             await self._take_over()
+        await self._forget()
         await self.wait_backend((XenbusStateInitWait,), "starting")
+
+    async def _forget(self):
+        """Remove what an earlier driver negotiated: the backend would read it as ours."""
+        for key in await self.store.directory(self.path):
+            if any(key.startswith(begin) for begin in NEGOTIATED):
+                await self.store.rm(self.path + "/" + key)
 
     async def _take_over(self):
         """Close the connection that an earlier kernel left, as its own driver would have."""
-        if await self.backend_state() not in (XenbusStateClosed, XenbusStateInitWait):
-            await self.set_state(XenbusStateClosing)
-            closing = (XenbusStateClosing, XenbusStateClosed)
-            await self.wait_backend(closing, "taking over from the earlier kernel")
-        await self.set_state(XenbusStateClosed)
-        closed = (XenbusStateClosed, XenbusStateInitWait)
-        await self.wait_backend(closed, "taking over from the earlier kernel")
+        if await self.backend_state() != XenbusStateInitWait:
+            await self._shut("taking over from the earlier kernel")
         await self.set_state(XenbusStateInitialising)
+
+    async def _shut(self, doing):
+        """Closing, then Closed, each with the backend's answer."""
+        if await self.backend_state() != XenbusStateClosed:
+            await self.set_state(XenbusStateClosing)
+            await self.wait_backend((XenbusStateClosing, XenbusStateClosed), doing)
+        await self.set_state(XenbusStateClosed)
+        await self.wait_backend((XenbusStateClosed,), doing)
 
     async def connect(self):
         """Our side is set up: say so and wait for the backend. Raises BackendError, Timeout."""
@@ -125,9 +149,6 @@ class Device:
             )
 
     async def close(self):
-        """Close the device in order: Closing, Closed, each with the backend's answer."""
-        await self.set_state(XenbusStateClosing)
-        closing = (XenbusStateClosing, XenbusStateClosed)
-        await self.wait_backend(closing, "closing")
-        await self.set_state(XenbusStateClosed)
-        await self.wait_backend((XenbusStateClosed,), "closing")
+        """Close the device and leave it as a toolstack makes it: Initialising."""
+        await self._shut("closing")
+        await self.set_state(XenbusStateInitialising)

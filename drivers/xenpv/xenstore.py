@@ -24,8 +24,12 @@ NAMES = {
     abi.XS_RM: "rm",
 }
 TIMEOUT = 5 * SECOND
-# The server is told again of requests that it has left lying so long: an event may have been lost.
+# A server that has not answered for so long is told again: an event may have been lost.
 TELL_AGAIN = SECOND
+
+
+def _printable(raw):
+    return "".join(chr(c) if 32 <= c < 127 else "?" for c in raw)
 
 
 class _Reply:
@@ -61,10 +65,8 @@ class Xenstore:
         pfn = self.xen.hvm_param(abi.HVM_PARAM_STORE_PFN)
         port = self.xen.hvm_param(abi.HVM_PARAM_STORE_EVTCHN)
         if pfn == 0 or pfn >= 1 << 40:
-            raise XenError(
-                "no xenstore: HVM_PARAM_STORE_PFN is 0x%x; the toolstack gave this domain none"
-                % pfn
-            )
+            why = "the toolstack gave this domain none" if pfn == 0 else "it is not ready"
+            raise XenError("no xenstore: HVM_PARAM_STORE_PFN is 0x%x; %s" % (pfn, why))
         self.loop.evtchn.check(port, "xenstore")
         self.page = pfn * abi.PAGE_SIZE
         self.port = port
@@ -111,9 +113,10 @@ class Xenstore:
 
     def _resync(self):
         """Go on from the indexes found; what an earlier kernel did not read is nobody's."""
-        while self._replies.read(abi.XENSTORE_RING_SIZE)[0]:
+        while self._replies.read(abi.XENSTORE_RING_SIZE):
             pass
         self._requests.used()
+        self.loop.evtchn.send(self.port)
 
     def state(self):
         """The ring's indexes and the server's error field, for messages."""
@@ -138,22 +141,21 @@ class Xenstore:
                 moved = self._send() + self._receive()
                 if moved == 0:
                     await self._kick.wait(None)
-        except RingCorrupt as e:
+        except XenError as e:
             self._end(e)
 
     def _send(self):
         if not self._out:
             return 0
-        count, tell = self._requests.write(self._out)
+        count = self._requests.write(self._out)
         if count:
             self._out = self._out[count:]
-        if tell:
             self.loop.evtchn.send(self.port)
         return count
 
     def _receive(self):
-        data, tell = self._replies.read(abi.XENSTORE_RING_SIZE)
-        if tell:
+        data = self._replies.read(abi.XENSTORE_RING_SIZE)
+        if data:
             self.loop.evtchn.send(self.port)
         self._parser.feed(data)
         packet = self._parser.next()
@@ -210,7 +212,7 @@ class Xenstore:
                     % (what, timeout // 1000000, self.state())
                 )
             await reply.signal.wait(min(deadline, hw.now() + TELL_AGAIN))
-            if hw.rd32(self._requests.prod) != hw.rd32(self._requests.cons):
+            if reply.packet is None and reply.fault is None:
                 self.loop.evtchn.send(self.port)
         if reply.fault is not None:
             raise RingCorrupt(reply.fault)
@@ -239,7 +241,7 @@ class Xenstore:
             if e.code == "ENOENT" and default is not None:
                 return default
             raise
-        return "".join(chr(c) if 32 <= c < 127 else "?" for c in value)
+        return _printable(value)
 
     async def read_int(self, path, default=None):
         """The node's value as a decimal number >= 0; `default`, unless None, if it is not there."""
@@ -261,7 +263,7 @@ class Xenstore:
     async def directory(self, path):
         """Names of the node's children, a list of str."""
         payload = await self._ask(abi.XS_DIRECTORY, path)
-        return [name.decode() for name in xs_wire.strings(payload)]
+        return [_printable(name) for name in xs_wire.strings(payload)]
 
     async def close(self):
         """Leave the ring to the next kernel: reconnect, or, without that, drained and silent."""

@@ -131,7 +131,8 @@ def test_after_close_another_client_can_use_the_ring(features):
 
     setup.run(work)
     assert setup.ring.reconnects == 4 * features
-    assert len(set(setup.ring.indexes())) <= 2
+    req_cons, req_prod, rsp_cons, rsp_prod = setup.ring.indexes()
+    assert (req_cons, rsp_cons) == (req_prod, rsp_prod)
 
 
 @pytest.mark.parametrize(("pfn", "port"), [(0, 3), (2**64 - 1, 3)])
@@ -244,7 +245,6 @@ def test_the_server_s_error_field_is_part_of_the_message():
 
 def test_watch_events_that_nobody_asked_for_are_dropped():
     setup = Setup()
-    setup.ring.leave_reply(b"")
 
     async def work(store):
         setup.ring.leave_reply(xs_wire.Packet(abi.XS_WATCH_EVENT, 0, 0, b"no NUL").encode())

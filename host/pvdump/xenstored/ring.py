@@ -78,13 +78,13 @@ class RingTransport:
 
     def leave_request(self, data: bytes) -> None:
         """The earlier kernel wrote these bytes, perhaps not a whole packet, and died."""
-        if self._requests.write(data)[0] != len(data):
+        if self._requests.write(data) != len(data):
             raise ValueError(f"{len(data)} bytes do not fit into the request ring")
         self.machine.clock.soon(self.step)
 
     def leave_reply(self, data: bytes, read: int = 0) -> None:
         """The server wrote these bytes; the earlier kernel read the first few of them and died."""
-        if self._replies.write(data)[0] != len(data):
+        if self._replies.write(data) != len(data):
             raise ValueError(f"{len(data)} bytes do not fit into the reply ring")
         self._replies.read(read)
 
@@ -116,7 +116,7 @@ class RingTransport:
         return self.machine.clock.random.randint(1, 64) if self.piecemeal else SIZE
 
     def _take(self) -> int:
-        data, _ = self._requests.read(self._limit())
+        data = self._requests.read(self._limit())
         self.connection.receive(data)
         return len(data)
 
@@ -125,7 +125,7 @@ class RingTransport:
         while self.connection.pending():
             if self.reorder:
                 self.connection.shuffle(self.machine.clock.random.randrange)
-            count, _ = self._replies.write(self.connection.take(self._limit()))
+            count = self._replies.write(self.connection.take(self._limit()))
             if count == 0:
                 break
             self.connection.drop(count)
