@@ -1,30 +1,19 @@
 """The self-check: does this guest's xenstore work, is its ring handed over well, does the disk do?
 
-Run by `pvdump.run=check`. The store is used twice through two clients, one after the other, so the
-second proves that the first left the ring usable.
+Run by `pvdump.run=check`. main makes two clients, one after the other, so that the second proves
+that the first left the ring usable.
 """
 
 from xenpv import abi
-from xenpv.blkfront import SECTOR, BlkFront
+from xenpv.blkfront import SECTOR
 from xenpv.errors import XenError
-from xenpv.xenstore import Xenstore
 
-from .dump import MIB, NODE, Target, find_disk
-
-
-async def run(xen, loop, store, grants, disk_name, say):
-    """store: connected; disk_name: or None. Returns a client that is connected. Raises XenError."""
-    await _round_trip(store, "first", say)
-    if disk_name is not None:
-        await _disk(loop, store, grants, disk_name, say)
-    await store.close()
-    again = Xenstore(xen, loop)
-    await again.connect()
-    await _round_trip(again, "second", say)
-    return again
+from .disk import MIB, Target, find
+from .dump import NODE
 
 
-async def _round_trip(store, which, say):
+async def round_trip(store, which, say):
+    """Write, read, list and remove a node. Raises XenError where something else comes back."""
     node = NODE + "check"
     value = ("%s client " % which).encode() + bytes(range(256)) * 7
     await store.write(node, value)
@@ -39,14 +28,14 @@ async def _round_trip(store, which, say):
     say("xenstore: %s client, %d bytes round trip, %s" % (which, len(value), way))
 
 
-async def _disk(loop, store, grants, name, say):
-    disk = BlkFront(loop, grants, await find_disk(store, loop, name))
-    await disk.connect()
+async def try_disk(xen, loop, store, grants, name, say):
+    """Connect a target and read its superblock; nothing is written. Raises DumpError, XenError."""
+    goal = Target(xen, loop, grants, await find(store, loop, name), name)
     try:
-        goal = Target(disk)
-        await goal.read_superblock()
-        size = disk.sectors * SECTOR // MIB
-        say("disk %s: %d MiB, %s" % (name, size, "read-only" if disk.read_only else "writable"))
+        await goal.open()
+        disk = goal.disk
+        kind = "read-only" if disk.read_only else "writable"
+        say("disk %s: %d MiB, %s" % (name, disk.sectors * SECTOR // MIB, kind))
         goal.check(abi.PAGE_SIZE)
     finally:
-        await disk.close()
+        await goal.close(say)

@@ -4,7 +4,7 @@ Used by the dump agent. The ELF header at elfcorehdr= lists a PT_NOTE per CPU, o
 and PT_LOADs: the kernel's text, which lies in RAM too, and the RAM ranges. Rules: data is read at
 p_offset and recorded at p_paddr (they differ for the backup of the low 640 KiB); the notes become
 one PT_NOTE, which must be program header 0 for the crash utility; p_align stays 0 for the same
-reader; the crash region, which is us, is left out.
+reader; the kernel has left the crash region out, and what we run in is left out in any case.
 Source: Linux kernel/crash_core.c, fs/proc/vmcore.c; kexec-tools kexec/crashdump-elf.c.
 """
 
@@ -25,21 +25,33 @@ PT_LOAD = 1
 PT_NOTE = 4
 KERNEL_MAP = 0xFFFFFFFF80000000
 PHNUM_MAX = 16384
+VMCOREINFO = b"VMCOREINFO\0"
 NOTE_MAX = 64 * 1024
-ADDRESS_MAX = 1 << 46
+NOTES_MAX = 256 * 1024
+PHOFF_MAX = 1 << 20
+# A frame number has 32 bits where it is granted: no memory of a guest lies higher.
+ADDRESS_MAX = 1 << 44
 
 
 class Range:
-    """RAM: `size` bytes, read at physical `source`, recorded at `paddr` and `vaddr`.
+    """Memory: `size` bytes, read at physical `source`, recorded at `paddr` and `vaddr`.
 
-    `offset` is its place in the vmcore, at the same distance from a page's start as `source`."""
+    `offset` is its place in the vmcore, at the same distance from a page's start as `source`.
+    home: the range that stores these bytes, where it is another one.
+    """
 
-    def __init__(self, source, paddr, vaddr, size):
+    def __init__(self, source, paddr, vaddr, size, home=None):
         self.source = source
         self.paddr = paddr
         self.vaddr = vaddr
         self.size = size
+        self.home = home
         self.offset = 0
+
+    def place(self):
+        """Offset in the vmcore of the first byte."""
+        home = self.home
+        return self.offset if home is None else home.offset + self.paddr - home.paddr
 
     def frames(self):
         """(first frame, number of frames, offset in the vmcore of the first)."""
@@ -53,12 +65,14 @@ class Core:
     kernel's own mapping, recorded but not stored twice; size: bytes of the vmcore."""
 
     def __init__(self):
-        self.notes = b""
+        self.notes = bytearray()
         self.vmcoreinfo = b""
         self.ranges = []
         self.text = []
         self.size = 0
         self.data = 0
+        # What was wrong with it and does not stop the dump, one message each.
+        self.problems = []
 
     def info(self, key):
         """A value of VMCOREINFO, as text; "" where it is not there."""
@@ -75,53 +89,68 @@ def read(addr, hole):
     hole: (start, end) of the memory to leave out. Raises CoreError.
     """
     core = Core()
+    text = []
     for type, vaddr, paddr, offset, size in _headers(addr):
         if size == 0:
             continue
-        if offset + size > ADDRESS_MAX or paddr + size > ADDRESS_MAX:
-            raise CoreError(
-                "elfcorehdr: a segment of 0x%x bytes at 0x%x is outside any memory" % (size, offset)
-            )
+        if paddr + size > ADDRESS_MAX:
+            raise CoreError("elfcorehdr: 0x%x bytes at 0x%x are no memory" % (size, paddr))
         if type == PT_NOTE:
-            core.notes += _notes(core, offset, size)
+            _notes(core, offset, size)
+        elif offset + size > ADDRESS_MAX:
+            raise CoreError("elfcorehdr: 0x%x bytes at 0x%x are no memory" % (size, offset))
         elif type == PT_LOAD and vaddr >= KERNEL_MAP:
-            core.text.append(Range(offset, paddr, vaddr, size))
+            text.append(Range(offset, paddr, vaddr, size))
         elif type == PT_LOAD:
             core.ranges += _without(Range(offset, paddr, vaddr, size), hole)
     if not core.ranges:
         raise CoreError("elfcorehdr at 0x%x names no memory" % addr)
     if not core.vmcoreinfo:
         raise CoreError("elfcorehdr at 0x%x has no VMCOREINFO note: no reader can use it" % addr)
+    for area in text:
+        core.text += _mapped(core, area)
     _place(core)
     return core
 
 
+def _mem(addr, size):
+    """The memory at a physical address that the crashed kernel gave. Raises CoreError."""
+    # The first page is never mapped, so that a null pointer is a trap.
+    if not PAGE <= addr <= ADDRESS_MAX - size:
+        raise CoreError("elfcorehdr: 0x%x bytes at 0x%x are no memory" % (size, addr))
+    try:
+        return hw.mem(addr, size)
+    except ValueError as e:
+        raise CoreError("elfcorehdr: %s" % e)
+
+
 def _headers(addr):
-    """(type, vaddr, paddr, offset, memsz) of each program header."""
-    raw = bytes(hw.mem(addr, EHDR_SIZE))
+    """Yields (type, vaddr, paddr, offset, memsz) of each program header."""
+    raw = bytes(_mem(addr, EHDR_SIZE))
     fields = struct.unpack_from(EHDR, raw, 0)
     magic, bits, order, type, machine = fields[0], fields[1], fields[2], fields[6], fields[7]
     if magic != b"\x7fELF" or bits != 2 or order != 1 or type != ET_CORE or machine != EM_X86_64:
         raise CoreError("no ELF core header at elfcorehdr=0x%x: it begins %r" % (addr, raw[:20]))
     phoff, phentsize, phnum = fields[10], fields[14], fields[15]
-    if phentsize != PHDR_SIZE or not 0 < phnum <= PHNUM_MAX or phoff > 1 << 20:
+    if phentsize != PHDR_SIZE or not 0 < phnum <= PHNUM_MAX or phoff > PHOFF_MAX:
         raise CoreError(
             "elfcorehdr at 0x%x is broken: phoff %d, phentsize %d, phnum %d"
             % (addr, phoff, phentsize, phnum)
         )
-    found = []
     for i in range(phnum):
-        raw = hw.mem(addr + phoff + i * PHDR_SIZE, PHDR_SIZE)
+        raw = _mem(addr + phoff + i * PHDR_SIZE, PHDR_SIZE)
         kind, _, offset, vaddr, paddr, _, memsz, _ = struct.unpack_from(PHDR, raw, 0)
-        found.append((kind, vaddr, paddr, offset, memsz))
-    return found
+        yield kind, vaddr, paddr, offset, memsz
 
 
 def _notes(core, addr, size):
-    """The notes of one PT_NOTE up to the first empty one; VMCOREINFO's text goes to core."""
+    """Take the notes of one PT_NOTE up to the first empty one; a damaged one ends them."""
+    if len(core.notes) > NOTES_MAX:
+        raise CoreError("elfcorehdr: more than %d bytes of notes" % NOTES_MAX)
     if size > NOTE_MAX:
-        raise CoreError("elfcorehdr: a PT_NOTE of %d bytes is over %d" % (size, NOTE_MAX))
-    raw = hw.mem(addr, size)
+        core.problems.append("a PT_NOTE of %d bytes at 0x%x is left out" % (size, addr))
+        return
+    raw = _mem(addr, size)
     at = 0
     while at + 12 <= size:
         namesz, descsz, _ = struct.unpack_from("<III", raw, at)
@@ -130,11 +159,12 @@ def _notes(core, addr, size):
         desc = at + 12 + (namesz + 3) // 4 * 4
         end = desc + (descsz + 3) // 4 * 4
         if end > size:
-            raise CoreError("a note at 0x%x goes beyond its PT_NOTE" % (addr + at))
-        if bytes(raw[at + 12 : at + 22]) == b"VMCOREINFO":
+            core.problems.append("a note at 0x%x is damaged, it is left out" % (addr + at))
+            break
+        if bytes(raw[at + 12 : at + 12 + namesz]) == VMCOREINFO:
             core.vmcoreinfo = bytes(raw[desc : desc + descsz])
         at = end
-    return bytes(raw[:at])
+    core.notes.extend(raw[:at])
 
 
 def _without(range, hole):
@@ -159,17 +189,19 @@ def _place(core):
         range.offset = at + range.source % PAGE
         at += range.frames()[1] * PAGE
     core.size = at
-    core.text = [text for text in core.text if _find(core, text)]
 
 
-def _find(core, text):
-    """Let the kernel's mapping point at the RAM range that holds it; False when none does."""
+def _mapped(core, text):
+    """The kernel's mapping as parts, each of which points at the RAM range that holds it."""
+    parts = []
     for range in core.ranges:
-        skip = text.paddr - range.paddr
-        if 0 <= skip <= range.size - text.size:
-            text.offset = range.offset + skip
-            return True
-    return False
+        start = max(text.paddr, range.paddr)
+        end = min(text.paddr + text.size, range.paddr + range.size)
+        if start < end:
+            source = range.source + start - range.paddr
+            vaddr = text.vaddr + start - text.paddr
+            parts.append(Range(source, start, vaddr, end - start, range))
+    return parts
 
 
 def header(core):
@@ -212,7 +244,7 @@ def header(core):
             at,
             PT_LOAD,
             7,
-            load.offset,
+            load.place(),
             load.vaddr,
             load.paddr,
             load.size,

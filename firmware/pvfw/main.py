@@ -11,7 +11,7 @@ from xenpv.errors import XenError
 from xenpv.evtchn import EventChannels
 from xenpv.gnttab import GrantTable
 from xenpv.hypercall import Hypercalls
-from xenpv.loop import SECOND, Loop
+from xenpv.loop import SECOND, WATCHDOG_SECONDS, Loop
 from xenpv.xenstore import Xenstore
 
 from . import check, options
@@ -45,9 +45,12 @@ def main():
         say("this machine is not Xen: no CPUID leaf from 0x40000000 on says XenVMMXenVMM. Halted.")
         hw.halt()
     xen = Hypercalls()
-    loop = Loop(xen, EventChannels(xen))
-    loop.run(work(xen, loop, chosen, region))
-    end(xen, loop, chosen.then)
+    try:
+        loop = Loop(xen, EventChannels(xen))
+        loop.run(work(xen, loop, chosen, region))
+    except XenError as e:
+        say("%s failed: %s" % (chosen.run, e))
+    end(xen, chosen.then)
 
 
 def fail(kind):
@@ -63,19 +66,17 @@ async def work(xen, loop, chosen, region):
     state, reason = "complete", ""
     try:
         await store.connect()
-        if chosen.run == "dump" and chosen.elfcorehdr is None:
-            raise OptionError(
-                "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
-            )
-        if chosen.run == "dump" and chosen.disk is None:
-            raise OptionError("no usable pvdump.disk= on the command line: name the target disk")
-        grants = GrantTable(xen)
         if chosen.run == "check":
-            store = await check.run(xen, loop, store, grants, chosen.disk, say)
+            await check.round_trip(store, "first", say)
+            if chosen.disk is not None:
+                await check.try_disk(xen, loop, store, GrantTable(xen), chosen.disk, say)
+            await store.close()
+            store = Xenstore(xen, loop)
+            await store.connect()
+            await check.round_trip(store, "second", say)
             say("check passed")
         else:
-            dump = Dump(xen, loop, store, grants, say)
-            await dump.run(chosen.elfcorehdr, chosen.disk, region)
+            await dump(xen, loop, store, chosen, region)
     except (DumpError, XenError) as e:
         state, reason = "failed", str(e)
         say("%s failed: %s" % (chosen.run, reason))
@@ -83,25 +84,36 @@ async def work(xen, loop, chosen, region):
         await leave(store, state, reason)
 
 
+async def dump(xen, loop, store, chosen, region):
+    if chosen.elfcorehdr is None:
+        raise OptionError(
+            "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
+        )
+    if chosen.disk is None:
+        raise OptionError("no usable pvdump.disk= on the command line: name the target disk")
+    job = Dump(xen, loop, store, GrantTable(xen), say)
+    await job.run(chosen.elfcorehdr, chosen.disk, region)
+
+
 async def leave(store, state, reason):
     """Tell xenstore how it ended and hand the ring back, as far as that works."""
     try:
         await store.write(NODE + "state", state)
         await store.write(NODE + "reason", reason)
+    except XenError as e:
+        say("telling xenstore: %s" % e)
+    try:
         await store.close()
     except XenError as e:
         say("leaving xenstore: %s" % e)
 
 
-def end(xen, loop, then):
+def end(xen, then):
     say({"reboot": "rebooting", "poweroff": "powering off", "halt": "halted"}[then])
     hw.console_flush(FLUSH_MS)
     if then != "halt":
         xen.shutdown(abi.SHUTDOWN_reboot if then == "reboot" else abi.SHUTDOWN_poweroff)
-    loop.run(stand(loop))
-
-
-async def stand(loop):
-    """Stay, for whoever wants to look at the domain."""
+    # Stay, for whoever wants to look at the domain.
     while True:
-        await loop.sleep(SECOND)
+        hw.watchdog(WATCHDOG_SECONDS)
+        xen.sleep(SECOND)

@@ -21,8 +21,8 @@ FAULTS = ("page", "ud", "python")
 CONFIG_MAGIC = b"#pvdump"
 CONFIG_MAX = 2048
 SUFFIXES = {"K": 10, "M": 20, "G": 30}
-# kexec never puts a segment higher, and the identity map ends there.
-ADDRESS_MAX = 1 << 46
+# A frame number has 32 bits where it is granted: no memory of a guest lies higher.
+ADDRESS_MAX = 1 << 44
 
 
 class Options:

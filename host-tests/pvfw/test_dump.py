@@ -20,6 +20,8 @@ from pvdump.xen.machine import Shutdown
 from pvdump.xen.sink import Memory
 from pvfw import main, target
 from xenpv import abi
+from xenpv.blkfront import BlkFront
+from xenpv.loop import SECOND
 
 SIZE = 32 << 20
 AT = 0x1800000  # elfcorehdr, inside the crash region
@@ -135,7 +137,8 @@ def test_the_superblock_and_xenstore_tell_how_it_went(capsys):
 def test_the_disk_and_the_ring_are_left_in_order(capsys):
     crash = Crash(guest={"server_features": 1})
     crash.run()
-    assert crash.back.states[-1] == abi.XenbusStateClosed
+    assert abi.XenbusStateClosed in crash.back.states
+    assert int(crash.guest.store.read(crash.back.front + "/state")) == abi.XenbusStateInitialising
     assert crash.guest.ring.indexes() == (0, 0, 0, 0)
 
 
@@ -193,6 +196,7 @@ def test_what_cannot_be_dumped_is_refused_in_one_line(setup, message, capsys):
     assert len(failed) == 1
     assert re.search(message, failed[0])
     assert crash.reported("state") == "failed"
+    assert crash.reported("reason")
     assert crash.reported("reason") in failed[0]
 
 
@@ -253,6 +257,79 @@ def test_a_backend_that_stops_answering_does_not_hang_the_guest(capsys):
     assert "no request completed for 30 s" in capsys.readouterr().out
 
 
+def test_progress_is_on_the_console_and_in_xenstore(capsys):
+    crash = Crash(latency=SECOND // 4)
+    crash.run()
+    steps = re.findall(r"pvdump: (\d+ of 24 MiB), \d+ MiB/s", capsys.readouterr().out)
+    assert len(steps) > 1
+    assert crash.reported("progress") == steps[-1]
+
+
+@pytest.mark.parametrize("fails", ["silent", "forbidden"])
+def test_a_dump_goes_on_when_xenstore_fails_on_the_way(fails, capsys):
+    crash = Crash(latency=SECOND // 10)
+
+    def fail():
+        if fails == "silent":
+            crash.guest.ring.deaf = True
+        else:
+            crash.guest.store.write(crash.guest.home + "/data/pvdump", "", "n0")
+
+    crash.guest.machine.clock.after(SECOND // 2, fail)
+    crash.run()
+    assert crash.superblock().state == target.COMPLETE
+    said = capsys.readouterr().out
+    assert said.count("the dump goes on") == 1
+    assert "dump complete" in said
+
+
+def test_pages_without_memory_are_zeros_and_are_counted(capsys):
+    holes = {0x300, 0x301, 0x4FF, 0x1000}
+    crash = Crash(reorder=True, latency=1000)
+    crash.guest.machine.holes |= holes
+    crash.run()
+    assert crash.superblock().state == target.COMPLETE
+    assert "4 pages had no memory behind them" in capsys.readouterr().out
+    elf = ELFFile(io.BytesIO(crash.vmcore()))
+    ram = next(s for s in elf.iter_segments("PT_LOAD") if s["p_vaddr"] == LOADS[2][0])
+    expected = bytearray(crash.memory[LOADS[2][2] : LOADS[2][2] + LOADS[2][3]])
+    for frame in holes:
+        at = frame * 4096 - LOADS[2][2]
+        expected[at : at + 4096] = bytes(4096)
+    assert ram.data() == expected
+
+
+def test_an_error_that_nobody_foresaw_leaves_a_partial_dump(capsys, monkeypatch):
+    crash = Crash()
+
+    def broken(self, sector, gfn, count):
+        raise OverflowError("a number too large")
+
+    async def write(self, sector, gfn, count):
+        return (
+            broken(self, sector, gfn, count)
+            if sector > 10000
+            else await original(self, sector, gfn, count)
+        )
+
+    original = BlkFront.write
+    monkeypatch.setattr(BlkFront, "write", write)
+    with pytest.raises(OverflowError):
+        main.main()
+    block = crash.superblock()
+    assert (block.state, block.reason) == (target.PARTIAL, "a number too large")
+    assert 4 << 20 < block.written < 8 << 20
+
+
+def test_a_store_port_that_is_closed_ends_in_a_line_and_the_end_action(capsys):
+    crash = Crash()
+    machine = crash.guest.machine
+    machine.evtchn.close(machine.domid, machine.params[abi.HVM_PARAM_STORE_EVTCHN])
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert "dump failed: EVTCHNOP_send port" in capsys.readouterr().out
+    assert bytes(crash.disk.data) == crash.before
+
+
 # The self-check.
 
 
@@ -273,7 +350,10 @@ def test_the_check_passes_on_a_guest_that_works(features, capsys):
 def test_the_check_fails_on_a_disk_that_is_no_target(capsys):
     crash = Crash("pvdump.run=check pvdump.disk=xvdb", superblock=bytes(512))
     crash.run()
-    assert "check failed: no pvdump superblock" in capsys.readouterr().out
+    assert (
+        "check failed: xvdb refused, nothing on it was changed: no pvdump"
+        in capsys.readouterr().out
+    )
 
 
 class Halted(BaseException):

@@ -87,6 +87,8 @@ class GrantTable:
             raise GrantRefused(f"grant {ref}: is read-only")
         if (frame + 1) * abi.PAGE_SIZE > len(self.machine.ram):
             raise GrantRefused(f"grant {ref}: frame 0x{frame:x} is no RAM")
+        if frame in self.machine.holes:
+            raise GrantRefused(f"grant {ref}: frame 0x{frame:x} has no memory behind it")
         self._mark(ref, 0, abi.GTF_reading | (0 if readonly else abi.GTF_writing))
         mapping = Mapping(self, ref, frame, readonly)
         self.mappings.append(mapping)

@@ -1,0 +1,142 @@
+"""The disk that a dump goes to: found by name, and believed and described by its superblock.
+
+Used by the dump agent and the self-check. The rule: everything is checked before the first write,
+and the superblock never says more than what the backend has acknowledged. A frame that has no
+memory behind it, as where a balloon driver gave it back to Xen, cannot be granted; zeros are
+written in its place and counted.
+"""
+
+import hw
+from xenpv import abi
+from xenpv.blkfront import PAGE_SECTORS, SECTOR, BlkFront
+from xenpv.errors import XenError, XenstoreError
+from xenpv.loop import SECOND
+from xenpv.xenbus import Device
+
+from . import target
+from .errors import TargetRefused
+from .options import device_number
+
+MIB = 1 << 20
+
+
+async def find(store, loop, name):
+    """The device of ours with this name. Raises TargetRefused naming those that are there."""
+    try:
+        there = await store.directory("device/vbd")
+    except XenstoreError as e:
+        if e.code != "ENOENT":
+            raise
+        there = []
+    number = str(device_number(name))
+    if number not in there:
+        raise TargetRefused(
+            "no disk %s (device/vbd/%s); this guest has %s"
+            % (name, number, ", ".join(there) if there else "none")
+        )
+    device = Device(store, loop, "device/vbd/" + number)
+    await device.find()
+    return device
+
+
+def now_utc():
+    """Seconds since 1970. Source: xen.h, struct shared_info: wc_* is the time at system time 0."""
+    page = hw.shared_info()
+    base = hw.rd32(page + abi.SHARED_INFO_WC_SEC) | hw.rd32(page + abi.SHARED_INFO_WC_SEC_HI) << 32
+    return base + hw.now() // SECOND
+
+
+class Target:
+    """A disk with a superblock of ours. xen: Hypercalls; device: xenbus.Device, found."""
+
+    def __init__(self, xen, loop, grants, device, name):
+        self.xen = xen
+        self.name = name
+        self.disk = BlkFront(loop, grants, device, self._mend)
+        self.block = None
+        self.holes = 0
+        self._page = hw.alloc_pages(1)
+        self._zero = hw.alloc_pages(1)
+
+    def _mend(self, sector, gfn, count):
+        """Writes in place of one that failed because of frames without memory; None if not so."""
+        frames = range(gfn, gfn + (count + PAGE_SECTORS - 1) // PAGE_SECTORS)
+        holes = [frame for frame in frames if self.xen.is_hole(frame)]
+        if not holes:
+            return None
+        self.holes += len(holes)
+        parts = []
+        for frame in frames:
+            at = sector + (frame - gfn) * PAGE_SECTORS
+            size = min(PAGE_SECTORS, sector + count - at)
+            source = self._zero // abi.PAGE_SIZE if frame in holes else frame
+            parts.append((at, source, size))
+        return parts
+
+    async def open(self):
+        """Connect the disk and read its superblock. Raises TargetRefused, XenError."""
+        await self.disk.connect()
+        if self.disk.sectors < PAGE_SECTORS:
+            raise self._refused("the disk has only %d sectors" % self.disk.sectors)
+        await self.disk.read(0, self._page // abi.PAGE_SIZE, PAGE_SECTORS)
+        await self.disk.drain()
+        try:
+            self.block = target.decode(hw.mem(self._page, target.SUPERBLOCK_SIZE))
+        except TargetRefused as e:
+            raise self._refused(str(e))
+
+    def _refused(self, why):
+        return TargetRefused("%s refused, nothing on it was changed: %s" % (self.name, why))
+
+    def check(self, size):
+        """Refuse, before anything is written, a disk that may not or cannot hold `size` bytes."""
+        block = self.block
+        if self.disk.read_only:
+            raise self._refused("the disk is read-only: give the guest write access to it")
+        if block.state != target.READY:
+            raise self._refused(
+                "it holds a dump (%s): `pvdump collect` it, then `pvdump prepare` the disk again"
+                % target.STATE_NAMES[block.state]
+            )
+        room = min(block.size, self.disk.sectors * SECTOR) - block.data_offset
+        if room < size:
+            raise self._refused(
+                "it is too small: the dump has %d MiB, there is room for %d MiB"
+                % ((size + MIB - 1) // MIB, max(room, 0) // MIB)
+            )
+
+    def first(self):
+        """The sector where the vmcore begins."""
+        return self.block.data_offset // SECTOR
+
+    def written(self):
+        """Bytes of the vmcore, from its start, that the backend has acknowledged."""
+        done = self.disk.acknowledged(self.first()) - self.first()
+        return min(max(done, 0) * SECTOR, self.block.dump_size)
+
+    async def _put(self, state):
+        self.block.state = state
+        self.block.ended = now_utc()
+        hw.mem(self._page, target.SUPERBLOCK_SIZE)[:] = self.block.encode()
+        await self.disk.write(0, self._page // abi.PAGE_SIZE, 1)
+
+    async def save(self, state):
+        """Write the superblock in a new state, on stable storage when this returns."""
+        await self.disk.drain()
+        await self._put(state)
+        await self.disk.flush()
+
+    async def close(self, say):
+        """Leave the disk in order; that it cannot be left so undoes nothing."""
+        if self.disk.port == 0:
+            return
+        try:
+            await self.disk.close()
+        except XenError as e:
+            say("leaving the disk: %s" % e)
+
+    async def note(self):
+        """Bring the superblock up to date on the way, unless the last time is still in flight."""
+        if not self.disk.writing(0):
+            self.block.written = self.written()
+            await self._put(target.WRITING)
