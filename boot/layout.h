@@ -31,6 +31,9 @@
 extern char _start[], _text_end[], _rodata_start[], _rodata_end[], _end[];
 extern char stack_guard[], stack_top[];
 
+/* Xen writes the hypercalls in here (xen.c). */
+extern char hypercall_page[PAGE_SIZE];
+
 /* Physical address that _start was loaded at. */
 extern uint64_t load_address;
 #pragma GCC visibility pop

@@ -9,14 +9,14 @@
  * with the RAM. Once sealed it is not executable and has no page 0 (where QEMU puts boot data).
  *
  * Rule: our own region is always in the identity map as well, because Xen copies the arguments of
- * hypercalls through these tables and does not deliver a page fault when they are missing.
+ * hypercalls through these tables and does not deliver a page fault when they are missing. What
+ * cannot be written at VIRT cannot be written there either, so a wild address from Python traps.
  * Rule: this file is compiled position-independent and keeps no pointers in data: it runs before and
  * after the switch to the linked address.
  * Source: AMD64 Architecture Programmer's Manual volume 2, 5.3; 5-level paging, Intel SDM 4.5.
  */
 #include "paging.h"
 
-#include "config.h"
 #include "cpu.h"
 #include "layout.h"
 
@@ -35,11 +35,9 @@
 #define PF_INSTRUCTION (1u << 4)
 
 #define HIGH_TABLES 2 /* 4 MiB of body; link.ld checks it */
-#define LOW_TABLES 24 /* each but a few spans 1 GiB */
+#define LOW_TABLES 27 /* each but a few spans 1 GiB */
 
 typedef uint64_t table_t[ENTRIES];
-
-extern char hypercall_page[];
 
 static table_t root5 __page_aligned;
 static table_t root4 __page_aligned;
@@ -112,11 +110,29 @@ static uint64_t *low_table_take(void)
     return table;
 }
 
+static uint64_t low_flags(uint64_t addr)
+{
+    uint64_t offset = addr - load_address;
+    uint64_t writable = PTE_RW;
+
+    if (offset < (uint64_t)(_end - _start))
+        writable = body_flags(offset) & PTE_RW;
+    return PTE_P | PTE_A_D | writable | (sealed ? PTE_NX : 0);
+}
+
+/* Whether the 2 MiB at `span` need pages of their own: page 0 is in them, or a part of the body. */
+static int is_mixed(uint64_t span)
+{
+    uint64_t end = load_address + (_end - _start);
+
+    return !span || (span < end && span + LARGE > load_address);
+}
+
 /* Map the 2 MiB around addr to themselves. Returns 0 when the tables are used up. */
 static int low_map(uint64_t addr)
 {
-    unsigned int leaf = addr < LARGE ? 1 : 2;
-    uint64_t flags = PTE_P | PTE_RW | PTE_A_D | (sealed ? PTE_NX : 0);
+    uint64_t span = addr & ~(LARGE - 1);
+    unsigned int leaf = is_mixed(span) ? 1 : 2;
     uint64_t *table = root();
 
     for (unsigned int level = levels; level > leaf; level--) {
@@ -133,11 +149,13 @@ static int low_map(uint64_t addr)
     }
 
     if (leaf == 2) {
-        table[index_of(addr, 2)] = (addr & ~(LARGE - 1)) | flags | PTE_PS;
+        table[index_of(addr, 2)] = span | low_flags(span) | PTE_PS;
         return 1;
     }
-    for (unsigned int i = sealed; i < ENTRIES; i++)
-        table[i] = (uint64_t)i * PAGE_SIZE | flags;
+    for (uint64_t page = span; page < span + LARGE; page += PAGE_SIZE) {
+        if (page || !sealed)
+            table[index_of(page, 1)] = page | low_flags(page);
+    }
     return 1;
 }
 
