@@ -1,4 +1,5 @@
-/* The numbers of image.yaml, given by the build as -D; here so that a missing one is an error. */
+/* What the build gives as -D out of image.yaml, checked here so that a missing one is an error; and the
+ * one number that image.yaml does not have. */
 #ifndef PVDUMP_CONFIG_H
 #define PVDUMP_CONFIG_H
 

@@ -13,8 +13,6 @@
 #include "pool.h"
 #include "py/cstack.h"
 #include "py/gc.h"
-#include "py/objlist.h"
-#include "py/objmodule.h"
 #include "py/runtime.h"
 #include "trap.h"
 #include "xen.h"
@@ -27,7 +25,6 @@ uint8_t heap[HEAP_KIB * 1024] __page_aligned;
 static uint8_t pool[POOL_PAGES * PAGE_SIZE] __page_aligned;
 static uint64_t pool_used;
 
-/* Physical address of pages that are zero and in the identity map for good; 0: none left. */
 uint64_t pool_take(uint64_t pages)
 {
     uint64_t first = pool_used;
@@ -55,8 +52,6 @@ static void python(void)
     mp_cstack_init_with_top(stack_top, STACK_KIB * 1024);
     gc_init(heap, heap + sizeof(heap));
     mp_init();
-    mp_obj_list_init(MP_OBJ_TO_PTR(mp_sys_path), 0);
-    mp_obj_list_append(mp_sys_path, MP_OBJ_NEW_QSTR(MP_QSTR__dot_frozen));
     trap_python();
 
     if (nlr_push(&nlr) == 0) {
@@ -75,6 +70,7 @@ void boot_main(unsigned int door, uint64_t info)
     info_collect(door, info);
     paging_seal();
     console_attach();
+    xen_check();
     python();
     crash();
 }

@@ -10,8 +10,10 @@
 #include <string.h>
 
 #include "config.h"
+#include "console.h"
 #include "cpu.h"
 #include "layout.h"
+#include "trap.h"
 
 #define ENOSYS 38
 
@@ -66,8 +68,7 @@ struct sched_watchdog {
     uint32_t id, timeout;
 };
 
-/* Xen writes the hypercalls in here; paging.c maps it like text. */
-uint8_t hypercall_page[PAGE_SIZE] __page_aligned;
+char hypercall_page[PAGE_SIZE] __page_aligned;
 
 static uint8_t shared_page[PAGE_SIZE] __page_aligned;
 static struct vcpu_info own_vcpu_info __attribute__((aligned(64)));
@@ -78,6 +79,7 @@ static uint32_t vcpu;
 static int shared_mapped;
 static volatile struct vcpu_time_info *clock;
 static uint32_t watchdog_id;
+static int64_t watchdog_result;
 
 static uint32_t find_base(void)
 {
@@ -121,6 +123,13 @@ int64_t hypercall(uint64_t nr, const uint64_t args[5])
     return result;
 }
 
+static int64_t watchdog_op(uint32_t id, uint32_t seconds)
+{
+    struct sched_watchdog op = { id, seconds };
+
+    return hypercall2(__HYPERVISOR_sched_op, SCHEDOP_watchdog, (uintptr_t)&op);
+}
+
 static void map_shared_info(void)
 {
     struct xen_add_to_physmap add = {
@@ -132,28 +141,50 @@ static void map_shared_info(void)
     shared_mapped = !hypercall2(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (uintptr_t)&add);
 }
 
-/* Where Xen writes this vCPU's time. A kernel before us may have moved it to a page of its own, and
- * without a soft reset it stays there: then ask for a copy, which can be moved at any time. */
-static void start_clock(void)
+/* The crashed kernel's go on through a kexec, and through a soft reset too. */
+static void stop_earlier_watchdogs(void)
+{
+    for (uint32_t id = 1; id <= WATCHDOG_TIMERS; id++)
+        watchdog_op(id, 0);
+}
+
+static volatile struct vcpu_time_info *time_area(void)
+{
+    uint64_t area = (uintptr_t)&own_time;
+
+    if (hypercall3(__HYPERVISOR_vcpu_op, VCPUOP_register_vcpu_time_memory_area, vcpu,
+                   (uintptr_t)&area))
+        return 0;
+    return &own_time;
+}
+
+/* Where Xen has the vcpu_info of the first vCPUs; the others have none until they register one,
+ * which fails when the kernel before us has registered its own. */
+static volatile struct vcpu_info *vcpu_info(void)
 {
     struct vcpu_register_vcpu_info info = {
         .mfn = phys(&own_vcpu_info) / PAGE_SIZE,
         .offset = phys(&own_vcpu_info) % PAGE_SIZE,
     };
-    uint64_t area = (uintptr_t)&own_time;
 
-    if (shared_mapped && vcpu < XEN_LEGACY_MAX_VCPUS) {
-        clock = &((struct vcpu_info *)shared_page)[vcpu].time;
-        if (clock->tsc_to_system_mul)
-            return;
-    }
-    if (!hypercall3(__HYPERVISOR_vcpu_op, VCPUOP_register_vcpu_info, vcpu, (uintptr_t)&info)) {
-        clock = &own_vcpu_info.time;
-        if (clock->tsc_to_system_mul)
-            return;
-    }
-    hypercall3(__HYPERVISOR_vcpu_op, VCPUOP_register_vcpu_time_memory_area, vcpu, (uintptr_t)&area);
-    clock = &own_time;
+    if (vcpu < XEN_LEGACY_MAX_VCPUS)
+        return shared_mapped ? (struct vcpu_info *)shared_page + vcpu : 0;
+    if (hypercall3(__HYPERVISOR_vcpu_op, VCPUOP_register_vcpu_info, vcpu, (uintptr_t)&info))
+        return 0;
+    return &own_vcpu_info;
+}
+
+/* Where Xen writes this vCPU's time. The time area comes first: it can be moved from where the kernel
+ * before us had it, is filled at once, and while Xen still tries to reach the old one through page
+ * tables that are gone it does not write the vcpu_info's time either. */
+static void start_clock(void)
+{
+    volatile struct vcpu_info *info = vcpu_info();
+
+    clock = time_area();
+    if (clock && clock->tsc_to_system_mul)
+        return;
+    clock = info && info->time.tsc_to_system_mul ? &info->time : 0;
 }
 
 void xen_init(void)
@@ -165,10 +196,25 @@ void xen_init(void)
         return;
     cpuid(base + 2, 0, regs);
     wrmsr(regs[1], phys(hypercall_page));
-    xen_watchdog(WATCHDOG_SECONDS);
+    stop_earlier_watchdogs();
+    watchdog_result = xen_watchdog(WATCHDOG_SECONDS);
     vcpu = find_vcpu();
     map_shared_info();
     start_clock();
+}
+
+void xen_check(void)
+{
+    if (!base)
+        return;
+    if (watchdog_result)
+        mp_printf(&console_print, "pvdump: Xen gives no watchdog (error %d): a hang stays one\n",
+                  (int)watchdog_result);
+    if (clock)
+        return;
+    mp_printf(&console_print, "pvdump: Xen gives vCPU %u no clock, without which nothing ends\n",
+              vcpu);
+    crash();
 }
 
 uint32_t xen_base(void)
@@ -205,13 +251,6 @@ uint64_t xen_now(void)
     return ns;
 }
 
-static int64_t watchdog_op(uint32_t id, uint32_t seconds)
-{
-    struct sched_watchdog op = { id, seconds };
-
-    return hypercall2(__HYPERVISOR_sched_op, SCHEDOP_watchdog, (uintptr_t)&op);
-}
-
 int64_t xen_watchdog(uint32_t seconds)
 {
     int64_t result;
@@ -225,17 +264,10 @@ int64_t xen_watchdog(uint32_t seconds)
     if (!seconds)
         return 0;
     result = watchdog_op(0, seconds);
-    if (result > 0) {
-        watchdog_id = result;
-        return 0;
-    }
-    /* All in use: the crashed kernel's are as good as a new one. */
-    for (uint32_t id = 1; id <= WATCHDOG_TIMERS && result; id++) {
-        result = watchdog_op(id, seconds);
-        if (!result)
-            watchdog_id = id;
-    }
-    return result;
+    if (result <= 0)
+        return result;
+    watchdog_id = result;
+    return 0;
 }
 
 void xen_shutdown(uint32_t shutdown_reason)

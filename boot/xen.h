@@ -30,6 +30,9 @@ struct evtchn_send {
 /* Find Xen, make hypercalls possible, arm the watchdog, start the clock. */
 void xen_init(void);
 
+/* The console is there: say what Xen refused; without a clock crash, since no wait would end. */
+void xen_check(void);
+
 /* Base CPUID leaf of Xen, 0 without Xen. */
 uint32_t xen_base(void);
 uint32_t xen_vcpu(void);
@@ -40,7 +43,8 @@ uint64_t xen_shared_info(void);
 /* Xen system time in ns. */
 uint64_t xen_now(void);
 
-/* Reboot the domain unless called again within so many seconds; 0 disarms. Returns 0 or -errno. */
+/* Unless called again within so many seconds the domain is shut down for SHUTDOWN_watchdog, and xl's
+ * on_watchdog= says what comes then (destroy, if it is not set); 0 disarms. Returns 0 or -errno. */
 int64_t xen_watchdog(uint32_t seconds);
 
 /* Returns only without Xen. */
