@@ -67,6 +67,12 @@ static inline uint64_t read_cr4(void)
     return value;
 }
 
+/* idtr: what lidt loads; the table that it points to must have been written before. */
+static inline void lidt(const void *idtr)
+{
+    __asm__ volatile("lidt (%0)" ::"r"(idtr) : "memory");
+}
+
 __attribute__((noreturn)) static inline void cpu_halt(void)
 {
     for (;;)

@@ -3,9 +3,12 @@
  * other trap prints the registers and then, where Python was running, is raised in it as hw.Trap, a
  * BaseException: unwinding collects the traceback, which main.c prints before it crashes the domain.
  *
- * Rule: a second trap while the first is reported ends at once, without a word more than needed.
- * Rule: nothing is printed on an IST stack, because printing touches the console ring, which may
- * fault, which would start again at the top of that stack.
+ * An NMI alone is no reason to lose a dump: it is noted, and the dump goes on.
+ *
+ * Rule: a second trap while the first is reported ends the domain with one line; a third halts, and
+ * what is left is the watchdog's.
+ * Rule: on an IST stack only port 0xE9 is written to. The console ring may fault, and a page fault
+ * starts again at the top of its stack, perhaps over the one that was interrupted.
  */
 #include "trap.h"
 
@@ -54,7 +57,7 @@ struct tss {
 } __attribute__((packed));
 
 /* Interrupt stacks: a page fault may happen on top of any other, and #DF, NMI and #MC on top of it. */
-enum { IST_ANY = 1, IST_PF, IST_DF, IST_NMI, IST_MC, IST_COUNT };
+enum { IST_ANY = 1, IST_PF, IST_DF, IST_NMI, IST_MC, IST_LAST = IST_MC };
 
 static const char names[EXCEPTIONS][4] = {
     "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "",    "#TS",
@@ -68,12 +71,12 @@ __attribute__((noreturn)) void trap_leave(void *stack_top, void (*next)(void));
 
 static struct gate idt[VECTORS] __attribute__((aligned(16)));
 static struct tss tss;
-static uint8_t ist_stack[IST_COUNT][2048] __attribute__((aligned(16)));
+static uint8_t ist_stack[IST_LAST][2048] __attribute__((aligned(16)));
 static uint8_t report_stack[8192] __attribute__((aligned(16)));
 
 static struct trap_frame last;
 static uint64_t last_cr2;
-static int crashing;
+static int crashing, ending;
 
 static char reason[96];
 static mp_obj_str_t reason_str = { { &mp_type_str }, 0, 0, (const byte *)reason };
@@ -100,8 +103,8 @@ static void tss_load(void)
     uint64_t base = (uintptr_t)&tss;
     uint64_t limit = sizeof(tss) - 1;
 
-    for (unsigned int i = 1; i < IST_COUNT; i++)
-        tss.ist[i - 1] = (uintptr_t)ist_stack[i] + sizeof(ist_stack[i]);
+    for (unsigned int i = 0; i < IST_LAST; i++)
+        tss.ist[i] = (uintptr_t)ist_stack[i] + sizeof(ist_stack[i]);
     tss.iomap = sizeof(tss);
     gdt[SEL_TSS / 8] = limit | (base & 0xffffff) << 16 | 0x89ULL << 40 | (base >> 24 & 0xff) << 56;
     gdt[SEL_TSS / 8 + 1] = base >> 32;
@@ -122,7 +125,7 @@ void trap_init(void)
     gate_set(VECTOR_NMI, IST_NMI);
     gate_set(VECTOR_MC, IST_MC);
     tss_load();
-    __asm__ volatile("lidt %0" ::"m"(idtr));
+    lidt(&idtr);
 }
 
 void trap_python(void)
@@ -158,16 +161,21 @@ static void print_registers(const mp_print_t *print)
     mp_printf(print, "loaded at %016lx\n", load_address);
 }
 
-static const char *name_of(uint64_t vector)
+static void print_name(const mp_print_t *print, uint64_t vector)
 {
-    return vector < EXCEPTIONS ? names[vector] : "interrupt";
+    if (vector >= EXCEPTIONS)
+        mp_printf(print, "interrupt");
+    else if (names[vector][0])
+        mp_printf(print, "%s", names[vector]);
+    else
+        mp_printf(print, "exception %u", (unsigned int)vector);
 }
 
 static void report(void)
 {
     static const mp_print_t to_reason = { 0, reason_add };
 
-    mp_printf(&to_reason, "%s", name_of(last.vector));
+    print_name(&to_reason, last.vector);
     if (last.vector == VECTOR_PF)
         mp_printf(&to_reason, " at address 0x%lx", last_cr2);
     mp_printf(&to_reason, ", error code 0x%lx, rip 0x%lx", last.error, last.rip);
@@ -185,9 +193,17 @@ void trap(struct trap_frame *frame)
 
     if (frame->vector == VECTOR_PF && paging_fault(cr2, frame->error))
         return;
+    if (frame->vector == VECTOR_NMI) {
+        mp_printf(&debug_print, "pvdump: NMI at rip 0x%lx, going on\n", frame->rip);
+        return;
+    }
+    if (ending)
+        cpu_halt();
     if (crashing++) {
-        mp_printf(&debug_print, "pvdump: another trap: %s at rip 0x%lx\n", name_of(frame->vector),
-                  frame->rip);
+        ending = 1;
+        mp_printf(&debug_print, "pvdump: another trap: ");
+        print_name(&debug_print, frame->vector);
+        mp_printf(&debug_print, " at rip 0x%lx\n", frame->rip);
         xen_shutdown(SHUTDOWN_crash);
         cpu_halt();
     }
@@ -200,6 +216,7 @@ void crash(void)
 {
     crashing++;
     console_flush(CRASH_FLUSH_MS);
+    ending = 1;
     xen_shutdown(SHUTDOWN_crash);
     cpu_halt();
 }
