@@ -2,9 +2,9 @@
  * Where print goes: port 0xE9 always (Xen's own log; QEMU's -debugcon), and the PV console ring, what
  * `xl console` shows, when the domain has one.
  *
- * Rule: the ring is shared with a peer that may be slow, absent, or confused by an earlier kernel.
- * Each of its indexes is read once and checked; a full ring is waited for a short time only, then
- * output is dropped until there is room again. We go on from the indexes found.
+ * Rule: the ring is shared with a peer that may be slow, absent, or confused by an earlier kernel. Of
+ * its two indexes out_prod is ours: it is read once, when we begin. A full ring is waited for a short
+ * time only, then output is dropped until there is room again.
  * Source: xen/include/public/io/console.h, hvm/params.h.
  */
 #include "console.h"
@@ -27,6 +27,7 @@ struct xencons_interface {
 
 static volatile struct xencons_interface *ring;
 static uint32_t port;
+static uint32_t prod; /* what ring->out_prod is, whoever else writes there */
 static int dropping;
 
 static void print_strn(void *data, const char *text, size_t len)
@@ -45,15 +46,16 @@ static void debug_strn(void *data, const char *text, size_t len)
 const mp_print_t console_print = { 0, print_strn };
 const mp_print_t debug_print = { 0, debug_strn };
 
-/* Free bytes of the ring; a ring whose indexes make no sense is not used any more. */
+/* Free bytes of the ring. When the indexes make no sense we begin anew where the reader says it is. */
 static uint32_t room(void)
 {
-    uint32_t used = ring->out_prod - ring->out_cons;
+    uint32_t cons = ring->out_cons;
 
-    if (used <= OUT_SIZE)
-        return OUT_SIZE - used;
-    ring = 0;
-    return 0;
+    if (prod - cons > OUT_SIZE) {
+        prod = cons;
+        ring->out_prod = prod;
+    }
+    return OUT_SIZE - (prod - cons);
 }
 
 void console_attach(void)
@@ -69,7 +71,7 @@ void console_attach(void)
         return;
     port = evtchn;
     ring = (volatile struct xencons_interface *)(pfn * PAGE_SIZE);
-    room();
+    prod = ring->out_prod;
 }
 
 static void notify(void)
@@ -84,20 +86,18 @@ static void notify(void)
 static int wait_room(uint32_t least, uint32_t ms)
 {
     uint64_t end = xen_now() + ms * 1000000ULL;
-    uint32_t yields = ms * 1000;
+    uint64_t yields = ms * 1000ULL;
 
-    while (ring && room() <= least) {
+    while (room() <= least) {
         if (xen_now() >= end || !yields--)
             return 0;
         hypercall2(__HYPERVISOR_sched_op, SCHEDOP_yield, 0);
     }
-    return ring != 0;
+    return 1;
 }
 
 static void ring_put(char c)
 {
-    uint32_t prod;
-
     if (!ring)
         return;
     if (!room()) {
@@ -110,11 +110,10 @@ static void ring_put(char c)
         }
     }
     dropping = 0;
-    prod = ring->out_prod;
     ring->out[prod % OUT_SIZE] = c;
     /* The byte before the index that shows it; x86 keeps the order of stores. */
     __asm__ volatile("" ::: "memory");
-    ring->out_prod = prod + 1;
+    ring->out_prod = ++prod;
 }
 
 void console_write(const char *text, size_t len)
