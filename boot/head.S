@@ -21,17 +21,30 @@
 #define MSR_EFER 0xc0000080
 #define EFER_LME_NXE 0x900
 
+#define BOOT_PARAMS_SCRATCH 0x1e4
+
 #define PTE_P_RW 0x3
 #define PTE_P_RW_PS 0x83
 #define EARLY_TABLES heap /* nothing is in the heap yet */
 
     .section .head, "ax", @progbits
 
-    /* A bzImage's 32-bit entry would be here; xloadflags offers the 64-bit one only. */
+    /* A bzImage's 32-bit entry, which a loader may try although xloadflags does not offer it. The
+     * stack for one word is boot_params' own scratch field: nobody promises a better one. */
     .code32
-1:  cli
-    hlt
-    jmp 1b
+    cli
+    cld
+    lea BOOT_PARAMS_SCRATCH + 4(%esi), %esp
+    call 1f
+1:  pop %esi
+    add $hint - 1b, %esi
+2:  lodsb
+    test %al, %al
+    jz 3f
+    out %al, $0xe9
+    jmp 2b
+3:  hlt
+    jmp 3b
 
     .globl pvh_entry
 pvh_entry:
@@ -77,6 +90,9 @@ pvh_long:
     mov $DOOR_PVH, %r12d
     mov %ebp, %r13d
     jmp common
+
+hint:
+    .asciz "pvdump.bin has a 64-bit entry only: load it with kexec, or use pvdump.elf\n"
 
     .org 0x200
     .globl bzimage_entry
