@@ -84,17 +84,6 @@ int memcmp(const void *a, const void *b, size_t n)
     return 0;
 }
 
-void *memchr(const void *s, int c, size_t n)
-{
-    const uint8_t *p = s;
-
-    for (; n; n--, p++) {
-        if (*p == (uint8_t)c)
-            return (void *)p;
-    }
-    return 0;
-}
-
 size_t strlen(const char *s)
 {
     const char *end = s;
@@ -111,11 +100,6 @@ int strncmp(const char *a, const char *b, size_t n)
             return (uint8_t)*a - (uint8_t)*b;
     }
     return 0;
-}
-
-int strcmp(const char *a, const char *b)
-{
-    return strncmp(a, b, SIZE_MAX);
 }
 
 char *strchr(const char *s, int c)

@@ -1,8 +1,8 @@
 /*
  * What of MicroPython is in the image. Read by every file of MicroPython as <mpconfigport.h>.
  *
- * Rule: no floats, so no SSE register is ever touched; no compiler, so only frozen modules run; no
- * files, no scheduler. What is left is what drivers and firmware use and CPython has as well.
+ * Rule: no floats, so nothing touches an SSE register (host-tests/boot/test_image.py looks): the doors
+ * leave SSE off; no compiler, so only frozen modules run; no files, no scheduler. What is left is what drivers and firmware use and CPython has as well.
  */
 #ifndef PVDUMP_MPCONFIGPORT_H
 #define PVDUMP_MPCONFIGPORT_H
@@ -52,7 +52,7 @@ typedef long mp_off_t;
 /* The modules */
 #define MICROPY_PY_ASYNCIO (0)
 #define MICROPY_PY_CMATH (0)
-/* binascii.crc32 hangs on it; the module itself is not compiled in. */
+/* binascii.crc32 needs it; the module itself is not compiled in. */
 #define MICROPY_PY_DEFLATE (1)
 #define MICROPY_PY_FRAMEBUF (0)
 #define MICROPY_PY_HASHLIB (0)

@@ -5,7 +5,6 @@
 #include "py/lexer.h"
 #include "py/mperrno.h"
 #include "py/mphal.h"
-#include "py/reader.h"
 #include "py/runtime.h"
 #include "shared/runtime/gchelper.h"
 
@@ -31,13 +30,6 @@ mp_import_stat_t mp_import_stat(const char *path)
     return MP_IMPORT_STAT_NO_EXIST;
 }
 
-void mp_reader_new_file(mp_reader_t *reader, qstr filename)
-{
-    (void)reader;
-    (void)filename;
-    mp_raise_OSError(MP_ENOENT);
-}
-
 static mp_obj_t no_open(size_t n_args, const mp_obj_t *args, mp_map_t *kwargs)
 {
     (void)n_args;
@@ -47,9 +39,12 @@ static mp_obj_t no_open(size_t n_args, const mp_obj_t *args, mp_map_t *kwargs)
 }
 MP_DEFINE_CONST_FUN_OBJ_KW(mp_builtin_open_obj, 1, no_open);
 
-/* An exception that nobody catches: main.c always does, so this is our own mistake. */
+/* An exception that nobody catches: main.c does, so it comes from printing one, perhaps this one. */
 void nlr_jump_fail(void *val)
 {
-    mp_obj_print_exception(&console_print, MP_OBJ_FROM_PTR(val));
+    static int failing;
+
+    if (!failing++)
+        mp_obj_print_exception(&console_print, MP_OBJ_FROM_PTR(val));
     crash();
 }

@@ -5,6 +5,4 @@
 #include <alloca.h>
 #include <stddef.h>
 
-__attribute__((noreturn)) void abort(void);
-
 #endif
