@@ -4,7 +4,8 @@ Imported by drivers/ and firmware/, which cannot tell it from the image's own. a
 machine whose RAM and hypercalls are meant; physical address 0 is the first byte of its mapped file.
 The bytes are moved by boot/hw/hw.c, the same C as in the image, compiled as _pvdump_hw (in the tree
 by tools/hwlib.py). The rule: C checks nothing, so every range is checked here first, and a range
-that leaves the RAM is a ValueError that names it.
+that leaves the RAM is a ValueError that names it; a value that does not fit its field is cffi's
+OverflowError. boot/hw/modhw.c has the same rule for the image.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ def attach(machine: Any) -> None:
     """Make `machine` the one that this module is about, until the next attach().
 
     machine: has ram (mmap or bytearray), hypercall(nr, args), cpuid, rdmsr, wrmsr, now,
-    alloc_pages, boot, xen, vcpu, shared_info, watchdog and console_flush.
+    alloc_pages, boot, xen, vcpu, shared_info, watchdog and console_flush; halt and fault where a
+    program that calls them is to end.
     """
     global _machine, _view
     _machine = machine
@@ -69,22 +71,22 @@ def rd64(addr: int) -> int:
 
 def wr8(addr: int, value: int) -> None:
     _check(addr, 1)
-    lib.hw_wr8(addr, value & 0xFF)
+    lib.hw_wr8(addr, value)
 
 
 def wr16(addr: int, value: int) -> None:
     _check(addr, 2)
-    lib.hw_wr16(addr, value & 0xFFFF)
+    lib.hw_wr16(addr, value)
 
 
 def wr32(addr: int, value: int) -> None:
     _check(addr, 4)
-    lib.hw_wr32(addr, value & U32)
+    lib.hw_wr32(addr, value)
 
 
 def wr64(addr: int, value: int) -> None:
     _check(addr, 8)
-    lib.hw_wr64(addr, value & U64)
+    lib.hw_wr64(addr, value)
 
 
 rmb = lib.hw_rmb
@@ -95,12 +97,13 @@ mb = lib.hw_mb
 def xchg32(addr: int, value: int) -> int:
     """Store value (u32). Returns what was there, in one step."""
     _check(addr, 4)
-    return lib.hw_xchg32(addr, value & U32)
+    return lib.hw_xchg32(addr, value)
 
 
 def test_and_clear_bit(addr: int, nr: int) -> bool:
     """Clear bit nr of the little-endian bit field at addr, in one step. Returns what it was."""
-    _check(addr, (nr // 64 + 1) * 8)
+    word = nr // 64 if 0 <= nr <= U32 else 0  # cffi refuses what does not fit
+    _check(addr, (word + 1) * 8)
     return bool(lib.hw_test_and_clear_bit(addr, nr))
 
 
@@ -113,7 +116,7 @@ def copy(dst: int, src: int, length: int) -> None:
 
 def fill(addr: int, length: int, byte: int) -> None:
     _check(addr, length)
-    lib.hw_fill(addr, length, byte & 0xFF)
+    lib.hw_fill(addr, length, byte)
 
 
 def zero_pages(addr: int, n: int) -> int:
@@ -201,3 +204,13 @@ def watchdog(seconds: int) -> None:
 def console_flush(ms: int) -> None:
     """Wait, bounded, until the console's reader has taken everything."""
     _machine.console_flush(ms)
+
+
+def halt() -> None:
+    """Stand still for good."""
+    _machine.halt()
+
+
+def fault(kind: str) -> None:
+    """Fail on purpose: "page", "ud" or "hang"."""
+    _machine.fault(kind)

@@ -1,10 +1,12 @@
 /*
  * hw: the MicroPython module over hw.c and the rest of boot/. Under CPython host/hw.py has the same
- * functions; what each does is said there and in hw.h.
+ * functions; what each does is said there and in hw.h. Only the exception Trap is not there.
  *
  * Rule: a range that cannot be a physical one raises ValueError, so that a wild number from Python
- * never reaches the body, which lives above the identity map. What is within is Python's business.
- * Rule: a value too big for its field raises OverflowError, as cffi does; nothing is truncated.
+ * never reaches the body, which lives above the identity map. What is within is Python's business,
+ * but for the body's text and constants: paging.c has them read-only there too.
+ * Rule: a value that does not fit its field, or is negative, raises OverflowError, as cffi does. Only
+ * the arguments of a hypercall are cut to 64 bits, because some of them are signed.
  */
 #include <string.h>
 
@@ -15,7 +17,6 @@
 #include "boot/layout.h"
 #include "boot/paging.h"
 #include "boot/pool.h"
-#include "boot/trap.h"
 #include "boot/xen.h"
 #include "py/mperrno.h"
 #include "py/objarray.h"
@@ -24,9 +25,22 @@
 
 extern const mp_obj_type_t mp_type_Trap;
 
+/* Returns 0 if the number is not one of 64 bits without sign. */
+static int get_u64(mp_obj_t obj, uint64_t *value)
+{
+    if (mp_obj_is_exact_type(obj, &mp_type_int))
+        return mpz_as_uint_checked(&((mp_obj_int_t *)MP_OBJ_TO_PTR(obj))->mpz, value);
+    *value = mp_obj_get_int(obj);
+    return *value <= INT64_MAX;
+}
+
 static uint64_t u64(mp_obj_t obj)
 {
-    return mp_obj_get_int_truncated(obj);
+    uint64_t value;
+
+    if (!get_u64(obj, &value))
+        mp_raise_msg(&mp_type_OverflowError, MP_ERROR_TEXT("no number of 64 bits without sign"));
+    return value;
 }
 
 static mp_obj_t from_u64(uint64_t value)
@@ -44,9 +58,22 @@ static uint64_t bounded(mp_obj_t obj, uint64_t most)
     return value;
 }
 
+/* A length in bytes or a number of things: what does not fit is for range() to refuse. */
+static uint64_t extent(mp_obj_t obj)
+{
+    uint64_t value;
+
+    return get_u64(obj, &value) ? value : UINT64_MAX;
+}
+
+static uint64_t times(uint64_t n, uint64_t size)
+{
+    return n > UINT64_MAX / size ? UINT64_MAX : n * size;
+}
+
 static uint64_t range(mp_obj_t obj, uint64_t len)
 {
-    uint64_t addr = u64(obj);
+    uint64_t addr = extent(obj);
     uint64_t limit = paging_limit();
 
     if (len > limit || addr > limit - len)
@@ -57,7 +84,7 @@ static uint64_t range(mp_obj_t obj, uint64_t len)
 
 static mp_obj_t mod_mem(mp_obj_t addr_in, mp_obj_t len_in)
 {
-    uint64_t len = u64(len_in);
+    uint64_t len = extent(len_in);
     uint64_t addr = range(addr_in, len);
 
     return mp_obj_new_memoryview('B' | MP_OBJ_ARRAY_TYPECODE_FLAG_RW, len, (void *)addr);
@@ -111,7 +138,7 @@ static MP_DEFINE_CONST_FUN_OBJ_2(test_and_clear_bit_obj, mod_test_and_clear_bit)
 
 static mp_obj_t mod_copy(mp_obj_t dst, mp_obj_t src, mp_obj_t len_in)
 {
-    uint64_t len = u64(len_in);
+    uint64_t len = extent(len_in);
 
     hw_copy(range(dst, len), range(src, len), len);
     return mp_const_none;
@@ -120,7 +147,7 @@ static MP_DEFINE_CONST_FUN_OBJ_3(copy_obj, mod_copy);
 
 static mp_obj_t mod_fill(mp_obj_t addr, mp_obj_t len_in, mp_obj_t byte)
 {
-    uint64_t len = u64(len_in);
+    uint64_t len = extent(len_in);
 
     hw_fill(range(addr, len), len, bounded(byte, UINT8_MAX));
     return mp_const_none;
@@ -129,37 +156,40 @@ static MP_DEFINE_CONST_FUN_OBJ_3(fill_obj, mod_fill);
 
 static mp_obj_t mod_zero_pages(mp_obj_t addr, mp_obj_t n_in)
 {
-    uint64_t n = bounded(n_in, UINT64_MAX / PAGE_SIZE);
+    uint64_t n = extent(n_in);
 
-    return from_u64(hw_zero_pages(range(addr, n * PAGE_SIZE), n));
+    return from_u64(hw_zero_pages(range(addr, times(n, PAGE_SIZE)), n));
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(zero_pages_obj, mod_zero_pages);
 
 static mp_obj_t mod_grant_fill(size_t n_args, const mp_obj_t *args)
 {
-    uint32_t n = bounded(args[2], UINT32_MAX);
+    uint64_t refs = range(args[1], times(extent(args[2]), 4));
 
     (void)n_args;
-    hw_grant_fill(range(args[0], 8), range(args[1], 4ULL * n), n, bounded(args[3], UINT16_MAX),
-                  bounded(args[4], UINT32_MAX), bounded(args[5], UINT16_MAX));
+    hw_grant_fill(range(args[0], 8), refs, bounded(args[2], UINT32_MAX),
+                  bounded(args[3], UINT16_MAX), bounded(args[4], UINT32_MAX),
+                  bounded(args[5], UINT16_MAX));
     return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(grant_fill_obj, 6, 6, mod_grant_fill);
 
-static mp_obj_t mod_grant_end(mp_obj_t table, mp_obj_t refs, mp_obj_t n_in)
+static mp_obj_t mod_grant_end(mp_obj_t table, mp_obj_t refs_in, mp_obj_t n)
 {
-    uint32_t n = bounded(n_in, UINT32_MAX);
+    uint64_t refs = range(refs_in, times(extent(n), 4));
 
-    return from_u64(hw_grant_end(range(table, 8), range(refs, 4ULL * n), n));
+    return from_u64(hw_grant_end(range(table, 8), refs, bounded(n, UINT32_MAX)));
 }
 static MP_DEFINE_CONST_FUN_OBJ_3(grant_end_obj, mod_grant_end);
 
 static mp_obj_t mod_seg_fill(size_t n_args, const mp_obj_t *args)
 {
-    uint32_t n = bounded(args[2], UINT32_MAX);
+    uint64_t n = extent(args[2]);
+    uint64_t dst = range(args[0], times(n, 8));
+    uint64_t refs = range(args[1], times(n, 4));
 
     (void)n_args;
-    hw_seg_fill(range(args[0], 8ULL * n), range(args[1], 4ULL * n), n, bounded(args[3], UINT8_MAX),
+    hw_seg_fill(dst, refs, bounded(args[2], UINT32_MAX), bounded(args[3], UINT8_MAX),
                 bounded(args[4], UINT8_MAX));
     return mp_const_none;
 }
@@ -172,7 +202,7 @@ static mp_obj_t mod_hypercall(size_t n_args, const mp_obj_t *args)
     if (!xen_base())
         mp_raise_OSError(MP_ENODEV);
     for (size_t i = 1; i < n_args; i++)
-        raw[i - 1] = u64(args[i]);
+        raw[i - 1] = mp_obj_get_int_truncated(args[i]);
     return mp_obj_new_int_from_ll(hypercall(u64(args[0]), raw));
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(hypercall_obj, 1, 6, mod_hypercall);
@@ -284,7 +314,8 @@ static MP_DEFINE_CONST_FUN_OBJ_0(shared_info_obj, mod_shared_info);
 
 static mp_obj_t mod_watchdog(mp_obj_t seconds)
 {
-    return mp_obj_new_int_from_ll(xen_watchdog(bounded(seconds, UINT32_MAX)));
+    xen_watchdog(bounded(seconds, UINT32_MAX));
+    return mp_const_none;
 }
 static MP_DEFINE_CONST_FUN_OBJ_1(watchdog_obj, mod_watchdog);
 

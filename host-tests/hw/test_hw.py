@@ -49,9 +49,11 @@ class TestAccess:
         ram[addr : addr + 8] = data
         assert getattr(hw, f"rd{bits}")(addr) == struct.unpack_from(code, data)[0]
 
-    def test_write_cuts_a_value_that_is_too_wide(self, bits, code):
-        getattr(hw, f"wr{bits}")(64, 2**bits + 5)
-        assert hw.rd64(64) == 5
+    @pytest.mark.parametrize("excess", [0, 5, -1 << 70])
+    def test_write_refuses_a_value_that_does_not_fit(self, bits, code, excess):
+        with pytest.raises(OverflowError):
+            getattr(hw, f"wr{bits}")(64, 2**bits + excess)
+        assert hw.rd64(64) == 0
 
     def test_the_last_bytes_of_ram_can_be_used_and_none_after(self, bits, code):
         read, write = getattr(hw, f"rd{bits}"), getattr(hw, f"wr{bits}")
@@ -204,6 +206,26 @@ def test_seg_fill_cuts_only_the_first_and_the_last_page(refs, first, last):
     assert ram[:4096] == model
 
 
+TOO_WIDE = {
+    "xchg32": lambda: hw.xchg32(0, 2**32),
+    "xchg32 negative": lambda: hw.xchg32(0, -1),
+    "test_and_clear_bit": lambda: hw.test_and_clear_bit(0, 2**32),
+    "test_and_clear_bit negative": lambda: hw.test_and_clear_bit(0, -1),
+    "fill": lambda: hw.fill(0, 1, 256),
+    "grant_fill domid": lambda: hw.grant_fill(TABLE, REFS, 1, 2**16, 0, 1),
+    "grant_fill gfn": lambda: hw.grant_fill(TABLE, REFS, 1, 0, 2**32, 1),
+    "grant_fill flags": lambda: hw.grant_fill(TABLE, REFS, 1, 0, 0, 2**16),
+    "seg_fill": lambda: hw.seg_fill(TABLE, REFS, 1, 0, 256),
+}
+
+
+@pytest.mark.parametrize("name", TOO_WIDE)
+def test_a_value_that_does_not_fit_its_field_is_an_overflow_error(ram, name):
+    with pytest.raises(OverflowError):
+        TOO_WIDE[name]()
+    assert not any(ram)
+
+
 def test_barriers_can_be_called():
     hw.rmb()
     hw.wmb()
@@ -218,6 +240,20 @@ def test_what_is_not_memory_goes_to_the_machine():
         def now(self):
             return 12345
 
+        def watchdog(self, seconds):
+            seen.append(("watchdog", seconds))
+
+        def halt(self):
+            seen.append(("halt",))
+
+        def fault(self, kind):
+            seen.append(("fault", kind))
+
+    seen = []
     hw.attach(Machine())
     assert hw.hypercall(29, 3, 4) == -36
     assert hw.now() == 12345
+    assert hw.watchdog(30) is None
+    hw.halt()
+    hw.fault("page")
+    assert seen == [("watchdog", 30), ("halt",), ("fault", "page")]
