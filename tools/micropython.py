@@ -76,7 +76,7 @@ def run(work: Path, command: Sequence[str], text: str | None = None) -> str:
         input=text,
         env={**os.environ, **ENVIRONMENT},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     if done.returncode:
@@ -203,7 +203,8 @@ def compile_core(
             (folder / object_of(path)).parent.mkdir(parents=True, exist_ok=True)
             (work / object_of(path)).rename(folder / object_of(path))
 
-    kept = cache.stamped(cache.folder("micropython", "objects") / optimise.lstrip("-"), key, make)
+    # The key is in the name too: whoever builds another image meanwhile takes nothing away here.
+    kept = cache.stamped(cache.folder("micropython", "objects") / key, key, make)
     for path in files:
         target = work / object_of(path)
         target.parent.mkdir(parents=True, exist_ok=True)
