@@ -41,11 +41,19 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
             isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
         ),
     ),
-    "entry": ("the name of a frozen module", lambda value: isinstance(value, str) and bool(value)),
+    "entry": (
+        "the name of a frozen module, such as pvfw.main",
+        lambda value: (
+            isinstance(value, str) and all(part.isidentifier() for part in value.split("."))
+        ),
+    ),
     "heap_kib": between(64, 2048),
     "stack_kib": between(16, 256),
     "pool_pages": between(8, 256),
-    "optimise": (" or ".join(LEVELS), lambda value: value in LEVELS),
+    "optimise": (
+        " or ".join(LEVELS),
+        lambda value: isinstance(value, str) and value in LEVELS,
+    ),
 }
 
 
@@ -70,6 +78,8 @@ class Config:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"{path}: {error}") from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: expected UTF-8, {error}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: expected keys and values, one a line")
         for key in values:

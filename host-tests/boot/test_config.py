@@ -52,10 +52,12 @@ def test_folders_are_packages_and_files_modules(tmp_path: Path, values: dict[str
         ("stack_kib", 4, "stack_kib: expected a number from 16 to 256, found 4"),
         ("pool_pages", 100000, "pool_pages: expected a number from 8 to 256, found 100000"),
         ("optimise", "fast", "optimise: expected size or speed, found 'fast'"),
+        ("optimise", ["size"], "optimise: expected size or speed, found ['size']"),
         ("frozen", [], "frozen: expected a list of files and folders, not empty, found []"),
         ("frozen", ["nowhere"], "frozen: no file or folder 'nowhere'"),
         ("frozen", ["guest", "guest"], "frozen: guest/__init__.py is there twice"),
         ("entry", "guest.other", "entry: no module 'guest.other' is frozen"),
+        ("entry", "guest/main", "entry: expected the name of a frozen module, such as pvfw.main, "),
         ("heap", 1, "unknown key 'heap'; there are frozen, entry, heap_kib"),
     ],
 )
@@ -76,3 +78,10 @@ def test_a_missing_key(tmp_path: Path, values: dict[str, object]) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         Config.read(tmp_path / "image.yaml")
+
+
+def test_a_file_that_is_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "image.yaml"
+    path.write_bytes(b"entry: \xff\n")
+    with pytest.raises(ConfigError, match=r"image.yaml: expected UTF-8, .* byte 0xff"):
+        Config.read(path)
