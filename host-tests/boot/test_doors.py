@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
 
 from tools.image import Image
 
@@ -17,6 +19,11 @@ EXPECTED = {
     "xchg32": "0xcdab7788",
     "bit": "(True, False)",
     "overflow": "OverflowError: 0x100 is more than 0xff",
+    "negative": "OverflowError: no number of 64 bits without sign",
+    "wide": "OverflowError: no number of 64 bits without sign",
+    "widest": "None",
+    "below": str(["ValueError"] * 6),
+    "text": "True",
     "wild": "ValueError: 0x1 bytes at 0x1000000000000000: no physical address",
     "hypercall": "OSError: [Errno 19] ENODEV",
     "pool": "MemoryError: no 1000 pages left in the pool",
@@ -76,3 +83,17 @@ def test_without_xen_it_says_so_and_halts(image: Image, boot) -> None:
 
 def test_the_16_bit_entry_says_what_to_use(image: Image, boot) -> None:
     boot(image.bin, until="pvdump.bin has a 64-bit entry only")
+
+
+def test_the_32_bit_entry_says_what_to_use(image: Image, boot, tmp_path: Path) -> None:
+    """It is the body's first byte: QEMU goes there when the PVH note says so."""
+    with image.elf.open("rb") as stream:
+        elf = ELFFile(stream)
+        entry = elf.header.e_entry
+        note = next(s for s in elf.iter_segments() if s.header.p_type == "PT_NOTE")
+        at = note.header.p_offset + 16
+    content = bytearray(image.elf.read_bytes())
+    assert struct.unpack_from("<Q", content, at) == (entry,)
+    struct.pack_into("<Q", content, at, 0x100000)
+    (tmp_path / "first.elf").write_bytes(content)
+    boot(tmp_path / "first.elf", until="pvdump.bin has a 64-bit entry only")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -107,6 +108,14 @@ def test_no_segment_is_writable_and_executable(image: Image) -> None:
     assert all(segment.p_vaddr % 4096 == 0 for segment in loads(image.elf))
 
 
+def test_no_instruction_touches_an_sse_or_x87_register(image: Image) -> None:
+    """The doors leave SSE off, and a trap saves the general registers only."""
+    command = ["objdump", "-d", "--no-show-raw-insn", str(image.dbg)]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "<boot_main>:" in listing
+    assert re.findall(r".*%(?:[xyz]?mm\d|st\b).*", listing) == []
+
+
 def test_sizes_are_within_their_bounds(image: Image) -> None:
     assert image.sizes.elf <= 300 << 10
     assert image.sizes.bin <= 300 << 10
@@ -130,7 +139,8 @@ def test_another_checkout_with_another_cache_gives_the_same_bytes(
     skip = shutil.ignore_patterns("__pycache__")
     for name in ("boot", "drivers", "firmware", "tools"):
         shutil.copytree(ROOT / name, clone / name, ignore=skip)
-    shutil.copy(ROOT / "image.yaml", clone)
+    for name in ("image.yaml", "requirements.txt"):
+        shutil.copy(ROOT / name, clone)
     shutil.copytree(source(), tmp_path / "mpy")
     command = [sys.executable, "-c", REBUILD, str(tmp_path / "mpy"), str(tmp_path / "out")]
     environment = {**os.environ, "PVDUMP_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(clone)}

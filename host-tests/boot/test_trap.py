@@ -56,6 +56,19 @@ def test_trap_runs_finally(doors: Image, boot) -> None:
     assert "\nfinally page\n" in text
 
 
+def test_text_cannot_be_written_through_the_identity_map(doors: Image, boot) -> None:
+    text = boot(doors.elf, "-append", "fault=text", until="Trap: #PF")
+    report = REPORT.search(text)
+    assert report
+    assert report["what"].startswith("#PF at address 0x100100, error code 0x3")
+
+
+def test_an_nmi_is_noted_and_the_program_goes_on(doors: Image, boot) -> None:
+    text = boot(doors.elf, "-append", "fault=nmi", until="end")
+    assert re.search(r"^pvdump: NMI at rip 0x[0-9a-f]+, going on$", text, re.MULTILINE)
+    assert "pvdump: trap" not in text
+
+
 def test_second_trap_ends_at_once(doors: Image, boot) -> None:
     text = boot(doors.elf, "-append", "fault=ud", until="pvdump: another trap: #PF")
     assert text.count("pvdump: trap:") == 1

@@ -46,9 +46,38 @@ def kinds():
     show("xchg32", hex(hw.xchg32(page, 5)))
     show("bit", (hw.test_and_clear_bit(page, 2), hw.test_and_clear_bit(page, 2)))
     show("overflow", caught(hw.wr8, page, 256))
+    show("negative", caught(hw.wr64, page, -1))
+    show("wide", caught(hw.wr64, page, 1 << 64))
+    show("widest", caught(hw.wr64, page, (1 << 64) - 1))
     show("wild", caught(hw.rd8, 1 << 60))
+    show("below", [caught(f, *a)[:10] for f, a in BELOW])
     show("hypercall", caught(hw.hypercall, 17, 0))
     show("pool", caught(hw.alloc_pages, 1000))
+
+
+# Addresses and lengths that no memory has are a ValueError, however far off.
+BELOW = [
+    (hw.rd8, (-1,)),
+    (hw.rd8, (1 << 64,)),
+    (hw.mem, (0x200000, -1)),
+    (hw.fill, (0x200000, 1 << 70, 0)),
+    (hw.zero_pages, (0x200000, 1 << 60)),
+    (hw.grant_end, (0x200000, 0x200000, -1)),
+]
+
+
+def own_region(region):
+    """The body through the identity map: its constants can be read, its variables written."""
+    start, end = region
+    text = bytes(hw.mem(start, 8))
+    hw.wr8(end - 1, hw.rd8(end - 1))
+    show("text", text == bytes(hw.mem(start, 8)))
+
+
+def nmi():
+    """One to ourselves, by the local APIC's interrupt command register."""
+    hw.wr32(0xFEE00310, 0)
+    hw.wr32(0xFEE00300, 0x4400)
 
 
 def identity_map():
@@ -73,19 +102,25 @@ def main():
     show("xen", hw.xen())
     kinds()
     identity_map()
+    own_region(region)
     show("viper", viper_sum(1000))
     show("recursion", caught(deep, 0))
     gc.collect()
     if cmdline.startswith(b"fault="):
-        fault(cmdline[6:].decode())
+        fault(cmdline[6:].decode(), region[0])
     show("end", "")
     hw.halt()
 
 
-def fault(kind):
+def fault(kind, start):
     try:
         hw.watchdog(3)
-        hw.fault(kind)
+        if kind == "text":
+            hw.wr8(start + 0x100, 0)
+        elif kind == "nmi":
+            nmi()
+        else:
+            hw.fault(kind)
     finally:
         show("finally", kind)
         if kind == "ud":

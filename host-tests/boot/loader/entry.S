@@ -1,11 +1,16 @@
 /*
  * A loader for the test of the 64-bit door: QEMU starts it through its PVH note, it goes into long
- * mode as kexec's purgatory leaves it - five levels where the CPU has them - and calls loader.c.
+ * mode as kexec's purgatory leaves it - five levels where the CPU has them, global pages, and of
+ * SMEP, SMAP and PCID what it has, since a kernel that panics has them on - and calls loader.c.
  */
 #include "boot/layout.h"
 
 #define CR4_PAE 0x20
+#define CR4_PGE 0x80
 #define CR4_LA57 0x1000
+#define CR4_PCIDE 0x20000
+#define CR4_SMEP 0x100000
+#define CR4_SMAP 0x200000
 #define MSR_EFER 0xc0000080
 #define EFER_LME 0x100
 #define CR0_PE_ET_NE_WP_PG 0x80010031
@@ -31,7 +36,7 @@ loader_entry:
     cmp $GIBS, %ecx
     jne 1b
 
-    mov $0x83, %eax
+    mov $0x183, %eax
     xor %edx, %edx
     xor %ecx, %ecx
 1:  mov %eax, pd(, %ecx, 8)
@@ -67,6 +72,24 @@ loader_entry:
     mov %eax, %ds
     mov %eax, %es
     mov %eax, %ss
+
+    mov %cr4, %rsi
+    or $CR4_PGE, %rsi
+    mov $7, %eax
+    xor %ecx, %ecx
+    cpuid
+    bt $7, %ebx
+    jnc 1f
+    or $CR4_SMEP, %rsi
+1:  bt $20, %ebx
+    jnc 1f
+    or $CR4_SMAP, %rsi
+1:  mov $1, %eax
+    cpuid
+    bt $17, %ecx
+    jnc 1f
+    or $CR4_PCIDE, %rsi
+1:  mov %rsi, %cr4
     mov %ebp, %edi
     call load
     ud2
