@@ -26,7 +26,7 @@ from tools import Trouble, cache, hostdeps, venv
 USAGE = """\
 usage: ./build.py COMMAND [ARGUMENTS]
 
-  image    build out/pvdump.elf and out/pvdump.bin
+  image    build out/pvdump.elf, out/pvdump.bin and out/pvdump.fw
   demo     panic a guest on a real Xen in QEMU and show its vmcore
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones)
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
