@@ -1,0 +1,95 @@
+"""A guest's YAML: wrong fields are refused by name, right ones become xl's configuration."""
+
+from pathlib import Path
+
+import pytest
+
+from lab import LabError
+from lab.guest import Guest
+
+GUESTS = Path(__file__).resolve().parents[2] / "lab/guests"
+PVH = {"name": "g", "type": "pvh", "kernel": "x.elf"}
+
+
+@pytest.mark.parametrize("path", sorted(GUESTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_each_guest_of_the_lab_is_well_formed(path):
+    assert Guest.load(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"memroy": 32}, "unknown field memroy"),
+        ({"type": "pv"}, "type is 'pv', expected hvm, pvh, firmware"),
+        ({"kernel": None}, "kernel is None, expected str"),
+        ({"memory": "32"}, "memory is '32', expected int"),
+        ({"memory": 4}, "memory is 4, expected at least 8"),
+        ({"vcpus": True}, "vcpus is True, expected int"),
+        ({"name": "a b"}, "name 'a b'"),
+        ({"on_crash": "panic"}, "on_crash is 'panic'"),
+        ({"disks": {"vdev": "xvda"}}, "disks is {'vdev': 'xvda'}, expected list"),
+        ({"disks": [{"vdev": "sda", "size": 1}]}, "disks[0]: vdev is 'sda'"),
+        ({"disks": [{"vdev": "xvda"}]}, "disks[0]: expected either size (MiB) or file"),
+        ({"disks": [{"vdev": "xvda", "size": 1, "backend": "nbd"}]}, "backend is 'nbd'"),
+        ({"disks": [{"vdev": "xvda", "size": 1}] * 2}, "two have the same vdev"),
+        ({"run": "true"}, "run is for kernel: debian and for type: firmware"),
+        ({"type": "firmware", "cmdline": "x"}, "type firmware has no cmdline"),
+        ({"type": "firmware", "kernel": "debian"}, "type firmware boots an ELF file"),
+        ({"files": {"a": "b"}}, "files are for kernel: debian"),
+    ],
+)
+def test_a_wrong_field_is_refused_with_its_name(wrong, named):
+    with pytest.raises(LabError) as caught:
+        Guest.parse({**PVH, **wrong})
+    assert named in str(caught.value)
+
+
+def test_a_file_that_is_no_mapping_is_refused(tmp_path):
+    path = tmp_path / "guest.yaml"
+    path.write_text("- pvh\n")
+    with pytest.raises(LabError, match="expected fields"):
+        Guest.load(path)
+
+
+def test_overrides_replace_fields_of_the_file():
+    guest = Guest.load(GUESTS / "pvh.yaml", name="other", memory=64)
+    assert (guest.name, guest.memory, guest.type) == ("other", 64, "pvh")
+
+
+def test_files_are_relative_to_the_description(tmp_path):
+    path = tmp_path / "guest.yaml"
+    path.write_text("{type: pvh, kernel: x.elf, disks: [{vdev: xvdb, file: d.img}]}")
+    guest = Guest.load(path)
+    assert guest.kernel == str(tmp_path / "x.elf")
+    assert guest.disks[0].file == tmp_path / "d.img"
+
+
+def test_a_pvh_guest_s_configuration():
+    disks = [{"vdev": "xvdb", "size": 1}, {"vdev": "xvdc", "size": 1, "backend": "qdisk"}]
+    guest = Guest.parse({**PVH, "cmdline": 'a "b"', "disks": disks, "extra": {"maxvcpus": 4}})
+    lines = guest.config("/f", ["/dev/sda", "/dev/sdb"]).splitlines()
+    assert 'type = "pvh"' in lines
+    assert 'kernel = "/f/kernel"' in lines
+    assert 'cmdline = "a \\"b\\""' in lines
+    assert 'on_crash = "preserve"' in lines
+    assert "maxvcpus = 4" in lines
+    blkback = "format=raw,vdev=xvdb,access=rw,backendtype=phy,script=block-lab,target=/dev/sda"
+    qdisk = "format=raw,vdev=xvdc,access=rw,backendtype=qdisk,target=/dev/sdb"
+    assert f'disk = ["{blkback}", "{qdisk}"]' in lines
+
+
+def test_a_firmware_guest_takes_hvmloader_s_place():
+    guest = Guest.parse({**PVH, "type": "firmware", "run": "#pvdump\n"})
+    lines = guest.config("/f", []).splitlines()
+    assert 'type = "hvm"' in lines
+    assert 'firmware_override = "/f/kernel"' in lines
+    assert 'bios_path_override = "/f/module"' in lines
+    assert not any(line.startswith(("kernel", "cmdline")) for line in lines)
+
+
+def test_a_linux_hvm_guest_boots_from_a_disk_of_its_own():
+    guest = Guest.parse({**PVH, "type": "hvm", "kernel": "debian"})
+    config = guest.config("/f", ["/dev/sdz"])
+    assert "vdev=hda" in config
+    assert 'hdtype = "ahci"' in config
+    assert "\nkernel" not in config
