@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -46,6 +47,12 @@ def test_a_second_trap_crashes_the_domain(start) -> None:
     domain = start("again", type="pvh", cmdline="fault=ud")
     assert domain.wait_end(SECONDS) == "crash"
     assert "pvdump: another trap: #PF" in domain.debug()
+
+
+def test_a_ring_with_wrong_indexes_is_begun_anew(start) -> None:
+    domain = start("ring", type="pvh", cmdline="fault=ring")
+    assert domain.wait_end(SECONDS) == "poweroff"  # the one vCPU has halted
+    assert re.findall(r"^after (\w+)", domain.console(), re.MULTILINE) == ["out_cons", "out_prod"]
 
 
 def test_firmware_finds_its_module(start, doors: Image) -> None:

@@ -12,6 +12,11 @@ import hw
 GIB = 1 << 30
 PAGE = 4096
 
+HVM_OP = 34
+HVMOP_GET_PARAM = 1
+DOMID_SELF = 0x7FF0
+HVM_PARAM_CONSOLE_PFN = 17
+
 
 @micropython.viper
 def viper_sum(n: int) -> int:
@@ -80,6 +85,18 @@ def nmi():
     hw.wr32(0xFEE00300, 0x4400)
 
 
+def confuse_ring():
+    """Put the console ring's indexes out of order, as a kernel or a reader gone mad would."""
+    page = hw.alloc_pages(1)
+    hw.wr64(page, DOMID_SELF | HVM_PARAM_CONSOLE_PFN << 32)
+    assert hw.hypercall(HVM_OP, HVMOP_GET_PARAM, page) == 0
+    ring = hw.rd64(page + 8) * PAGE
+    for name, index in (("out_cons", ring + 3080), ("out_prod", ring + 3084)):
+        hw.console_flush(2000)
+        hw.wr32(index, hw.rd32(index) + 5000)
+        show("after", name)
+
+
 def identity_map():
     """Every GiB of the first hundred, then our own pages again: tables are recycled meanwhile."""
     page = hw.alloc_pages(1)
@@ -119,6 +136,8 @@ def fault(kind, start):
             hw.wr8(start + 0x100, 0)
         elif kind == "nmi":
             nmi()
+        elif kind == "ring":
+            confuse_ring()
         else:
             hw.fault(kind)
     finally:
