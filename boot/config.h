@@ -1,5 +1,5 @@
-/* What the build gives as -D out of image.yaml, checked here so that a missing one is an error; and the
- * one number that image.yaml does not have. */
+/* What the build gives as -D out of image.yaml, checked here so that a missing one is an error; and
+ * the one number that image.yaml does not have. */
 #ifndef PVDUMP_CONFIG_H
 #define PVDUMP_CONFIG_H
 

@@ -1,10 +1,10 @@
 /*
- * Where print goes: port 0xE9 always (Xen's own log; QEMU's -debugcon), and the PV console ring, what
- * `xl console` shows, when the domain has one.
+ * Where print goes: port 0xE9 always (Xen's own log; QEMU's -debugcon), and the PV console ring,
+ * what `xl console` shows, when the domain has one.
  *
- * Rule: the ring is shared with a peer that may be slow, absent, or confused by an earlier kernel. Of
- * its two indexes out_prod is ours: it is read once, when we begin. A full ring is waited for a short
- * time only, then output is dropped until there is room again.
+ * Rule: the ring is shared with a peer that may be slow, absent, or confused by an earlier kernel.
+ * Of its two indexes out_prod is ours: it is read once, when we begin. A full ring is waited for a
+ * short time only, then output is dropped until there is room again.
  * Source: xen/include/public/io/console.h, hvm/params.h.
  */
 #include "console.h"
@@ -46,7 +46,7 @@ static void debug_strn(void *data, const char *text, size_t len)
 const mp_print_t console_print = { 0, print_strn };
 const mp_print_t debug_print = { 0, debug_strn };
 
-/* Free bytes of the ring. When the indexes make no sense we begin anew where the reader says it is. */
+/* Free bytes of the ring. When its indexes make no sense we begin anew where the reader is. */
 static uint32_t room(void)
 {
     uint32_t cons = ring->out_cons;
@@ -81,8 +81,8 @@ static void notify(void)
     hypercall2(__HYPERVISOR_event_channel_op, EVTCHNOP_send, (uintptr_t)&send);
 }
 
-/* Wait until the ring has more than `least` free bytes. Returns 0 if it still has not. A yield takes
- * more than a microsecond, so even a clock that stands still ends the wait. */
+/* Wait until the ring has more than `least` free bytes. Returns 0 if it still has not. A yield
+ * takes more than a microsecond, so even a clock that stands still ends the wait. */
 static int wait_room(uint32_t least, uint32_t ms)
 {
     uint64_t end = xen_now() + ms * 1000000ULL;

@@ -5,7 +5,7 @@
  *   PVH       32-bit protected mode without paging, loaded at PHYS, ebx = hvm_start_info.
  *             Source: xen/include/public/arch-x86/hvm/start_info.h. Xen's tools use it for
  *             type="pvh" and firmware_override=, QEMU for -kernel.
- *   bzImage   64-bit entry at 0x200 from wherever we were loaded, rsi = boot_params, identity-mapped
+ *   bzImage   64-bit entry at 0x200 of wherever we were loaded, rsi = boot_params, identity-mapped
  *             by the loader. Source: Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
  *
  * Rule: until high_entry everything is addressed relative to rip (or by LOW() in 32-bit code).

@@ -5,14 +5,14 @@
  * The body is mapped at VIRT with 4 KiB pages: text read-only and executable, constants read-only,
  * all else writable and not executable, nothing below the stack. Everything else is the identity
  * map: the low half, filled by page faults with 2 MiB pages out of a fixed number of tables. When
- * these are used up all of them are dropped, and what is still needed faults again: so nothing grows
- * with the RAM. Once sealed it is not executable and has no page 0 (where QEMU puts boot data).
+ * these are used up all are dropped, and what is still needed faults again: so nothing grows with
+ * the RAM. Once sealed it is not executable and has no page 0 (where QEMU puts boot data).
  *
  * Rule: our own region is always in the identity map as well, because Xen copies the arguments of
  * hypercalls through these tables and does not deliver a page fault when they are missing. What
  * cannot be written at VIRT cannot be written there either, so a wild address from Python traps.
- * Rule: this file is compiled position-independent and keeps no pointers in data: it runs before and
- * after the switch to the linked address.
+ * Rule: this file is compiled position-independent and keeps no pointers in data: it runs before
+ * and after the switch to the linked address.
  * Source: AMD64 Architecture Programmer's Manual volume 2, 5.3; 5-level paging, Intel SDM 4.5.
  */
 #include "paging.h"
@@ -186,8 +186,8 @@ static uint64_t physical_limit(void)
     return most < half ? most : half;
 }
 
-/* Build the tables for a body loaded at `load`; returns what belongs into CR3. The identity map must
- * be executable then, since the switch happens on it. */
+/* Build the tables for a body loaded at `load`; returns what belongs into CR3. The identity map
+ * must be executable then, since the switch happens on it. */
 uint64_t paging_build(uint64_t load)
 {
     load_address = load;

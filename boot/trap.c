@@ -1,8 +1,7 @@
 /*
  * Exceptions of the CPU. A page fault that only wanted its part of the identity map goes back; any
  * other trap prints the registers and then, where Python was running, is raised in it as hw.Trap, a
- * BaseException: unwinding collects the traceback, which main.c prints before it crashes the domain.
- *
+ * BaseException: unwinding collects the traceback, which main.c prints before it ends the domain.
  * An NMI alone is no reason to lose a dump: it is noted, and the dump goes on.
  *
  * Rule: a second trap while the first is reported ends the domain with one line; a third halts, and
@@ -56,7 +55,7 @@ struct tss {
     uint16_t reserved3, iomap;
 } __attribute__((packed));
 
-/* Interrupt stacks: a page fault may happen on top of any other, and #DF, NMI and #MC on top of it. */
+/* Interrupt stacks: a page fault may come on top of any other; #DF, NMI and #MC on top of it. */
 enum { IST_ANY = 1, IST_PF, IST_DF, IST_NMI, IST_MC, IST_LAST = IST_MC };
 
 static const char names[EXCEPTIONS][4] = {

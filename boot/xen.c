@@ -174,9 +174,9 @@ static volatile struct vcpu_info *vcpu_info(void)
     return &own_vcpu_info;
 }
 
-/* Where Xen writes this vCPU's time. The time area comes first: it can be moved from where the kernel
- * before us had it, is filled at once, and while Xen still tries to reach the old one through page
- * tables that are gone it does not write the vcpu_info's time either. */
+/* Where Xen writes this vCPU's time. The time area comes first: it can be moved from where the
+ * kernel before us had it, is filled at once, and while Xen still tries to reach the old one
+ * through page tables that are gone it does not write the vcpu_info's time either. */
 static void start_clock(void)
 {
     volatile struct vcpu_info *info = vcpu_info();

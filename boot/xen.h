@@ -43,8 +43,8 @@ uint64_t xen_shared_info(void);
 /* Xen system time in ns. */
 uint64_t xen_now(void);
 
-/* Unless called again within so many seconds the domain is shut down for SHUTDOWN_watchdog, and xl's
- * on_watchdog= says what comes then (destroy, if it is not set); 0 disarms. Returns 0 or -errno. */
+/* Unless called again within so many seconds the domain is shut down for SHUTDOWN_watchdog, and
+ * xl's on_watchdog= says what comes then (not set: destroy); 0 disarms. Returns 0 or -errno. */
 int64_t xen_watchdog(uint32_t seconds);
 
 /* Returns only without Xen. */

@@ -5,8 +5,8 @@
  * Rule: a range that cannot be a physical one raises ValueError, so that a wild number from Python
  * never reaches the body, which lives above the identity map. What is within is Python's business,
  * but for the body's text and constants: paging.c has them read-only there too.
- * Rule: a value that does not fit its field, or is negative, raises OverflowError, as cffi does. Only
- * the arguments of a hypercall are cut to 64 bits, because some of them are signed.
+ * Rule: a value that does not fit its field, or is negative, raises OverflowError, as cffi does.
+ * Only the arguments of a hypercall are cut to 64 bits, because some of them are signed.
  */
 #include <string.h>
 

@@ -1,8 +1,9 @@
 /*
  * What of MicroPython is in the image. Read by every file of MicroPython as <mpconfigport.h>.
  *
- * Rule: no floats, so nothing touches an SSE register (host-tests/boot/test_image.py looks): the doors
- * leave SSE off; no compiler, so only frozen modules run; no files, no scheduler. What is left is what drivers and firmware use and CPython has as well.
+ * Rule: no floats, so nothing touches an SSE register (host-tests/boot/test_image.py looks): the
+ * doors leave SSE off; no compiler, so only frozen modules run; no files, no scheduler. What is
+ * left is what drivers and firmware use and CPython has as well.
  */
 #ifndef PVDUMP_MPCONFIGPORT_H
 #define PVDUMP_MPCONFIGPORT_H

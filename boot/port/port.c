@@ -39,7 +39,7 @@ static mp_obj_t no_open(size_t n_args, const mp_obj_t *args, mp_map_t *kwargs)
 }
 MP_DEFINE_CONST_FUN_OBJ_KW(mp_builtin_open_obj, 1, no_open);
 
-/* An exception that nobody catches: main.c does, so it comes from printing one, perhaps this one. */
+/* An exception that nobody catches: main.c does, so it comes from printing one, maybe this one. */
 void nlr_jump_fail(void *val)
 {
     static int failing;

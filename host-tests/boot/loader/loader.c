@@ -1,7 +1,7 @@
 /*
  * Puts a bzImage where the command line says and enters it as kexec does: module 0 is the bzImage,
- * "load=0x140001000 rest" the command line, "rest" what the bzImage gets. The memory behind the body
- * is filled with junk, since nobody promises that it is zero.
+ * "load=0x140001000 rest" the command line, "rest" what the bzImage gets. The memory behind the
+ * body is filled with junk, since nobody promises that it is zero.
  */
 #include <stdint.h>
 
