@@ -88,8 +88,8 @@ def _fill(archive: Cpio, root: Root, kernel: Kernel) -> None:
     for name in STORE:
         path = f"/usr/bin/xenstore-{name}"
         root.put(archive, [path])
-    for path in sorted((root.path / binaries[1:] / "..").resolve().glob("**/*.cmxs")):
-        archive.file(str(path.relative_to(root.path)), path.read_bytes(), 0o755)
+    for plugin in sorted((root.path / binaries[1:] / "..").resolve().glob("**/*.cmxs")):
+        archive.file(str(plugin.relative_to(root.path)), plugin.read_bytes(), 0o755)
     for name in ("etc/xen/xl.conf", "etc/xen/oxenstored.conf"):
         archive.file(name, root.find(f"/{name}").read_bytes())
     loads = kernel.modules(MODULES)

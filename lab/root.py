@@ -125,7 +125,8 @@ def _needed(path: Path) -> tuple[list[str], list[str]]:
         dynamic = ELFFile(stream).get_section_by_name(".dynamic")
         if not isinstance(dynamic, DynamicSection):
             return [], []
-        needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
-        paths = [tag.runpath for tag in dynamic.iter_tags("DT_RUNPATH")]
+        # pyelftools gives a tag the attribute that its type calls for.
+        needed = [getattr(tag, "needed") for tag in dynamic.iter_tags("DT_NEEDED")]  # noqa: B009
+        paths = [getattr(tag, "runpath") for tag in dynamic.iter_tags("DT_RUNPATH")]  # noqa: B009
         folders = [folder for path in paths for folder in path.split(":") if folder[:1] == "/"]
         return needed, folders
