@@ -113,11 +113,11 @@ class Xen:
         try:
             code = self.channel.code(number, deadline)
         except LabError as error:
-            text = output.read_text(errors="replace") if output.exists() else ""
+            text = _text(output)
             what = f"in dom0, {timeout:g} s for: {_first(script)}\n{_tail(text)}"
             kind = LabTimeout if isinstance(error, LabTimeout) else LabError
             raise kind(f"{error}\n{what}\n{self.tails()}") from None
-        text = output.read_text(errors="replace")
+        text = _text(output)
         if code and check:
             raise LabError(f"in dom0, exit {code}: {_first(script)}\n{_tail(text)}\n{self.tails()}")
         return text
@@ -174,8 +174,7 @@ class Xen:
 
     def log(self) -> str:
         """Xen's own console so far; what guests write to port 0xE9 is there as (dN) lines."""
-        path = self.workdir / "xen.log"
-        return path.read_text(errors="replace") if path.exists() else ""
+        return _text(self.workdir / "xen.log")
 
     def tails(self) -> str:
         """The last lines of the logs, for an error message."""
@@ -245,6 +244,10 @@ def _xen_options() -> str:
         "console=com1 com1=115200 loglvl=info guest_loglvl=all/all conring_size=1M "
         "dom0_mem=1024M,max:1024M dom0_max_vcpus=1"
     )
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
 
 
 def _escaped(path: Path) -> str:
