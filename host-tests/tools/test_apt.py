@@ -1,0 +1,77 @@
+"""Where packages come from, and what is remembered of them."""
+
+import pytest
+
+from tools import apt
+
+OWN = """\
+file:/mirror/debian/ bookworm Debian
+file:/mirror/debian/ bookworm Debian
+file:/mirror/debian/ bookworm-updates Debian
+file:/mirror/security/ bookworm-security Debian
+file:/other/ stable Somebody
+file:/mirror/debian/ bookworm-backports Debian
+"""
+
+
+@pytest.fixture
+def suite(tmp_path, monkeypatch):
+    monkeypatch.setenv("PVDUMP_CACHE", str(tmp_path))
+    return apt.Suite("bookworm")
+
+
+def test_another_release_comes_from_the_machine_s_own_mirrors(monkeypatch):
+    monkeypatch.setattr(apt, "_run", lambda command: OWN)
+    assert apt.addresses("trixie") == [
+        ("file:/mirror/debian/", "trixie"),
+        ("file:/mirror/debian/", "trixie-updates"),
+        ("file:/mirror/security/", "trixie-security"),
+    ]
+
+
+def test_a_machine_that_never_fetched_its_lists_has_addresses_too(monkeypatch):
+    monkeypatch.setattr(apt, "_run", lambda command: "file:/mirror/debian/ stable \n")
+    assert apt.addresses("bookworm") == [("file:/mirror/debian/", "bookworm")]
+
+
+def test_a_machine_without_debian_sources_is_told_so(monkeypatch):
+    monkeypatch.setattr(apt, "_run", lambda command: "file:/other/ jammy Ubuntu\n")
+    with pytest.raises(apt.AptError, match="names no Debian mirror"):
+        apt.addresses("bookworm")
+
+
+def test_what_was_fetched_once_needs_no_apt(suite, monkeypatch):
+    deb = suite.home / "archives" / "xl_1%3a2_amd64.deb"
+    deb.parent.mkdir()
+    calls = []
+
+    def download(wanted, dependencies):
+        calls.append(wanted)
+        deb.write_bytes(b"content")
+        return [deb]
+
+    monkeypatch.setattr(suite, "_download", download)
+    assert suite.debs(["xl"]) == [deb]
+    assert suite.debs(["xl"]) == [deb]
+    assert suite.versions(["xl"]) == {"xl": "1:2"}
+    assert calls == [["xl"]]
+    deb.write_bytes(b"cut")
+    suite.debs(["xl"])
+    assert len(calls) == 2
+
+
+def test_a_source_file_with_another_digest_is_refused(suite, monkeypatch):
+    def run(*words, source=False, cwd=None):
+        if "--download-only" in words:
+            (cwd / "p.tar.xz").write_bytes(b"other")
+        return "'file:/mirror/p.tar.xz' p.tar.xz 5 SHA256:00\n"
+
+    monkeypatch.setattr(suite, "_apt", run)
+    with pytest.raises(apt.AptError, match=r"p\.tar\.xz: SHA-256 .* expected 00"):
+        suite.source("p", "p.tar.xz", "00")
+    assert not (suite.home / "sources" / "p.tar.xz").exists()
+
+
+def test_a_suite_s_name_is_a_code_name():
+    with pytest.raises(apt.AptError, match="expected a Debian code name"):
+        apt.Suite("../etc")
