@@ -57,7 +57,7 @@ def measure(xen: Xen, backend: str, folder: Path) -> tuple[float, float]:
             {"vdev": "xvdc", "file": str(scratch), "backend": backend},
         ],
     )
-    domain = xen.create(guest)
+    domain = xen.boot(guest)
     domain.wait_end(SECONDS)
     said = domain.console()
     dump = re.search(r"pvdump: dump complete: (\d+) MiB in ([\d.]+) s", said)

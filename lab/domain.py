@@ -18,6 +18,7 @@ from lab.guest import IMAGES, Guest
 if TYPE_CHECKING:
     from lab.xen import Xen
 
+STUCK_SECONDS = 40
 POLL = 0.05  # s between two looks at a log
 REASONS = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft-reset")
 
@@ -88,6 +89,25 @@ class Domain:
     def wait_debug(self, pattern: str, timeout: float = 60) -> re.Match[str]:
         """Wait until port 0xE9 has `pattern`."""
         return self._wait(pattern, timeout, "port 0xE9", self.debug)
+
+    def wait_init(self, timeout: float) -> bool:
+        """Wait until Linux' init is in its `run`; False when it stands still before.
+
+        Raises LabTimeout when it does neither in `timeout` s.
+        """
+        deadline = time.monotonic() + timeout
+        since = time.monotonic()
+        while time.monotonic() < deadline:
+            text = self.console()
+            if re.search(r"^lab: run$", text, re.MULTILINE):
+                return True
+            if not text.rstrip().endswith("x86: Booting SMP configuration:"):
+                since = time.monotonic()
+            elif time.monotonic() - since > STUCK_SECONDS:
+                return False
+            time.sleep(POLL)
+        what = f"guest {self.guest.name}: waited {timeout:g} s for its init"
+        raise LabTimeout(f"{what}\n{self.xen.tails()}")
 
     def _wait(self, pattern: str, timeout: float, where: str, read: object) -> re.Match[str]:
         deadline = time.monotonic() + timeout

@@ -27,7 +27,6 @@ ROOT = Path(__file__).resolve().parent.parent
 GUEST = ROOT / "lab/guests/demo.yaml"
 DISK_MIB = 512
 LOG_BEFORE = 4  # lines of the guest's log before the panic
-BOOT_SECONDS = 300
 PANIC_SECONDS = 120
 STEP_SECONDS = 120  # between two lines of the dump's progress
 LOOK_EVERY = 0.05
@@ -61,12 +60,8 @@ def main(arguments: list[str]) -> int:
 def crash(xen: Xen, guest: Guest, out: Path, progress: Display) -> float:
     """Start the guest and see its dump through. Returns seconds from panic to dump complete."""
     with progress.stage("boot guest") as stage:
-        domain = xen.create(guest)
-        try:
-            stage.note(domain.wait_console(r"Linux version (\S+)", BOOT_SECONDS)[1])
-            domain.wait_console(r"lab: run", BOOT_SECONDS)
-        finally:
-            console(domain, out)
+        domain = xen.boot(guest)
+        stage.note(domain.wait_console(r"Linux version (\S+)")[1])
     with progress.stage("panic") as stage:
         stage.note(domain.wait_console(r"Kernel panic - not syncing: (.*)", PANIC_SECONDS)[1])
         began = time.monotonic()

@@ -34,7 +34,7 @@ def crash(xen, guest, disk, *, file_mode, backend, cpu, files=None, **fields):
     """Panic a Debian guest on a vCPU; returns its handle once its crash kernel has ended it."""
     line = "pvdump.disk=xvdb pvdump.then=poweroff"
     run = f"{linux.kexec('/pvdump.bin', line, file_mode)} || poweroff -f\n{linux.crash(cpu)}\n"
-    domain = xen.create(
+    domain = xen.boot(
         guest(
             "linux-crash.yaml",
             run=run,
