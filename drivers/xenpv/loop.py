@@ -141,10 +141,6 @@ class Loop:
     async def sleep(self, ns):
         await _Pause(None, hw.now() + ns)
 
-    async def turn(self):
-        """Let every other task that is ready run once."""
-        await _Pause(None, 0)
-
     def run(self, coro):
         """Run until the coroutine ends, and end the others with it. Returns what it returns."""
         main = self.spawn(coro)

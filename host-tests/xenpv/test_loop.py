@@ -72,9 +72,9 @@ def test_a_signal_wakes_all_who_wait():
     async def work():
         for name in "abc":
             loop.spawn(wait(name))
-        await loop.turn()
+        await loop.sleep(0)
         signal.set()
-        await loop.turn()
+        await loop.sleep(0)
 
     loop.run(work())
     assert sorted(woken) == ["a", "b", "c"]
@@ -154,7 +154,7 @@ def test_a_cancelled_task_runs_its_finally_and_nothing_more():
 
     async def work():
         task = loop.spawn(forever())
-        await loop.turn()
+        await loop.sleep(0)
         task.cancel()
         await loop.sleep(SECOND)
 
