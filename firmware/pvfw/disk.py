@@ -18,6 +18,8 @@ from .errors import TargetRefused
 from .options import device_number
 
 MIB = 1 << 20
+# Pages of zeros to write where there is no memory: as many as a request takes.
+ZEROS = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
 
 
 async def find(store, loop, name):
@@ -56,7 +58,31 @@ class Target:
         self.block = None
         self.holes = 0
         self._page = hw.alloc_pages(1)
-        self._zero = hw.alloc_pages(1)
+        self._zeros = hw.alloc_pages(ZEROS) // abi.PAGE_SIZE
+
+    async def write(self, sector, gfn, pages):
+        """Write frames of any memory; once a hole was met, each is looked at before."""
+        if self.holes == 0:
+            await self.disk.write(sector, gfn, pages * PAGE_SECTORS)
+            return
+        end = gfn + pages
+        while gfn < end:
+            hole = self.xen.is_hole(gfn)
+            run = 1
+            while gfn + run < end and self.xen.is_hole(gfn + run) == hole:
+                run += 1
+            if hole:
+                self.holes += run
+                await self._write_zeros(sector, run)
+            else:
+                await self.disk.write(sector, gfn, run * PAGE_SECTORS)
+            sector += run * PAGE_SECTORS
+            gfn += run
+
+    async def _write_zeros(self, sector, pages):
+        for done in range(0, pages, ZEROS):
+            count = min(ZEROS, pages - done) * PAGE_SECTORS
+            await self.disk.write(sector + done * PAGE_SECTORS, self._zeros, count)
 
     def _mend(self, sector, gfn, count):
         """Writes in place of one that failed because of frames without memory; None if not so."""
@@ -69,7 +95,7 @@ class Target:
         for frame in frames:
             at = sector + (frame - gfn) * PAGE_SECTORS
             size = min(PAGE_SECTORS, sector + count - at)
-            source = self._zero // abi.PAGE_SIZE if frame in holes else frame
+            source = self._zeros if frame in holes else frame
             parts.append((at, source, size))
         return parts
 

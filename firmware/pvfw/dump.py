@@ -101,7 +101,7 @@ class Dump:
             sector = first + offset // SECTOR
             while count:
                 part = min(count, PIECE)
-                await goal.disk.write(sector, gfn, part * PAGE_SECTORS)
+                await goal.write(sector, gfn, part)
                 gfn += part
                 sector += part * PAGE_SECTORS
                 count -= part
