@@ -1,9 +1,10 @@
 """Grant table, version 1: lend frames to another domain and take them back.
 
-Used by block front ends. Entries are taken from the top of the table, and only those whose flags
-are 0: an earlier kernel's grants may still be mapped by its backends, and the low ones are the
-toolstack's. An entry that its peer still has mapped is set aside and never used again. Only the
-last frames of the table are mapped, in place of pages of our own.
+Used by block front ends. Entries are taken from the top of the table, which grows for it where Xen
+allows that, and only those whose flags are 0: an earlier kernel's grants may still be mapped by
+its backends, and the low ones are the toolstack's. An entry that its peer still has mapped is set
+aside and never used again. Only the last frames of the table are mapped, in place of pages of our
+own.
 Source: xen/include/public/grant_table.h.
 """
 
@@ -67,8 +68,9 @@ class GrantTable:
         if frames == 0:
             raise XenError("grant table: Xen allows this domain none")
         base = hw.alloc_pages(frames)
-        # Entry 0 must not come to lie below address 0.
-        first = min(max(nr - frames, 0), base // abi.PAGE_SIZE)
+        # Frames beyond those in use grow the table: every entry in them is free. Entry 0 must not
+        # come to lie below address 0.
+        first = min(nr, limit - frames, base // abi.PAGE_SIZE)
         for i in range(frames):
             gfn = base // abi.PAGE_SIZE + i
             self.xen.add_to_physmap(abi.XENMAPSPACE_grant_table, first + i, gfn)

@@ -1,6 +1,7 @@
 """The command line as a person and a script see it: output, exit codes, help."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -130,5 +131,6 @@ def test_help_names_the_commands_and_exit_codes(capsys: pytest.CaptureFixture[st
 def test_it_runs_as_a_module(disk: Path) -> None:
     make(disk, target.READY, b"")
     command = [sys.executable, "-m", "pvdump", "info", str(disk)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=found)
     assert (done.returncode, done.stderr) == (0, "")

@@ -51,6 +51,19 @@ def test_only_the_first_sector_of_an_empty_disk_changes(empty: Path) -> None:
     assert not any(empty.read_bytes()[target.SUPERBLOCK_SIZE :])
 
 
+def test_data_in_the_middle_of_a_disk_is_noticed(empty: Path) -> None:
+    with empty.open("r+b") as stream:
+        stream.seek(SIZE // 2)
+        stream.write(b"a file system's data" * 4096)
+    assert "holds data of an unknown kind" in refusal(empty)
+
+
+def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    with pytest.raises(DiskError, match="neither a disk nor a file"):
+        prepare(tmp_path / "fifo")
+
+
 def test_two_targets_have_different_uuids(empty: Path) -> None:
     assert prepare(empty).uuid != prepare(empty).uuid
 

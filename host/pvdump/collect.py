@@ -72,7 +72,7 @@ def collect(path: Path, out: Path, progress: Progress = lambda done: None) -> Co
 
 
 def _refuse_existing(out: Path) -> None:
-    if os.path.lexists(out):
+    if disks.exists(out) or out.is_symlink():
         raise DiskError(f"{out} exists already; a dump never goes over another file")
     if not out.parent.is_dir():
         raise DiskError(f"{out}: there is no folder {out.parent}")

@@ -2,7 +2,8 @@
 
 Used by prepare, collect and info. The rule: what a guest may have written past our back is read
 afresh (blkback bypasses the page cache of the host), and who writes opens exclusively, so that a
-disk that is mounted, in a volume group or given to a guest is never written.
+disk that is mounted or in a volume group is never written. A disk that a running guest has may be
+prepared: that is how it gets ready for the next dump.
 """
 
 from __future__ import annotations
@@ -94,17 +95,26 @@ def writing(path: Path) -> Iterator[Disk]:
 @contextmanager
 def _opened(path: Path, flags: int) -> Iterator[Disk]:
     try:
-        fd = os.open(path, flags | os.O_CLOEXEC)
+        # Without O_NONBLOCK a FIFO would be waited for before it can be refused.
+        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.EBUSY:
             raise DiskError(
-                f"{path} is in use: mounted, part of a volume or RAID, swap, or given to a guest"
+                f"{path} is in use: mounted, part of a volume or RAID, or swap"
             ) from error
         raise DiskError(f"{path}: {error.strerror}") from error
     try:
         yield Disk(path, fd)
     finally:
         os.close(fd)
+
+
+def exists(path: Path) -> bool:
+    """Whether there is something at path. Raises DiskError where that cannot be seen."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise DiskError(f"{path}: {error.strerror}") from error
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -118,10 +128,10 @@ def _file_holder(path: Path) -> str:
     """What the kernel uses a file for; empty when nothing."""
     full = str(path.resolve())
     for backing in SYS_BLOCK.glob("loop*/loop/backing_file"):
-        if backing.read_text(encoding="utf-8").strip() == full:
+        if os.fsdecode(backing.read_bytes().rstrip(b"\n")) == full:
             return f"it backs /dev/{backing.parts[-3]}"
     if SWAPS.exists():
-        for line in SWAPS.read_text(encoding="utf-8").splitlines():
-            if line.split()[0] == full:
+        for line in SWAPS.read_bytes().splitlines():
+            if os.fsdecode(line.split()[0]) == full:
                 return "the kernel swaps to it"
     return ""

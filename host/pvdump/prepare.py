@@ -20,6 +20,9 @@ from pvfw.errors import TargetRefused
 from . import disk as disks
 from .disk import MIB, Disk, DiskError
 
+# Between its first and last MiB a disk is looked at in so many places, of so many bytes.
+SAMPLES = 1024
+SAMPLE = 4096
 SMALLEST = target.DATA_OFFSET + MIB
 
 # What stands at fixed places of a disk, so that a refusal can name it where there is no blkid:
@@ -63,7 +66,7 @@ def prepare(path: Path, size: int | None = None, force: bool = False) -> Prepare
     force: also over something else.
     Raises DiskError, TargetRefused.
     """
-    if not path.exists():
+    if not disks.exists(path):
         if size is None:
             raise DiskError(f"{path} does not exist; with --size it is made as a file")
         _make(path, size)
@@ -99,7 +102,9 @@ def contents(disk: Disk) -> str:
         state, release = target.STATE_NAMES[block.state], block.release or "an unknown kernel"
         return f"a dump of {release} ({state}), which `pvdump collect` gets"
     tail = disk.read(max(disk.size - MIB, 0), MIB)
-    if not any(head) and not any(tail):
+    step = max(disk.size // SAMPLES, SAMPLE)
+    between = (disk.read(at, SAMPLE) for at in range(0, disk.size, step))
+    if not any(head) and not any(tail) and not any(map(any, between)):
         return ""
     return _blkid(disk.path) or _signature(disk) or "data of an unknown kind"
 
