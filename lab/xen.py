@@ -8,6 +8,7 @@ Numbers (memory, CPU model, options) are those Debian's Xen was seen to boot wit
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from lab import LabError, LabTimeout, dom0, packages
 from lab.channel import Channel, Qmp
@@ -124,10 +126,11 @@ class Xen:
             raise LabError(f"in dom0, exit {code}: {_first(script)}\n{_tail(text)}\n{self.tails()}")
         return text
 
-    def attach(self, path: Path, readonly: bool = False) -> str:
+    def attach(self, path: Path, readonly: bool = False, full_at: int | None = None) -> str:
         """Give dom0 a raw file of the host as a SCSI disk.
 
         What dom0 writes is seen by the host at once (QEMU writes through the host's page cache).
+        full_at: a 512-byte sector; writes that touch it fail as on a full file system.
         Returns the device's name in dom0, such as "/dev/sda".
         """
         path = path.absolute()
@@ -135,15 +138,21 @@ class Xen:
             return self.devices[path]
         number, self.attached = self.attached, self.attached + 1
         node, deadline = f"disk{number}", time.monotonic() + ASK_SECONDS
+        file: dict[str, Any] = {"driver": "file", "filename": str(path), "discard": "unmap"}
+        if full_at is not None:
+            fault = {"event": "none", "iotype": "write", "errno": errno.ENOSPC, "sector": full_at}
+            file = {"driver": "blkdebug", "image": file, "inject-error": [fault]}
         self.qmp.ask(
             "blockdev-add",
             deadline,
             **{"driver": "raw", "node-name": node, "read-only": readonly},
             cache={"direct": False, "no-flush": True},
-            file={"driver": "file", "filename": str(path), "discard": "unmap"},
+            file=file,
         )
         place = {"bus": "scsi.0", "channel": 0, "scsi-id": number, "lun": 0}
-        self.qmp.ask("device_add", deadline, driver="scsi-hd", drive=node, id=node, **place)
+        self.qmp.ask(
+            "device_add", deadline, driver="scsi-hd", drive=node, id=node, werror="report", **place
+        )
         found = self.sh(
             f"for try in $(seq 200); do\n"
             f"    for disk in /sys/bus/scsi/devices/*:0:{number}:0/block/*; do\n"

@@ -4,7 +4,9 @@ Used by the dump agent. The ELF header at elfcorehdr= lists a PT_NOTE per CPU, o
 and PT_LOADs: the kernel's text, which lies in RAM too, and the RAM ranges. Rules: data is read at
 p_offset and recorded at p_paddr (they differ for the backup of the low 640 KiB); the notes become
 one PT_NOTE, which must be program header 0 for the crash utility; p_align stays 0 for the same
-reader; the kernel has left the crash region out, and what we run in is left out in any case.
+reader; the kernel has left the crash region out, and what we run in is left out in any case. The
+kernel's own pages, its log among them, are stored first, so that a dump that ends early still says
+why the kernel died.
 Source: Linux kernel/crash_core.c, fs/proc/vmcore.c; kexec-tools kexec/crashdump-elf.c.
 """
 
@@ -107,6 +109,7 @@ def read(addr, hole):
         raise CoreError("elfcorehdr at 0x%x names no memory" % addr)
     if not core.vmcoreinfo:
         raise CoreError("elfcorehdr at 0x%x has no VMCOREINFO note: no reader can use it" % addr)
+    core.ranges = _kernel_first(core.ranges, text)
     for area in text:
         core.text += _mapped(core, area)
     _place(core)
@@ -174,10 +177,31 @@ def _without(range, hole):
     parts = []
     for a, b in ((first, min(last, start)), (max(first, end), last)):
         if a < b:
-            skip = a - first
-            vaddr = range.vaddr + skip if range.vaddr else 0
-            parts.append(Range(a, range.paddr + skip, vaddr, b - a))
+            parts.append(_part(range, a - first, b - first))
     return parts
+
+
+def _part(range, start, end):
+    """The bytes of a range from offset `start` to offset `end`."""
+    vaddr = range.vaddr + start if range.vaddr else 0
+    return Range(range.source + start, range.paddr + start, vaddr, end - start)
+
+
+def _kernel_first(ranges, text):
+    """The ranges cut so that the kernel's own pages, its log among them, come first."""
+    for area in text:
+        start = area.paddr // PAGE * PAGE
+        end = (area.paddr + area.size + PAGE - 1) // PAGE * PAGE
+        kernel = []
+        others = []
+        for range in ranges:
+            a = min(max(start - range.paddr, 0), range.size)
+            b = min(max(end - range.paddr, a), range.size)
+            if a < b:
+                kernel.append(_part(range, a, b))
+            others += [_part(range, c, d) for c, d in ((0, a), (b, range.size)) if c < d]
+        ranges = kernel + others
+    return ranges
 
 
 def _place(core):

@@ -9,6 +9,7 @@ import drgn
 import pytest
 from drgn.helpers.linux.printk import get_dmesg
 from drgn.helpers.linux.sched import task_cpu
+from elftools.elf.elffile import ELFFile
 
 from lab import linux, readers, symbols
 from pvdump.collect import collect
@@ -45,6 +46,14 @@ def crash(xen, guest, disk, *, file_mode, backend, cpu, files=None, **fields):
     )
     assert domain.wait_end(SECONDS) == "poweroff"
     return domain
+
+
+def opened(vmcore, suite):
+    """A vmcore in drgn, with the kernel's debug symbols."""
+    program = drgn.Program()
+    program.set_core_dump(vmcore)
+    program.load_debug_info([symbols.vmlinux(suite)])
+    return program
 
 
 def page_digests(path):
@@ -90,9 +99,7 @@ def test_makedumpfile_finds_every_structure_it_needs_to_filter(dump, tmp_path):
 
 def test_drgn_names_release_panic_and_the_crashed_task_s_stack(dump):
     way, _, _, vmcore, _ = dump
-    program = drgn.Program()
-    program.set_core_dump(vmcore)
-    program.load_debug_info([symbols.vmlinux(way["suite"])])
+    program = opened(vmcore, way["suite"])
     release = program["init_uts_ns"].name.release.string_().decode()
     assert release == linux.release(way["suite"])
     assert b"Kernel panic - not syncing: sysrq triggered crash" in get_dmesg(program)
@@ -126,3 +133,25 @@ def test_memory_that_a_balloon_driver_gave_back_is_left_out_and_counted(xen, gue
     holes = re.search(r"pvdump: (\d+) pages had no memory behind them", domain.console())
     assert int(holes[1]) > 64 << 8
     assert read_superblock(target).state == superblock.COMPLETE
+
+
+@ONE
+def test_a_disk_that_is_full_half_way_has_a_partial_dump_and_says_why(xen, guest, target, tmp_path):
+    limit = 128 << 20
+    xen.attach(target, full_at=limit // 512)
+    domain = crash(xen, guest, target, file_mode=False, backend="blkback", cpu=0)
+    assert "dump failed: device/vbd/51728: write of sector" in domain.console()
+    block = read_superblock(target)
+    assert block.state == superblock.PARTIAL
+    assert "failed: status -1 (ERROR)" in block.reason
+    assert limit - (4 << 20) < block.data_offset + block.written <= limit
+    done = collect(target, tmp_path / "vmcore")
+    assert (done.size, done.missing) == (block.written, block.dump_size - block.written)
+    with (tmp_path / "vmcore").open("rb") as stream:
+        elf = ELFFile(stream)
+        assert elf["e_flags"] & 1
+        sizes = [s["p_filesz"] <= s["p_memsz"] for s in elf.iter_segments("PT_LOAD")]
+    assert all(sizes)
+    # The kernel's own pages came first, and its log is among them.
+    program = opened(tmp_path / "vmcore", xen.suite)
+    assert b"Kernel panic - not syncing: sysrq triggered crash" in get_dmesg(program)

@@ -67,7 +67,7 @@ def test_the_vmcore_is_an_elf_core_whose_first_header_is_the_only_note(machine):
     core, raw, elf = parsed(machine)
     assert elf["e_type"] == "ET_CORE"
     kinds = [s["p_type"] for s in elf.iter_segments()]
-    assert kinds == ["PT_NOTE"] + ["PT_LOAD"] * 4
+    assert kinds == ["PT_NOTE"] + ["PT_LOAD"] * (len(core.text) + len(core.ranges))
     assert all(s["p_align"] == 0 for s in elf.iter_segments())
     assert len(raw) == core.data
     assert core.data % 4096 == 0
@@ -85,7 +85,7 @@ def test_notes_are_merged_without_their_padding(machine):
 
 def test_ram_is_read_at_p_offset_and_recorded_at_p_paddr(machine):
     core, _, elf = parsed(machine)
-    low = core.ranges[0]
+    low = next(r for r in core.ranges if r.paddr == 0x1000)
     assert low.frames()[:2] == (0x900, 0x9F)
     found = [s for s in elf.iter_segments() if s["p_paddr"] == 0x1000]
     assert [(s["p_vaddr"], s["p_filesz"]) for s in found] == [(0xFFFF888000001000, 0x9EC00)]
@@ -105,8 +105,22 @@ def test_ranges_follow_each_other_on_whole_pages_and_fill_the_vmcore(machine):
 
 def test_the_kernel_s_mapping_shares_the_bytes_of_its_ram_range(machine):
     core, _, _ = parsed(machine)
-    ram = core.ranges[2]
-    assert [(t.vaddr, t.place()) for t in core.text] == [(TEXT, ram.offset + 0x400000)]
+    assert [(t.vaddr, t.place()) for t in core.text] == [(TEXT, core.ranges[0].offset)]
+
+
+def test_the_kernel_s_own_pages_come_first_and_the_rest_is_complete(machine):
+    core, _, _ = parsed(machine)
+    kernel = core.ranges[0]
+    assert (kernel.paddr, kernel.size, kernel.offset) == (0x1000000, 0x200000, core.data)
+    spans = sorted((r.paddr, r.paddr + r.size) for r in core.ranges)
+    assert spans == [
+        (0x1000, 0x9FC00),
+        (0x100000, 0x800000),
+        (0xC00000, 0x1000000),
+        (0x1000000, 0x1200000),
+        (0x1200000, 0x1B40000),
+    ]
+    assert all(r.vaddr - r.paddr == 0xFFFF888000000000 for r in core.ranges)
 
 
 def test_a_range_that_begins_within_a_page_keeps_its_place_in_the_page(machine):
@@ -174,13 +188,9 @@ def test_the_hypervisor_s_own_vmcoreinfo_is_not_the_kernel_s(machine):
 def test_a_kernel_mapping_over_two_ranges_is_recorded_in_two_parts(machine):
     loads = [(TEXT, 0x300000, 0x300000, 0x300000), (0, 0x100000, 0x100000, 0x300000)]
     core, _, _ = parsed(machine, [*loads, (0, 0x400000, 0x400000, 0x300000)])
-    assert [(t.vaddr, t.paddr, t.size) for t in core.text] == [
-        (TEXT, 0x300000, 0x100000),
-        (TEXT + 0x100000, 0x400000, 0x200000),
-    ]
-    assert [t.place() for t in core.text] == [
-        core.ranges[0].offset + 0x200000,
-        core.ranges[1].offset,
+    assert [(t.vaddr, t.paddr, t.size, t.place()) for t in core.text] == [
+        (TEXT, 0x300000, 0x100000, core.data),
+        (TEXT + 0x100000, 0x400000, 0x200000, core.data + 0x100000),
     ]
 
 
