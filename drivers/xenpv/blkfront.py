@@ -84,16 +84,20 @@ class BlkFront:
     async def connect(self):
         """Bring the disk up, or leave it closed. Raises BackendError, Timeout."""
         await self.device.begin()
+        self.grants.take(self._ring_ref, 1)
         try:
             await self._set_up()
-        except XenError:
-            await self.close()
-            raise
+        except XenError as e:
+            try:
+                await self.close()
+            except XenError:
+                # What went wrong first is what the caller needs to know.
+                pass
+            raise e
 
     async def _set_up(self):
         device = self.device
         remote = device.backend_id
-        self.grants.take(self._ring_ref, 1)
         gfn = self._ring.addr // abi.PAGE_SIZE
         self.grants.grant(self._ring_ref, 1, remote, gfn, False)
         self.port = self.loop.evtchn.alloc_unbound(remote)

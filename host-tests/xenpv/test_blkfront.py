@@ -260,6 +260,13 @@ def test_a_takeover_that_does_not_come_off_says_where_it_stood(fault, message):
         bench.run(None)
 
 
+def test_why_a_disk_cannot_be_connected_is_not_hidden_by_why_it_cannot_be_closed():
+    bench = Bench(never_connects=True, ignores_closing=True)
+    with pytest.raises(Timeout, match="51728, connecting: "):
+        bench.run(None)
+    assert bench.grants.free() == 2 * 512
+
+
 def test_what_an_earlier_driver_negotiated_is_forgotten():
     bench = Bench()
     bench.earlier.connect(bench.back)
