@@ -190,7 +190,7 @@ class BlkFront:
             readonly = op == abi.BLKIF_OP_WRITE
             self.grants.grant(refs, segments, self.device.backend_id, gfn, readonly)
         if self._in_flight == 0:
-            self._completed_at = hw.now()
+            self._completed_at = self.loop.now()
         self._slots[index] = request
         self._in_flight += 1
         at = self._ring.slot()
@@ -254,8 +254,8 @@ class BlkFront:
     async def _progress(self):
         """Wait for a completion. Raises BackendError, Timeout when the backend is gone or stuck."""
         self._check()
-        await self._completed.wait(hw.now() + LOOK_AGAIN)
-        waited = hw.now() - self._completed_at
+        await self._completed.wait(self.loop.now() + LOOK_AGAIN)
+        waited = self.loop.now() - self._completed_at
         if self._failure is None and self._in_flight and waited >= LOOK_AGAIN:
             state = await self._backend_state()
             if state != XenbusStateConnected:
@@ -304,7 +304,7 @@ class BlkFront:
             raise RingCorrupt("response with status %d (id %d)" % (status, id))
         self._slots[index] = None
         self._in_flight -= 1
-        self._completed_at = hw.now()
+        self._completed_at = self.loop.now()
         if request.segments:
             self.grants.end(self._refs + REFS_STRIDE * index, request.segments)
         self._judge(request, status)

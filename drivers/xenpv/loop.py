@@ -1,20 +1,11 @@
-"""The loop: tasks, signals, deadlines, and one SCHEDOP_poll when nothing can run.
+"""The loop: tasks, signals, deadlines.
 
-Everything that waits, waits here, with a deadline in ns of Xen system time. An event is a hint:
-who waits for a port looks at its ring again, whether the event came, was lost or was another's.
-There are no interrupts and no threads. The loop feeds the watchdog, so a loop that stands still
-ends the domain.
-Source: xen/include/public/sched.h; xen/common/sched/core.c (do_poll).
+Everything that waits, waits here, with a deadline in ns of the loop's clock. There are no threads
+and no interrupts. What the loop does when no task can run is its subclass's: schedpoll.PollLoop
+blocks in Xen; a host's loop may wait for file descriptors.
 """
 
-import hw
-
 SECOND = 1000000000
-# A poll is never longer, so that a lost event costs this much and the watchdog is fed.
-POLL_MAX = SECOND // 4
-# The poll of a domain whose event bits are dead.
-POLL_DEAF = SECOND // 1000
-WATCHDOG_SECONDS = 30
 
 
 class _Pause:
@@ -46,11 +37,15 @@ class Signal:
 
     def set(self):
         if self._tasks:
-            for task in self._tasks:
+            tasks, self._tasks = self._tasks, []
+            for task in tasks:
                 task.wake()
-            self._tasks = []
         else:
             self._set = True
+
+    def waited_for(self):
+        """Whether a task waits for it now."""
+        return len(self._tasks) > 0
 
     async def wait(self, deadline):
         """Until the signal is set or the deadline (ns, or None) has passed; which one, look."""
@@ -72,7 +67,7 @@ class Task:
 
     def wake(self):
         self._pause = None
-        self._loop._sleeping.remove(self)
+        del self._loop._sleeping[self]
         self._loop._ready.append(self)
 
     def step(self):
@@ -85,7 +80,7 @@ class Task:
         self._pause = pause
         if pause.signal is not None:
             pause.signal._tasks.append(self)
-        self._loop._sleeping.append(self)
+        self._loop._sleeping[self] = None
 
     def deadline(self):
         return self._pause.deadline
@@ -104,33 +99,16 @@ class Task:
         self.done = True
         if self in self._loop._sleeping:
             self.expire()
-        if self in self._loop._ready:
-            self._loop._ready.remove(self)
         self._coro.close()
 
 
 class Loop:
-    """evtchn: EventChannels."""
+    """now: a function that gives the time in ns, never less than before."""
 
-    def __init__(self, xen, evtchn):
-        self.xen = xen
-        self.evtchn = evtchn
+    def __init__(self, now):
+        self.now = now
         self._ready = []
-        self._sleeping = []
-        self._ports = {}
-        self._ports_page = hw.alloc_pages(1)
-        self._fed = None
-        self.deaf = not evtchn.heard()
-
-    def port(self, port):
-        """The signal of an event channel port of ours."""
-        if port not in self._ports:
-            self._ports[port] = Signal()
-        return self._ports[port]
-
-    def forget(self, port):
-        """The port is closed: do not poll it any more."""
-        self._ports.pop(port, None)
+        self._sleeping = {}
 
     def spawn(self, coro):
         """Run a coroutine beside the others. What it raises ends the loop."""
@@ -139,58 +117,76 @@ class Loop:
         return task
 
     async def sleep(self, ns):
-        await _Pause(None, hw.now() + ns)
+        await _Pause(None, self.now() + ns)
+
+    async def gather(self, coros):
+        """Run coroutines beside each other until all have ended. Returns a list of their results.
+
+        The first exception of one of them ends the others and is raised.
+        """
+        ended = Signal()
+        faults = []
+
+        async def guard(coro):
+            try:
+                return await coro
+            except Exception as e:
+                faults.append(e)
+            finally:
+                ended.set()
+
+        tasks = [self.spawn(guard(coro)) for coro in coros]
+        try:
+            while not faults and not all(task.done for task in tasks):
+                await ended.wait(None)
+        finally:
+            for task in tasks:
+                task.cancel()
+        if faults:
+            raise faults[0]
+        return [task.result for task in tasks]
 
     def run(self, coro):
         """Run until the coroutine ends, and end the others with it. Returns what it returns."""
         main = self.spawn(coro)
         try:
             while not main.done:
-                self._feed()
+                self._turn()
                 if not self._ready:
-                    self._poll()
-                for task in list(self._ready):
+                    self._block(self._nearest())
+                    self._expire()
+                ready, self._ready = self._ready, []
+                for task in ready:
                     # A step before may have cancelled it.
-                    if task in self._ready:
-                        self._ready.remove(task)
+                    if not task.done:
                         task.step()
         finally:
-            for task in self._ready + self._sleeping:
+            for task in self._ready + list(self._sleeping):
                 task.cancel()
+            self._ready = []
         return main.result
 
-    def _feed(self):
-        now = hw.now()
-        if self._fed is None or now - self._fed > SECOND:
-            self._fed = now
-            hw.watchdog(WATCHDOG_SECONDS)
+    def _turn(self):
+        """Called once a turn, whether there is work or not."""
 
-    def _poll(self):
-        now = hw.now()
-        until = now + (POLL_DEAF if self.deaf else POLL_MAX)
+    def _block(self, until):
+        """Wait until something happens, at most until a time (ns, or None); set its signals."""
+        raise NotImplementedError
+
+    def _nearest(self):
+        """The nearest deadline, or None."""
+        nearest = None
         for task in self._sleeping:
             deadline = task.deadline()
-            if deadline is not None and deadline < until:
-                until = deadline
-        ports = [port for port, signal in self._ports.items() if signal._tasks]
-        if until > now:
-            self._sleep(ports, until)
-        self._wake(ports, until)
+            if deadline is not None and (nearest is None or deadline < nearest):
+                nearest = deadline
+        return nearest
 
-    def _sleep(self, ports, until):
-        """Block in Xen until one of the ports has an event, or Xen time `until`."""
-        listed = [] if self.deaf else ports
-        for i, port in enumerate(listed):
-            hw.wr32(self._ports_page + 4 * i, port)
-        self.xen.poll(self._ports_page, len(listed), until)
-
-    def _wake(self, ports, until):
-        heard = [port for port in ports if self.evtchn.take(port)]
-        now = hw.now()
-        # Nothing heard although the time is over: events may be lost, so everyone looks.
-        for port in heard if heard or now < until else ports:
-            self._ports[port].set()
+    def _expire(self):
+        now = self.now()
         for task in list(self._sleeping):
-            deadline = task.deadline()
-            if deadline is not None and deadline <= now:
-                task.expire()
+            # One that was woken by another's end sleeps no more.
+            if task in self._sleeping:
+                deadline = task.deadline()
+                if deadline is not None and deadline <= now:
+                    task.expire()

@@ -7,8 +7,6 @@ Source: xen/include/public/io/xenbus.h; Linux drivers/xen/xenbus/xenbus_probe_fr
 of a takeover).
 """
 
-import hw
-
 from .abi import (
     XenbusStateClosed,
     XenbusStateClosing,
@@ -91,12 +89,12 @@ class Device:
 
         doing: what this wait is part of, for messages; timeout: ns. Raises Timeout.
         """
-        deadline = hw.now() + timeout
+        deadline = self.loop.now() + timeout
         while True:
             state = await self.backend_state()
             if state in states:
                 return state
-            if hw.now() >= deadline:
+            if self.loop.now() >= deadline:
                 raise Timeout(
                     "%s, %s: backend %s is %s after %d s, %s expected"
                     % (

@@ -11,7 +11,8 @@ from xenpv.errors import XenError
 from xenpv.evtchn import EventChannels
 from xenpv.gnttab import GrantTable
 from xenpv.hypercall import Hypercalls
-from xenpv.loop import SECOND, WATCHDOG_SECONDS, Loop
+from xenpv.loop import SECOND
+from xenpv.schedpoll import WATCHDOG_SECONDS, PollLoop
 from xenpv.xenstore import Xenstore
 
 from . import check, options
@@ -46,7 +47,7 @@ def main():
         hw.halt()
     xen = Hypercalls()
     try:
-        loop = Loop(xen, EventChannels(xen))
+        loop = PollLoop(xen, EventChannels(xen))
         loop.run(work(xen, loop, chosen, region))
     except XenError as e:
         say("%s failed: %s" % (chosen.run, e))

@@ -14,7 +14,8 @@ from xenpv.errors import BackendError, RingCorrupt, Timeout
 from xenpv.evtchn import EventChannels
 from xenpv.gnttab import GrantTable
 from xenpv.hypercall import Hypercalls
-from xenpv.loop import SECOND, Loop
+from xenpv.loop import SECOND
+from xenpv.schedpoll import PollLoop
 from xenpv.xenbus import Device
 from xenpv.xenstore import Xenstore
 
@@ -34,7 +35,7 @@ class Bench:
     def run(self, work, connect=True):
         """Run work(disk); the disk is connected and its guest's stack made before."""
         xen = Hypercalls()
-        loop = Loop(xen, EventChannels(xen))
+        loop = PollLoop(xen, EventChannels(xen))
         store = Xenstore(xen, loop)
         self.grants = GrantTable(xen)
 

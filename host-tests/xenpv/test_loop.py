@@ -7,14 +7,15 @@ from pvdump.xen.machine import Machine
 from xenpv import abi
 from xenpv.evtchn import EventChannels
 from xenpv.hypercall import Hypercalls
-from xenpv.loop import POLL_MAX, SECOND, WATCHDOG_SECONDS, Loop, Signal
+from xenpv.loop import SECOND, Signal
+from xenpv.schedpoll import POLL_MAX, WATCHDOG_SECONDS, PollLoop
 
 
 def new_loop(**options):
     machine = Machine(**options)
     hw.attach(machine)
     xen = Hypercalls()
-    return machine, Loop(xen, EventChannels(xen))
+    return machine, PollLoop(xen, EventChannels(xen))
 
 
 def test_run_returns_what_the_coroutine_returns():

@@ -10,7 +10,8 @@ from xenpv import abi, xs_wire
 from xenpv.errors import RingCorrupt, Timeout, XenError, XenstoreError
 from xenpv.evtchn import EventChannels
 from xenpv.hypercall import Hypercalls
-from xenpv.loop import SECOND, Loop
+from xenpv.loop import SECOND
+from xenpv.schedpoll import PollLoop
 from xenpv.xenstore import Xenstore
 
 FEATURES = pytest.mark.parametrize("features", [0, 1], ids=["plain", "reconnect"])
@@ -32,7 +33,7 @@ class Setup:
         self.machine.params[abi.HVM_PARAM_STORE_PFN] = PFN
         self.machine.params[abi.HVM_PARAM_STORE_EVTCHN] = port
         self.xen = Hypercalls()
-        self.loop = Loop(self.xen, EventChannels(self.xen))
+        self.loop = PollLoop(self.xen, EventChannels(self.xen))
         self.store = Xenstore(self.xen, self.loop)
 
     def run(self, work):
