@@ -18,7 +18,11 @@ class ByteRing:
     """One direction of a byte ring in a shared page.
 
     addr: physical address of the bytes; size: their number, a power of two; prod and cons: physical
-    addresses of the two indexes; name: for messages.
+    addresses of the two indexes; name: for messages. due: the peer may be asleep and is to be told.
+    A reader that has taken all there was may be asleep; so may a writer that found no room, which
+    it cannot have done before a whole ring's worth was taken since it was last told.
+    Source: docs/misc/xenstore-ring.txt; oxenstored, which looks again only when told, and C
+    xenstored, which looks at all rings before it sleeps.
     """
 
     def __init__(self, addr, size, prod, cons, name):
@@ -27,6 +31,8 @@ class ByteRing:
         self.prod = prod
         self.cons = cons
         self.name = name
+        self.due = False
+        self._told_at = 0
 
     def _indexes(self):
         prod = hw.rd32(self.prod)
@@ -43,12 +49,13 @@ class ByteRing:
         """Bytes in the ring. Raises RingCorrupt when the indexes are impossible."""
         return self._indexes()[2]
 
-    def write(self, data):
-        """Put in what there is room for. Returns the bytes taken; of any, the reader is to be told.
+    def told(self):
+        """The peer is being told now."""
+        self.due = False
+        self._told_at = hw.rd32(self.cons)
 
-        Source: docs/misc/xenstore-ring.txt: whenever the ring is updated the event channel must be
-        signalled. oxenstored does wait for it where it once saw no room.
-        """
+    def write(self, data):
+        """Put in what there is room for. Returns the number of bytes taken."""
         prod, cons, used = self._indexes()
         # The room was read before the bytes that fill it are stored.
         hw.mb()
@@ -63,10 +70,14 @@ class ByteRing:
         # Data before the index that publishes it.
         hw.wmb()
         hw.wr32(self.prod, (prod + count) & U32)
+        # Published before it is asked whether the reader had come to the end already.
+        hw.mb()
+        if hw.rd32(self.cons) == prod:
+            self.due = True
         return count
 
     def read(self, limit):
-        """Take up to limit bytes. Returns them; of any, the writer is to be told."""
+        """Take up to limit bytes that are there."""
         prod, cons, used = self._indexes()
         count = min(used, limit)
         if count == 0:
@@ -80,7 +91,10 @@ class ByteRing:
             data += bytes(hw.mem(self.addr, count - first))
         # The data is out before its room is given back.
         hw.mb()
-        hw.wr32(self.cons, (cons + count) & U32)
+        cons = (cons + count) & U32
+        hw.wr32(self.cons, cons)
+        if (cons - self._told_at) & U32 >= self.size:
+            self.due = True
         return data
 
 

@@ -1,283 +1,357 @@
-"""Xenstore client on the shared ring: requests in flight, matched to their replies by req_id.
+"""The xenstore client: all operations, many requests in flight, watches, transactions.
 
-Used by xenbus and by whoever reads or writes the store. One task moves bytes both ways, so a
-message may be larger than the ring and replies may come in any order. On entry the ring may hold
-what an earlier kernel left: where the server offers it the connection is made anew through the
-`connection` field, else the ring is used from the indexes found. On exit the same handshake leaves
-the ring as the next kernel expects it. Rule: a fault of the peer ends this connection with a
-message, and every caller gets that message.
-Source: xen/include/public/io/xs_wire.h, docs/misc/xenstore-ring.txt.
+Used by xenbus, the firmware and host programs; works over any transport (xs_ring in a guest, a
+stream on a host). One task moves bytes both ways; each caller waits for its own reply, with a
+deadline. Rules: a message may be larger than the ring; a caller that is cancelled leaves nothing
+behind but a reply that is dropped; a fault of the server ends the connection, every caller gets the
+reason, and connect() may be called again.
+Source: docs/misc/xenstore.txt; xen/include/public/io/xs_wire.h.
 """
 
-import hw
+import gc
 
 from . import abi, xs_wire
 from .errors import RingCorrupt, Timeout, XenError, XenstoreError
 from .loop import SECOND, Signal
-from .ring import ByteRing
+from .xs_nodes import Nodes, number, printable
+from .xs_session import Session, WatchEvent
+from .xs_watch import Watch
 
-NAMES = {
-    abi.XS_DIRECTORY: "directory",
-    abi.XS_READ: "read",
-    abi.XS_WRITE: "write",
-    abi.XS_MKDIR: "mkdir",
-    abi.XS_RM: "rm",
-}
 TIMEOUT = 5 * SECOND
 # A server that has not answered for so long is told again: an event may have been lost.
 TELL_AGAIN = SECOND
+# When memory has run out, it is tried again after this.
+BREATHER = SECOND // 100
+TRIES = 16
+RESETS_WATCHES = "control/platform-feature-xs_reset_watches"
 
 
-def _printable(raw):
-    return "".join(chr(c) if 32 <= c < 127 else "?" for c in raw)
+class _Caller:
+    """Who waits for a reply."""
 
-
-class _Reply:
-    """A request that waits for its answer."""
-
-    def __init__(self, type):
-        self.type = type
-        self.packet = None
-        self.fault = None
+    def __init__(self):
+        self.reply = None
         self.signal = Signal()
 
 
-class Xenstore:
-    """xen: Hypercalls; loop: Loop."""
+class Xenstore(Nodes):
+    """loop: Loop; transport: xs_ring.RingTransport or another with the same methods."""
 
-    def __init__(self, xen, loop):
-        self.xen = xen
+    def __init__(self, loop, transport):
+        super().__init__()
         self.loop = loop
-        self.page = 0
-        self.port = 0
-        self.reconnects = False
-        self._out = bytearray()
-        self._waiting = {}
-        self._parser = xs_wire.Parser()
-        self._fault = None
+        self.transport = transport
+        self._session = None
+        self._callers = {}
+        self._watches = {}
+        self._posts = []
+        self._fault = "not connected"
         self._pump = None
-        self._kick = None
-        # Far from where an earlier kernel's ids are, so that its late replies match nothing.
-        self._req_id = (hw.now() & 0x3FFFFFFF) | 0x40000000
+        self._room = Signal()
+        self._tokens = 0
 
     async def connect(self):
-        """Find the ring and take it over. Raises XenError (there is none), Timeout, RingCorrupt."""
-        pfn = self.xen.hvm_param(abi.HVM_PARAM_STORE_PFN)
-        port = self.xen.hvm_param(abi.HVM_PARAM_STORE_EVTCHN)
-        if pfn == 0 or pfn >= 1 << 40:
-            why = "the toolstack gave this domain none" if pfn == 0 else "it is not ready"
-            raise XenError("no xenstore: HVM_PARAM_STORE_PFN is 0x%x; %s" % (pfn, why))
-        self.loop.evtchn.check(port, "xenstore")
-        self.page = pfn * abi.PAGE_SIZE
-        self.port = port
-        self._requests = self._ring("request", abi.XENSTORE_RING_REQ, abi.XENSTORE_RING_REQ_PROD)
-        self._replies = self._ring("reply", abi.XENSTORE_RING_RSP, abi.XENSTORE_RING_RSP_PROD)
-        self._kick = self.loop.port(port)
-        features = hw.rd32(self.page + abi.XENSTORE_RING_SERVER_FEATURES)
-        self.reconnects = bool(features & abi.XENSTORE_SERVER_FEATURE_RECONNECTION)
-        if self.reconnects:
-            await self._reconnect("taking the ring over")
-        else:
-            self._resync()
+        """Take the transport over. Raises XenError (there is none), Timeout, RingCorrupt."""
+        await self.transport.open()
+        # Far from where an earlier kernel's ids are, so that its late replies match nothing.
+        first = (self.loop.now() & 0x3FFFFFFF) | 0x40000000
+        self._session = Session(first)
+        self._token = "pv%x-" % first
+        self._posts = []
+        self._fault = None
         self._pump = self.loop.spawn(self._move())
+        if self.transport.stale and await self.read_text(RESETS_WATCHES, "0") == "1":
+            await self.reset_watches()
 
     def connected(self):
         """Whether requests can be sent."""
-        return self._pump is not None and self._fault is None
+        return self._fault is None
 
-    def _ring(self, name, data, prod):
-        # In both directions the consumer's index stands right before the producer's.
-        page = self.page
-        return ByteRing(
-            page + data,
-            abi.XENSTORE_RING_SIZE,
-            page + prod,
-            page + prod - 4,
-            "xenstore " + name,
-        )
+    async def close(self):
+        """Leave the transport to the next client: nothing in flight, no watch, no transaction."""
+        if self._pump is None:
+            return
+        try:
+            if self._fault is None and not self.transport.resets():
+                for watch in list(self._watches.values()):
+                    await watch.close()
+            deadline = self.loop.now() + TIMEOUT
+            while self._fault is None and self._busy() and self.loop.now() < deadline:
+                await self.loop.sleep(SECOND // 1000)
+        finally:
+            self._pump.cancel()
+            self._pump = None
+            self._end(XenError("xenstore: the connection was closed"))
+            await self.transport.close()
 
-    async def _reconnect(self, why):
-        """Have the server drop all that belongs to this connection and zero the indexes."""
-        flag = self.page + abi.XENSTORE_RING_CONNECTION
-        hw.wr32(flag, abi.XENSTORE_RECONNECT)
-        hw.mb()
-        self.loop.evtchn.send(self.port)
-        deadline = hw.now() + TIMEOUT
-        while hw.rd32(flag) != abi.XENSTORE_CONNECTED:
-            if hw.now() >= deadline:
-                raise Timeout(
-                    "xenstore, %s: the server did not clear `connection` within 5 s; %s"
-                    % (why, self.state())
-                )
-            await self._kick.wait(deadline)
+    def _busy(self):
+        return self._session.flying() or self._posts or self._session.outgoing()
 
-    def _resync(self):
-        """Go on from the indexes found; what an earlier kernel did not read is nobody's."""
-        while self._replies.read(abi.XENSTORE_RING_SIZE):
-            pass
-        self._requests.used()
-        self.loop.evtchn.send(self.port)
-
-    def state(self):
-        """The ring's indexes and the server's error field, for messages."""
-        page = self.page
-        text = "indexes req %x/%x rsp %x/%x (prod/cons)" % (
-            hw.rd32(page + abi.XENSTORE_RING_REQ_PROD),
-            hw.rd32(page + abi.XENSTORE_RING_REQ_CONS),
-            hw.rd32(page + abi.XENSTORE_RING_RSP_PROD),
-            hw.rd32(page + abi.XENSTORE_RING_RSP_CONS),
-        )
-        features = hw.rd32(page + abi.XENSTORE_RING_SERVER_FEATURES)
-        if features & abi.XENSTORE_SERVER_FEATURE_ERROR:
-            error = hw.rd32(page + abi.XENSTORE_RING_ERROR)
-            names = ("none", "communication", "ring index", "protocol")
-            text += ", server's error %d (%s)" % (error, names[error] if error < 4 else "unknown")
-        return text
+    # Moving bytes.
 
     async def _move(self):
         """The task that moves bytes both ways until the connection ends."""
-        try:
-            while True:
-                moved = self._send() + self._receive()
-                if moved == 0:
-                    await self._kick.wait(None)
-        except XenError as e:
-            self._end(e)
+        while self._fault is None:
+            try:
+                if not self._step():
+                    await self.transport.signal.wait(None)
+            except MemoryError:
+                # Nothing was lost: the same step will do once there is room.
+                gc.collect()
+                await self.loop.sleep(BREATHER)
+            except XenError as e:
+                self._end(e)
 
-    def _send(self):
-        if not self._out:
-            return 0
-        count = self._requests.write(self._out)
-        if count:
-            self._out = self._out[count:]
-            self.loop.evtchn.send(self.port)
-        return count
+    def _step(self):
+        """Move what can be moved now. Returns the number of bytes."""
+        session = self._session
+        transport = self.transport
+        moved = 0
+        while True:
+            self._deliver()
+            data = transport.read(min(session.room(), abi.XENSTORE_RING_SIZE))
+            if not data:
+                break
+            session.receive(data)
+            moved += len(data)
+        while self._posts and session.fits(self._posts[0][2]):
+            session.abandon(session.request(*self._posts.pop(0)))
+        out = session.outgoing()
+        while out:
+            count = transport.write(out)
+            if count == 0:
+                break
+            session.sent(count)
+            moved += count
+            self._room.set()
+            out = session.outgoing()
+        transport.flush()
+        return moved
 
-    def _receive(self):
-        data = self._replies.read(abi.XENSTORE_RING_SIZE)
-        if data:
-            self.loop.evtchn.send(self.port)
-        self._parser.feed(data)
-        packet = self._parser.next()
-        while packet is not None:
-            self._deliver(packet)
-            packet = self._parser.next()
-        return len(data)
-
-    def _deliver(self, packet):
-        """Give a reply to its caller. One that nobody waits for is dropped."""
-        reply = None
-        if packet.type != abi.XS_WATCH_EVENT:
-            reply = self._waiting.pop(packet.req_id, None)
-        if reply is None:
-            return
-        if packet.type not in (reply.type, abi.XS_ERROR):
-            self._waiting[packet.req_id] = reply
-            raise RingCorrupt(
-                "xenstore: reply of type %d to req_id %d, which asked for type %d"
-                % (packet.type, packet.req_id, reply.type)
-            )
-        reply.packet = packet
-        reply.signal.set()
+    def _deliver(self):
+        event = self._session.event()
+        while event is not None:
+            if isinstance(event, WatchEvent):
+                watch = self._watches.get(event.token)
+                if watch is None or not watch.take(event.path):
+                    self._session.strays += 1
+            else:
+                caller = self._callers.pop(event.req_id, None)
+                if caller is not None:
+                    caller.reply = event
+                    caller.signal.set()
+            event = self._session.event()
 
     def _end(self, fault):
         """The connection is over: everyone who waits gets the reason."""
-        self._fault = "%s; %s" % (fault, self.state())
-        for reply in self._waiting.values():
-            reply.fault = self._fault
-            reply.signal.set()
-        self._waiting = {}
+        if self._fault is None:
+            self._fault = "%s; %s" % (fault, self.transport.state())
+        for caller in self._callers.values():
+            caller.signal.set()
+        self._callers = {}
+        for watch in self._watches.values():
+            watch.signal.set()
+        self._watches = {}
+        self._room.set()
 
-    async def request(self, type, payload, what, timeout=TIMEOUT):
+    def _alive(self):
+        if self._fault is not None:
+            raise RingCorrupt(self._fault)
+
+    def _late(self, what, timeout):
+        return Timeout(
+            "xenstore %s: no reply within %d ms; %s"
+            % (what, timeout // 1000000, self.transport.state())
+        )
+
+    async def request(self, type, payload, what, tx_id=0, timeout=TIMEOUT):
         """Send one request and wait for its reply.
 
         type: XS_*; payload: bytes; what: for messages; timeout: ns. Returns the reply's payload.
         Raises XenstoreError (the server's answer), Timeout, RingCorrupt (the connection is over).
         """
-        if self._fault is not None:
-            raise RingCorrupt(self._fault)
-        self._req_id = (self._req_id + 1) & 0x7FFFFFFF
-        req_id = self._req_id
-        packet = xs_wire.Packet(type, req_id, 0, payload)
-        reply = _Reply(type)
-        self._out.extend(packet.encode())
-        self._waiting[req_id] = reply
-        self._kick.set()
-        deadline = hw.now() + timeout
-        while reply.packet is None and reply.fault is None:
-            if hw.now() >= deadline:
-                self._waiting.pop(req_id, None)
-                raise Timeout(
-                    "xenstore %s: no reply within %d ms; %s"
-                    % (what, timeout // 1000000, self.state())
-                )
-            await reply.signal.wait(min(deadline, hw.now() + TELL_AGAIN))
-            if reply.packet is None and reply.fault is None:
-                self.loop.evtchn.send(self.port)
-        if reply.fault is not None:
-            raise RingCorrupt(reply.fault)
-        if reply.packet.type == abi.XS_ERROR:
-            raise XenstoreError(what, xs_wire.error_name(reply.packet.payload))
-        return reply.packet.payload
-
-    async def _ask(self, type, path, rest=b""):
-        limit = abi.XENSTORE_ABS_PATH_MAX if path[:1] == "/" else abi.XENSTORE_REL_PATH_MAX
-        raw = path.encode()
-        if not 0 < len(raw) <= limit or b"\0" in raw:
-            raise ValueError(
-                "xenstore path of %d bytes: 1 to %d, no NUL, expected" % (len(raw), limit)
-            )
-        return await self.request(type, raw + b"\0" + rest, "%s %s" % (NAMES[type], path))
-
-    async def read(self, path):
-        """The node's value, bytes."""
-        return await self._ask(abi.XS_READ, path)
-
-    async def read_text(self, path, default=None):
-        """The node's value as text; `default`, unless None, stands for a node that is not there."""
+        self._alive()
+        session = self._session
+        deadline = self.loop.now() + timeout
+        while not session.fits(payload):
+            if self.loop.now() >= deadline:
+                raise self._late(what, timeout)
+            await self._room.wait(deadline)
+            self._alive()
+        caller = _Caller()
+        req_id = session.request(type, tx_id, payload)
+        self._callers[req_id] = caller
+        self.transport.signal.set()
         try:
-            value = await self.read(path)
-        except XenstoreError as e:
-            if e.code == "ENOENT" and default is not None:
-                return default
-            raise
-        return _printable(value)
-
-    async def read_int(self, path, default=None):
-        """The node's value as a decimal number >= 0; `default`, unless None, if it is not there."""
-        text = await self.read_text(path, None if default is None else str(default))
-        if not text or len(text) > 20 or not all("0" <= c <= "9" for c in text):
-            raise XenError("xenstore %s: a decimal number expected, '%s' found" % (path, text[:40]))
-        return int(text)
-
-    async def write(self, path, value):
-        """Set the node's value; value: str or bytes."""
-        await self._ask(abi.XS_WRITE, path, value.encode() if isinstance(value, str) else value)
-
-    async def mkdir(self, path):
-        await self._ask(abi.XS_MKDIR, path)
-
-    async def rm(self, path):
-        await self._ask(abi.XS_RM, path)
-
-    async def directory(self, path):
-        """Names of the node's children, a list of str."""
-        payload = await self._ask(abi.XS_DIRECTORY, path)
-        return [_printable(name) for name in xs_wire.strings(payload)]
-
-    async def close(self):
-        """Leave the ring to the next kernel: reconnect, or, without that, drained and silent."""
-        if self._pump is None:
-            return
-        deadline = hw.now() + TIMEOUT
-        while (self._out or self._waiting) and self._fault is None and hw.now() < deadline:
-            await self.loop.sleep(SECOND // 1000)
-        self._pump.cancel()
-        self._pump = None
-        if self._fault is None:
-            self._fault = "xenstore: the connection was closed"
-        try:
-            if self.reconnects:
-                await self._reconnect("handing the ring back")
+            await self._reply(caller, deadline, what, timeout)
         finally:
-            self.loop.forget(self.port)
+            if caller.reply is None:
+                self._callers.pop(req_id, None)
+                session.abandon(req_id)
+        if caller.reply.error is not None:
+            raise XenstoreError(what, caller.reply.error)
+        return caller.reply.payload
+
+    async def _reply(self, caller, deadline, what, timeout):
+        while caller.reply is None:
+            self._alive()
+            now = self.loop.now()
+            if now >= deadline:
+                raise self._late(what, timeout)
+            await caller.signal.wait(min(deadline, now + TELL_AGAIN))
+            if caller.reply is None and self._fault is None and self.loop.now() < deadline:
+                try:
+                    self.transport.tell()
+                except XenError as e:
+                    self._end(e)
+
+    def post(self, type, payload, tx_id=0):
+        """Send a request whose reply nobody waits for, as soon as there is room."""
+        if self._fault is None:
+            self._posts.append((type, tx_id, payload))
+            self.transport.signal.set()
+
+    # Watches.
+
+    async def watch(self, path, depth=None, limit=64):
+        """Be told of changes at and below a path, or of @introduceDomain and @releaseDomain.
+
+        depth: levels below path that count, where the server offers that; limit: events that wait
+        to be taken. Returns a Watch, whose first event tells that it is set.
+        """
+        self._tokens += 1
+        watch = Watch(self, path, self._token + str(self._tokens), limit)
+        rest = watch.token.encode() + b"\0"
+        if depth is not None:
+            rest += str(depth).encode() + b"\0"
+        token = watch.token.encode()
+        self._watches[token] = watch
+        try:
+            await self.ask(abi.XS_WATCH, path, rest)
+        except BaseException:
+            self._watches.pop(token, None)
+            raise
+        return watch
+
+    async def unwatch(self, watch):
+        """End a watch; no event of it comes any more. Used by Watch.close()."""
+        token = watch.token.encode()
+        if self._watches.pop(token, None) is not None:
+            await self.ask(abi.XS_UNWATCH, watch.path, token + b"\0")
+
+    async def reset_watches(self):
+        """Have the server forget all watches and transactions of this guest."""
+        await self.request(abi.XS_RESET_WATCHES, b"\0", "reset_watches")
+        for watch in self._watches.values():
+            watch.signal.set()
+        self._watches = {}
+
+    def watching(self, watch):
+        """Whether events of a watch can still come."""
+        return self._watches.get(watch.token.encode()) is watch
+
+    # Transactions.
+
+    def transaction(self):
+        """A transaction for `async with`: committed at the end, aborted by an exception."""
+        return Transaction(self)
+
+    async def transact(self, work, tries=TRIES):
+        """Do work(transaction) until its transaction is committed. Returns what it returns.
+
+        work: an async function, called again when another's change came in between (EAGAIN).
+        """
+        for _ in range(tries):
+            try:
+                async with self.transaction() as transaction:
+                    return await work(transaction)
+            except XenstoreError as e:
+                if e.code != "EAGAIN":
+                    raise
+        raise XenstoreError("transaction, %d times" % tries, "EAGAIN")
+
+    # Domains.
+
+    async def _word(self, type, what, *words):
+        """A request of words, each with its NUL."""
+        payload = b"".join(str(word).encode() + b"\0" for word in words)
+        return await self.request(type, payload, " ".join([what] + [str(word) for word in words]))
+
+    async def get_domain_path(self, domid):
+        """The path that a domain's relative paths begin with."""
+        answer = await self._word(abi.XS_GET_DOMAIN_PATH, "get_domain_path", domid)
+        return printable(answer.rstrip(b"\0"))
+
+    async def is_domain_introduced(self, domid):
+        answer = await self._word(abi.XS_IS_DOMAIN_INTRODUCED, "is_domain_introduced", domid)
+        if answer not in (b"T\0", b"F\0"):
+            raise XenError("xenstore is_domain_introduced: T or F expected, %r found" % answer[:40])
+        return answer == b"T\0"
+
+    async def introduce(self, domid, gfn, port):
+        """Have the server serve a domain's ring. Privileged."""
+        await self._word(abi.XS_INTRODUCE, "introduce", domid, gfn, port)
+
+    async def release(self, domid):
+        """Have the server let a domain's ring go. Privileged."""
+        await self._word(abi.XS_RELEASE, "release", domid)
+
+    async def resume(self, domid):
+        """Have @releaseDomain fire again for a domain that was shut down. Privileged."""
+        await self._word(abi.XS_RESUME, "resume", domid)
+
+    async def set_target(self, domid, target):
+        """Give a domain all the rights that another has. Privileged."""
+        await self._word(abi.XS_SET_TARGET, "set_target", domid, target)
+
+    async def control(self, *words):
+        """A command to the server itself, such as control("check"). Privileged. Returns bytes."""
+        return await self._word(abi.XS_CONTROL, "control", *words)
+
+    async def get_feature(self, domid=None):
+        """The server_features offered to us, or, privileged, to a domain."""
+        words = () if domid is None else (domid,)
+        return number(await self._word(xs_wire.XS_GET_FEATURE, "get_feature", *words))
+
+    async def set_feature(self, domid, value):
+        """Choose the server_features of a domain that is not yet introduced. Privileged."""
+        await self._word(xs_wire.XS_SET_FEATURE, "set_feature", domid, value)
+
+    async def get_quota(self, name=None, domid=None):
+        """A quota, int, of a domain or of all; without a name the list of names. Privileged."""
+        if name is None:
+            answer = await self._word(xs_wire.XS_GET_QUOTA, "get_quota")
+            return printable(answer.rstrip(b"\0")).split()
+        words = (name,) if domid is None else (domid, name)
+        return number(await self._word(xs_wire.XS_GET_QUOTA, "get_quota", *words))
+
+    async def set_quota(self, name, value, domid=None):
+        """Set a quota of a domain, or the one that new domains get. Privileged."""
+        words = (name, value) if domid is None else (domid, name, value)
+        await self._word(xs_wire.XS_SET_QUOTA, "set_quota", *words)
+
+
+class Transaction(Nodes):
+    """The operations on nodes, as one change. Made by Xenstore.transaction()."""
+
+    def __init__(self, store):
+        super().__init__()
+        self._store = store
+
+    async def request(self, type, payload, what, tx_id=0, timeout=TIMEOUT):
+        return await self._store.request(type, payload, what, self.tx_id, timeout)
+
+    async def __aenter__(self):
+        answer = await self._store.request(abi.XS_TRANSACTION_START, b"\0", "transaction_start")
+        self.tx_id = number(answer)
+        if not 0 < self.tx_id < 1 << 32:
+            raise XenError("xenstore transaction_start: %d is no transaction" % self.tx_id)
+        return self
+
+    async def __aexit__(self, kind, error, trace):
+        if kind is None:
+            await self.request(abi.XS_TRANSACTION_END, b"T\0", "transaction_end")
+        else:
+            # Not waited for: whoever is being cancelled cannot wait.
+            self._store.post(abi.XS_TRANSACTION_END, b"F\0", self.tx_id)
+        return False

@@ -24,7 +24,7 @@ async def round_trip(store, which, say):
     if "check" not in names:
         raise XenError("xenstore: %s is not listed among %s" % (node, names))
     await store.rm(node)
-    way = "connection made anew" if store.reconnects else "indexes taken as found"
+    way = store.transport.found
     say("xenstore: %s client, %d bytes round trip, %s" % (which, len(value), way))
 
 

@@ -14,6 +14,7 @@ from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
 from xenpv.schedpoll import WATCHDOG_SECONDS, PollLoop
 from xenpv.xenstore import Xenstore
+from xenpv.xs_ring import RingTransport
 
 from . import check, options
 from .dump import NODE, Dump
@@ -63,7 +64,7 @@ def fail(kind):
 
 async def work(xen, loop, chosen, region):
     """Do what was asked; say how it ended, on the console and in xenstore."""
-    store = Xenstore(xen, loop)
+    store = Xenstore(loop, RingTransport(xen, loop))
     state, reason = "complete", ""
     try:
         await store.connect()
@@ -72,7 +73,7 @@ async def work(xen, loop, chosen, region):
             if chosen.disk is not None:
                 await check.try_disk(xen, loop, store, GrantTable(xen), chosen.disk, say)
             await store.close()
-            store = Xenstore(xen, loop)
+            store = Xenstore(loop, RingTransport(xen, loop))
             await store.connect()
             await check.round_trip(store, "second", say)
             say("check passed")

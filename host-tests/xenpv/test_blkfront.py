@@ -18,6 +18,7 @@ from xenpv.loop import SECOND
 from xenpv.schedpoll import PollLoop
 from xenpv.xenbus import Device
 from xenpv.xenstore import Xenstore
+from xenpv.xs_ring import RingTransport
 
 SIZE = 4 << 20
 PATH = "device/vbd/51728"
@@ -36,7 +37,7 @@ class Bench:
         """Run work(disk); the disk is connected and its guest's stack made before."""
         xen = Hypercalls()
         loop = PollLoop(xen, EventChannels(xen))
-        store = Xenstore(xen, loop)
+        store = Xenstore(loop, RingTransport(xen, loop))
         self.grants = GrantTable(xen)
 
         async def main():

@@ -4,7 +4,7 @@ import pytest
 
 import hw
 from pvdump.xen.machine import Machine
-from pvdump.xenstored.ring import RingTransport
+from pvdump.xenstored.ring import RingTransport as ServerRing
 from pvdump.xenstored.server import Xenstored
 from xenpv import abi, xs_wire
 from xenpv.errors import RingCorrupt, Timeout, XenError, XenstoreError
@@ -13,6 +13,7 @@ from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
 from xenpv.schedpoll import PollLoop
 from xenpv.xenstore import Xenstore
+from xenpv.xs_ring import RingTransport
 
 FEATURES = pytest.mark.parametrize("features", [0, 1], ids=["plain", "reconnect"])
 PFN = 0x100
@@ -29,12 +30,12 @@ class Setup:
         self.server.write(HOME + "/name", "guest", "n0 r1")
         self.server.write(HOME + "/data", "", "n1")
         port = self.machine.evtchn.alloc_unbound(1, 0)
-        self.ring = RingTransport(self.machine, self.server, PFN, port, **options)
+        self.ring = ServerRing(self.machine, self.server, PFN, port, **options)
         self.machine.params[abi.HVM_PARAM_STORE_PFN] = PFN
         self.machine.params[abi.HVM_PARAM_STORE_EVTCHN] = port
         self.xen = Hypercalls()
         self.loop = PollLoop(self.xen, EventChannels(self.xen))
-        self.store = Xenstore(self.xen, self.loop)
+        self.store = Xenstore(self.loop, RingTransport(self.xen, self.loop))
 
     def run(self, work):
         """Run work(store) with a connected client."""
@@ -125,7 +126,7 @@ def test_after_close_another_client_can_use_the_ring(features):
     async def work(store):
         await round_trip(store)
         await store.close()
-        again = Xenstore(setup.xen, setup.loop)
+        again = Xenstore(setup.loop, RingTransport(setup.xen, setup.loop))
         await again.connect()
         await round_trip(again)
         await again.close()
@@ -224,7 +225,7 @@ def test_a_reply_of_another_type_ends_the_connection():
     setup.ring.deaf = True
 
     async def work(store):
-        store._req_id = 0x50
+        store._session._next_id = 0x51
         await store.read("name")
 
     raw = xs_wire.Packet(abi.XS_DIRECTORY, 0x51, 0, b"x\0").encode()

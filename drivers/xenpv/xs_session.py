@@ -1,0 +1,136 @@
+"""One connection to a xenstore server, without I/O: requests in, bytes out; bytes in, events out.
+
+Used by xenpv.xenstore over any transport. Requests get a req_id of their own and wait in a buffer
+of fixed size until the transport takes their bytes; replies are matched to them in whatever order
+they come. Rules: a request is taken whole or not at all, a reply is handed out whole or stays, so
+that a want of memory or room only delays; what nobody waits for is counted and dropped; what breaks
+the protocol raises RingCorrupt with the field and its value, and the connection is over.
+Source: docs/misc/xenstore.txt, xen/include/public/io/xs_wire.h.
+"""
+
+from . import abi, xs_wire
+from .errors import RingCorrupt
+
+OUT_SIZE = 4 * xs_wire.PACKET_MAX
+ABANDONED = -1
+
+
+class Reply:
+    """The answer to a request. error: its name, such as "ENOENT", or None; payload: bytes."""
+
+    def __init__(self, req_id, error, payload):
+        self.req_id = req_id
+        self.error = error
+        self.payload = payload
+
+
+class WatchEvent:
+    """path and token: bytes, as the server sent them."""
+
+    def __init__(self, path, token):
+        self.path = path
+        self.token = token
+
+
+class Session:
+    """first_id: where req_ids begin."""
+
+    def __init__(self, first_id):
+        self._next_id = first_id & 0x7FFFFFFF
+        self._out = xs_wire.Buffer(OUT_SIZE)
+        self._parser = xs_wire.Parser()
+        # req_id to (type, tx_id), or to ABANDONED.
+        self._flying = {}
+        self.strays = 0
+
+    def flying(self):
+        """How many requests have no reply yet."""
+        return len(self._flying)
+
+    # Out.
+
+    def fits(self, payload):
+        """Whether a request with this payload can be taken now."""
+        return abi.XSD_SOCKMSG_SIZEOF + len(payload) <= self._out.room()
+
+    def request(self, type, tx_id, payload):
+        """Take a request; the caller has seen fits(). Returns its req_id.
+
+        Raises ValueError when the payload is over XENSTORE_PAYLOAD_MAX.
+        """
+        req_id = self._next_id
+        # An id that an old request still holds is passed over.
+        while req_id in self._flying:
+            req_id = (req_id + 1) & 0x7FFFFFFF
+        self._out.put(xs_wire.header(type, req_id, tx_id, payload) + payload)
+        self._flying[req_id] = (type, tx_id)
+        self._next_id = (req_id + 1) & 0x7FFFFFFF
+        return req_id
+
+    def abandon(self, req_id):
+        """Nobody waits for this reply any more: it is dropped when it comes."""
+        if req_id in self._flying:
+            self._flying[req_id] = ABANDONED
+
+    def outgoing(self):
+        """The bytes to send next, for looking at; tell sent() how many of them went."""
+        return self._out.view()
+
+    def sent(self, count):
+        self._out.drop(count)
+
+    # In.
+
+    def room(self):
+        """How many bytes receive() can take now; never 0 once event() has given None."""
+        return self._parser.room()
+
+    def receive(self, data):
+        """Take the next bytes of the stream, at most room() of them."""
+        self._parser.feed(data)
+
+    def event(self):
+        """The next Reply or WatchEvent, or None when more bytes are needed. Raises RingCorrupt."""
+        packet = self._parser.next()
+        while packet is not None:
+            if packet.type == abi.XS_WATCH_EVENT:
+                return self._watch_event(packet)
+            if self._expected(packet):
+                break
+            self.strays += 1
+            packet = self._parser.next()
+        if packet is None:
+            return None
+        error = None
+        if packet.type == abi.XS_ERROR:
+            error = xs_wire.error_name(packet.payload)
+        return Reply(packet.req_id, error, packet.payload)
+
+    def _expected(self, packet):
+        """Whether somebody waits for this reply. Raises RingCorrupt when it cannot be one."""
+        asked = self._flying.get(packet.req_id)
+        if asked is None:
+            return False
+        if asked != ABANDONED:
+            type, tx_id = asked
+            if packet.type not in (type, abi.XS_ERROR):
+                raise RingCorrupt(
+                    "xenstore: reply of type %d to req_id %d, which asked for type %d"
+                    % (packet.type, packet.req_id, type)
+                )
+            if packet.tx_id != tx_id:
+                raise RingCorrupt(
+                    "xenstore: reply with tx_id %d to req_id %d, which was sent with tx_id %d"
+                    % (packet.tx_id, packet.req_id, tx_id)
+                )
+        del self._flying[packet.req_id]
+        return asked != ABANDONED
+
+    def _watch_event(self, packet):
+        parts = packet.payload.split(b"\0")
+        if len(parts) < 3:
+            raise RingCorrupt(
+                "xenstore: watch event whose %d bytes are not path and token, each with its NUL"
+                % len(packet.payload)
+            )
+        return WatchEvent(parts[0], parts[1])
