@@ -48,6 +48,7 @@ class Xenstore(Nodes):
         self._fault = "not connected"
         self._pump = None
         self._room = Signal()
+        self._ended = Signal()
         self._tokens = 0
 
     async def connect(self):
@@ -66,6 +67,12 @@ class Xenstore(Nodes):
     def connected(self):
         """Whether requests can be sent."""
         return self._fault is None
+
+    async def ended(self):
+        """Wait until the connection has ended. Returns why."""
+        while self._fault is None:
+            await self._ended.wait(None)
+        return self._fault
 
     async def close(self):
         """Leave the transport to the next client: nothing in flight, no watch, no transaction."""
@@ -153,6 +160,7 @@ class Xenstore(Nodes):
             watch.signal.set()
         self._watches = {}
         self._room.set()
+        self._ended.set()
 
     def _alive(self):
         if self._fault is not None:

@@ -1,0 +1,114 @@
+"""A stream as a transport of the xenstore client: a unix socket, or /dev/xen/xenbus.
+
+Used with xenpv.xenstore on a host. The rule: what the other end says is a stream, but the kernel's
+device takes one message a write and nothing beyond it, so a device is given exactly one.
+Source: Linux drivers/xen/xenbus/xenbus_dev_frontend.c; Xen tools/libs/store/xs.c for the paths.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+from pathlib import Path
+
+from xenpv import abi
+from xenpv.errors import RingCorrupt, XenError
+from xenpv.loop import Signal
+
+from .selectloop import SelectLoop
+
+SOCKET = Path("/run/xenstored/socket")
+DEVICE = Path("/dev/xen/xenbus")
+
+
+def default_path() -> Path:
+    """Where this machine's xenstore is found, as libxenstore finds it."""
+    if "XENSTORED_PATH" in os.environ:
+        return Path(os.environ["XENSTORED_PATH"])
+    return SOCKET if SOCKET.exists() else DEVICE
+
+
+class StreamTransport:
+    """path: of a unix socket or of a character device. The attributes are RingTransport's."""
+
+    found = "connection made anew"
+    stale = False
+
+    def __init__(self, loop: SelectLoop, path: Path | str) -> None:
+        self.loop = loop
+        self.path = Path(path)
+        self.signal = Signal()
+        self.sent = 0  # writes
+        self.updates = 0  # reads and writes
+        self._fd = -1
+        self._whole = False
+
+    async def open(self) -> None:
+        """Raises XenError when there is no server."""
+        try:
+            self._whole = stat.S_ISCHR(self.path.stat().st_mode)
+            if self._whole:
+                self._fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            else:
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                    connection.connect(str(self.path))
+                    connection.setblocking(False)
+                    self._fd = connection.detach()
+        except OSError as error:
+            raise XenError(
+                f"no xenstore at {self.path}: {error.strerror}; name its socket, or set "
+                f"XENSTORED_PATH"
+            ) from None
+        self.signal = self.loop.fd(self._fd)
+
+    async def close(self) -> None:
+        if self._fd >= 0:
+            self.loop.forget(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def resets(self) -> bool:
+        """Closing the stream makes the server forget watches and transactions."""
+        return True
+
+    def write(self, data: memoryview) -> int:
+        """Send what the stream takes now. Returns the number of bytes taken."""
+        if self._whole:
+            (length,) = struct.unpack_from("<I", data, abi.XSD_SOCKMSG_LEN)
+            data = data[: abi.XSD_SOCKMSG_SIZEOF + length]
+        try:
+            count = os.write(self._fd, data)
+        except BlockingIOError:
+            self.loop.want_write(self._fd, True)
+            return 0
+        except OSError as error:
+            raise RingCorrupt(f"xenstore at {self.path}: writing: {error.strerror}") from None
+        self.loop.want_write(self._fd, False)
+        self.sent += 1
+        self.updates += 1
+        return count
+
+    def read(self, limit: int) -> bytes:
+        """Take up to limit bytes that have come."""
+        try:
+            data = os.read(self._fd, limit)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise RingCorrupt(f"xenstore at {self.path}: reading: {error.strerror}") from None
+        if not data:
+            raise RingCorrupt(f"xenstore at {self.path}: the server closed the connection")
+        self.updates += 1
+        return data
+
+    def flush(self) -> None:
+        """The kernel tells the server."""
+
+    def tell(self) -> None:
+        """The kernel has told the server."""
+
+    def state(self) -> str:
+        """For messages."""
+        return f"at {self.path}"
