@@ -1,0 +1,91 @@
+"""Which domains there are: the listing of /local/domain, and what changed since the last one.
+
+Used by the dispatcher when @introduceDomain or @releaseDomain fires; neither says whose event it
+is, and both may stand for many. A domid that was given to another domain between two listings is
+known by its `vm` node, which is looked at after a release; libxl does not give a domid again for a
+minute, so this is for other toolstacks. Reads block: a worker does it.
+Source: Xen docs/misc/xenstore.txt (WATCH), docs/misc/xenstore-paths.pandoc.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from xenpv.errors import XenstoreError
+
+ROOT = "/local/domain"
+INTRODUCED, RELEASED = "@introduceDomain", "@releaseDomain"
+FIRST_RESERVED = 0x7FF0  # DOMID_FIRST_RESERVED, xen/include/public/xen.h
+
+
+class Handle(Protocol):
+    """A watch that stands."""
+
+    def close(self) -> None: ...
+
+
+class Store(Protocol):
+    """What is needed of pvdump.store.Store. tell is called in one thread and must not block."""
+
+    def watch(self, path: str, tell: Callable[[str, str], None]) -> Handle: ...
+
+    def directory(self, path: str) -> list[str]: ...
+
+    def read(self, path: str) -> bytes: ...
+
+
+@dataclass
+class Changes:
+    """Domids. replaced: the domain is gone and another has its domid."""
+
+    appeared: list[int] = field(default_factory=list)
+    vanished: list[int] = field(default_factory=list)
+    replaced: list[int] = field(default_factory=list)
+
+
+def domid(name: str) -> int | None:
+    """The domid that a node's name stands for; None when it is no domain's."""
+    if not (name.isascii() and name.isdigit()) or (len(name) > 1 and name[0] == "0"):
+        return None
+    number = int(name) if len(name) <= 5 else FIRST_RESERVED
+    return number if number < FIRST_RESERVED else None
+
+
+class Domains:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._vm: dict[int, bytes | None] = {}
+
+    def refresh(self, released: bool) -> Changes:
+        """Look which domains there are. released: one may have gone. Raises XenError."""
+        there = {number for name in self._names() if (number := domid(name)) is not None}
+        before = self._vm
+        changes = Changes(sorted(there - before.keys()), sorted(before.keys() - there))
+        now = {number: before.get(number) for number in there}
+        for number in there if released else changes.appeared:
+            vm = self._vm_of(number)
+            # Without the node, which comes late and goes early, nothing is known either way.
+            if vm is not None:
+                if now[number] not in (None, vm):
+                    changes.replaced.append(number)
+                now[number] = vm
+        self._vm = now
+        return changes
+
+    def _names(self) -> list[str]:
+        try:
+            return self._store.directory(ROOT)
+        except XenstoreError as error:
+            if error.code == "ENOENT":
+                return []
+            raise
+
+    def _vm_of(self, number: int) -> bytes | None:
+        try:
+            return self._store.read(f"{ROOT}/{number}/vm")
+        except XenstoreError as error:
+            if error.code in ("ENOENT", "EACCES"):
+                return None
+            raise

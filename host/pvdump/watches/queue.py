@@ -1,0 +1,116 @@
+"""One domain's queue of watch events: bounded, in order, without repeats.
+
+Used by the dispatcher, under its lock. The rules:
+An event that is queued already is not queued again. A watch event says that something changed, not
+what; the handler looks at the store when its turn comes, which is after both changes. xenstored
+itself has sent such repeats once only since XSA-326.
+A full queue drops the newcomer and puts one entry at its end for the subscription that lost it, so
+that its handler is told to look for itself. That entry is handled after the loss, so that more
+losses may be added to it while it waits; there is one for each subscription, beyond the bound.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from .dispatcher import Subscription
+
+NO_DOMAIN, DOMAINS = "no domain", "domains"  # the queues that are no domain's
+
+
+class Domain(NamedTuple):
+    """A domain. A domid can be used again; generation tells the domains that had it apart."""
+
+    domid: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a handler gets.
+
+    path, token: as the store sent them; domain: whose it is, None for no domain's.
+    lost: 0, or so many events were dropped: then path is the one subscribed to, and whatever is
+    below it for this domain may have changed.
+    """
+
+    path: str
+    token: str
+    domain: Domain | None
+    lost: int = 0
+
+
+@dataclass(slots=True)
+class Entry:
+    """since: ns of the dispatcher's clock when it was queued."""
+
+    subscription: Subscription
+    path: str
+    token: str
+    since: int
+    lost: int = 0
+
+
+class Queue:
+    """domain: whose, or which of the others; limit: events it holds; known: the domain is there."""
+
+    def __init__(self, domain: Domain | str, limit: int, known: bool = False) -> None:
+        self.domain = domain
+        self.limit = limit
+        self.known = known
+        self.gone = False  # the domain is not there any more; only its last handler is
+        self.busy = False  # a worker has it, or will
+        self.running: Entry | None = None
+        self.running_since = 0
+        self.handled = self.dropped = self.failed = 0
+        self._entries: OrderedDict[tuple[Subscription, str | None], Entry] = OrderedDict()
+
+    def waiting(self) -> int:
+        return len(self._entries)
+
+    def holds(self, subscription: Subscription, path: str) -> bool:
+        return (subscription, path) in self._entries
+
+    def put(self, subscription: Subscription, path: str, token: str, now: int) -> None:
+        """Queue an event, unless it is queued or there is no room."""
+        if (subscription, path) in self._entries:
+            return
+        if len(self._entries) < self.limit:
+            self.put_always(subscription, path, token, now)
+        else:
+            self.lose(subscription, 1, now)
+
+    def put_always(self, subscription: Subscription, path: str, token: str, now: int) -> None:
+        """Queue what happens once in a domain's life: it comes or goes."""
+        self._entries[subscription, path] = Entry(subscription, path, token, now)
+
+    def lose(self, subscription: Subscription, count: int, now: int) -> None:
+        """So many of its events were dropped: let its handler know."""
+        self.dropped += count
+        entry = self._entries.get((subscription, None))
+        if entry is None:
+            entry = Entry(subscription, subscription.path, "", now)
+            self._entries[subscription, None] = entry
+        entry.lost += count
+
+    def take(self) -> Entry:
+        return self._entries.popitem(last=False)[1]
+
+    def oldest(self) -> Entry | None:
+        return next(iter(self._entries.values()), None)
+
+    def purge(self, subscription: Subscription) -> None:
+        """Drop what is queued for one subscription."""
+        for key in [key for key in self._entries if key[0] is subscription]:
+            del self._entries[key]
+
+    def clear(self) -> Counter[Subscription]:
+        """Drop all. Returns how many events each subscription loses by that."""
+        losses: Counter[Subscription] = Counter()
+        for entry in self._entries.values():
+            losses[entry.subscription] += entry.lost or 1
+        self._entries.clear()
+        return losses

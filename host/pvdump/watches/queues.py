@@ -1,0 +1,120 @@
+"""The queues there are: one for each domain, and those that are no domain's.
+
+Used by the dispatcher, under its lock. The rules: what was queued for a domain never reaches the
+next one with its domid, so a queue is a generation's and goes with it. Events may come before their
+domain is found, and after it is gone; their queue is an unknown domain's, and is forgotten when it
+is empty. When a domid is used again and such events are still queued, they may be of either domain:
+they are dropped, and their subscriptions are told to look for themselves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+from .domains import INTRODUCED, RELEASED
+from .queue import DOMAINS, NO_DOMAIN, Domain, Queue
+
+if TYPE_CHECKING:
+    from .dispatcher import Subscription
+
+
+class Queues:
+    """limit: events a queue holds; clock: ns; ready(queue): called when it has got events."""
+
+    def __init__(
+        self, limit: int, clock: Callable[[], int], ready: Callable[[Queue], None]
+    ) -> None:
+        self._limit = limit
+        self._clock = clock
+        self._ready = ready
+        self.no_domain = Queue(NO_DOMAIN, limit)
+        self.domains = Queue(DOMAINS, limit)
+        self._table: dict[int, Queue] = {}
+        self._leaving: set[Queue] = set()  # of domains that are gone, until they are empty
+        self._generations: dict[int, int] = {}
+        self._followers: dict[Subscription, None] = {}  # in the order they came
+
+    def of(self, domid: int | None) -> Queue:
+        """The queue for an event of this domain."""
+        if domid is None:
+            return self.no_domain
+        queue = self._table.get(domid)
+        return self._new(domid) if queue is None else queue
+
+    def all(self) -> Iterator[Queue]:
+        yield self.no_domain
+        yield self.domains
+        yield from self._table.values()
+        yield from self._leaving
+
+    def drained(self, queue: Queue) -> bool:
+        """The queue is empty and nobody handles it. Returns whether it is forgotten by that."""
+        if not isinstance(queue.domain, Domain) or queue.known:
+            return False
+        if queue.gone:
+            self._leaving.discard(queue)
+        else:
+            del self._table[queue.domain.domid]
+        return True
+
+    def follow(self, follower: Subscription) -> None:
+        """Tell it of all domains that are there, and of those that come and go."""
+        self._followers[follower] = None
+        for queue in self._table.values():
+            if queue.known:
+                self._tell(follower, queue, INTRODUCED)
+
+    def forget(self, subscription: Subscription) -> None:
+        """Drop what is queued for it, and tell it no more."""
+        self._followers.pop(subscription, None)
+        for queue in self.all():
+            queue.purge(subscription)
+
+    def appear(self, domid: int, losses: Counter[Subscription] | None = None) -> None:
+        """A domain is there. losses: events that were dropped and may have been its own."""
+        early = self._table.get(domid)
+        if early is not None and early.domain != Domain(domid, 1):
+            losses = self._detach(early)
+        queue = self.of(domid)
+        queue.known = True
+        for follower in self._followers:
+            self._tell(follower, queue, INTRODUCED)
+        for subscription, count in (losses or {}).items():
+            queue.lose(subscription, count, self._clock())
+        self._ready(queue)
+
+    def vanish(self, domid: int) -> Counter[Subscription]:
+        """A domain is gone. Returns how many events of each subscription were dropped with it."""
+        queue = self._table[domid]
+        told = [f for f in self._followers if not queue.holds(f, INTRODUCED)]
+        losses = self._detach(queue)
+        for follower in told:
+            self._tell(follower, queue, RELEASED)
+        return losses
+
+    def _new(self, domid: int) -> Queue:
+        domain = Domain(domid, self._generations.setdefault(domid, 1))
+        queue = self._table[domid] = Queue(domain, self._limit)
+        return queue
+
+    def _detach(self, queue: Queue) -> Counter[Subscription]:
+        """Drop a queue's events; what its worker is at, and what is put into it yet, goes on."""
+        assert isinstance(queue.domain, Domain)
+        domid, generation = queue.domain
+        del self._table[domid]
+        self._generations[domid] = generation + 1
+        queue.known, queue.gone = False, True
+        if queue.busy:
+            self._leaving.add(queue)
+        losses = queue.clear()
+        for follower in self._followers:
+            losses.pop(follower, None)
+        return losses
+
+    def _tell(self, follower: Subscription, queue: Queue, path: str) -> None:
+        queue.put_always(follower, path, "", self._clock())
+        if queue.gone:
+            self._leaving.add(queue)
+        self._ready(queue)
