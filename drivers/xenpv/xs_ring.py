@@ -166,12 +166,17 @@ class RingTransport:
 
     async def _align(self):
         await self._drain()
+        padded = 0
         for _ in range(ROUNDS):
+            padded += 15
             if await self._pad(15) or await self._drain():
                 continue
+            padded += 1
             if await self._refused(await self._pad(1)):
+                if padded > 16:
+                    self.found += ", in step after %d bytes" % padded
                 return
-            self.found = "a half-written request was completed"
+            padded += xs_wire.PACKET_MAX
             await self._pad(xs_wire.PACKET_MAX)
             await self._drain()
         raise Timeout(

@@ -37,6 +37,7 @@ EXPRESSIONS = {
     # The stride of a ring is its union's, which the ring macros hide.
     "SRING_RING": offset("blkif_sring", "ring"),
     "BLKIF_REQUEST_SIZEOF": "sizeof(union blkif_sring_entry)",
+    "GRANT_ENTRY_V2_SIZEOF": "sizeof(union grant_entry_v2)",
 }
 
 
