@@ -175,3 +175,75 @@ def test_what_a_task_raises_ends_the_loop():
 
     with pytest.raises(KeyError):
         loop.run(work())
+
+
+class TestGather:
+    def test_it_gives_all_results_in_the_order_asked_for(self):
+        _, loop = new_loop()
+
+        async def nap(seconds):
+            await loop.sleep(seconds * SECOND)
+            return seconds
+
+        assert loop.run(loop.gather([nap(3), nap(1), nap(2)])) == [3, 1, 2]
+
+    def test_the_first_exception_ends_the_others_and_is_raised(self):
+        _, loop = new_loop()
+        ended = []
+
+        async def nap(seconds):
+            try:
+                await loop.sleep(seconds * SECOND)
+                ended.append(seconds)
+            finally:
+                ended.append("out")
+
+        async def fail():
+            await loop.sleep(2 * SECOND)
+            raise KeyError
+
+        async def work():
+            with pytest.raises(KeyError):
+                await loop.gather([nap(1), fail(), nap(3)])
+
+        loop.run(work())
+        assert ended == [1, "out", "out"]
+
+    def test_cancelling_who_gathers_ends_the_gathered(self):
+        _, loop = new_loop()
+        ended = []
+
+        async def nap():
+            try:
+                await loop.sleep(100 * SECOND)
+            finally:
+                ended.append("out")
+
+        async def work():
+            task = loop.spawn(loop.gather([nap(), nap()]))
+            await loop.sleep(SECOND)
+            task.cancel()
+            assert ended == ["out", "out"]
+
+        loop.run(work())
+
+
+def test_a_task_cancelled_by_a_neighbour_of_the_same_turn_does_not_run():
+    _, loop = new_loop()
+    ran = []
+
+    async def victim():
+        ran.append("victim")
+
+    async def work():
+        task = loop.spawn(killer())
+        victims.append(loop.spawn(victim()))
+        await loop.sleep(SECOND)
+        assert task.done
+
+    async def killer():
+        victims[0].cancel()
+
+    victims = []
+    loop.run(work())
+    assert ran == []
