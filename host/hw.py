@@ -10,6 +10,8 @@ OverflowError. boot/hw/modhw.c has the same rule for the image.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from _pvdump_hw import ffi, lib
@@ -20,6 +22,18 @@ U64 = 0xFFFFFFFFFFFFFFFF
 
 _machine: Any = None
 _view = memoryview(bytearray(0))
+
+
+@contextlib.contextmanager
+def attached(machine: Any) -> Iterator[None]:
+    """Be about `machine` within the block, and afterwards about what it was before."""
+    before = _machine
+    attach(machine)
+    try:
+        yield
+    finally:
+        if before is not None:
+            attach(before)
 
 
 def attach(machine: Any) -> None:
@@ -125,22 +139,35 @@ def zero_pages(addr: int, n: int) -> int:
     return lib.hw_zero_pages(addr, n)
 
 
-def _check_refs(table: int, refs: int, n: int) -> None:
+def _check_refs(table: int, refs: int, n: int, size: int) -> None:
     _check(refs, 4 * n)
     for ref in _view[refs : refs + 4 * n].cast("I"):
-        _check(table + 8 * ref, 8)
+        _check(table + size * ref, size)
 
 
 def grant_fill(table: int, refs: int, n: int, domid: int, gfn: int, flags: int) -> None:
     """Grant gfn, gfn + 1, ... to domid through the n entries named by the u32 array at refs."""
-    _check_refs(table, refs, n)
+    _check_refs(table, refs, n, 8)
     lib.hw_grant_fill(table, refs, n, domid, gfn, flags)
 
 
 def grant_end(table: int, refs: int, n: int) -> int:
     """End n grants; those in use go to the front of refs. Returns how many are in use."""
-    _check_refs(table, refs, n)
+    _check_refs(table, refs, n, 8)
     return lib.hw_grant_end(table, refs, n)
+
+
+def grant_fill_v2(table: int, refs: int, n: int, domid: int, gfn: int, flags: int) -> None:
+    """As grant_fill, in a table of version 2."""
+    _check_refs(table, refs, n, 16)
+    lib.hw_grant_fill_v2(table, refs, n, domid, gfn, flags)
+
+
+def grant_end_v2(table: int, status: int, refs: int, n: int) -> int:
+    """As grant_end, in a table of version 2; status: address of the status of reference 0."""
+    _check_refs(table, refs, n, 16)
+    _check_refs(status, refs, n, 2)
+    return lib.hw_grant_end_v2(table, status, refs, n)
 
 
 def seg_fill(dst: int, refs: int, n: int, first_sect: int, last_sect: int) -> None:

@@ -25,6 +25,7 @@ PROLOGUE = """
 #include <xen/grant_table.h>
 #include <xen/memory.h>
 #include <xen/sched.h>
+#include <xen/vcpu.h>
 #include <xen/version.h>
 #include <xen/features.h>
 #include <xen/hvm/hvm_op.h>

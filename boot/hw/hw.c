@@ -13,6 +13,13 @@ struct grant_entry_v1 {
     uint32_t frame;
 };
 
+struct grant_entry_v2 {
+    uint16_t flags;
+    uint16_t domid;
+    uint32_t pad;
+    uint64_t frame;
+};
+
 struct blkif_request_segment {
     uint32_t gref;
     uint8_t first_sect;
@@ -118,6 +125,31 @@ void hw_grant_fill(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, ui
         entry[ref[i]].flags = flags;
 }
 
+void hw_grant_fill_v2(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, uint64_t gfn,
+                      uint16_t flags)
+{
+    volatile struct grant_entry_v2 *entry = at(table);
+    const uint32_t *ref = at(refs);
+
+    for (uint32_t i = 0; i < n; i++) {
+        entry[ref[i]].domid = domid;
+        entry[ref[i]].frame = gfn + i;
+    }
+    /* As above. */
+    hw_wmb();
+    for (uint32_t i = 0; i < n; i++)
+        entry[ref[i]].flags = flags;
+}
+
+/* The i-th reference is still in use: move it to the front, behind the *busy that are there. */
+static void set_aside(uint32_t *ref, uint32_t i, uint32_t *busy)
+{
+    uint32_t still = ref[i];
+
+    ref[i] = ref[*busy];
+    ref[(*busy)++] = still;
+}
+
 /* End access through the n entries; those the peer still has mapped are moved to the front of refs.
  * Returns how many these are. */
 uint32_t hw_grant_end(uint64_t table, uint64_t refs, uint32_t n)
@@ -134,12 +166,27 @@ uint32_t hw_grant_end(uint64_t table, uint64_t refs, uint32_t n)
         while (!(seen & GTF_in_use) && !ended)
             ended = __atomic_compare_exchange_n(flags, &seen, 0, 0, __ATOMIC_SEQ_CST,
                                                 __ATOMIC_SEQ_CST);
-        if (!ended) {
-            uint32_t still = ref[i];
+        if (!ended)
+            set_aside(ref, i, &busy);
+    }
+    return busy;
+}
 
-            ref[i] = ref[busy];
-            ref[busy++] = still;
-        }
+/* The same, where the peer's use shows in status words apart from the entries. */
+uint32_t hw_grant_end_v2(uint64_t table, uint64_t status, uint64_t refs, uint32_t n)
+{
+    volatile struct grant_entry_v2 *entry = at(table);
+    volatile uint16_t *in_use = at(status);
+    uint32_t *ref = at(refs);
+    uint32_t busy = 0;
+
+    for (uint32_t i = 0; i < n; i++)
+        entry[ref[i]].flags = 0;
+    /* Xen sets the status, then looks at the flags again: they must be gone before we look. */
+    hw_mb();
+    for (uint32_t i = 0; i < n; i++) {
+        if (in_use[ref[i]] & GTF_in_use)
+            set_aside(ref, i, &busy);
     }
     return busy;
 }

@@ -7,7 +7,8 @@
  * begins, and host/hw.py has checked every range before it calls.
  *
  * Rule: C moves bytes, Python decides. Single accesses are volatile and never torn.
- * Layouts: Xen public/grant_table.h (grant_entry_v1), public/io/blkif.h (blkif_request_segment).
+ * Layouts: Xen public/grant_table.h (grant_entry_v1, the full_page of grant_entry_v2, grant_status_t),
+ * public/io/blkif.h (blkif_request_segment).
  */
 #ifndef PVDUMP_HW_H
 #define PVDUMP_HW_H
@@ -43,6 +44,9 @@ uint64_t hw_zero_pages(uint64_t addr, uint64_t n);
 void hw_grant_fill(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, uint32_t gfn,
                    uint16_t flags);
 uint32_t hw_grant_end(uint64_t table, uint64_t refs, uint32_t n);
+void hw_grant_fill_v2(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, uint64_t gfn,
+                      uint16_t flags);
+uint32_t hw_grant_end_v2(uint64_t table, uint64_t status, uint64_t refs, uint32_t n);
 void hw_seg_fill(uint64_t dst, uint64_t refs, uint32_t n, uint8_t first_sect, uint8_t last_sect);
 
 #endif

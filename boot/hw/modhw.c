@@ -182,6 +182,27 @@ static mp_obj_t mod_grant_end(mp_obj_t table, mp_obj_t refs_in, mp_obj_t n)
 }
 static MP_DEFINE_CONST_FUN_OBJ_3(grant_end_obj, mod_grant_end);
 
+static mp_obj_t mod_grant_fill_v2(size_t n_args, const mp_obj_t *args)
+{
+    uint64_t refs = range(args[1], times(extent(args[2]), 4));
+
+    (void)n_args;
+    hw_grant_fill_v2(range(args[0], 16), refs, bounded(args[2], UINT32_MAX),
+                     bounded(args[3], UINT16_MAX), u64(args[4]), bounded(args[5], UINT16_MAX));
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(grant_fill_v2_obj, 6, 6, mod_grant_fill_v2);
+
+static mp_obj_t mod_grant_end_v2(size_t n_args, const mp_obj_t *args)
+{
+    uint64_t refs = range(args[2], times(extent(args[3]), 4));
+
+    (void)n_args;
+    return from_u64(hw_grant_end_v2(range(args[0], 16), range(args[1], 2), refs,
+                                    bounded(args[3], UINT32_MAX)));
+}
+static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(grant_end_v2_obj, 4, 4, mod_grant_end_v2);
+
 static mp_obj_t mod_seg_fill(size_t n_args, const mp_obj_t *args)
 {
     uint64_t n = extent(args[2]);
@@ -374,6 +395,8 @@ static const mp_rom_map_elem_t globals_table[] = {
     FUNCTION(zero_pages),
     FUNCTION(grant_fill),
     FUNCTION(grant_end),
+    FUNCTION(grant_fill_v2),
+    FUNCTION(grant_end_v2),
     FUNCTION(seg_fill),
     FUNCTION(hypercall),
     FUNCTION(cpuid),

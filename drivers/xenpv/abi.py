@@ -21,6 +21,7 @@ HYPERVISOR_hvm_op = 34
 XENMEM_add_to_physmap = 7
 XENMAPSPACE_shared_info = 0
 XENMAPSPACE_grant_table = 1
+XENMAPIDX_grant_table_status = 0x80000000
 # struct xen_add_to_physmap
 XEN_ADD_TO_PHYSMAP_DOMID = 0
 XEN_ADD_TO_PHYSMAP_SIZE = 2
@@ -109,6 +110,8 @@ GRANT_ENTRY_V1_FLAGS = 0
 GRANT_ENTRY_V1_DOMID = 2
 GRANT_ENTRY_V1_FRAME = 4
 GRANT_ENTRY_V1_SIZEOF = 8
+# union grant_entry_v2
+GRANT_ENTRY_V2_SIZEOF = 16
 # struct gnttab_query_size
 GNTTAB_QUERY_SIZE_DOM = 0
 GNTTAB_QUERY_SIZE_NR_FRAMES = 4

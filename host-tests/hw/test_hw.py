@@ -149,7 +149,7 @@ def reference_lists(draw):
     return draw(st.lists(st.integers(0, 511), max_size=40, unique=True))
 
 
-TABLE, REFS = 4096, 8192
+TABLE, REFS, STATUS = 4096, 8192, 12288
 
 
 def put_refs(refs):
@@ -193,6 +193,41 @@ def test_grant_end_clears_what_is_free_and_returns_what_the_peer_holds(refs, dat
         assert hw.rd16(TABLE + 8 * ref) == held.get(ref, 0)
 
 
+few_references = reference_lists().map(lambda refs: [ref for ref in refs if ref < 256])
+
+
+@given(
+    refs=few_references,
+    domid=st.integers(0, 0x7FEF),
+    gfn=st.integers(0, 2**52),
+    flags=st.sampled_from([1, 1 | 4]),
+)
+def test_grant_fill_v2_grants_frames_of_more_than_32_bits(refs, domid, gfn, flags):
+    ram = fresh()
+    put_refs(refs)
+    hw.grant_fill_v2(TABLE, REFS, len(refs), domid, gfn, flags)
+    model = bytearray(4096)
+    for i, ref in enumerate(refs):
+        struct.pack_into("<HH4xQ", model, 16 * ref, flags, domid, gfn + i)
+    assert ram[TABLE : TABLE + 4096] == model
+
+
+@given(refs=few_references, data=st.data())
+def test_grant_end_v2_ends_all_and_returns_what_the_status_says_the_peer_holds(refs, data):
+    ram = fresh()
+    status = [data.draw(st.sampled_from([0, 8, 16, 24])) for _ in refs]
+    for ref, word in zip(refs, status, strict=True):
+        struct.pack_into("<HH4xQ", ram, TABLE + 16 * ref, 1, 3, 77)
+        struct.pack_into("<H", ram, STATUS + 2 * ref, word)
+    put_refs(refs)
+    held = {ref for ref, word in zip(refs, status, strict=True) if word}
+    assert hw.grant_end_v2(TABLE, STATUS, REFS, len(refs)) == len(held)
+    after = get_refs(len(refs))
+    assert set(after[: len(held)]) == held
+    assert sorted(after) == sorted(refs)
+    assert not any(hw.rd16(TABLE + 16 * ref) for ref in refs)
+
+
 @given(refs=reference_lists(), first=st.integers(0, 7), last=st.integers(0, 7))
 def test_seg_fill_cuts_only_the_first_and_the_last_page(refs, first, last):
     ram = fresh()
@@ -215,6 +250,7 @@ TOO_WIDE = {
     "grant_fill domid": lambda: hw.grant_fill(TABLE, REFS, 1, 2**16, 0, 1),
     "grant_fill gfn": lambda: hw.grant_fill(TABLE, REFS, 1, 0, 2**32, 1),
     "grant_fill flags": lambda: hw.grant_fill(TABLE, REFS, 1, 0, 0, 2**16),
+    "grant_fill_v2 gfn": lambda: hw.grant_fill_v2(TABLE, REFS, 1, 0, 2**64, 1),
     "seg_fill": lambda: hw.seg_fill(TABLE, REFS, 1, 0, 256),
 }
 

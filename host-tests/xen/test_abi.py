@@ -2,19 +2,11 @@
 
 import pytest
 
-from pvdump.xen import guest, hypercalls
+from pvdump.xen import guest, hypercalls, public
+from tools import xenheaders
 from tools.xenheaders import evaluate
 
-NAMES = [
-    "GNTST_okay",
-    "GNTST_general_error",
-    "GNTST_bad_domain",
-    "XENVER_get_features",
-    "HVMOP_get_mem_type",
-    "HVMMEM_ram_rw",
-    "HVMMEM_mmio_dm",
-    "HVM_NR_PARAMS",
-]
+NAMES = xenheaders.public(public)
 FEATURES = ("auto_translated_physmap", "hvm_callback_vector", "hvm_safe_pvclock", "hvm_pirqs")
 # The sizes and offsets that its struct formats stand for.
 LAYOUTS = {
@@ -39,12 +31,36 @@ LAYOUTS = {
     "sizeof(struct vcpu_info)": 64,
     "offsetof(struct vcpu_info, evtchn_pending_sel)": 8,
     "offsetof(struct blkif_request_segment, last_sect)": 5,
+    "sizeof(struct evtchn_fifo_control_block)": 72,
+    "offsetof(struct evtchn_fifo_control_block, head)": 8,
+    "offsetof(struct evtchn_init_control, offset)": 8,
+    "offsetof(struct evtchn_init_control, vcpu)": 12,
+    "offsetof(struct evtchn_init_control, link_bits)": 16,
+    "offsetof(struct evtchn_set_priority, priority)": 4,
+    "offsetof(struct vcpu_register_vcpu_info, offset)": 8,
+    "offsetof(struct gnttab_get_status_frames, dom)": 4,
+    "offsetof(struct gnttab_get_status_frames, status)": 6,
+    "offsetof(struct gnttab_get_status_frames, frame_list)": 8,
+    "sizeof(struct gnttab_copy)": 40,
+    "offsetof(struct gnttab_copy, source.domid)": 8,
+    "offsetof(struct gnttab_copy, source.offset)": 10,
+    "offsetof(struct gnttab_copy, dest)": 16,
+    "offsetof(struct gnttab_copy, len)": 32,
+    "offsetof(struct gnttab_copy, flags)": 34,
+    "offsetof(struct gnttab_copy, status)": 36,
+    "offsetof(union grant_entry_v2, full_page.frame)": 8,
+    "offsetof(union grant_entry_v2, sub_page.page_off)": 4,
+    "offsetof(union grant_entry_v2, sub_page.length)": 6,
 }
+
+
+def expression(name):
+    return f"__{name}" if name.startswith("HYPERVISOR_") else name
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_constants_are_those_of_the_headers(name):
-    assert getattr(hypercalls, name) == evaluate(NAMES)[name]
+    assert getattr(public, name) == evaluate([expression(name) for name in NAMES])[expression(name)]
 
 
 @pytest.mark.parametrize("text", LAYOUTS)

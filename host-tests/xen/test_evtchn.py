@@ -1,12 +1,13 @@
 """Event channels of the embedded Xen, by hypercall, and what a poll makes of them."""
 
 import struct
-from errno import EINVAL, EPERM
+from errno import EINVAL, EPERM, ESRCH
 
 import pytest
 
 import hw
 from pvdump.xen.machine import DOM0, Deadlock, Machine
+from pvdump.xen.public import EVTCHNOP_reset
 from xenpv import abi
 
 SECOND = 1_000_000_000
@@ -90,9 +91,9 @@ def test_a_poll_does_not_mind_a_mask_but_an_upcall_does(machine):
     hw.wr8(mask, 0xFF)
     machine.evtchn.send(DOM0, peer.far)
     assert poll([peer.port]) == 0
-    assert not machine.evtchn.upcall_pending()
+    assert not machine.upcall_pending()
     assert op(abi.EVTCHNOP_unmask, "<I", peer.port) == 0
-    assert machine.evtchn.upcall_pending()
+    assert machine.upcall_pending()
     assert hw.rd64(hw.shared_info() + 8) == 1
     assert hw.hypercall(abi.HYPERVISOR_sched_op, abi.SCHEDOP_block, 0) == 0
 
@@ -170,5 +171,7 @@ def test_a_channel_offered_to_another_domain_cannot_be_bound(machine):
 
 
 def test_a_guest_may_not_act_for_another_domain(machine):
-    assert op(abi.EVTCHNOP_alloc_unbound, "<HHI", 5, DOM0, 0) == -EPERM
-    assert op(abi.EVTCHNOP_status, "<HHI", 5, 0, 1) == -EPERM
+    for domid, errno in ((DOM0, EPERM), (5, ESRCH)):
+        assert op(abi.EVTCHNOP_alloc_unbound, "<HHI", domid, DOM0, 0) == -errno
+        assert op(abi.EVTCHNOP_status, "<HHI", domid, 0, 1) == -errno
+        assert op(EVTCHNOP_reset, "<H", domid) == -errno

@@ -1,22 +1,38 @@
 """The grant table of the embedded Xen: what a backend may map, and what the guest sees of it."""
 
 import struct
-from errno import EBUSY, EINVAL
+from errno import EBUSY, EINVAL, ENOSYS, ERANGE
 
 import pytest
 
 import hw
+import xenpv.gnttab
 from pvdump.xen.gnttab import GrantRefused
 from pvdump.xen.machine import DOM0, Machine
+from pvdump.xen.public import (
+    GNTCOPY_dest_gref,
+    GNTCOPY_source_gref,
+    GNTST_bad_copy_arg,
+    GNTST_bad_domain,
+    GNTST_bad_gntref,
+    GNTST_general_error,
+    GNTST_okay,
+    GNTST_permission_denied,
+    GNTTABOP_copy,
+    GNTTABOP_get_status_frames,
+    GTF_sub_page,
+)
 from xenpv import abi
+from xenpv.hypercall import Hypercalls
 
 ARG = 0x1000
 TABLE = 0x8000
 REF = 20
+STATUS = abi.XENMAPIDX_grant_table_status
 
 
 def op(cmd, fmt, *fields):
-    hw.mem(ARG, 32)[:] = bytes(32)
+    hw.mem(ARG, 40)[:] = bytes(40)
     hw.mem(ARG, struct.calcsize(fmt))[:] = struct.pack(fmt, *fields)
     return hw.hypercall(abi.HYPERVISOR_grant_table_op, cmd, ARG, 1)
 
@@ -100,19 +116,229 @@ def test_query_size_and_setup_table_tell_and_grow_the_table(table):
     assert hw.rd16(ARG + 8) == 0xFFFF
 
 
-def test_version_2_left_by_an_earlier_kernel_can_be_left_when_nothing_is_granted():
-    machine = Machine(gnttab_version=2)
-    hw.attach(machine)
+def get_version():
     assert op(abi.GNTTABOP_get_version, "<HHI", abi.DOMID_SELF, 0, 0) == 0
-    assert hw.rd32(ARG + 4) == 2
-    machine.gnttab.set_entry(REF, 1, DOM0, 0x30)
-    assert op(abi.GNTTABOP_set_version, "<I", 1) == -EBUSY
-    assert hw.rd32(ARG) == 2
-    machine.gnttab.set_entry(REF, 0, 0, 0)
-    assert op(abi.GNTTABOP_set_version, "<I", 1) == 0
-    assert machine.gnttab.version == 1
+    return hw.rd32(ARG + 4)
 
 
-def test_version_2_cannot_be_had(machine):
-    assert op(abi.GNTTABOP_set_version, "<I", 2) == -EINVAL
-    assert hw.rd32(ARG) == 1
+def set_version(version):
+    """Returns (the answer, the version that the guest is told)."""
+    return op(abi.GNTTABOP_set_version, "<I", version), hw.rd32(ARG)
+
+
+class TestVersion:
+    def test_changing_it_wipes_all_entries_but_the_reserved_ones(self, machine):
+        table = machine.gnttab
+        table.set_entry(1, abi.GTF_permit_access, DOM0, 0x99)
+        table.set_entry(REF, abi.GTF_permit_access, DOM0, 0x30)
+        assert set_version(2) == (0, 2)
+        assert get_version() == 2
+        assert table.entry(1) == (abi.GTF_permit_access, DOM0, 0x99)
+        assert table.entry(REF) == (0, 0, 0)
+        assert set_version(1) == (0, 1)
+        assert table.entry(1) == (abi.GTF_permit_access, DOM0, 0x99)
+
+    def test_it_cannot_change_while_a_grant_is_mapped(self, machine):
+        machine.gnttab.set_entry(REF, abi.GTF_permit_access, DOM0, 0x30)
+        mapping = machine.gnttab.map(REF, DOM0, readonly=True)
+        assert set_version(2) == (-EBUSY, 1)
+        mapping.unmap()
+        assert set_version(2) == (0, 2)
+
+    def test_reserved_entries_may_be_in_use_and_stay_so(self, machine):
+        machine.gnttab.set_entry(1, abi.GTF_permit_access, DOM0, 0x99)
+        mapping = machine.gnttab.map(1, DOM0, readonly=False)
+        assert set_version(2) == (0, 2)
+        assert machine.gnttab.status(1) == abi.GTF_reading | abi.GTF_writing
+        assert machine.gnttab.entry(1)[0] == abi.GTF_permit_access
+        mapping.unmap()
+        assert machine.gnttab.status(1) == 0
+
+    def test_an_entry_that_version_1_cannot_have_is_in_the_way_of_it(self, machine):
+        set_version(2)
+        machine.gnttab.set_entry(1, abi.GTF_permit_access, DOM0, 1 << 32)
+        assert set_version(1) == (-ERANGE, 2)
+
+    def test_what_is_not_there_or_not_allowed_is_refused(self):
+        hw.attach(Machine(gnttab_max_version=1))
+        assert set_version(3) == (-EINVAL, 1)
+        assert set_version(2) == (-ENOSYS, 1)
+
+    def test_status_frames_leave_the_guest_with_version_2(self, machine):
+        set_version(2)
+        machine.place(machine.gnttab.frame(STATUS), TABLE // 4096)
+        set_version(1)
+        assert bytes(hw.mem(TABLE, 4)) == b"\xff" * 4
+        assert machine.holes == {TABLE // 4096}
+
+
+class TestVersion2:
+    @pytest.fixture
+    def table(self):
+        """A table of version 2, its first frame at TABLE, its first status frame behind it."""
+        machine = Machine(gnttab_version=2)
+        hw.attach(machine)
+        machine.place(machine.gnttab.frame(0), TABLE // 4096)
+        machine.place(machine.gnttab.frame(STATUS), TABLE // 4096 + 1)
+        return machine.gnttab
+
+    def status(self, ref):
+        return hw.rd16(TABLE + 4096 + 2 * ref)
+
+    def grant(self, ref, flags, domid, frame, part=0):
+        hw.mem(TABLE + 16 * ref, 16)[:] = struct.pack("<HHIQ", flags, domid, part, frame)
+
+    def test_use_shows_in_the_status_frame_and_not_in_the_flags(self, table):
+        self.grant(REF, abi.GTF_permit_access, DOM0, 0x30)
+        mapping = table.map(REF, DOM0, readonly=True)
+        assert self.status(REF) == abi.GTF_reading
+        assert hw.rd16(TABLE + 16 * REF) == abi.GTF_permit_access
+        mapping.unmap()
+        assert self.status(REF) == 0
+
+    def test_an_entry_ended_while_mapped_stays_in_use_until_unmapped(self, table):
+        self.grant(REF, abi.GTF_permit_access, DOM0, 0x30)
+        mapping = table.map(REF, DOM0, readonly=False)
+        self.grant(REF, 0, 0, 0)
+        mapping.view[:3] = b"abc"
+        assert self.status(REF) == abi.GTF_reading | abi.GTF_writing
+        mapping.unmap()
+        assert bytes(hw.mem(0x30000, 3)) == b"abc"
+        assert self.status(REF) == 0
+
+    def test_a_part_of_a_page_cannot_be_mapped(self, table):
+        self.grant(REF, abi.GTF_permit_access | GTF_sub_page, DOM0, 0x30, 64 << 16)
+        with pytest.raises(GrantRefused, match="no GTF_permit_access"):
+            table.map(REF, DOM0, readonly=True)
+
+    def test_a_frame_has_half_as_many_entries(self, table):
+        with pytest.raises(GrantRefused, match="the table has 256 entries"):
+            table.map(256, DOM0, readonly=True)
+
+    def test_growing_the_table_brings_the_status_frames_it_needs(self, table):
+        table.grow(8)
+        assert len(table.status_frames) == 1
+        table.grow(9)
+        assert len(table.status_frames) == 2
+
+    def test_get_status_frames_tells_where_they_are(self, table):
+        assert op(GNTTABOP_get_status_frames, "<IHhQ", 1, abi.DOMID_SELF, 0, 0x6000) == 0
+        assert (hw.rd16(ARG + 6), hw.rd64(0x6000)) == (0, TABLE // 4096 + 1)
+        op(GNTTABOP_get_status_frames, "<IHhQ", 2, abi.DOMID_SELF, 0, 0x6000)
+        assert hw.rd16(ARG + 6) == 0xFFFF
+
+
+class TestCopy:
+    """GNTTABOP_copy by domain 1; domain 2 grants it REF."""
+
+    @pytest.fixture(autouse=True)
+    def domains(self):
+        self.machine = Machine()
+        self.other = Machine(hypervisor=self.machine.hypervisor, domid=2, gnttab_version=2)
+        self.other.ram[0x40000:0x40005] = b"there"
+        self.grant(abi.GTF_permit_access)
+        hw.attach(self.machine)
+        hw.mem(0x30000, 4)[:] = b"here"
+
+    def grant(self, flags, domid=1, part=0):
+        entry = struct.pack("<HHIQ", flags, domid, part, 0x40)
+        self.other.gnttab.frames[0].view[16 * REF : 16 * REF + 16] = entry
+
+    def copy(self, source, dest, length, flags):
+        """source, dest: (reference or gfn, domain, offset). Returns the status."""
+        fields = (*source, *dest, length, flags, 99)
+        assert op(GNTTABOP_copy, "<QHH4xQHH4xHHh", *fields) == 0
+        return struct.unpack("<h", hw.mem(ARG + 36, 2))[0]
+
+    def test_from_a_grant_into_a_frame_of_ones_own(self):
+        here = (0x30, abi.DOMID_SELF, 100)
+        assert self.copy((REF, 2, 1), here, 4, GNTCOPY_source_gref) == GNTST_okay
+        assert bytes(hw.mem(0x30000 + 100, 4)) == b"here"
+        assert self.other.gnttab.active == {}
+
+    def test_from_a_frame_of_ones_own_into_a_grant(self):
+        here = (0x30, abi.DOMID_SELF, 0)
+        assert self.copy(here, (REF, 2, 8), 4, GNTCOPY_dest_gref) == GNTST_okay
+        assert self.other.ram[0x40008:0x4000C] == b"here"
+
+    def test_a_part_of_a_page_is_all_that_may_be_copied(self):
+        self.grant(abi.GTF_permit_access | GTF_sub_page, part=1 | 4 << 16)
+        here = (0x30, abi.DOMID_SELF, 0)
+        assert self.copy((REF, 2, 1), here, 4, GNTCOPY_source_gref) == GNTST_okay
+        assert self.copy((REF, 2, 0), here, 4, GNTCOPY_source_gref) == GNTST_general_error
+        assert self.copy((REF, 2, 2), here, 4, GNTCOPY_source_gref) == GNTST_general_error
+
+    @pytest.mark.parametrize(
+        ("source", "dest", "flags", "status"),
+        [
+            ((0x40, 2, 0), (0x30, 0x7FF0, 0), 0, GNTST_permission_denied),
+            ((REF, 7, 0), (0x30, 0x7FF0, 0), GNTCOPY_source_gref, GNTST_bad_domain),
+            ((5000, 2, 0), (0x30, 0x7FF0, 0), GNTCOPY_source_gref, GNTST_bad_gntref),
+            ((REF, 2, 4093), (0x30, 0x7FF0, 0), GNTCOPY_source_gref, GNTST_bad_copy_arg),
+            ((REF, 2, 0), (1 << 20, 0x7FF0, 0), GNTCOPY_source_gref, GNTST_general_error),
+        ],
+    )
+    def test_what_is_refused_says_why_and_copies_nothing(self, source, dest, flags, status):
+        before = bytes(self.machine.ram[0x30000:0x31000])
+        assert self.copy(source, dest, 4, flags) == status
+        assert self.machine.ram[0x30000:0x31000] == before
+        assert self.other.gnttab.active == {}
+
+    def test_a_read_only_grant_is_no_destination(self):
+        self.grant(abi.GTF_permit_access | abi.GTF_readonly)
+        here = (0x30, abi.DOMID_SELF, 0)
+        assert self.copy(here, (REF, 2, 0), 4, GNTCOPY_dest_gref) == GNTST_general_error
+        assert self.other.ram[0x40000:0x40005] == b"there"
+
+
+class TestDriver:
+    """xenpv.gnttab on whatever table an earlier kernel left."""
+
+    REFS = 0x3000
+
+    def granted(self, table, refs):
+        return [table.entry(ref) for ref in refs]
+
+    def use(self, machine):
+        """Grant three frames, have them mapped, end them. Returns the driver's table."""
+        grants = xenpv.gnttab.GrantTable(Hypercalls())
+        grants.take(self.REFS, 3)
+        refs = [hw.rd32(self.REFS + 4 * i) for i in range(3)]
+        grants.grant(self.REFS, 3, DOM0, 0x50, readonly=True)
+        assert self.granted(machine.gnttab, refs) == [(5, DOM0, 0x50 + i) for i in range(3)]
+        mappings = [machine.gnttab.map(ref, DOM0, readonly=True) for ref in refs]
+        mappings[0].unmap()
+        mappings[2].unmap()
+        assert grants.end(self.REFS, 3) == 1
+        assert grants.set_aside == 1
+        assert hw.rd32(self.REFS) == refs[1]
+        free = grants.free()
+        grants.take(self.REFS, free)
+        assert refs[1] not in [hw.rd32(self.REFS + 4 * i) for i in range(free)]
+        return grants
+
+    def test_version_2_is_left_when_nothing_is_mapped(self):
+        machine = Machine(gnttab_version=2)
+        hw.attach(machine)
+        machine.gnttab.set_entry(REF, abi.GTF_permit_access, DOM0, 0x30)
+        assert self.use(machine).version == machine.gnttab.version == 1
+
+    @pytest.mark.parametrize("frames", [1, 7, 62])
+    def test_version_2_is_used_when_a_mapped_grant_keeps_it_in_force(self, frames):
+        machine = Machine(gnttab_version=2, gnttab_frames=frames)
+        hw.attach(machine)
+        machine.gnttab.set_entry(REF, abi.GTF_permit_access, DOM0, 0x30)
+        earlier = machine.gnttab.map(REF, DOM0, readonly=False)
+        assert self.use(machine).version == machine.gnttab.version == 2
+        assert machine.gnttab.entry(REF) == (abi.GTF_permit_access, DOM0, 0x30)
+        earlier.unmap()
+
+    def test_an_entry_of_version_2_that_was_ended_while_mapped_is_not_free(self):
+        machine = Machine(gnttab_version=2, gnttab_max_frames=1)
+        hw.attach(machine)
+        machine.gnttab.set_entry(REF, abi.GTF_permit_access, DOM0, 0x30)
+        machine.gnttab.map(REF, DOM0, readonly=False)
+        machine.gnttab.set_entry(REF, 0, 0, 0)
+        machine.gnttab.set_entry(REF + 1, abi.GTF_permit_access, DOM0, 0x31)
+        grants = xenpv.gnttab.GrantTable(Hypercalls())
+        assert grants.free() == 256 - abi.GNTTAB_NR_RESERVED_ENTRIES - 2

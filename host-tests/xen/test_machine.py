@@ -6,8 +6,8 @@ from errno import EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH
 import pytest
 
 import hw
-from pvdump.xen.hypercalls import HVMMEM_mmio_dm, HVMMEM_ram_rw, HVMOP_get_mem_type
 from pvdump.xen.machine import Deadlock, Machine, Shutdown
+from pvdump.xen.public import HVMMEM_mmio_dm, HVMMEM_ram_rw, HVMOP_get_mem_type
 from xenpv import abi
 
 SECOND = 1_000_000_000

@@ -1,27 +1,29 @@
 """The embedded machine: one guest's RAM, one vCPU, and the Xen below it.
 
 Given to hw.attach(); tests reach through it for what Xen, the toolstack or a backend would see.
-Physical address 0 is the first byte of `ram`. Frames that belong to Xen (shared_info, the grant
-table) live apart until the guest maps them: then the guest's page becomes their home and what it
-held is lost, as on a real machine; the page they leave becomes a hole that reads as ones.
 The rule: time moves only here. A hypercall takes COST_HYPERCALL, a look at the clock COST_NOW, and
 a wait moves it to the next thing that happens; a wait that nothing can end raises Deadlock.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Callable, Sequence
-from errno import ENOSYS
+from errno import EINVAL, ENOSYS
 
 from xenpv import abi
 
 from . import hypercalls
-from .clock import SECOND, Clock, Timer
-from .evtchn import EventChannels, XenRefuses
+from .clock import SECOND, Timer
+from .evtchn import XenRefuses
+from .evtchn_2l import VCPU_INFO_PENDING, VCPU_INFO_PENDING_SEL, TwoLevel
+from .evtchn_fifo import Fifo
 from .gnttab import GrantTable
+from .hypervisor import DOM0, Hypervisor
+from .physmap import Physmap
+from .public import EVTCHN_FIFO_MASKED
 
-DOM0 = 0
+__all__ = ["DOM0", "RAM", "Deadlock", "Machine", "Shutdown"]
+
 COST_NOW = 100  # ns
 COST_HYPERCALL = 1000
 XEN_LEAF = 0x40000000
@@ -34,11 +36,13 @@ Boot = tuple[
     tuple[tuple[int, int, int], ...],
     tuple[int, int],
 ]
+VCPU_INFO_SIZE = 64
+MASKED_WORD = (1 << EVTCHN_FIFO_MASKED).to_bytes(4, "little")
 RAM = 1  # type of a memory map entry, E820 and PVH alike
 
 
 class Shutdown(BaseException):
-    """The domain is gone; reason is one of SHUTDOWN_*. No guest code runs after this."""
+    """The domain shut down; reason is one of SHUTDOWN_*. No guest code runs after this."""
 
     def __init__(self, reason: int) -> None:
         super().__init__(f"the domain shut down, reason {reason}")
@@ -49,26 +53,24 @@ class Deadlock(BaseException):
     """The guest waits without a deadline for something that nobody will ever do."""
 
 
-class XenPage:
-    """A frame that is Xen's own. gfn: where the guest has it, None when nowhere."""
+class Machine(Physmap):
+    """size: bytes of RAM; region: (start, end) that alloc_pages gives from.
 
-    def __init__(self) -> None:
-        self.gfn: int | None = None
-        self.view = memoryview(bytearray(abi.PAGE_SIZE))
-
-
-class Machine:
-    """size: bytes of RAM; region: (start, end) that alloc_pages gives from; seed: see clock.py."""
+    hypervisor: the Xen below, one of its own by default, with seed and now. events: what an earlier
+    kernel left in force: "2l"; "fifo", where polls end but no bit of shared_info is ever touched;
+    "dead", FIFO with an event array that has no word for any port, where not even a poll ends.
+    """
 
     def __init__(
         self,
         size: int = 16 << 20,
         *,
+        hypervisor: Hypervisor | None = None,
         seed: int = 0,
+        now: int = 1000 * SECOND,
         events: str = "2l",
         domid: int = 1,
         vcpu: int = 0,
-        now: int = 1000 * SECOND,
         version: tuple[int, int] = (4, 17),
         cmdline: bytes = b"",
         modules: Sequence[tuple[int, int]] = (),
@@ -78,36 +80,58 @@ class Machine:
         gnttab_frames: int = 1,
         gnttab_max_frames: int = 64,
         gnttab_version: int = 1,
+        gnttab_max_version: int = 2,
     ) -> None:
-        self.ram = mmap.mmap(-1, size)
-        self.clock = Clock(seed, now)
+        super().__init__(size)
+        self.hypervisor = hypervisor or Hypervisor(seed, now)
+        self.clock = self.hypervisor.clock
+        self.evtchn = self.hypervisor.evtchn
         self.domid = domid
+        self.hypervisor.machines[domid] = self
         self.version = version
         self.region = region or (size // 2, size - (1 << 20))
         self._vcpu = vcpu
+        self.vcpus = vcpu + 1
         self._next_page = self.region[0]
         memmap = tuple(memmap or ((0, size, RAM),))
         self._boot = (door, cmdline, tuple(modules), memmap, self.region)
-        self._homes: dict[int, XenPage] = {}
         self._msrs: dict[int, int] = {}
-        self.holes: set[int] = set()  # gfns without memory behind them (ballooned out)
         self.params: dict[int, int] = {}
         self.shared_info_page = self.new_page()
-        self.evtchn = EventChannels(self, events)
-        self.gnttab = GrantTable(self, gnttab_frames, gnttab_max_frames, gnttab_version)
+        self._vcpu_infos: dict[int, memoryview] = {}  # where the guest registered them
+        self.events: TwoLevel | Fifo = TwoLevel(self)
+        self._polls: int | None = None  # the port polled, -1 for any, None when it does not poll
+        self.gnttab = GrantTable(
+            self, gnttab_frames, gnttab_max_frames, gnttab_version, gnttab_max_version
+        )
         self.watchdogs: dict[int, Timer] = {}
         self._own_watchdog = 0
         self.shutdown_reason: int | None = None
+        self.on_shutdown: list[Callable[[], None]] = []
         self.hypercalls = 0
+        self._leave_events(events)
+
+    def _leave_events(self, events: str) -> None:
+        """What the earlier kernel made of the event channels, in the last pages but two."""
+        if events not in ("2l", "fifo", "dead"):
+            raise ValueError(f'events: "2l", "fifo" or "dead" expected, {events!r} found')
+        last = len(self.ram) // abi.PAGE_SIZE - 1
+        if events != "2l":
+            self.init_control(last - 2, 0, 0)
+        if events == "fifo":
+            # As Linux has it: every event masked until it is bound.
+            self.page(last - 3)[:] = MASKED_WORD * (abi.PAGE_SIZE // len(MASKED_WORD))
+            assert isinstance(self.events, Fifo)
+            self.events.expand_array(last - 3)
 
     # What hw asks for.
 
     def hypercall(self, nr: int, args: Sequence[int]) -> int:
         """Xen's answer, negative errno when it refuses. Raises Shutdown and Deadlock."""
-        if self.shutdown_reason is not None:
-            raise Shutdown(self.shutdown_reason)
+        self._check_running()
         self.hypercalls += 1
         self.clock.advance(self.clock.now + COST_HYPERCALL)
+        self._check_running()
         entry = hypercalls.TABLE.get(nr)
         if entry is None:
             return -ENOSYS
@@ -118,7 +142,12 @@ class Machine:
         # Others run at the same time as the guest: with a seed, some of them right now.
         if self.clock.seed and self.clock.random.random() < 0.25:
             self.clock.run_one()
+        self._check_running()
         return answer
+
+    def _check_running(self) -> None:
+        if self.shutdown_reason is not None:
+            raise Shutdown(self.shutdown_reason)
 
     def cpuid(self, leaf: int, sub: int = 0) -> tuple[int, int, int, int]:
         """Xen's own leaves, zeroes for all others."""
@@ -180,59 +209,117 @@ class Machine:
     def console_flush(self, ms: int) -> None:
         """There is no console ring here: print() is CPython's."""
 
-    # What Xen does.
+    # Events.
 
-    def new_page(self) -> XenPage:
-        return XenPage()
+    def vcpu_info(self, vcpu: int) -> memoryview:
+        """The 64 bytes of a vCPU's vcpu_info."""
+        if vcpu in self._vcpu_infos:
+            return self._vcpu_infos[vcpu]
+        return self.shared_info_page.view[vcpu * VCPU_INFO_SIZE : (vcpu + 1) * VCPU_INFO_SIZE]
 
-    def place(self, page: XenPage, gfn: int) -> None:
-        """Give a frame of Xen's a home in the guest's memory, in place of what is there."""
-        evicted = self._homes.pop(gfn, None)
-        if evicted is page:
-            self._homes[gfn] = page
+    def register_vcpu_info(self, vcpu: int, gfn: int, offset: int) -> None:
+        """Have a vcpu_info in guest memory; everything seems pending, lest any be lost."""
+        if vcpu in self._vcpu_infos or offset > abi.PAGE_SIZE - VCPU_INFO_SIZE or offset % 8:
+            raise XenRefuses(EINVAL)
+        if not self.is_ram(gfn):
+            raise XenRefuses(EINVAL)
+        view = self.page(gfn)[offset : offset + VCPU_INFO_SIZE]
+        view[:] = self.vcpu_info(vcpu)
+        view[VCPU_INFO_PENDING] = 1
+        view[VCPU_INFO_PENDING_SEL : VCPU_INFO_PENDING_SEL + 8] = b"\xff" * 8
+        self._vcpu_infos[vcpu] = view
+
+    def init_control(self, gfn: int, offset: int, vcpu: int) -> None:
+        """Turn to FIFO with the first control block; what is pending by then is kept."""
+        if isinstance(self.events, Fifo):
+            self.events.init_control(gfn, offset, vcpu)
             return
-        if evicted is not None:
-            evicted.view = memoryview(bytearray(evicted.view))
-            evicted.gfn = None
-        here = self.page(gfn)
-        here[:] = page.view
-        if page.gfn is not None:
-            del self._homes[page.gfn]
-            page.view[:] = b"\xff" * abi.PAGE_SIZE
-            self.holes.add(page.gfn)
-        page.gfn, page.view = gfn, here
-        self._homes[gfn] = page
-        self.holes.discard(gfn)
+        fifo = Fifo(self)
+        fifo.init_control(gfn, offset, vcpu)
+        for port in self.evtchn.of(self.domid):
+            if self.events.is_pending(port.number):
+                fifo.keep(port.number)
+        self.events = fifo
 
-    def page(self, gfn: int) -> memoryview:
-        """The 4096 bytes of a gfn."""
-        return memoryview(self.ram)[gfn * abi.PAGE_SIZE : (gfn + 1) * abi.PAGE_SIZE]
+    def reset_events(self) -> None:
+        """EVTCHNOP_reset: every port is closed, the store's too, and the interface is 2-level."""
+        self.evtchn.close_all(self.domid)
+        self.events = TwoLevel(self)
+
+    def upcall_pending(self) -> bool:
+        """Whether an unmasked event waits for the guest, which is what ends SCHEDOP_block."""
+        return bool(self.vcpu_info(self._vcpu)[VCPU_INFO_PENDING])
+
+    def check_pollers(self, number: int) -> None:
+        """An event is newly pending: a poll on one port ends if it is that, any other poll ends."""
+        if self._polls in (-1, number):
+            self._polls = None
 
     def poll(self, ports: Sequence[int], until: int) -> None:
-        """Wait until one of the guest's ports has an event, or until Xen time `until` (0: ever)."""
+        """Wait until one of the guest's ports has an event, or until Xen time `until` (0: ever).
+
+        As in Xen, a poll on none or several of them ends with any new event of the guest. No upcall
+        ends it: interrupts are taken to be off.
+        """
         # Whoever is ready goes on while the guest asks, even when its answer is there already.
         self.clock.run_one()
-
-        def heard() -> bool:
-            return any(self.evtchn.ends_poll(port) for port in ports)
-
-        self.wait(heard, until, f"{list(ports)}")
+        for port in ports:
+            self.evtchn.port(self.domid, port)
+            if self.events.is_pending(port):
+                return
+        self._polls = ports[0] if len(ports) == 1 else -1
+        try:
+            self.wait(lambda: self._polls is None, until, f"{list(ports)}")
+        finally:
+            self._polls = None
 
     def wait(self, over: Callable[[], bool], until: int, what: str) -> None:
         """Run the others and let time pass until over() is true or Xen time `until` (0: ever)."""
         clock = self.clock
-        while not over() and not (until and clock.now >= until):
+        while not (self.shutdown_reason is not None or over() or (until and clock.now >= until)):
             if clock.run_one():
                 continue
             times = [when for when in (clock.next(), until or None) if when is not None]
             if not times:
                 raise Deadlock(
                     f"the guest waits without a deadline on ports {what}: no step of the other "
-                    f"side is ready and no timer is set (events: {self.evtchn.events})"
+                    f"side is ready and no timer is set (events: {self.events.name})"
                 )
             clock.advance(min(times))
 
+    # Its end, and another kernel's beginning.
+
     def shutdown(self, reason: int) -> None:
-        """The domain ends. Raises Shutdown."""
-        self.shutdown_reason = reason
-        raise Shutdown(reason)
+        """The domain ends; its next hypercall, or the one in hand, raises Shutdown."""
+        if self.shutdown_reason is None:
+            self.shutdown_reason = reason
+            for tell in self.on_shutdown:
+                tell()
+
+    def watchdog_bites(self) -> None:
+        self.shutdown(abi.SHUTDOWN_watchdog)
+
+    def resume(self) -> None:
+        """As XEN_DOMCTL_resumedomain: it may run again, with nothing reset."""
+        self.shutdown_reason = None
+
+    def soft_reset(self) -> None:
+        """As XEN_DOMCTL_soft_reset. Grants and watchdogs stay what they are: Xen keeps both."""
+        if self.shutdown_reason is None:
+            raise XenRefuses(EINVAL)
+        self.reset_events()
+        for ref, active in sorted(self.gnttab.active.items()):
+            line = f"d{self.domid} has active grant {ref:x} (GFN {active.frame:x})"
+            self.hypervisor.log.append(line)
+        self._vcpu_infos.clear()
+        self.take_back(self.shared_info_page, fresh=True)
+        self.resume()
+
+    def kexec(
+        self, door: str = "bzimage", cmdline: bytes = b"", region: tuple[int, int] | None = None
+    ) -> None:
+        """Another kernel starts where this one ended: in the same memory, with pages of its own."""
+        self.region = region or self.region
+        self._boot = (door, cmdline, self._boot[2], self._boot[3], self.region)
+        self._next_page = self.region[0]
+        self._own_watchdog = 0

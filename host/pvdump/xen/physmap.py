@@ -1,0 +1,72 @@
+"""A guest's memory: its RAM, the frames of Xen in it, and its holes.
+
+The base of Machine. Physical address 0 is the first byte of `ram`. Frames that belong to Xen
+(shared_info, the grant table) live apart until the guest maps them: then the guest's page becomes
+their home and what it held is lost, as on a real machine; the page they leave becomes a hole that
+reads as ones.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+from xenpv import abi
+
+
+class XenPage:
+    """A frame that is Xen's own. gfn: where the guest has it, None when nowhere."""
+
+    def __init__(self) -> None:
+        self.gfn: int | None = None
+        self.view = memoryview(bytearray(abi.PAGE_SIZE))
+
+
+class Physmap:
+    """size: bytes of RAM; holes: gfns without memory behind them (ballooned out)."""
+
+    def __init__(self, size: int) -> None:
+        self.ram = mmap.mmap(-1, size)
+        self.holes: set[int] = set()
+        self._homes: dict[int, XenPage] = {}
+
+    def new_page(self) -> XenPage:
+        return XenPage()
+
+    def place(self, page: XenPage, gfn: int) -> None:
+        """Give a frame of Xen's a home in the guest's memory, in place of what is there."""
+        evicted = self._homes.pop(gfn, None)
+        if evicted is page:
+            self._homes[gfn] = page
+            return
+        if evicted is not None:
+            evicted.view = memoryview(bytearray(evicted.view))
+            evicted.gfn = None
+        here = self.page(gfn)
+        here[:] = page.view
+        if page.gfn is not None:
+            del self._homes[page.gfn]
+            page.view[:] = b"\xff" * abi.PAGE_SIZE
+            self.holes.add(page.gfn)
+        page.gfn, page.view = gfn, here
+        self._homes[gfn] = page
+        self.holes.discard(gfn)
+
+    def take_back(self, page: XenPage, fresh: bool = False) -> None:
+        """A frame of Xen's leaves the guest's memory, for a hole or, `fresh`, a page of zeroes."""
+        if page.gfn is None:
+            return
+        del self._homes[page.gfn]
+        left = page.view
+        page.view = memoryview(bytearray(left))
+        left[:] = (b"\0" if fresh else b"\xff") * abi.PAGE_SIZE
+        if not fresh:
+            self.holes.add(page.gfn)
+        page.gfn = None
+
+    def is_ram(self, gfn: int) -> bool:
+        """Whether there is memory at a gfn."""
+        return (gfn + 1) * abi.PAGE_SIZE <= len(self.ram) and gfn not in self.holes
+
+    def page(self, gfn: int) -> memoryview:
+        """The 4096 bytes of a gfn."""
+        return memoryview(self.ram)[gfn * abi.PAGE_SIZE : (gfn + 1) * abi.PAGE_SIZE]
