@@ -20,7 +20,7 @@ class SelectLoop(Loop):
     """Its clock is CLOCK_MONOTONIC."""
 
     def __init__(self) -> None:
-        super().__init__(time.monotonic_ns)
+        super().__init__(time.monotonic_ns)  # type: ignore[no-untyped-call]
         self._selector = selectors.DefaultSelector()
         self._calls: deque[Callable[[], object]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
