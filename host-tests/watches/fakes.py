@@ -1,0 +1,134 @@
+"""A store in this process, a clock that stands still, and handlers that wait to be let go.
+
+Nothing here waits for time: a test waits for what must happen, and only for that.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable
+
+from pvdump.watches.queue import Domain, Event
+from pvdump.watches.workers import Worker
+from xenpv.errors import XenstoreError
+
+Tell = Callable[[str, str], None]
+
+
+class FakeStore:
+    """Nodes in a dict; fire() is what the store's thread does when an event comes."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, bytes] = {}
+        self.watches: dict[str, list[Tell]] = {}
+
+    def watch(self, path: str, tell: Tell) -> FakeHandle:
+        self.watches.setdefault(path, []).append(tell)
+        return FakeHandle(self, path, tell)
+
+    def fire(self, path: str, base: str | None = None) -> None:
+        """An event of path, to those who watch base (default: path itself)."""
+        for tell in list(self.watches.get(base or path, [])):
+            tell(path, "token")
+
+    def read(self, path: str) -> bytes:
+        if path not in self.nodes:
+            raise XenstoreError(f"read {path}", "ENOENT")
+        return self.nodes[path]
+
+    def directory(self, path: str) -> list[str]:
+        below = [p[len(path) + 1 :].split("/")[0] for p in self.nodes if p.startswith(path + "/")]
+        if not below and path not in self.nodes:
+            raise XenstoreError(f"directory {path}", "ENOENT")
+        return list(dict.fromkeys(below))
+
+    def create(self, domid: int, vm: str = "/vm/a") -> None:
+        self.nodes[f"/local/domain/{domid}/vm"] = vm.encode()
+        self.fire("@introduceDomain")
+
+    def destroy(self, domid: int) -> None:
+        base = f"/local/domain/{domid}/"
+        self.nodes = {p: v for p, v in self.nodes.items() if not p.startswith(base)}
+        self.fire("@releaseDomain")
+
+
+class FakeHandle:
+    def __init__(self, store: FakeStore, path: str, tell: Tell) -> None:
+        self.store, self.path, self.tell = store, path, tell
+
+    def close(self) -> None:
+        self.store.watches[self.path].remove(self.tell)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += int(seconds * 1e9)
+
+
+class Handler:
+    """Says which event it was called with, then waits until the test lets it go."""
+
+    def __init__(self) -> None:
+        self.calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
+        self.error: BaseException | None = None
+
+    def __call__(self, event: Event) -> None:
+        call = Call(event)
+        self.calls.put(call)
+        call.gate.acquire()
+        if call.work:
+            call.work()
+
+    def called(self) -> Call:
+        """The next call; waits for it."""
+        return self.calls.get()
+
+    def idle(self) -> bool:
+        return self.calls.empty()
+
+
+class Call:
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self.thread = threading.current_thread()
+        self.gate = threading.Semaphore(0)
+        self.work: Callable[[], object] | None = None
+
+    def go(self, work: Callable[[], object] | None = None) -> None:
+        """Let the handler end, after doing some work."""
+        self.work = work
+        self.gate.release()
+
+
+def domain_of(path: str, token: str) -> int | None:
+    """/data/7/... is domain 7's, everything else no domain's."""
+    parts = path.split("/")
+    return int(parts[2]) if len(parts) > 2 and parts[1] == "data" else None
+
+
+class Followed:
+    """What a follower was told, as ("appeared" or "vanished", domid, generation)."""
+
+    def __init__(self) -> None:
+        self.told: queue.SimpleQueue[tuple[str, int, int]] = queue.SimpleQueue()
+
+    def appeared(self, domain: Domain) -> None:
+        self.told.put(("appeared", *domain))
+
+    def vanished(self, domain: Domain) -> None:
+        self.told.put(("vanished", *domain))
+
+    def next(self) -> tuple[str, int, int]:
+        return self.told.get()
+
+
+def workers() -> set[threading.Thread]:
+    """The workers that there are."""
+    return {thread for thread in threading.enumerate() if isinstance(thread, Worker)}
