@@ -1,5 +1,7 @@
-"""A xenstore server: a tree of nodes, connections that take and give bytes, and a ring transport.
+"""A xenstore server: a tree of nodes, clients that take and give bytes, and two transports.
 
-tree.py knows nodes, permissions and transactions; connection.py one client's requests, replies and
-watches, without I/O; server.py holds both together; ring.py serves a guest over its shared page.
+tree.py and transaction.py know nodes; watches.py who is told; domain.py domains and quotas.
+connection.py is one client, without I/O; requests.py and toolstack.py say what it may ask.
+server.py holds all of it. ring.py serves a guest over its shared page, unix.py programs over a
+socket, and command.py is `pvdump xenstored`.
 """

@@ -1,10 +1,11 @@
 """The store's side of a guest's shared page.
 
 A step of the other side of the embedded machine: asked for by the guest's event channel and by
-replies that wait. The rule: indexes are checked before use and a client that breaks the ring is
+replies that wait. The rule: indexes are checked before use, and a client that breaks the ring is
 ignored from then on, with the reason in `error` where the page offers it. With RECONNECTION, a
-guest that sets `connection` gets everything of its old self dropped, the indexes zeroed, the flag
-cleared and an event; without, the field is never looked at, as in C xenstored.
+guest that sets `connection` gets everything of its old self dropped, both rings filled with a
+pattern, the indexes zeroed, the flag cleared and an event, and a broken ring is whole again;
+without, the field is never looked at, as in C xenstored.
 Source: xen/include/public/io/xs_wire.h; Xen docs/misc/xenstore-ring.txt.
 """
 
@@ -19,14 +20,17 @@ from ..xen.machine import DOM0, Machine
 from .server import Xenstored
 
 SIZE = abi.XENSTORE_RING_SIZE
+PATTERN = b"deadbeef"
 
 
 class RingTransport:
-    """A domain's connection over its page.
+    """A domain's connection over its page; making it introduces the domain.
 
     gfn: the page; port: the guest's end of the event channel, offered to domain 0; features:
-    server_features; start: (request, reply) index that an earlier kernel had come to; reorder:
-    replies go out in an order that the seed draws; piecemeal: move few bytes a step, drawn too.
+    server_features, by default what the server has for this domain; late: ns until they appear on
+    the page; pattern: what fills both rings at a reconnect; start: (request, reply) index that an
+    earlier kernel had come to; reorder: replies go out in an order that the seed draws; piecemeal:
+    move few bytes a step, drawn too.
     """
 
     def __init__(
@@ -36,28 +40,49 @@ class RingTransport:
         gfn: int,
         port: int,
         *,
-        features: int = 0,
+        features: int | None = None,
+        late: int = 0,
+        pattern: bytes = PATTERN,
         start: tuple[int, int] = (0, 0),
         reorder: bool = False,
         piecemeal: bool = False,
     ) -> None:
         self.machine = machine
+        self.server = server
         self.page = gfn * abi.PAGE_SIZE
-        self.features = features
+        self.pattern = pattern
         self.reorder = reorder
         self.piecemeal = piecemeal
         self.broken: str | None = None  # why the guest is ignored
         self.reconnects = 0
         self.deaf = False  # a server that has stopped: it takes and gives nothing
-        self.connection = server.connect(machine.domid)
+        self.closed = False
+        domain = server.domain(machine.domid)
+        if features is not None:
+            domain.features = features
+        self.features = domain.features
         self.port = machine.evtchn.bind_interdomain(DOM0, machine.domid, port)
         machine.evtchn.on(DOM0, self.port, self.step)
-        server.on_output.append(self._wake)
         self._requests = self._ring("request", abi.XENSTORE_RING_REQ, abi.XENSTORE_RING_REQ_PROD)
         self._replies = self._ring("reply", abi.XENSTORE_RING_RSP, abi.XENSTORE_RING_RSP_PROD)
         hw.fill(self.page, abi.PAGE_SIZE, 0)
-        hw.wr32(self.page + abi.XENSTORE_RING_SERVER_FEATURES, features)
         self._set_indexes(*start)
+        if late:
+            machine.clock.after(late, self._offer)
+        else:
+            self._offer()
+        self.connection = server.introduce(machine.domid, self)
+        self.connection.wake = self._wake
+
+    def _offer(self) -> None:
+        with hw.attached(self.machine):
+            hw.wr32(self.page + abi.XENSTORE_RING_SERVER_FEATURES, self.features)
+
+    def close(self) -> None:
+        """The domain is released, or introduced anew on another page or port."""
+        if not self.closed:
+            self.closed = True
+            self.machine.evtchn.close(DOM0, self.port)
 
     def _ring(self, name: str, data: int, prod: int) -> ByteRing:
         page = self.page
@@ -91,17 +116,23 @@ class RingTransport:
     # The server at work.
 
     def _wake(self) -> None:
-        if self.connection.pending():
-            self.machine.clock.soon(self.step)
+        self.machine.clock.soon(self.step)
 
     def step(self) -> None:
-        if self.broken is not None or self.deaf:
+        # Another domain may be the one that runs.
+        with hw.attached(self.machine):
+            self._work()
+
+    def _work(self) -> None:
+        if self.deaf or self.closed:
             return
         if self.features & abi.XENSTORE_SERVER_FEATURE_RECONNECTION:
             flag = hw.rd32(self.page + abi.XENSTORE_RING_CONNECTION)
             if flag == abi.XENSTORE_RECONNECT:
                 self._reconnect()
                 return
+        if self.broken is not None:
+            return
         try:
             moved = self._take() + self._give()
         except RingCorrupt as error:
@@ -116,15 +147,18 @@ class RingTransport:
         return self.machine.clock.random.randint(1, 64) if self.piecemeal else SIZE
 
     def _take(self) -> int:
+        self.connection.work()
+        if self.connection.stalled():
+            return 0
         data = self._requests.read(self._limit())
         self.connection.receive(data)
         return len(data)
 
     def _give(self) -> int:
         moved = 0
+        if self.reorder:
+            self.connection.shuffle(self.machine.clock.random.randrange)
         while self.connection.pending():
-            if self.reorder:
-                self.connection.shuffle(self.machine.clock.random.randrange)
             count = self._replies.write(self.connection.take(self._limit()))
             if count == 0:
                 break
@@ -136,15 +170,21 @@ class RingTransport:
 
     def _reconnect(self) -> None:
         self.connection.reset()
+        self.broken = None
         self.reconnects += 1
-        hw.fill(self.page, 2 * SIZE, 0xFF)
+        filled = self.pattern * (2 * SIZE // len(self.pattern) + 1)
+        hw.mem(self.page, 2 * SIZE)[:] = filled[: 2 * SIZE]
         self._set_indexes(0, 0)
+        if self.features & abi.XENSTORE_SERVER_FEATURE_ERROR:
+            hw.wr32(self.page + abi.XENSTORE_RING_ERROR, abi.XENSTORE_ERROR_NONE)
+        # The page is as new before the guest is told so.
         hw.wmb()
         hw.wr32(self.page + abi.XENSTORE_RING_CONNECTION, abi.XENSTORE_CONNECTED)
         self.machine.evtchn.send(DOM0, self.port)
 
     def _break(self, error: RingCorrupt) -> None:
         self.broken = str(error)
+        self.connection.reset()
         if self.features & abi.XENSTORE_SERVER_FEATURE_ERROR:
             index = "ring:" in self.broken
             code = abi.XENSTORE_ERROR_RINGIDX if index else abi.XENSTORE_ERROR_PROTO

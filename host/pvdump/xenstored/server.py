@@ -1,55 +1,176 @@
-"""The store: one tree, its connections, and the watches of whoever lives in the same process.
+"""The store: one tree, its domains and connections, and the watches of all.
 
 Used by transports, which ask for a connection, and directly by the toolstack and the backends of
 the embedded Xen, which act as domain 0. Watches fire after the change they tell of, never inside
-it.
+it, and what is changed by whom a watch tells comes after what was told before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 
-from .connection import Connection, parse_perms
-from .tree import DOM0, StoreError, Tree
+from xenpv import abi, xs_wire
+
+from .connection import Connection, Request
+from .domain import DOM0, QUOTAS, Domain, StoreError, Transport
+from .requests import parse_perms
+from .tree import Tree, check_path
+from .watches import Watch, Watches
+
+FEATURES = (
+    abi.XENSTORE_SERVER_FEATURE_RECONNECTION
+    | abi.XENSTORE_SERVER_FEATURE_ERROR
+    | xs_wire.SERVER_FEATURE_WATCHDEPTH
+)
 
 
 class Xenstored:
-    def __init__(self) -> None:
+    """features: server_features offered; quotas: other defaults than C xenstored's, 0 for none.
+
+    attach(domid, gfn, port): what makes the ring of a domain that a client introduces; None where
+    there is no Xen below. Then the domain counts as introduced and has no ring.
+    trace: called with each packet as a line of text; log: where lines go.
+    """
+
+    def __init__(self, features: int = FEATURES, quotas: Mapping[str, int] | None = None) -> None:
+        self.features = features
+        self.quotas = {name: quota.default for name, quota in QUOTAS.items()} | dict(quotas or {})
         self.tree = Tree()
-        self.connections: list[Connection] = []
-        self._local: list[tuple[str, Callable[[], None]]] = []
-        self.on_output: list[Callable[[], None]] = []  # transports that may have something to send
+        self.watches = Watches()
+        self.domains: dict[int, Domain] = {}
+        self.attach: Callable[[int, int, int], Transport] | None = None
+        self.trace: Callable[[str], None] | None = None
+        self.cause: Request | None = None  # the request whose events are being told
+        self.log: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
+        self._dom0 = self.domain(DOM0)
+        self._local: list[tuple[str, Callable[[], None], Watch]] = []
+        self._firing = False
 
-    def connect(self, domid: int) -> Connection:
-        connection = Connection(self, domid)
-        self.connections.append(connection)
-        return connection
+    # Domains.
 
-    def fire(self) -> None:
-        """Tell everyone of the changes so far."""
-        for change in self.tree.take_changes():
-            for connection in self.connections:
-                connection.changed(change)
-            for path, tell in list(self._local):
-                below = change.path == path or change.path.startswith(path + "/")
-                if below or path in change.removed:
-                    tell()
-        for wake in self.on_output:
-            wake()
+    def domain(self, domid: int) -> Domain:
+        """What is known of a domain; made here when nothing is."""
+        if domid not in self.domains:
+            self.domains[domid] = Domain(domid, self.features, self.quotas)
+        return self.domains[domid]
+
+    def known(self, domid: int) -> Domain:
+        """Raises StoreError ENOENT for a domain of which nothing is known."""
+        if domid not in self.domains:
+            raise StoreError("ENOENT")
+        return self.domains[domid]
+
+    def introduced(self, domid: int) -> Domain:
+        """Raises StoreError ENOENT for a domain that was not introduced."""
+        domain = self.known(domid)
+        if not domain.introduced:
+            raise StoreError("ENOENT")
+        return domain
+
+    def connect(self, domid: int, client: str | None = None) -> Connection:
+        """A connection that acts as a domain. client: its name in traces."""
+        return Connection(self, self.domain(domid), client or f"dom{domid}")
+
+    def disconnect(self, connection: Connection) -> None:
+        connection.reset()
+        connection.wake = lambda: None
+
+    def introduce(self, domid: int, transport: Transport | None = None) -> Connection:
+        """A domain is there. Introduced again, its connection starts anew, on this transport."""
+        domain = self.domain(domid)
+        again = domain.introduced
+        if domain.transport is not None and domain.transport is not transport:
+            domain.transport.close()
+        if domain.connection is None:
+            domain.connection = self.connect(domid)
+        else:
+            self.disconnect(domain.connection)
+        domain.introduced, domain.shut_down, domain.transport = True, False, transport
+        if not again:
+            self._special("@introduceDomain", domid)
+        return domain.connection
+
+    def introduce_at(self, domid: int, gfn: int, port: int) -> None:
+        """As a client's INTRODUCE does: through `attach`, which calls introduce() in its turn."""
+        if self.attach is None:
+            self.introduce(domid)
+        else:
+            self.attach(domid, gfn, port)
+
+    def release(self, domid: int) -> None:
+        """A domain is gone: its ring, its nodes, its name in permissions. Raises StoreError."""
+        domain = self.introduced(domid)
+        if domain.connection is not None:
+            self.disconnect(domain.connection)
+        if domain.transport is not None:
+            domain.transport.close()
+        del self.domains[domid]
+        for other in self.domains.values():
+            if other.target == domid:
+                other.target = None
+        self.tree.forget(domid)
+        self.fire()
+        self._special("@releaseDomain", domid)
+
+    def shut_down(self, domid: int) -> None:
+        """A domain shut down or crashed, and is still there: told once until it is resumed."""
+        domain = self.introduced(domid)
+        if not domain.shut_down:
+            domain.shut_down = True
+            self._special("@releaseDomain", domid)
+
+    def usage(self, domain: Domain) -> dict[str, int]:
+        """What a domain uses of those quotas that count something."""
+        connection = domain.connection
+        return {
+            "nodes": self.tree.owned(domain.domid),
+            "watches": 0 if connection is None else len(connection.watches),
+            "transactions": 0 if connection is None else len(connection.transactions),
+            "outstanding": 0 if connection is None else connection.outstanding,
+        }
+
+    def _special(self, name: str, domid: int) -> None:
+        self.watches.fire_special(name, domid, self.tree.nodes[name].perms)
+
+    # Watches.
+
+    def fire(self, cause: Request | None = None) -> None:
+        """Tell everyone of the changes so far. cause: the request that made them."""
+        if self._firing or not self.tree.changes:
+            return
+        self._firing = True
+        self.cause = cause
+        try:
+            while self.tree.changes:
+                for change in self.tree.take_changes():
+                    self.watches.fire(change)
+                self.cause = None
+        finally:
+            self._firing = False
+            self.cause = None
 
     # As domain 0, from this process.
 
     def watch(self, path: str, tell: Callable[[], None]) -> None:
         """Call tell() after every change at or below path; it must not wait."""
-        self._local.append((path, tell))
+        watch = Watch(self._dom0, check_path(path), lambda changed: tell())
+        self._local.append((path, tell, watch))
+        self.watches.add(watch)
 
     def unwatch(self, path: str, tell: Callable[[], None]) -> None:
-        self._local.remove((path, tell))
+        """End a watch. Raises ValueError when there is none."""
+        for entry in self._local:
+            if entry[:2] == (path, tell):
+                self._local.remove(entry)
+                self.watches.remove(entry[2])
+                return
+        raise ValueError(f"no watch of {path}")
 
     def read(self, path: str, default: str | None = None) -> str:
         """A node's value as text. Raises StoreError ENOENT unless there is a default."""
         try:
-            return self.tree.read(DOM0, path).decode("latin-1")
+            return self.tree.read(self._dom0, path).decode("latin-1")
         except StoreError:
             if default is None:
                 raise
@@ -57,14 +178,19 @@ class Xenstored:
 
     def write(self, path: str, value: object, perms: str | None = None) -> None:
         """Set a node; perms: such as "n1 r0"."""
-        self.tree.write(DOM0, path, str(value).encode("latin-1"))
+        self.tree.write(self._dom0, check_path(path), str(value).encode("latin-1"))
         if perms is not None:
-            self.tree.set_perms(DOM0, path, parse_perms(perms.encode().split()))
+            self.tree.set_perms(self._dom0, path, parse_perms(perms.encode().split()))
         self.fire()
 
     def rm(self, path: str) -> None:
-        self.tree.rm(DOM0, path)
+        """Remove a node and all below it. Raises StoreError ENOENT without a parent."""
+        self.tree.rm(self._dom0, check_path(path))
         self.fire()
 
     def exists(self, path: str) -> bool:
         return self.tree.exists(path)
+
+    def directory(self, path: str) -> Iterable[str]:
+        """Names of the children. Raises StoreError ENOENT."""
+        return self.tree.directory(self._dom0, path)

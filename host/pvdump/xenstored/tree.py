@@ -1,63 +1,99 @@
-"""The nodes of xenstore: values, children, permissions, transactions.
+"""The nodes of xenstore: values, children, permissions, and the operations on them.
 
-Used by connections on behalf of a domain. A change leaves a note in `changes`, from which the
-server fires watches. A transaction works on a copy; it remembers the generation of all that it
-looked at, and commits by doing its changes again on the real tree, unless something it saw has
-changed since. So transactions that share nothing both commit, and one that acted on old news gets
-EAGAIN.
+Used by connections on behalf of a domain. Operations are written once, over a few primitives that
+the tree and a transaction each have (transaction.py). The rules are C xenstored's: an absent node
+is ENOENT to whom the nearest node above it allows the access, and EACCES to others; what is
+missing above a new node is made, empty; a guest owns what it makes and gives nothing away. A
+change leaves a note in `changes`, from which the server fires watches.
 Source: Xen docs/misc/xenstore.txt; xen/include/public/io/xs_wire.h.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from dataclasses import dataclass
 
 from xenpv import abi
 
-PATH = re.compile(r"(/|(/[A-Za-z0-9_@:+.\-]+)+)")
-DOM0 = 0
+from .domain import DOM0, Domain, StoreError
+
+PATH = re.compile(r"/|(?:/[A-Za-z0-9_@-]+)+")
+SPECIAL = ("@introduceDomain", "@releaseDomain")
+NODE_HEADER = 24  # bytes that C xenstored counts for a node, and for each permission of it
+NODE_PERM = 8
 
 Perms = tuple[tuple[str, int], ...]  # ("n" | "r" | "w" | "b", domid); the first names the owner
 
 
-class StoreError(Exception):
-    """A request's answer is an error; `code` is its name on the wire, such as ENOENT."""
+class Kids:
+    """Names below a node, in order of creation; size: their bytes with a NUL each."""
 
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
+    __slots__ = ("gen", "names", "size")
+
+    def __init__(self, gen: int) -> None:
+        self.names: dict[str, None] = {}
+        self.gen = gen
+        self.size = 0
+
+    def add(self, name: str, gen: int) -> None:
+        self.names[name] = None
+        self.size += len(name) + 1
+        self.gen = gen
+
+    def drop(self, name: str, gen: int) -> None:
+        del self.names[name]
+        self.size -= len(name) + 1
+        self.gen = gen
 
 
-@dataclass
 class Node:
-    value: bytes = b""
-    perms: Perms = (("n", DOM0),)
-    children: dict[str, None] = field(default_factory=dict)  # in order of creation
-    value_gen: int = 0
-    children_gen: int = 0
+    """Never changed: a write puts another one in its place, with the same Kids."""
+
+    __slots__ = ("gen", "kids", "perms", "value")
+
+    def __init__(self, value: bytes, perms: Perms, gen: int, kids: Kids) -> None:
+        self.value = value
+        self.perms = perms
+        self.gen = gen
+        self.kids = kids
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Change:
-    """A path that was changed. perms: those that say who may learn of it; removed: all paths that
-    went with it."""
+    """A path that was changed.
+
+    perms: who could read it before or can read it now may learn of it; exact: of interest to
+    watches of this very path only, because a node above it was removed.
+    """
 
     path: str
-    perms: Perms
-    removed: frozenset[str] = frozenset()
+    perms: tuple[Perms, ...]
+    exact: bool = False
 
 
-def may(perms: Perms, domid: int, wanted: str) -> bool:
+def may(who: Domain, perms: Perms, wanted: str) -> bool:
     """Whether a domain may read ("r") or write ("w") a node with these permissions."""
-    if domid == DOM0 or perms[0][1] == domid:
+    if owns(who, perms):
         return True
-    letter = next((letter for letter, who in perms[1:] if who == domid), perms[0][0])
-    return letter in (wanted, "b")
+    letter = perms[0][0]
+    for other, domid in perms[1:]:
+        if domid == who.domid or domid == who.target:
+            letter = other
+            break
+    return letter == wanted or letter == "b"
+
+
+def owns(who: Domain, perms: Perms) -> bool:
+    return who.domid == DOM0 or perms[0][1] == who.domid or perms[0][1] == who.target
 
 
 def parent(path: str) -> str:
     return path.rpartition("/")[0] or "/"
+
+
+def leaf(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def check_path(path: str) -> str:
@@ -67,156 +103,276 @@ def check_path(path: str) -> str:
     return path
 
 
-class Tree:
+class Nodes:
+    """The operations. Each raises StoreError, and then has changed nothing."""
+
+    # The primitives. seen() says what an answer depends on: the whole node, or its perms only.
+
+    def seen(self, path: str, kind: str = "node") -> Node | None:
+        raise NotImplementedError
+
+    def children(self, path: str) -> list[str]:
+        raise NotImplementedError
+
+    def children_size(self, path: str) -> int:
+        raise NotImplementedError
+
+    def generation_of(self, path: str) -> int:
+        raise NotImplementedError
+
+    def owned(self, domid: int) -> int:
+        raise NotImplementedError
+
+    def _add(self, path: str, value: bytes, perms: Perms) -> None:
+        raise NotImplementedError
+
+    def _set(self, path: str, value: bytes, perms: Perms) -> None:
+        raise NotImplementedError
+
+    def _remove(self, path: str) -> None:
+        raise NotImplementedError
+
+    def _changed(self, path: str, *perms: Perms, exact: bool = False) -> None:
+        raise NotImplementedError
+
+    # The operations.
+
+    def read(self, who: Domain, path: str) -> bytes:
+        return self._find(who, path).value
+
+    def get_perms(self, who: Domain, path: str) -> Perms:
+        return self._find(who, path).perms
+
+    def directory(self, who: Domain, path: str) -> list[str]:
+        self._find(who, path, "perms")
+        return self.children(path)
+
+    def directory_part(self, who: Domain, path: str) -> tuple[int, list[str]]:
+        """The generation, another one after each change of the node, and the children."""
+        self._find(who, path)
+        names = self.children(path)
+        return self.generation_of(path), names
+
+    def exists(self, path: str) -> bool:
+        return self.seen(path) is not None
+
+    def write(self, who: Domain, path: str, value: bytes) -> None:
+        node = self.seen(path)
+        if node is None:
+            self._create(who, path, value)
+            return
+        if not may(who, node.perms, "w"):
+            raise StoreError("EACCES")
+        self._check_size(who, path, value, node.perms)
+        self._set(path, value, node.perms)
+        self._changed(path, node.perms)
+
+    def mkdir(self, who: Domain, path: str) -> None:
+        """Make an empty node; one that is there stays as it is."""
+        node = self.seen(path)
+        if node is None:
+            self._create(who, path, b"")
+        elif not may(who, node.perms, "w"):
+            raise StoreError("EACCES")
+
+    def rm(self, who: Domain, path: str) -> None:
+        """Remove a node and all below it. One that is not there is fine if its parent is."""
+        node = self.seen(path)
+        if node is None:
+            code = self._absent(who, path, "w")
+            if code == "ENOENT" and self.seen(parent(path), "perms") is not None:
+                return
+            raise StoreError(code)
+        if not may(who, node.perms, "w"):
+            raise StoreError("EACCES")
+        if path == "/":
+            raise StoreError("EINVAL")
+        self._remove_all(path)
+
+    def set_perms(self, who: Domain, path: str, perms: Perms) -> None:
+        """Only the owner may, and only domain 0 gives a node away."""
+        who.check("node-permissions", len(perms))
+        node = self.seen(path)
+        if node is None:
+            raise StoreError(self._absent(who, path, "w"))
+        if not owns(who, node.perms):
+            raise StoreError("EACCES")
+        if who.domid != DOM0 and perms[0][1] != node.perms[0][1]:
+            raise StoreError("EPERM")
+        self._check_size(who, path, node.value, perms)
+        self._set(path, node.value, perms)
+        self._changed(path, node.perms, perms)
+
+    def _find(self, who: Domain, path: str, kind: str = "node") -> Node:
+        """A node that may be read."""
+        node = self.seen(path, kind)
+        if node is None:
+            raise StoreError(self._absent(who, path, "r"))
+        if not may(who, node.perms, "r"):
+            raise StoreError("EACCES")
+        return node
+
+    def _absent(self, who: Domain, path: str, wanted: str) -> str:
+        """The error for a node that is not there."""
+        if who.domid == DOM0:
+            return "ENOENT"
+        return "ENOENT" if may(who, self._above(path)[0].perms, wanted) else "EACCES"
+
+    def _above(self, path: str) -> tuple[Node, list[str]]:
+        """The nearest node above an absent one, and the paths that are missing, deepest first."""
+        missing = [path]
+        above = parent(path)
+        node = self.seen(above, "perms")
+        while node is None:
+            missing.append(above)
+            above = parent(above)
+            node = self.seen(above, "perms")
+        return node, missing
+
+    def _create(self, who: Domain, path: str, value: bytes) -> None:
+        node, missing = self._above(path)
+        if not may(who, node.perms, "w"):
+            raise StoreError("EACCES")
+        perms = node.perms
+        if who.domid != DOM0:
+            who.check("nodes", self.owned(who.domid) + len(missing))
+            self._check_size(
+                who, parent(missing[-1]), node.value, perms, len(leaf(missing[-1])) + 1
+            )
+            perms = ((perms[0][0], who.domid), *perms[1:])
+            self._check_size(who, path, value, perms)
+        for other in reversed(missing):
+            self._add(other, value if other == path else b"", perms)
+        self._changed(path, perms)
+
+    def _check_size(
+        self, who: Domain, path: str, value: bytes, perms: Perms, more: int = 0
+    ) -> None:
+        """more: bytes of names to come below the node."""
+        if who.domid != DOM0:
+            names = more + self.children_size(path)
+            size = NODE_HEADER + NODE_PERM * len(perms) + len(value) + names
+            who.check("node-size", size)
+
+    def _remove_all(self, path: str) -> None:
+        """Remove a node and all below it, the deepest first."""
+        doomed = [path]
+        for other in doomed:
+            doomed.extend(f"{other}/{name}" for name in self.children(other))
+        found = []
+        for other in reversed(doomed):
+            node = self.seen(other)
+            assert node is not None, f"{other} is among its parent's children but not there"
+            found.append((other, node.perms))
+        for other, perms in found:
+            self._remove(other)
+            self._changed(other, perms, exact=other != path)
+
+
+class Tree(Nodes):
+    """The store itself."""
+
     def __init__(self) -> None:
-        self.nodes: dict[str, Node] = {"/": Node()}
         self.generation = 0
         self.changes: list[Change] = []
+        self.nodes: dict[str, Node] = {}
+        self._owned: dict[int, int] = defaultdict(int)
+        self._named: dict[int, set[str]] = defaultdict(set)  # domid -> paths whose perms name it
+        for path in ("/", *SPECIAL):
+            self._put(path, b"", (("n", DOM0),), Kids(self.next()))
+        for path in ("/tool", "/tool/xenstored"):
+            self._add(path, b"", (("n", DOM0),))
 
-    def _saw(self, path: str, kind: str) -> None:
-        """A transaction takes note of what an answer depended on."""
-
-    def _did(self, name: str, *args: object) -> None:
-        """A transaction takes note of what it has to do again when it commits."""
-
-    def generation_of(self, path: str, kind: str) -> int | None:
-        node = self.nodes.get(path)
-        return None if node is None else getattr(node, kind)
-
-    def _next(self) -> int:
+    def next(self) -> int:
         self.generation += 1
         return self.generation
 
-    def _node(self, domid: int, path: str, wanted: str, kind: str = "value_gen") -> Node:
-        check_path(path)
-        self._saw(path, kind)
+    def seen(self, path: str, kind: str = "node") -> Node | None:
+        return self.nodes.get(path)
+
+    def children(self, path: str) -> list[str]:
+        return list(self.nodes[path].kids.names)
+
+    def children_size(self, path: str) -> int:
         node = self.nodes.get(path)
-        if node is None:
-            raise StoreError("ENOENT")
-        if not may(node.perms, domid, wanted):
-            raise StoreError("EACCES")
-        return node
+        return 0 if node is None else node.kids.size
 
-    def read(self, domid: int, path: str) -> bytes:
-        return self._node(domid, path, "r").value
+    def generation_of(self, path: str) -> int:
+        node = self.nodes[path]
+        return max(node.gen, node.kids.gen)
 
-    def directory(self, domid: int, path: str) -> list[str]:
-        return list(self._node(domid, path, "r", "children_gen").children)
-
-    def exists(self, path: str) -> bool:
-        self._saw(path, "value_gen")
-        return path in self.nodes
-
-    def _make(self, domid: int, path: str) -> Node:
-        """Make a node and, empty, whatever is missing above it."""
-        above = parent(path)
-        if above in self.nodes:
-            if not may(self.nodes[above].perms, domid, "w"):
-                raise StoreError("EACCES")
-        else:
-            self._make(domid, above)
-        perms = self.nodes[above].perms
-        if domid != DOM0:
-            perms = ((perms[0][0], domid), *perms[1:])
-        node = Node(perms=perms, value_gen=self._next(), children_gen=self.generation)
-        self.nodes[path] = node
-        self.nodes[above].children[path.rpartition("/")[2]] = None
-        self.nodes[above].children_gen = self._next()
-        return node
-
-    def write(self, domid: int, path: str, value: bytes) -> None:
-        check_path(path)
-        node = self.nodes.get(path)
-        if node is None:
-            node = self._make(domid, path)
-        elif not may(node.perms, domid, "w"):
-            raise StoreError("EACCES")
-        node.value = value
-        node.value_gen = self._next()
-        self._did("write", domid, path, value)
-        self.changes.append(Change(path, node.perms))
-
-    def mkdir(self, domid: int, path: str) -> None:
-        """Make an empty node; one that is there stays as it is."""
-        check_path(path)
-        self._saw(path, "value_gen")
-        node = self.nodes.get(path)
-        if node is not None:
-            if not may(node.perms, domid, "w"):
-                raise StoreError("EACCES")
-            return
-        node = self._make(domid, path)
-        self._did("mkdir", domid, path)
-        self.changes.append(Change(path, node.perms))
-
-    def rm(self, domid: int, path: str) -> None:
-        """Remove a node and all below it. One that is not there is fine if its parent is."""
-        check_path(path)
-        if path == "/":
-            raise StoreError("EINVAL")
-        self._saw(path, "value_gen")
-        node = self.nodes.get(path)
-        if node is None:
-            if parent(path) not in self.nodes:
-                raise StoreError("ENOENT")
-            return
-        if not may(node.perms, domid, "w"):
-            raise StoreError("EACCES")
-        gone = [path, *(other for other in self.nodes if other.startswith(path + "/"))]
-        for other in gone:
-            del self.nodes[other]
-        above = self.nodes[parent(path)]
-        del above.children[path.rpartition("/")[2]]
-        above.children_gen = self._next()
-        self._did("rm", domid, path)
-        self.changes.append(Change(path, node.perms, frozenset(gone)))
-
-    def get_perms(self, domid: int, path: str) -> Perms:
-        return self._node(domid, path, "r").perms
-
-    def set_perms(self, domid: int, path: str, perms: Perms) -> None:
-        """Only the owner may, and only domain 0 gives a node away."""
-        node = self._node(domid, path, "w")
-        owner = node.perms[0][1]
-        if domid != DOM0 and domid != owner:
-            raise StoreError("EACCES")
-        if domid != DOM0 and perms[0][1] != owner:
-            raise StoreError("EPERM")
-        node.perms = perms
-        node.value_gen = self._next()
-        self._did("set_perms", domid, path, perms)
-        self.changes.append(Change(path, perms))
+    def owned(self, domid: int) -> int:
+        return self._owned[domid]
 
     def take_changes(self) -> list[Change]:
         changes, self.changes = self.changes, []
         return changes
 
+    def forget(self, domid: int) -> None:
+        """A domain is gone: so are the nodes that it owned, and its name in permissions."""
+        for path in sorted(self._named.pop(domid, ())):
+            node = self.nodes.get(path)
+            if node is None:
+                continue
+            if node.perms[0][1] == domid and path.startswith("/") and path != "/":
+                self._remove_all(path)
+                continue
+            perms = tuple(entry for entry in node.perms[1:] if entry[1] != domid)
+            owner = DOM0 if node.perms[0][1] == domid else node.perms[0][1]
+            self._set(path, node.value, ((node.perms[0][0], owner), *perms))
+        self._named.pop(domid, None)
+        self._owned.pop(domid, None)
 
-class Transaction(Tree):
-    """A copy of a tree, until commit() or until it is dropped."""
+    def check(self) -> list[str]:
+        """What is wrong with the tree, in words; nothing should be."""
+        wrong = []
+        owned: dict[int, int] = defaultdict(int)
+        for path, node in self.nodes.items():
+            owned[node.perms[0][1]] += 1
+            if path.startswith("/") and path != "/":
+                above = self.nodes.get(parent(path))
+                if above is None or leaf(path) not in above.kids.names:
+                    wrong.append(f"{path}: its parent does not list it")
+            base = "" if path == "/" else path
+            for name in node.kids.names:
+                if f"{base}/{name}" not in self.nodes:
+                    wrong.append(f"{path}: lists {name}, which is not there")
+            if node.kids.size != sum(len(name) + 1 for name in node.kids.names):
+                wrong.append(f"{path}: size of names {node.kids.size}")
+        for domid in owned.keys() | self._owned.keys():
+            if owned[domid] != self._owned[domid]:
+                wrong.append(f"domain {domid} owns {owned[domid]}, counted {self._owned[domid]}")
+        return wrong
 
-    def __init__(self, base: Tree) -> None:
-        super().__init__()
-        self.base = base
-        self.nodes = {
-            path: replace(node, children=dict(node.children)) for path, node in base.nodes.items()
-        }
-        self.generation = base.generation
-        self._seen: dict[tuple[str, str], int | None] = {}
-        self._done: list[tuple[str, tuple[object, ...]]] = []
+    def _put(self, path: str, value: bytes, perms: Perms, kids: Kids) -> None:
+        self.nodes[path] = Node(value, perms, self.next(), kids)
+        self._owned[perms[0][1]] += 1
+        for _, domid in perms:
+            if domid != DOM0:
+                self._named[domid].add(path)
 
-    def _saw(self, path: str, kind: str) -> None:
-        generation = self.generation_of(path, kind)
-        # What the transaction made itself says nothing about the world outside.
-        if generation is None or generation <= self.base.generation:
-            self._seen.setdefault((path, kind), self.base.generation_of(path, kind))
+    def _take(self, path: str) -> Node:
+        node = self.nodes.pop(path)
+        self._owned[node.perms[0][1]] -= 1
+        for _, domid in node.perms:
+            if domid in self._named:
+                self._named[domid].discard(path)
+        return node
 
-    def _did(self, name: str, *args: object) -> None:
-        self._done.append((name, args))
+    def _add(self, path: str, value: bytes, perms: Perms) -> None:
+        self._put(path, value, perms, Kids(self.next()))
+        self.nodes[parent(path)].kids.add(leaf(path), self.next())
 
-    def commit(self) -> None:
-        """Do it on the real tree. Raises StoreError EAGAIN."""
-        if any(self.base.generation_of(*key) != seen for key, seen in self._seen.items()):
-            raise StoreError("EAGAIN")
-        for name, args in self._done:
-            getattr(self.base, name)(*args)
+    def _set(self, path: str, value: bytes, perms: Perms) -> None:
+        node = self.nodes[path]
+        if node.perms == perms:
+            self.nodes[path] = Node(value, perms, self.next(), node.kids)
+        else:
+            self._put(path, value, perms, self._take(path).kids)
+
+    def _remove(self, path: str) -> None:
+        self._take(path)
+        self.nodes[parent(path)].kids.drop(leaf(path), self.next())
+
+    def _changed(self, path: str, *perms: Perms, exact: bool = False) -> None:
+        self.changes.append(Change(path, perms, exact))

@@ -1,0 +1,273 @@
+"""What each type of request does: the payload in, the reply's payload out, or an error.
+
+Called by a connection for each packet. The rule is C xenstored's: types that are not known are
+ENOSYS, those of the toolstack EACCES for everyone but domain 0, and a transaction that is not
+there ENOENT, in this order, before anything is done. What follows the last NUL is ignored where
+the protocol keeps it for later ("?").
+Source: Xen docs/misc/xenstore.txt.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from xenpv import abi, xs_wire
+from xenpv.xs_wire import Packet
+
+from . import toolstack
+from .domain import DOM0, StoreError
+from .tree import SPECIAL, Perms, check_path
+from .watches import Watch
+
+if TYPE_CHECKING:
+    from .connection import Connection
+
+OK = b"OK\0"
+SPECIAL_WATCH = re.compile(r"@[A-Za-z0-9_@-]+(/[A-Za-z0-9_@-]+)*")
+
+
+def answer(connection: Connection, packet: Packet) -> bytes:
+    """The reply's payload. Raises StoreError."""
+    if packet.type in toolstack.REQUESTS:
+        if connection.domain.domid != DOM0:
+            raise StoreError("EACCES")
+        connection.tree(packet)
+        return toolstack.REQUESTS[packet.type](connection.server, connection.domain, packet)
+    if packet.type not in REQUESTS:
+        raise StoreError("ENOSYS")
+    if packet.type not in WITHOUT_TRANSACTION:
+        connection.tree(packet)
+    return REQUESTS[packet.type](connection, packet)
+
+
+# Payloads.
+
+
+def words(packet: Packet) -> list[bytes]:
+    """The strings that end with a NUL."""
+    return packet.payload.split(b"\0")[:-1]
+
+
+def one_word(packet: Packet) -> bytes:
+    """The only string, with nothing behind its NUL. Raises StoreError EINVAL."""
+    found = words(packet)
+    if len(found) != 1 or not packet.payload.endswith(b"\0"):
+        raise StoreError("EINVAL")
+    return found[0]
+
+
+def absolute(connection: Connection, raw: bytes) -> str:
+    """The path that the client means. Raises StoreError EINVAL."""
+    try:
+        given = raw.decode("ascii")
+    except UnicodeDecodeError:
+        raise StoreError("EINVAL") from None
+    if given.startswith("/"):
+        path = given
+    elif given and not given.startswith("@"):
+        path = f"{connection.domain.home}/{given}"
+    else:
+        raise StoreError("EINVAL")
+    prefix = re.match(r"/local/domain/[0-9]{1,5}/", path)
+    connection.domain.check("path-max", len(path) - (prefix.end() if prefix else 0))
+    return check_path(path)
+
+
+def parse_perms(found: list[bytes]) -> Perms:
+    """("r1", ...) of the wire to pairs. Raises StoreError EINVAL."""
+    perms = []
+    for word in found:
+        letter, number = word[:1].decode("ascii", "replace"), word[1:]
+        if letter not in tuple("nrwb"):
+            raise StoreError("EINVAL")
+        perms.append((letter, toolstack.domid(number)))
+    return tuple(perms)
+
+
+# The tree.
+
+
+def _path(connection: Connection, packet: Packet) -> str:
+    return absolute(connection, one_word(packet))
+
+
+def _read(connection: Connection, packet: Packet) -> bytes:
+    return connection.tree(packet).read(connection.domain, _path(connection, packet))
+
+
+def _write(connection: Connection, packet: Packet) -> bytes:
+    raw, nul, value = packet.payload.partition(b"\0")
+    if not nul:
+        raise StoreError("EINVAL")
+    connection.tree(packet).write(connection.domain, absolute(connection, raw), value)
+    return OK
+
+
+def _mkdir(connection: Connection, packet: Packet) -> bytes:
+    connection.tree(packet).mkdir(connection.domain, _path(connection, packet))
+    return OK
+
+
+def _rm(connection: Connection, packet: Packet) -> bytes:
+    connection.tree(packet).rm(connection.domain, _path(connection, packet))
+    return OK
+
+
+def _directory(connection: Connection, packet: Packet) -> bytes:
+    names = connection.tree(packet).directory(connection.domain, _path(connection, packet))
+    return b"".join(name.encode() + b"\0" for name in names)
+
+
+def _directory_part(connection: Connection, packet: Packet) -> bytes:
+    """gencnt|child|child|..., as much as fits; one more NUL after the last child of all."""
+    found = words(packet)
+    if len(found) != 2 or not found[1].isdigit():
+        raise StoreError("EINVAL")
+    path, offset = absolute(connection, found[0]), int(found[1])
+    gen, names = connection.tree(packet).directory_part(connection.domain, path)
+    head = b"%d\0" % gen
+    whole = b"".join(name.encode() + b"\0" for name in names)
+    rest = whole[offset:]
+    if len(head) + len(rest) + 1 <= abi.XENSTORE_PAYLOAD_MAX:
+        return head + rest + b"\0"
+    end = rest.rfind(b"\0", 0, abi.XENSTORE_PAYLOAD_MAX - len(head))
+    return head + rest[: end + 1]
+
+
+def _get_perms(connection: Connection, packet: Packet) -> bytes:
+    path = _node(connection, one_word(packet))
+    perms = connection.tree(packet).get_perms(connection.domain, path)
+    return b"".join(f"{letter}{who}".encode() + b"\0" for letter, who in perms)
+
+
+def _set_perms(connection: Connection, packet: Packet) -> bytes:
+    found = words(packet)
+    if len(found) < 2:
+        raise StoreError("EINVAL")
+    perms = parse_perms(found[1:])
+    connection.tree(packet).set_perms(connection.domain, _node(connection, found[0]), perms)
+    return OK
+
+
+def _node(connection: Connection, raw: bytes) -> str:
+    """A path, or one of the nodes that say who may watch domains come and go."""
+    special = raw.decode("ascii", "replace")
+    return special if special in SPECIAL else absolute(connection, raw)
+
+
+# Watches.
+
+
+def _watch(connection: Connection, packet: Packet) -> bytes:
+    found = words(packet)
+    depth = None
+    if len(found) == 3 and connection.domain.features & xs_wire.SERVER_FEATURE_WATCHDEPTH:
+        if not found[2].isdigit():
+            raise StoreError("EINVAL")
+        depth = int(found[2])
+    elif len(found) != 2:
+        raise StoreError("EINVAL")
+    path, token = _watched(connection, found[0]), found[1]
+    if (path, token) in connection.watches:
+        raise StoreError("EEXIST")
+    connection.domain.check("watches", len(connection.watches) + 1)
+    skip = len(path) - len(found[0])  # a relative path stays relative in events
+
+    def tell(changed: str) -> None:
+        connection.event(changed[skip:], token)
+
+    watch = Watch(connection.domain, path, tell, depth)
+    connection.watches[path, token] = watch
+    connection.server.watches.add(watch)
+    return OK
+
+
+def first_event(connection: Connection, packet: Packet) -> None:
+    """A watch fires once when it is set, whoever may read the node; no request caused it."""
+    raw, token = words(packet)[:2]
+    connection.event(raw.decode("ascii"), token)
+
+
+def _unwatch(connection: Connection, packet: Packet) -> bytes:
+    found = words(packet)
+    if len(found) != 2:
+        raise StoreError("EINVAL")
+    watch = connection.watches.pop((_watched(connection, found[0]), found[1]), None)
+    if watch is None:
+        raise StoreError("ENOENT")
+    connection.server.watches.remove(watch)
+    return OK
+
+
+def _watched(connection: Connection, raw: bytes) -> str:
+    if not raw.startswith(b"@"):
+        return absolute(connection, raw)
+    special = raw.decode("ascii", "replace")
+    connection.domain.check("path-max", len(special))
+    if not SPECIAL_WATCH.fullmatch(special):
+        raise StoreError("EINVAL")
+    return special
+
+
+def _reset_watches(connection: Connection, packet: Packet) -> bytes:
+    connection.end_watches_and_transactions()
+    return OK
+
+
+# Transactions, and what else a guest may ask.
+
+
+def _transaction_start(connection: Connection, packet: Packet) -> bytes:
+    if packet.tx_id:
+        raise StoreError("EBUSY")
+    connection.domain.check("transactions", len(connection.transactions) + 1)
+    return b"%d\0" % connection.start_transaction()
+
+
+def _transaction_end(connection: Connection, packet: Packet) -> bytes:
+    word = one_word(packet)
+    if word not in (b"T", b"F"):
+        raise StoreError("EINVAL")
+    transaction = connection.transactions.pop(packet.tx_id, None)
+    if transaction is None:
+        raise StoreError("ENOENT")
+    if word == b"T":
+        transaction.commit()
+    return OK
+
+
+def _get_domain_path(connection: Connection, packet: Packet) -> bytes:
+    return b"/local/domain/%d\0" % toolstack.domid(one_word(packet))
+
+
+def _get_feature(connection: Connection, packet: Packet) -> bytes:
+    found = words(packet)
+    if not found:
+        return b"%d\0" % connection.domain.features
+    if connection.domain.domid != DOM0:
+        raise StoreError("EACCES")
+    if len(found) > 1:
+        raise StoreError("EINVAL")
+    return b"%d\0" % connection.server.known(toolstack.domid(found[0])).features
+
+
+REQUESTS: dict[int, Callable[[Connection, Packet], bytes]] = {
+    abi.XS_READ: _read,
+    abi.XS_WRITE: _write,
+    abi.XS_MKDIR: _mkdir,
+    abi.XS_RM: _rm,
+    abi.XS_DIRECTORY: _directory,
+    abi.XS_DIRECTORY_PART: _directory_part,
+    abi.XS_GET_PERMS: _get_perms,
+    abi.XS_SET_PERMS: _set_perms,
+    abi.XS_WATCH: _watch,
+    abi.XS_UNWATCH: _unwatch,
+    abi.XS_RESET_WATCHES: _reset_watches,
+    abi.XS_TRANSACTION_START: _transaction_start,
+    abi.XS_TRANSACTION_END: _transaction_end,
+    abi.XS_GET_DOMAIN_PATH: _get_domain_path,
+    xs_wire.XS_GET_FEATURE: _get_feature,
+}
+WITHOUT_TRANSACTION = (abi.XS_WATCH, abi.XS_UNWATCH)  # their tx_id is ignored

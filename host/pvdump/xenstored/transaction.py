@@ -1,0 +1,165 @@
+"""A transaction: what it saw and what it changes, laid over the tree until it commits.
+
+Made by connections. It holds only what it touched: each node as it was first seen, and its own
+version of those it changed. It commits unless a node that it read or wrote, or a list of children
+that it read, was changed meanwhile by others; then EAGAIN. A new child is no change of its parent,
+so transactions that make different nodes in one place both commit.
+Source: Xen docs/misc/xenstore.txt, Transactions ("only writes or other commits which changed paths
+which were read or written in the transaction at hand").
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from .domain import Domain, StoreError
+from .tree import Change, Kids, Node, Nodes, Perms, Tree, leaf, parent
+
+Version = int | Perms | None
+
+
+class Transaction(Nodes):
+    """One domain's view of a tree, until commit() or until it is dropped."""
+
+    def __init__(self, base: Tree, who: Domain) -> None:
+        self.base = base
+        self.who = who
+        self.failed = False  # it went beyond a quota: it cannot commit
+        self._held: dict[str, Node | None] = {}  # as first seen in the tree
+        self._seen: dict[tuple[str, str], Version] = {}
+        self._lists: dict[str, list[str]] = {}  # children as first seen
+        self._own: dict[str, Node | None] = {}  # changed here, None when removed; parents first
+        self._fresh: set[str] = set()  # of _own, those made here: nothing below the tree's counts
+        self._kids: dict[str, dict[str, bool]] = {}  # children made (True) or removed here
+        self._gens: dict[str, int] = {}
+        self._owned: dict[int, int] = defaultdict(int)
+        self._changes: dict[str, bool] = {}  # path -> exact
+
+    def seen(self, path: str, kind: str = "node") -> Node | None:
+        if path in self._own:
+            return self._own[path]
+        node = self._hold(path)
+        if (path, kind) not in self._seen:
+            version: Version = None
+            if node is not None:
+                version = node.gen if kind == "node" else node.perms
+            self._seen[path, kind] = version
+        return node
+
+    def children(self, path: str) -> list[str]:
+        if path in self._fresh:
+            node = self._own[path]
+            assert node is not None
+            return list(node.kids.names)
+        if path not in self._lists:
+            node = self._hold(path)
+            assert node is not None
+            self._lists[path] = list(node.kids.names)
+            self._seen[path, "children"] = node.kids.gen
+        changed = self._kids.get(path, {})
+        names = [name for name in self._lists[path] if name not in changed]
+        return names + [name for name, there in changed.items() if there]
+
+    def children_size(self, path: str) -> int:
+        node = self._own[path] if path in self._own else self._held.get(path)
+        if node is None:
+            return 0
+        size = node.kids.size
+        for name, there in self._kids.get(path, {}).items():
+            if there != (name in node.kids.names):
+                size += (1 if there else -1) * (len(name) + 1)
+        return size
+
+    def generation_of(self, path: str) -> int:
+        held = self._held.get(path)
+        seen = 0 if held is None else max(held.gen, held.kids.gen)
+        return self._gens.get(path, seen)
+
+    def owned(self, domid: int) -> int:
+        return self.base.owned(domid) + self._owned[domid]
+
+    def commit(self) -> None:
+        """Do it all on the tree, or nothing. Raises StoreError EAGAIN, ENOSPC, ENOMEM."""
+        if self.failed:
+            raise StoreError("ENOMEM")
+        base = self.base
+        if any(self._version(*key) != version for key, version in self._seen.items()):
+            raise StoreError("EAGAIN")
+        if self._fresh:
+            self.who.check("nodes", self.owned(self.who.domid))
+        before = {path: base.nodes.get(path) for path in self._changes}
+        gone = [p for p in self._own if p in base.nodes and (p in self._fresh or not self._own[p])]
+        for path in sorted(gone, key=len, reverse=True):
+            base._remove(path)
+        for path, node in self._own.items():
+            if node is None:
+                continue
+            if path in base.nodes:
+                base._set(path, node.value, node.perms)
+            else:
+                base._add(path, node.value, node.perms)
+        for path, exact in self._changes.items():
+            nodes = (before[path], base.nodes.get(path))
+            perms = tuple(node.perms for node in nodes if node is not None)
+            if perms:
+                base.changes.append(Change(path, perms, exact))
+
+    def _hold(self, path: str) -> Node | None:
+        if path not in self._held:
+            limit = self.who.limit("transaction-nodes")
+            if limit is not None and len(self._held) >= limit:
+                self.failed = True
+            if self.failed:
+                raise StoreError("ENOSPC")
+            self._held[path] = self.base.nodes.get(path)
+        return self._held[path]
+
+    def _version(self, path: str, kind: str) -> Version:
+        node = self.base.nodes.get(path)
+        if node is None:
+            return None
+        if kind == "children":
+            return node.kids.gen
+        return node.gen if kind == "node" else node.perms
+
+    def _add(self, path: str, value: bytes, perms: Perms) -> None:
+        gen = self.base.next()
+        self._own.pop(path, None)  # it goes behind its parent, which may have been made anew
+        self._own[path] = Node(value, perms, gen, Kids(gen))
+        self._gens[path] = gen
+        self._fresh.add(path)
+        self._owned[perms[0][1]] += 1
+        self._link(path, True)
+
+    def _set(self, path: str, value: bytes, perms: Perms) -> None:
+        node = self._own[path] if path in self._own else self._held[path]
+        assert node is not None
+        self._owned[node.perms[0][1]] -= 1
+        self._owned[perms[0][1]] += 1
+        self._gens[path] = self.base.next()
+        self._own[path] = Node(value, perms, self._gens[path], node.kids)
+
+    def _remove(self, path: str) -> None:
+        node = self._own[path] if path in self._own else self._held[path]
+        assert node is not None
+        self._owned[node.perms[0][1]] -= 1
+        self._own[path] = None
+        self._fresh.discard(path)
+        self._kids.pop(path, None)
+        self._link(path, False)
+
+    def _link(self, path: str, there: bool) -> None:
+        """The parent's list of children has one more or one less."""
+        above, name = parent(path), leaf(path)
+        gen = self._gens[above] = self.base.next()
+        if above in self._fresh:
+            node = self._own[above]
+            assert node is not None
+            (node.kids.add if there else node.kids.drop)(name, gen)
+            return
+        changed = self._kids.setdefault(above, {})
+        changed.pop(name, None)
+        changed[name] = there
+
+    def _changed(self, path: str, *perms: Perms, exact: bool = False) -> None:
+        self._changes[path] = self._changes.get(path, True) and exact
