@@ -21,10 +21,12 @@ class Setup:
     def __init__(self, machine=None, **options):
         self.machine = machine or Machine()
         hw.attach(self.machine)
-        self.server = Xenstored()
+        self.server = Xenstored(quotas={"node-size": 0})
+        self.server.write(HOME, "", "n0 r1")
         self.server.write(HOME + "/name", "guest", "n0 r1")
         self.server.write(HOME + "/data", "", "n1")
         port = self.machine.evtchn.alloc_unbound(1, 0)
+        options = {"features": 0, **options}
         self.ring = ServerRing(self.machine, self.server, PFN, port, **options)
         self.machine.params[abi.HVM_PARAM_STORE_PFN] = PFN
         self.machine.params[abi.HVM_PARAM_STORE_EVTCHN] = port
