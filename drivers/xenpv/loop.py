@@ -80,10 +80,7 @@ class Task:
         self._pause = pause
         if pause.signal is not None:
             pause.signal._tasks.append(self)
-        self._loop._sleeping[self] = None
-
-    def deadline(self):
-        return self._pause.deadline
+        self._loop._sleep(self, pause.deadline)
 
     def expire(self):
         """Wake the task because its deadline has passed."""
@@ -109,6 +106,8 @@ class Loop:
         self.now = now
         self._ready = []
         self._sleeping = {}
+        # No deadline is nearer than this; it may be that of a task that sleeps no more.
+        self._nearest = None
 
     def spawn(self, coro):
         """Run a coroutine beside the others. What it raises ends the loop."""
@@ -153,7 +152,7 @@ class Loop:
             while not main.done:
                 self._turn()
                 if not self._ready:
-                    self._block(self._nearest())
+                    self._block(self._nearest)
                     self._expire()
                 ready, self._ready = self._ready, []
                 for task in ready:
@@ -173,20 +172,22 @@ class Loop:
         """Wait until something happens, at most until a time (ns, or None); set its signals."""
         raise NotImplementedError
 
-    def _nearest(self):
-        """The nearest deadline, or None."""
-        nearest = None
-        for task in self._sleeping:
-            deadline = task.deadline()
-            if deadline is not None and (nearest is None or deadline < nearest):
-                nearest = deadline
-        return nearest
+    def _sleep(self, task, deadline):
+        self._sleeping[task] = deadline
+        if deadline is not None and (self._nearest is None or deadline < self._nearest):
+            self._nearest = deadline
 
     def _expire(self):
+        """Wake the tasks whose deadline has passed."""
+        if self._nearest is None or self.now() < self._nearest:
+            return
         now = self.now()
-        for task in list(self._sleeping):
-            # One that was woken by another's end sleeps no more.
-            if task in self._sleeping:
-                deadline = task.deadline()
-                if deadline is not None and deadline <= now:
-                    task.expire()
+        sleeping = list(self._sleeping.items())
+        self._nearest = None
+        for task, deadline in sleeping:
+            if deadline is None:
+                continue
+            if deadline <= now:
+                task.expire()
+            elif self._nearest is None or deadline < self._nearest:
+                self._nearest = deadline

@@ -27,9 +27,13 @@ RESETS_WATCHES = "control/platform-feature-xs_reset_watches"
 
 
 class _Caller:
-    """Who waits for a reply."""
+    """A request and whoever waits for its reply. req_id: None while it stands in the line."""
 
-    def __init__(self):
+    def __init__(self, type, tx_id, payload):
+        self.type = type
+        self.tx_id = tx_id
+        self.payload = payload
+        self.req_id = None
         self.reply = None
         self.signal = Signal()
 
@@ -42,12 +46,10 @@ class Xenstore(Nodes):
         self.loop = loop
         self.transport = transport
         self._session = None
-        self._callers = {}
         self._watches = {}
-        self._posts = []
+        self._line = []
         self._fault = "not connected"
         self._pump = None
-        self._room = Signal()
         self._ended = Signal()
         self._tokens = 0
 
@@ -58,7 +60,7 @@ class Xenstore(Nodes):
         first = (self.loop.now() & 0x3FFFFFFF) | 0x40000000
         self._session = Session(first)
         self._token = "pv%x-" % first
-        self._posts = []
+        self._line = []
         self._fault = None
         self._pump = self.loop.spawn(self._move())
         if self.transport.stale and await self.read_text(RESETS_WATCHES, "0") == "1":
@@ -92,7 +94,7 @@ class Xenstore(Nodes):
             await self.transport.close()
 
     def _busy(self):
-        return self._session.flying() or self._posts or self._session.outgoing()
+        return self._session.flying() or self._line
 
     # Moving bytes.
 
@@ -121,8 +123,7 @@ class Xenstore(Nodes):
                 break
             session.receive(data)
             moved += len(data)
-        while self._posts and session.fits(self._posts[0][2]):
-            session.abandon(session.request(*self._posts.pop(0)))
+        self._admit()
         out = session.outgoing()
         while out:
             count = transport.write(out)
@@ -130,10 +131,18 @@ class Xenstore(Nodes):
                 break
             session.sent(count)
             moved += count
-            self._room.set()
+            self._admit()
             out = session.outgoing()
         transport.flush()
         return moved
+
+    def _admit(self):
+        """Give the session the requests that it has room for, in the order of their coming."""
+        session = self._session
+        while self._line and session.fits(self._line[0].payload):
+            caller = self._line[0]
+            caller.req_id = session.request(caller.type, caller.tx_id, caller.payload, caller)
+            self._line.pop(0)
 
     def _deliver(self):
         event = self._session.event()
@@ -143,23 +152,20 @@ class Xenstore(Nodes):
                 if watch is None or not watch.take(event.path):
                     self._session.strays += 1
             else:
-                caller = self._callers.pop(event.req_id, None)
-                if caller is not None:
-                    caller.reply = event
-                    caller.signal.set()
+                event.owner.reply = event
+                event.owner.signal.set()
             event = self._session.event()
 
     def _end(self, fault):
         """The connection is over: everyone who waits gets the reason."""
         if self._fault is None:
             self._fault = "%s; %s" % (fault, self.transport.state())
-        for caller in self._callers.values():
+        for caller in self._line + self._session.owners():
             caller.signal.set()
-        self._callers = {}
+        self._line = []
         for watch in self._watches.values():
             watch.signal.set()
         self._watches = {}
-        self._room.set()
         self._ended.set()
 
     def _alive(self):
@@ -178,29 +184,36 @@ class Xenstore(Nodes):
         type: XS_*; payload: bytes; what: for messages; timeout: ns. Returns the reply's payload.
         Raises XenstoreError (the server's answer), Timeout, RingCorrupt (the connection is over).
         """
-        self._alive()
-        session = self._session
-        deadline = self.loop.now() + timeout
-        while not session.fits(payload):
-            if self.loop.now() >= deadline:
-                raise self._late(what, timeout)
-            await self._room.wait(deadline)
-            self._alive()
-        caller = _Caller()
-        req_id = session.request(type, tx_id, payload)
-        self._callers[req_id] = caller
-        self.transport.signal.set()
+        caller = self._enqueue(type, tx_id, payload)
         try:
-            await self._reply(caller, deadline, what, timeout)
+            await self._reply(caller, what, timeout)
         finally:
             if caller.reply is None:
-                self._callers.pop(req_id, None)
-                session.abandon(req_id)
+                self._leave(caller)
         if caller.reply.error is not None:
             raise XenstoreError(what, caller.reply.error)
         return caller.reply.payload
 
-    async def _reply(self, caller, deadline, what, timeout):
+    def _enqueue(self, type, tx_id, payload):
+        self._alive()
+        if len(payload) > abi.XENSTORE_PAYLOAD_MAX:
+            raise ValueError(
+                "xenstore payload of %d bytes is over %d" % (len(payload), abi.XENSTORE_PAYLOAD_MAX)
+            )
+        caller = _Caller(type, tx_id, payload)
+        self._line.append(caller)
+        self.transport.signal.set()
+        return caller
+
+    def _leave(self, caller):
+        """Nobody waits for this reply any more."""
+        if caller.req_id is not None:
+            self._session.abandon(caller.req_id)
+        elif caller in self._line:
+            self._line.remove(caller)
+
+    async def _reply(self, caller, what, timeout):
+        deadline = self.loop.now() + timeout
         while caller.reply is None:
             self._alive()
             now = self.loop.now()
@@ -216,8 +229,7 @@ class Xenstore(Nodes):
     def post(self, type, payload, tx_id=0):
         """Send a request whose reply nobody waits for, as soon as there is room."""
         if self._fault is None:
-            self._posts.append((type, tx_id, payload))
-            self.transport.signal.set()
+            self._enqueue(type, tx_id, payload)
 
     # Watches.
 

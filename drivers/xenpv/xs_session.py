@@ -16,10 +16,13 @@ ABANDONED = -1
 
 
 class Reply:
-    """The answer to a request. error: its name, such as "ENOENT", or None; payload: bytes."""
+    """The answer to a request.
 
-    def __init__(self, req_id, error, payload):
-        self.req_id = req_id
+    owner: what request() was given; error: its name, such as "ENOENT", or None; payload: bytes.
+    """
+
+    def __init__(self, owner, error, payload):
+        self.owner = owner
         self.error = error
         self.payload = payload
 
@@ -39,7 +42,7 @@ class Session:
         self._next_id = first_id & 0x7FFFFFFF
         self._out = xs_wire.Buffer(OUT_SIZE)
         self._parser = xs_wire.Parser()
-        # req_id to (type, tx_id), or to ABANDONED.
+        # req_id to (type, tx_id, owner), or to ABANDONED.
         self._flying = {}
         self.strays = 0
 
@@ -47,23 +50,33 @@ class Session:
         """How many requests have no reply yet."""
         return len(self._flying)
 
+    def owners(self):
+        """Whose requests have no reply yet."""
+        return [asked[2] for asked in self._flying.values() if asked != ABANDONED]
+
     # Out.
 
     def fits(self, payload):
         """Whether a request with this payload can be taken now."""
         return abi.XSD_SOCKMSG_SIZEOF + len(payload) <= self._out.room()
 
-    def request(self, type, tx_id, payload):
+    def request(self, type, tx_id, payload, owner=None):
         """Take a request; the caller has seen fits(). Returns its req_id.
 
-        Raises ValueError when the payload is over XENSTORE_PAYLOAD_MAX.
+        owner: whatever is to be found in the Reply. Raises ValueError when the payload is over
+        XENSTORE_PAYLOAD_MAX.
         """
         req_id = self._next_id
         # An id that an old request still holds is passed over.
         while req_id in self._flying:
             req_id = (req_id + 1) & 0x7FFFFFFF
-        self._out.put(xs_wire.header(type, req_id, tx_id, payload) + payload)
-        self._flying[req_id] = (type, tx_id)
+        packet = xs_wire.header(type, req_id, tx_id, payload) + payload
+        self._flying[req_id] = (type, tx_id, owner)
+        try:
+            self._out.put(packet)
+        except MemoryError:
+            del self._flying[req_id]
+            raise
         self._next_id = (req_id + 1) & 0x7FFFFFFF
         return req_id
 
@@ -95,24 +108,23 @@ class Session:
         while packet is not None:
             if packet.type == abi.XS_WATCH_EVENT:
                 return self._watch_event(packet)
-            if self._expected(packet):
-                break
+            asked = self._asked(packet)
+            if asked is not None:
+                error = None
+                if packet.type == abi.XS_ERROR:
+                    error = xs_wire.error_name(packet.payload)
+                return Reply(asked[2], error, packet.payload)
             self.strays += 1
             packet = self._parser.next()
-        if packet is None:
-            return None
-        error = None
-        if packet.type == abi.XS_ERROR:
-            error = xs_wire.error_name(packet.payload)
-        return Reply(packet.req_id, error, packet.payload)
+        return None
 
-    def _expected(self, packet):
-        """Whether somebody waits for this reply. Raises RingCorrupt when it cannot be one."""
+    def _asked(self, packet):
+        """What this is the reply to, None if nobody waits for it. Raises RingCorrupt."""
         asked = self._flying.get(packet.req_id)
         if asked is None:
-            return False
+            return None
         if asked != ABANDONED:
-            type, tx_id = asked
+            type, tx_id, _ = asked
             if packet.type not in (type, abi.XS_ERROR):
                 raise RingCorrupt(
                     "xenstore: reply of type %d to req_id %d, which asked for type %d"
@@ -124,7 +136,7 @@ class Session:
                     % (packet.tx_id, packet.req_id, tx_id)
                 )
         del self._flying[packet.req_id]
-        return asked != ABANDONED
+        return None if asked == ABANDONED else asked
 
     def _watch_event(self, packet):
         parts = packet.payload.split(b"\0")
