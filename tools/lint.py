@@ -18,7 +18,8 @@ from pathlib import Path
 from tools import cache, subset
 
 ROOT = Path(__file__).resolve().parent.parent
-IMAGE = ("drivers", "firmware")  # what MicroPython runs too
+# What MicroPython runs too.
+IMAGE = ("drivers", "firmware", "host-tests/conformance/suite")
 TYPED = ("build.py", "tools", "lab", "host")
 
 # What must never stand in the tree: addresses of package mirrors and indexes, which are the
@@ -124,7 +125,7 @@ def addresses() -> str:
 
 
 def image_files() -> list[Path]:
-    return [path for path in files("*.py") if path.parts[0] in IMAGE]
+    return [path for path in files("*.py") if any(path.is_relative_to(top) for top in IMAGE)]
 
 
 STEPS: tuple[Callable[[], str], ...] = (

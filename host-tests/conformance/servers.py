@@ -1,0 +1,76 @@
+"""Our own server for the conformance suite: as a guest sees it, and as domain 0 does over a socket.
+
+Each function runs all cases and returns what was seen, by case.
+"""
+
+import socket
+import threading
+
+from pvdump.selectloop import SelectLoop
+from pvdump.xen.guest import Guest
+from pvdump.xenstored.server import Xenstored
+from pvdump.xs_stream import StreamTransport
+from xenpv.evtchn import EventChannels
+from xenpv.hypercall import Hypercalls
+from xenpv.schedpoll import PollLoop
+from xenpv.xenstore import Xenstore
+from xenpv.xs_ring import RingTransport
+
+from .suite import stage
+from .suite.all import DOM0, GUEST, run
+
+
+def over_the_ring(**options):
+    """options: of pvdump.xen.guest.Guest."""
+    guest = Guest(**options)
+    top = f"{guest.home}/{stage.TOP}"
+    for name, value, perms in stage.NODES:
+        perms = perms.replace("%d", str(guest.domid))
+        guest.store.write(f"{top}/{name}" if name else top, value, perms)
+    guest.store.write(f"{top}/many", "", f"n0 r{guest.domid}")
+    for name in stage.many():
+        guest.store.write(f"{top}/many/{name}", "")
+    xen = Hypercalls()
+    loop = PollLoop(xen, EventChannels(xen))
+    return observe(loop, RingTransport(xen, loop), GUEST, "data/conf", guest.domid)
+
+
+def over_the_socket(path):
+    """path: where the socket is to be."""
+    server = Xenstored()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        threading.Thread(target=accept, args=(server, listener), daemon=True).start()
+        loop = SelectLoop()
+        try:
+            return observe(loop, StreamTransport(loop, path), DOM0, "/conf", 0)
+        finally:
+            loop.close()
+
+
+def accept(server, listener):
+    while True:
+        try:
+            stream, _ = listener.accept()
+        except OSError:
+            return
+        connection = server.connect(0)
+        while data := stream.recv(4096):
+            connection.receive(data)
+            while connection.pending():
+                connection.drop(stream.send(connection.take(4096)))
+
+
+def observe(loop, transport, role, top, domid):
+    """What the cases of a role see on a transport, by name."""
+    store = Xenstore(loop, transport)
+    seen = {}
+
+    async def main():
+        await store.connect()
+        await run(store, role, top, domid, seen.__setitem__)
+        await store.close()
+
+    loop.run(main())
+    return seen

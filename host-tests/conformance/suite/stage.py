@@ -1,0 +1,27 @@
+"""What domain 0 sets up for a guest before the suite runs there: nodes that are not the guest's.
+
+They are below the guest's data/stage. Perms are as xenstore-chmod takes them; %d is the guest.
+"""
+
+TOP = "data/stage"
+MANY = 300
+
+NODES = (
+    ("", "", "n0 r%d"),
+    ("hidden", "secret", "n0"),
+    ("hidden/below", "secret", "n0"),
+    ("readonly", "seen", "n0 r%d"),
+    ("both", "seen", "n0 b%d"),
+    ("everyone", "seen", "r0"),
+    ("excepted", "secret", "b0 n%d"),
+    ("drop", "secret", "n0 w%d"),
+)
+
+
+def path(name):
+    return TOP + "/" + name if name else TOP
+
+
+def many():
+    """Names of the children of "many": more than a payload holds."""
+    return ["a-rather-long-name-for-a-node-%d" % i for i in range(MANY)]
