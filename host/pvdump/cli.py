@@ -1,4 +1,4 @@
-"""The command line: pvdump prepare | collect | info.
+"""The command line: pvdump prepare | collect | info | xenstored.
 
 Called by the console script `pvdump` and by `python -m pvdump`. It needs nothing but the standard
 library, so that it runs in any guest and any dom0. The rule: what a person wants to read goes to
@@ -21,6 +21,7 @@ from .collect import collect
 from .disk import MIB
 from .info import info, read_superblock, text
 from .prepare import prepare
+from .xenstored import command as xenstored
 
 OK, FAILED, INCOMPLETE = 0, 1, 3
 
@@ -42,7 +43,8 @@ def size(value: str) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="pvdump",
-        description="Crash dumps of Xen guests: prepare a disk, and get the dump off it.",
+        description="Crash dumps of Xen guests: prepare a disk, and get the dump off it. "
+        "And a xenstore for tests.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -76,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("disk", type=Path, metavar="DISK")
     sub.add_argument("--json", action="store_true", help="all fields, sizes in bytes")
+
+    xenstored.add(commands)
     return top
 
 
@@ -137,7 +141,12 @@ def run_info(options: argparse.Namespace) -> int:
     return OK
 
 
-RUN = {"prepare": run_prepare, "collect": run_collect, "info": run_info}
+RUN = {
+    "prepare": run_prepare,
+    "collect": run_collect,
+    "info": run_info,
+    "xenstored": xenstored.run,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

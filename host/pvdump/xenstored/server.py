@@ -15,7 +15,7 @@ from xenpv import abi, xs_wire
 from .connection import Connection, Request
 from .domain import DOM0, QUOTAS, Domain, StoreError, Transport
 from .requests import parse_perms
-from .tree import Tree, check_path
+from .tree import SPECIAL, Tree, check_path
 from .watches import Watch, Watches
 
 FEATURES = (
@@ -154,7 +154,8 @@ class Xenstored:
 
     def watch(self, path: str, tell: Callable[[], None]) -> None:
         """Call tell() after every change at or below path; it must not wait."""
-        watch = Watch(self._dom0, check_path(path), lambda changed: tell())
+        known = path if path in SPECIAL else check_path(path)
+        watch = Watch(self._dom0, known, lambda changed: tell())
         self._local.append((path, tell, watch))
         self.watches.add(watch)
 

@@ -1,0 +1,70 @@
+"""`pvdump xenstored`: a store on a unix socket, for whoever wants one without a Xen.
+
+Registered by the command line. The rule: it stays in the foreground until SIGINT or SIGTERM and
+then removes its socket; what it says goes to standard error, traces too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from xenpv import abi, xs_wire
+
+from .server import FEATURES, Xenstored
+from .unix import SocketRefused, UnixTransport
+
+NAMES = {
+    "reconnection": abi.XENSTORE_SERVER_FEATURE_RECONNECTION,
+    "error": abi.XENSTORE_SERVER_FEATURE_ERROR,
+    "watchdepth": xs_wire.SERVER_FEATURE_WATCHDEPTH,
+}
+DESCRIPTION = """\
+Serve an empty xenstore on a unix socket until SIGINT or SIGTERM. Every client is domain 0. Xen's
+own tools find it by XENSTORED_PATH:
+
+    pvdump xenstored --socket /tmp/store &
+    XENSTORED_PATH=/tmp/store xenstore-write /tool/hello world
+
+There is no Xen below: a domain that a client introduces counts as introduced, with its watches and
+its answer to IS_DOMAIN_INTRODUCED, but has no ring."""
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    sub = commands.add_parser(
+        "xenstored",
+        help="serve a xenstore on a unix socket",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub.add_argument("--socket", type=Path, required=True, metavar="PATH", help="made, mode 0600")
+    sub.add_argument("--trace", action="store_true", help="print each packet")
+    sub.add_argument(
+        "--without",
+        action="append",
+        choices=sorted(NAMES),
+        default=[],
+        metavar="FEATURE",
+        help="do not offer reconnection, error or watchdepth",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    features = FEATURES & ~sum(NAMES[name] for name in set(options.without))
+    server = Xenstored(features)
+    if options.trace:
+        server.trace = server.log
+    try:
+        with UnixTransport(server, options.socket) as unix:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: unix.stop())
+            server.log(f"listening on {options.socket}")
+            unix.run()
+    except SocketRefused as error:
+        print(f"pvdump xenstored: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,227 @@
+"""The store on a unix socket: one thread, any number of clients, all of them domain 0.
+
+Run by `pvdump xenstored` and by tests. The rules: nothing here waits for a client, one that does
+not read is not read from either, and is closed when the events for it grow too many; one that
+breaks the protocol is closed. The socket file is the owner's alone, is never put in the place of
+anything but a dead socket, and goes when the server does.
+Source: Xen tools/libs/store/xs.c for what clients expect.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import socket
+import stat
+from pathlib import Path
+from types import TracebackType
+
+from xenpv.errors import RingCorrupt
+
+from .domain import DOM0
+from .server import Xenstored
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+CHUNK = 1 << 16  # bytes of one read or write
+BACKLOG = 128
+
+
+class SocketRefused(Exception):
+    """The socket cannot be made where it is wanted."""
+
+
+class Client:
+    """One end of a connected socket and what it is to the store."""
+
+    def __init__(self, unix: UnixTransport, sock: socket.socket, name: str) -> None:
+        self.unix = unix
+        self.sock = sock
+        self.connection = unix.server.connect(DOM0, name)
+        self.connection.wake = lambda: unix.due.update({self: None})
+        self.mask = READ
+
+    def ready(self, mask: int) -> None:
+        """The socket can be read or written."""
+        if mask & READ:
+            try:
+                data = self.sock.recv(CHUNK)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self.unix.end(self)
+                return
+            try:
+                self.connection.receive(data)
+            except RingCorrupt as error:
+                self.unix.say(f"{self.connection.client} closed: {error}")
+                self.unix.end(self)
+                return
+        self.unix.due[self] = None
+
+    def serve(self) -> None:
+        """Answer what has come, send what can be sent, and say what is waited for."""
+        connection = self.connection
+        try:
+            connection.work()
+            while connection.pending():
+                connection.drop(self.sock.send(connection.take(CHUNK)))
+                connection.work()
+        except BlockingIOError:
+            pass
+        except (OSError, RingCorrupt) as error:
+            self.unix.say(f"{connection.client} closed: {error}")
+            self.unix.end(self)
+            return
+        if connection.lost:
+            self.unix.say(f"{connection.client} closed: it does not read its watch events")
+            self.unix.end(self)
+            return
+        mask = (0 if connection.stalled() else READ) | (WRITE if connection.pending() else 0)
+        self.unix.want(self, mask)
+
+
+class UnixTransport:
+    """Listens from the start of `with` to its end; run() serves until stop().
+
+    path: of the socket. Raises SocketRefused when something is there that is no dead socket, or
+    the file cannot be made.
+    """
+
+    def __init__(self, server: Xenstored, path: Path | str) -> None:
+        self.server = server
+        self.path = Path(path)
+        self.due: dict[Client, None] = {}
+        self.clients: dict[Client, None] = {}
+        self._count = 0
+        self._stopped = False
+
+    def __enter__(self) -> UnixTransport:
+        self._selector = selectors.DefaultSelector()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._bind()
+        except BaseException:
+            self._listener.close()
+            self._selector.close()
+            raise
+        self._near, self._far = socket.socketpair()
+        self._selector.register(self._near, READ)
+        self._selector.register(self._listener, READ)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for client in list(self.clients):
+            self.end(client)
+        self._selector.close()
+        with contextlib.suppress(FileNotFoundError):
+            if self._is_ours():
+                self.path.unlink()
+        for sock in (self._listener, self._near, self._far):
+            sock.close()
+
+    def run(self) -> None:
+        """Serve until stop() is called, from a signal handler or another thread."""
+        while not self._stopped:
+            for key, mask in self._selector.select():
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif key.data in self.clients:
+                    key.data.ready(mask)
+            while self.due:
+                client, _ = self.due.popitem()
+                if client in self.clients:
+                    client.serve()
+
+    def stop(self) -> None:
+        """End run() soon."""
+        self._stopped = True
+        self._far.send(b"\0")
+
+    def say(self, line: str) -> None:
+        self.server.log(line)
+
+    def want(self, client: Client, mask: int) -> None:
+        """Wait for this of the client's socket: READ and WRITE, or 0 for nothing."""
+        if mask == client.mask:
+            return
+        if not mask:
+            self._selector.unregister(client.sock)
+        elif not client.mask:
+            self._selector.register(client.sock, mask, client)
+        else:
+            self._selector.modify(client.sock, mask, client)
+        client.mask = mask
+
+    def end(self, client: Client) -> None:
+        """Close a client, and with it its watches and transactions."""
+        self.want(client, 0)
+        del self.clients[client]
+        self.due.pop(client, None)
+        client.sock.close()
+        self.server.disconnect(client.connection)
+        with contextlib.suppress(KeyError):  # accept() may have run out of descriptors
+            self._selector.register(self._listener, READ)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.say(f"no more clients for now: {error}")
+            self._selector.unregister(self._listener)
+            return
+        sock.setblocking(False)
+        self._count += 1
+        client = Client(self, sock, f"client{self._count}")
+        self.clients[client] = None
+        self._selector.register(sock, READ, client)
+
+    def _bind(self) -> None:
+        self._clear()
+        mask = os.umask(0o177)
+        try:
+            self._listener.bind(str(self.path))
+        except OSError as error:
+            raise SocketRefused(f"{self.path}: {error.strerror or error}") from None
+        finally:
+            os.umask(mask)
+        self._made = self._stat()
+        self._listener.setblocking(False)
+        self._listener.listen(BACKLOG)
+
+    def _clear(self) -> None:
+        """Remove what a dead server left. Raises SocketRefused for all else."""
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise SocketRefused(f"{self.path}: {error.strerror}") from None
+        if not stat.S_ISSOCK(found.st_mode):
+            raise SocketRefused(f"{self.path} is there and is no socket")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.setblocking(False)
+            try:
+                probe.connect(str(self.path))
+            except ConnectionRefusedError:
+                self.path.unlink()
+                return
+            except OSError as error:
+                raise SocketRefused(f"{self.path}: {error.strerror or error}") from None
+        raise SocketRefused(f"{self.path}: another server listens there")
+
+    def _stat(self) -> tuple[int, int]:
+        found = self.path.lstat()
+        return found.st_dev, found.st_ino
+
+    def _is_ours(self) -> bool:
+        return self._stat() == self._made
