@@ -61,6 +61,10 @@ class Subscription:
         self.runners: set[Worker] = set()
         self._dispatcher = dispatcher
 
+    def look(self, domid: int) -> None:
+        """Queue an event of the subscribed path for a domain: its handler is to look for itself."""
+        self._dispatcher._put(self, domid, self.path, "")
+
     def close(self) -> None:
         self._dispatcher._unsubscribe(self)
 
@@ -216,8 +220,12 @@ class Dispatcher:
                 domid = subscription.domain_of(path, token)
             except Exception as error:
                 self._complaints.add(NO_DOMAIN, f"{subscription.name}: domain of {path}: {error!r}")
+        if domid != NOBODY:
+            self._put(subscription, domid, path, token)
+
+    def _put(self, subscription: Subscription, domid: int | None, path: str, token: str) -> None:
         with self._lock:
-            if subscription.closed or domid == NOBODY:
+            if subscription.closed:
                 return
             if subscription.domain_of is None:
                 queue = self._queues.domains

@@ -1,0 +1,125 @@
+"""`pvdump watches run | show`: a command for each change in many domains, and how it stands.
+
+Called by the command line. The rule: `run` ends by SIGINT, by SIGTERM or with its store, and every
+command that it started has ended before it does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from xenpv.errors import XenError
+
+from ..store import Store
+from ..xs_stream import default_path
+from .dispatcher import Dispatcher
+from .pattern import Pattern, PatternError
+from .run import CommandError, Runner
+from .server import StatusError, StatusServer, ask
+from .status import text
+
+ERRORS = (XenError, PatternError, CommandError, StatusError)
+
+RUN_EPILOG = """\
+The first * of PATTERN stands for the domain. The command is run for each node that is there and
+after each change, with PVDUMP_DOMID, PVDUMP_PATH and PVDUMP_VALUE (not set when the node is gone)
+in its environment: one at a time for a domain, at the same time for different ones. For example
+
+  pvdump watches run '/local/domain/*/data/pvdump/state' -- /etc/xen/on-dump-state"""
+
+
+def add(commands: Any) -> None:
+    """Add the command to argparse's subparsers."""
+    parser = commands.add_parser(
+        "watches",
+        help="run a command after each change of a node in any domain",
+        description="Watch a node of many domains; one whose command hangs holds up no other.",
+    )
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    sub = actions.add_parser(
+        "run",
+        help="run a command after each change",
+        description="Run a command after each change of a node in any domain.",
+        epilog=RUN_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    sub.add_argument(
+        "--store",
+        type=Path,
+        help="unix socket or device of xenstored (default: $XENSTORED_PATH, else "
+        "/run/xenstored/socket, else /dev/xen/xenbus)",
+    )
+    sub.add_argument(
+        "--status", type=Path, metavar="SOCKET", help="make this socket, for `pvdump watches show`"
+    )
+    sub.add_argument("pattern", metavar="PATTERN", help="such as /local/domain/*/data/state")
+    sub.add_argument("program", metavar="COMMAND")
+    sub.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT")
+
+    sub = actions.add_parser(
+        "show",
+        help="show the queues of a running process",
+        description="Show how each domain's queue stands in a process that serves a status socket.",
+    )
+    sub.add_argument("socket", type=Path, metavar="SOCKET")
+    sub.add_argument("--json", action="store_true", help="all fields, times in seconds")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Returns the exit code."""
+    try:
+        return watch(options) if options.action == "run" else show(options)
+    except ERRORS as error:
+        print(f"pvdump watches: {error}", file=sys.stderr)
+        return 1
+
+
+def show(options: argparse.Namespace) -> int:
+    status = ask(options.socket)
+    print(json.dumps(status.json(), indent=2) if options.json else text(status))
+    return 0
+
+
+def watch(options: argparse.Namespace) -> int:
+    pattern = Pattern(options.pattern)
+    if shutil.which(options.program) is None:
+        raise CommandError(f"command {options.program!r}: no such program")
+    logging.basicConfig(format="pvdump watches: %(message)s")
+    ended: list[str] = []
+    end = threading.Event()
+
+    def on_end(reason: str) -> None:
+        ended.append(reason)
+        end.set()
+
+    before = {
+        number: signal.signal(number, lambda *_: end.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        with contextlib.ExitStack() as stack:
+            store = stack.enter_context(Store(options.store or default_path(), on_end))
+            dispatcher = stack.enter_context(Dispatcher(store))
+            runner = Runner(store, pattern, [options.program, *options.arguments])
+            stack.callback(runner.end)
+            if options.status:
+                stack.enter_context(StatusServer(options.status, dispatcher.status))
+            runner.start(dispatcher)
+            end.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if ended:
+        print(f"pvdump watches: the store ended: {ended[0]}", file=sys.stderr)
+        return 1
+    return 0

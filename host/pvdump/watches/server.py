@@ -1,0 +1,182 @@
+"""The status socket: JSON lines over a unix socket that only its owner can open.
+
+A request is {"command": "status"}, a reply the status on one line, or {"error": ...}. Served by one
+thread for any number of programs; asked by `pvdump watches show`. The rules: nothing that a client
+does or leaves undone holds up the dispatcher or another client. A request has a bound, a client
+that has not taken its reply gets no other, and of more than CLIENTS the one that was silent longest
+is let go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import selectors
+import socket
+import stat
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .status import Status
+
+REQUEST_MAX = 1024
+REPLY_MAX = 64 << 20
+CLIENTS = 16
+SECONDS = 10.0  # that ask() waits for each part of the reply
+
+
+class StatusError(Exception):
+    """The socket cannot be made or asked, and why."""
+
+
+class Client:
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.request = bytearray()
+        self.reply = memoryview(b"")
+
+
+class StatusServer:
+    """path: of the socket, which is made here and removed by close(). Raises StatusError."""
+
+    def __init__(self, path: Path, status: Callable[[], Status]) -> None:
+        self._path = path
+        self._status = status
+        self._listener = _listen(path)
+        self._inode = path.stat().st_ino
+        self._clients: dict[int, Client] = {}  # by fd, the one heard of last at the end
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._bell, self._wake = socket.socketpair()
+        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._thread = threading.Thread(target=self._serve, name="watches-status", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> StatusServer:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._wake.close()
+        self._thread.join()
+        with contextlib.suppress(OSError):
+            if self._path.stat().st_ino == self._inode:
+                self._path.unlink()
+
+    def _serve(self) -> None:
+        while True:
+            for key, events in self._selector.select():
+                if key.fileobj is self._bell:
+                    self._end()
+                    return
+                if key.fileobj is self._listener:
+                    self._accept()
+                    continue
+                client = self._clients.get(key.fd)
+                if client is None:
+                    continue  # let go in this very round
+                try:
+                    self._advance(client, events)
+                except OSError:
+                    self._drop(client)
+
+    def _end(self) -> None:
+        for client in list(self._clients.values()):
+            self._drop(client)
+        for thing in (self._listener, self._bell, self._selector):
+            thing.close()
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # gone again, or no descriptor left: the others are served
+        connection.setblocking(False)
+        if len(self._clients) == CLIENTS:
+            self._drop(next(iter(self._clients.values())))
+        self._clients[connection.fileno()] = Client(connection)
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def _drop(self, client: Client) -> None:
+        del self._clients[client.connection.fileno()]
+        self._selector.unregister(client.connection)
+        client.connection.close()
+
+    def _advance(self, client: Client, events: int) -> None:
+        fd = client.connection.fileno()
+        self._clients[fd] = self._clients.pop(fd)
+        if events & selectors.EVENT_WRITE:
+            client.reply = client.reply[client.connection.send(client.reply) :]
+        else:
+            data = client.connection.recv(REQUEST_MAX)
+            client.request += data
+            if not data:
+                self._drop(client)
+                return
+        line, newline, rest = client.request.partition(b"\n")
+        if not client.reply and (newline or len(line) > REQUEST_MAX):
+            client.request = rest
+            client.reply = memoryview(self._answer(bytes(line)))
+        wanted = selectors.EVENT_WRITE if client.reply else selectors.EVENT_READ
+        self._selector.modify(client.connection, wanted)
+
+    def _answer(self, line: bytes) -> bytes:
+        try:
+            if len(line) > REQUEST_MAX:
+                raise ValueError(f"a request has at most {REQUEST_MAX} bytes")
+            request = json.loads(line)
+            if request != {"command": "status"}:
+                raise ValueError('the only request is {"command": "status"}')
+            reply = self._status().json()
+        except (ValueError, RecursionError) as error:
+            reply = {"error": str(error)}
+        return json.dumps(reply).encode() + b"\n"
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket at path that its owner alone can open, from its first moment on."""
+    if path.is_symlink() or path.exists():
+        if path.is_symlink() or not stat.S_ISSOCK(path.stat().st_mode):
+            raise StatusError(f"{path} is there and is no socket; name another one")
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(ConnectionRefusedError):
+            probe.connect(str(path))
+            raise StatusError(f"{path} is another program's, and it answers; name another one")
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        # Made in a folder that nobody else can enter, and moved when its mode is right.
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            made = Path(folder, "s")
+            listener.bind(str(made))
+            made.chmod(0o600)
+            listener.listen(CLIENTS)
+            made.rename(path)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise StatusError(f"{path}: {error.strerror or error}") from error
+    return listener
+
+
+def ask(path: Path) -> Status:
+    """The status of a running process. Raises StatusError."""
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(SECONDS)
+            connection.connect(str(path))
+            connection.sendall(b'{"command": "status"}\n')
+            with connection.makefile("rb") as stream:
+                line = stream.readline(REPLY_MAX)
+    except OSError as error:
+        raise StatusError(f"{path}: {error.strerror or error}; is its process running?") from error
+    try:
+        value: Any = json.loads(line)
+        if isinstance(value, dict) and "error" in value:
+            raise ValueError(f"it says {value['error']!r}")
+        return Status.parse(value)
+    except (ValueError, RecursionError) as error:
+        raise StatusError(f"{path}: not the status socket of a dispatcher: {error}") from error
