@@ -2,7 +2,7 @@
 
 import pytest
 
-from pvdump.xen import guest, hypercalls, public
+from pvdump.xen import domain, hypercalls, public
 from tools import xenheaders
 from tools.xenheaders import evaluate
 
@@ -75,4 +75,4 @@ def test_features_are_those_of_an_hvm_guest():
 
 def test_reserved_grants_are_those_of_the_headers():
     names = ["GNTTAB_RESERVED_CONSOLE", "GNTTAB_RESERVED_XENSTORE"]
-    assert list(evaluate(names).values()) == [guest.GRANT_CONSOLE, guest.GRANT_XENSTORE]
+    assert list(evaluate(names).values()) == [domain.GRANT_CONSOLE, domain.GRANT_XENSTORE]

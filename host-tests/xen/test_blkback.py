@@ -5,8 +5,9 @@ import struct
 import pytest
 
 from pvdump.xen.blkring import SLOTS
+from pvdump.xen.domain import vdev
 from pvdump.xen.earlier import EarlierKernel
-from pvdump.xen.guest import Guest, vdev
+from pvdump.xen.guest import Guest
 from pvdump.xen.sink import File, Memory
 from xenpv import abi
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from xenpv import abi
 
+from ..xenstored.domain import StoreError
 from ..xenstored.server import Xenstored
-from ..xenstored.tree import StoreError
 from .blkring import BackRing, Request, RingHalted
 from .evtchn import XenRefuses
 from .faults import Faults
@@ -48,6 +48,7 @@ class BlkBack:
         self.states: list[int] = []  # every state of ours, in order
         self.written = 0  # bytes
         self.held: list[tuple[Request, list[Mapping]]] = []  # requests never to be answered
+        self.closed = False
         self._port = 0
         self._ready: list[tuple[int, Request, int]] = []  # number, request, status
         store.watch(f"{front}/state", self._front_changed)
@@ -73,6 +74,8 @@ class BlkBack:
 
     def step(self) -> None:
         """Look at the front end's state and follow it."""
+        if self.closed:
+            return
         try:
             state = self._front_int("state")
         except (StoreError, ValueError):
@@ -145,6 +148,12 @@ class BlkBack:
         home, _, name = self.path.partition("/backend/")
         self.store.write(f"{home}/error/backend/{name}/error", why)
         self._set_state(abi.XenbusStateClosing)
+
+    def close(self) -> None:
+        """The toolstack takes the device away: nothing mapped, nothing watched, no more steps."""
+        self.store.unwatch(f"{self.front}/state", self._front_changed)
+        self._disconnect()
+        self.closed = True
 
     def die(self) -> None:
         """The backend's own end, in the middle of whatever: Closing, Closed, nothing mapped."""

@@ -1,8 +1,8 @@
 """What the kernel that ran before left behind when it died.
 
-Used by tests on a guest.Guest before the drivers under test start. It acts as that kernel would
-have acted, by the same hypercalls' effects, with pages and grant entries of its own at the low
-end: so the backend really is connected to a ring that nobody looks at any more.
+Used by tests on a domain before the drivers under test start. It acts as that kernel acted, by
+hypercalls, with pages and grant entries of its own at the low end: so the backend really is
+connected to a ring that nobody looks at any more, and events go where that kernel wanted them.
 """
 
 from __future__ import annotations
@@ -11,25 +11,58 @@ import struct
 
 from xenpv import abi
 
+from . import public
 from .blkback import BlkBack
 from .blkring import SLOTS, STRIDE, U32
-from .guest import Guest
-from .machine import DOM0
+from .domain import Domain
+from .machine import DOM0, MASKED_WORD
 
 FIRST_GFN = 16
 
 
 class EarlierKernel:
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Domain) -> None:
         self.guest = guest
         self._gfn = FIRST_GFN
+        self._arg = self.page() * abi.PAGE_SIZE
         self._ref = abi.GNTTAB_NR_RESERVED_ENTRIES
         self.rings: dict[str, int] = {}  # of each backend's path: the ring's gfn
+
+    def call(self, nr: int, cmd: int, fmt: str, *fields: int) -> bytes:
+        """One hypercall. fmt, fields: its structure. Returns the structure as Xen left it."""
+        machine = self.guest.machine
+        struct.pack_into(fmt, machine.ram, self._arg, *fields)
+        answer = machine.hypercall(nr, (cmd, self._arg, 1))
+        if answer < 0:
+            raise ValueError(f"hypercall {nr}, operation {cmd}: {answer}")
+        return machine.ram[self._arg : self._arg + struct.calcsize(fmt)]
 
     def page(self) -> int:
         """A page of its own. Returns the gfn."""
         self._gfn += 1
         return self._gfn - 1
+
+    def use_fifo(self) -> None:
+        """Turn to the FIFO interface as Linux does, with a control block and one page of words."""
+        control, array = self.page(), self.page()
+        machine, op = self.guest.machine, abi.HYPERVISOR_event_channel_op
+        machine.page(array)[:] = MASKED_WORD * (abi.PAGE_SIZE // len(MASKED_WORD))
+        self.call(op, public.EVTCHNOP_init_control, "<QIIQ", control, 0, 0, 0)
+        self.call(op, public.EVTCHNOP_expand_array, "<Q", array)
+        for port in machine.evtchn.of(machine.domid):
+            self.call(op, abi.EVTCHNOP_unmask, "<I", port.number)
+
+    def use_grants_v2(self) -> None:
+        op = abi.HYPERVISOR_grant_table_op
+        self.call(op, abi.GNTTABOP_set_version, "<I", 2)
+
+    def alloc_unbound(self) -> int:
+        """An event channel for domain 0. Returns the port."""
+        op, fields = abi.HYPERVISOR_event_channel_op, (abi.DOMID_SELF, DOM0, 0)
+        answer = self.call(op, abi.EVTCHNOP_alloc_unbound, "<HHI", *fields)
+        port = int.from_bytes(answer[4:], "little")
+        self.call(op, abi.EVTCHNOP_unmask, "<I", port)
+        return port
 
     def grant(self, gfn: int, readonly: bool = False) -> int:
         """Lend a frame to domain 0. Returns the reference."""
@@ -44,9 +77,8 @@ class EarlierKernel:
         gfn = self.page()
         for i, value in enumerate((start, start + 1, start, start + 1)):
             struct.pack_into("<I", machine.page(gfn), 4 * i, value & U32)
-        port = machine.evtchn.alloc_unbound(machine.domid, DOM0)
         store.write(f"{disk.front}/ring-ref", self.grant(gfn))
-        store.write(f"{disk.front}/event-channel", port)
+        store.write(f"{disk.front}/event-channel", self.alloc_unbound())
         store.write(f"{disk.front}/protocol", "x86_64-abi")
         self.guest.settle()
         store.write(f"{disk.front}/state", abi.XenbusStateConnected)

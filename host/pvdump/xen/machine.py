@@ -299,6 +299,12 @@ class Machine(Physmap):
     def watchdog_bites(self) -> None:
         self.shutdown(abi.SHUTDOWN_watchdog)
 
+    def disarm(self) -> None:
+        """The domain is destroyed: no watchdog of it bites any more."""
+        for timer in self.watchdogs.values():
+            self.clock.cancel(timer)
+        self.watchdogs.clear()
+
     def resume(self) -> None:
         """As XEN_DOMCTL_resumedomain: it may run again, with nothing reset."""
         self.shutdown_reason = None

@@ -1,0 +1,189 @@
+"""One domain as the toolstack makes it: machine, special pages, nodes, the store's ring, disks.
+
+Made by toolstack.Toolstack.create() and guest.Guest. Parameters and nodes are those that libxl
+sets for an HVM guest. Source: Xen tools/libs/light/libxl_create.c, libxl_dom.c, libxl_disk.c.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from typing import TYPE_CHECKING, Any
+
+import hw
+from xenpv import abi
+
+from ..xenstored.ring import RingTransport
+from .blkback import BlkBack
+from .faults import Faults
+from .machine import DOM0, Machine
+from .sink import Sink
+
+if TYPE_CHECKING:
+    from .toolstack import Toolstack
+
+XVD_MAJOR = 202
+NOT_READY = 0xFFFFFFFFFFFFFFFF
+GRANT_CONSOLE = 0
+GRANT_XENSTORE = 1
+
+
+def vdev(name: str) -> int:
+    """The number of a virtual disk: xvda is 51712. Source: Xen docs, xen-vbd-interface(7)."""
+    match = re.fullmatch("xvd([a-p])", name)
+    if match is None:
+        raise ValueError(f"disk {name!r}: xvda to xvdp expected")
+    return XVD_MAJOR << 8 | (ord(match[1]) - ord("a")) << 4
+
+
+class Domain:
+    """store: "running", "absent" (no page was set up) or "late" (the page is not ready yet).
+
+    server_features, start, reorder, piecemeal: of the store's ring, see RingTransport; machine:
+    everything else is for Machine.
+    """
+
+    def __init__(
+        self,
+        xen: Toolstack,
+        domid: int = 1,
+        size: int = 16 << 20,
+        *,
+        name: str = "guest",
+        store: str = "running",
+        server_features: int = 0,
+        start: tuple[int, int] = (0, 0),
+        reorder: bool = False,
+        piecemeal: bool = False,
+        **machine: object,
+    ) -> None:
+        if store not in ("running", "absent", "late"):
+            raise ValueError(f'store: "running", "absent" or "late" expected, {store!r} found')
+        if domid in xen.domains:
+            raise ValueError(f"domain {domid} is there already")
+        self.xen = xen
+        self.domid = domid
+        self.name = name
+        self.home = f"/local/domain/{domid}"
+        self.store = xen.store
+        self.paused = False
+        self.disks: dict[str, BlkBack] = {}
+        self._ring_options: dict[str, Any] = {
+            "features": server_features,
+            "reorder": reorder,
+            "piecemeal": piecemeal,
+        }
+        options = {"hypervisor": xen.hypervisor, "domid": domid, **machine}
+        self.machine = Machine(size, **options)  # type: ignore[arg-type]
+        self.machine.on_shutdown.append(self._tell_store)
+        xen.domains[domid] = self
+        self.set_up(start)
+        if store == "absent":
+            self.machine.params[abi.HVM_PARAM_STORE_PFN] = 0
+        elif store == "late":
+            self.machine.params[abi.HVM_PARAM_STORE_PFN] = NOT_READY
+
+    @property
+    def shutdown_reason(self) -> int | None:
+        """One of SHUTDOWN_*, None while the domain runs."""
+        return self.machine.shutdown_reason
+
+    def _tell_store(self) -> None:
+        self.store.shut_down(self.domid)
+
+    # What libxl does.
+
+    def set_up(self, start: tuple[int, int]) -> None:
+        """Special pages with channels and grants, nodes, and the store's ring from `start` on."""
+        self._special_pages()
+        self._nodes()
+        params = self.machine.params
+        gfn = len(self.machine.ram) // abi.PAGE_SIZE - 1
+        self.ring = self.introduce(gfn, params[abi.HVM_PARAM_STORE_EVTCHN], start)
+
+    def introduce(self, gfn: int, port: int, start: tuple[int, int] = (0, 0)) -> RingTransport:
+        """Have the store serve a page of the guest."""
+        options = self._ring_options
+        with hw.attached(self.machine):
+            return RingTransport(self.machine, self.store, gfn, port, start=start, **options)
+
+    def _special_pages(self) -> None:
+        """The last two pages are the store's and the console's, with their channels and grants."""
+        pages = len(self.machine.ram) // abi.PAGE_SIZE
+        special = (
+            (abi.HVM_PARAM_STORE_PFN, abi.HVM_PARAM_STORE_EVTCHN, pages - 1, GRANT_XENSTORE),
+            (abi.HVM_PARAM_CONSOLE_PFN, abi.HVM_PARAM_CONSOLE_EVTCHN, pages - 2, GRANT_CONSOLE),
+        )
+        for pfn, evtchn, gfn, ref in special:
+            self.machine.params[pfn] = gfn
+            self.machine.params[evtchn] = self.machine.evtchn.alloc_unbound(self.domid, DOM0)
+            self.machine.gnttab.set_entry(ref, abi.GTF_permit_access, DOM0, gfn)
+
+    def indexes(self) -> tuple[int, int]:
+        """(request, reply) index to which the store's ring has come: what its consumers read."""
+        page = self.machine.page(len(self.machine.ram) // abi.PAGE_SIZE - 1)
+        (request,) = struct.unpack_from("<I", page, abi.XENSTORE_RING_REQ_CONS)
+        (reply,) = struct.unpack_from("<I", page, abi.XENSTORE_RING_RSP_CONS)
+        return request, reply
+
+    def _nodes(self) -> None:
+        write, home, domid = self.store.write, self.home, self.domid
+        params = self.machine.params
+        write(home, "", f"n0 r{domid}")
+        write(f"{home}/domid", domid)
+        write(f"{home}/name", self.name)
+        write(f"{home}/memory/target", len(self.machine.ram) // 1024)
+        write(f"{home}/memory/static-max", len(self.machine.ram) // 1024)
+        write(f"{home}/store/port", params[abi.HVM_PARAM_STORE_EVTCHN])
+        write(f"{home}/store/ring-ref", params[abi.HVM_PARAM_STORE_PFN])
+        write(f"{home}/console/port", params[abi.HVM_PARAM_CONSOLE_EVTCHN])
+        write(f"{home}/console/ring-ref", params[abi.HVM_PARAM_CONSOLE_PFN])
+        write(f"{home}/console/type", "xenconsoled")
+        write(f"{home}/control/platform-feature-xs_reset_watches", 1)
+        write(f"{home}/control/platform-feature-multiprocessor-suspend", 1)
+        write(f"{home}/control/shutdown", "", f"n{domid}")
+        for name in ("data", "drivers", "feature", "attr", "error"):
+            write(f"{home}/{name}", "", f"n{domid}")
+
+    def remove_nodes(self) -> None:
+        self.store.rm(self.home)
+        for backend in self.disks.values():
+            self.store.rm(backend.path)
+
+    # Disks.
+
+    def disk(self, name: str, sink: Sink, **faults: object) -> BlkBack:
+        """Attach a disk. name: such as "xvdb"; faults: of Faults. Returns its backend."""
+        return self.attach_disk(name, sink, Faults(**faults))  # type: ignore[arg-type]
+
+    def attach_disk(self, name: str, sink: Sink, faults: Faults) -> BlkBack:
+        number = vdev(name)
+        back = f"/local/domain/0/backend/vbd/{self.domid}/{number}"
+        front = f"{self.home}/device/vbd/{number}"
+        write = self.store.write
+        write(front, "", f"n{self.domid} r0")
+        write(back, "", f"n0 r{self.domid}")
+        for key, value in (
+            ("backend", back),
+            ("backend-id", DOM0),
+            ("state", abi.XenbusStateInitialising),
+            ("virtual-device", number),
+            ("device-type", "disk"),
+            ("handle", number),
+        ):
+            write(f"{front}/{key}", value, f"n{self.domid} r0")
+        for key, value in (
+            ("frontend", front),
+            ("frontend-id", self.domid),
+            ("online", 1),
+            ("dev", name),
+            ("mode", "r" if faults.read_only else "w"),
+            ("device-type", "disk"),
+        ):
+            write(f"{back}/{key}", value)
+        self.disks[name] = BlkBack(self.machine, self.store, back, front, sink, faults)
+        return self.disks[name]
+
+    def settle(self) -> None:
+        """Let the other side do all that it can do now."""
+        self.xen.settle()
