@@ -18,7 +18,7 @@ from .xs_session import Session, WatchEvent
 from .xs_watch import Watch
 
 TIMEOUT = 5 * SECOND
-# A server that has not answered for so long is told again: an event may have been lost.
+# When nothing has come or gone for so long the server is told again: an event may have been lost.
 TELL_AGAIN = SECOND
 # When memory has run out, it is tried again after this.
 BREATHER = SECOND // 100
@@ -61,6 +61,7 @@ class Xenstore(Nodes):
         self._session = Session(first)
         self._token = "pv%x-" % first
         self._line = []
+        self._moved_at = self.loop.now()
         self._fault = None
         self._pump = self.loop.spawn(self._move())
         if self.transport.stale and await self.read_text(RESETS_WATCHES, "0") == "1":
@@ -102,7 +103,9 @@ class Xenstore(Nodes):
         """The task that moves bytes both ways until the connection ends."""
         while self._fault is None:
             try:
-                if not self._step():
+                if self._step():
+                    self._moved_at = self.loop.now()
+                else:
                     await self.transport.signal.wait(None)
             except MemoryError:
                 # Nothing was lost: the same step will do once there is room.
@@ -220,11 +223,17 @@ class Xenstore(Nodes):
             if now >= deadline:
                 raise self._late(what, timeout)
             await caller.signal.wait(min(deadline, now + TELL_AGAIN))
-            if caller.reply is None and self._fault is None and self.loop.now() < deadline:
-                try:
-                    self.transport.tell()
-                except XenError as e:
-                    self._end(e)
+            if caller.reply is None and self._fault is None:
+                self._tell_again()
+
+    def _tell_again(self):
+        now = self.loop.now()
+        if now - self._moved_at >= TELL_AGAIN:
+            self._moved_at = now
+            try:
+                self.transport.tell()
+            except XenError as e:
+                self._end(e)
 
     def post(self, type, payload, tx_id=0):
         """Send a request whose reply nobody waits for, as soon as there is room."""
