@@ -6,6 +6,7 @@ ones are dropped and counted, and whoever takes events then has to look at all t
 
 from .errors import RingCorrupt, Timeout
 from .loop import SECOND, Signal
+from .xs_nodes import printable
 
 
 class Watch:
@@ -54,7 +55,7 @@ class Watch:
                     % (self.path, timeout // 1000000)
                 )
             await self.signal.wait(deadline)
-        return self._events.pop(0).decode()
+        return printable(self._events.pop(0))
 
     def waiting(self):
         """How many events wait to be taken."""
