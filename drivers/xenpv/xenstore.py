@@ -204,6 +204,8 @@ class Xenstore(Nodes):
                 "xenstore payload of %d bytes is over %d" % (len(payload), abi.XENSTORE_PAYLOAD_MAX)
             )
         caller = _Caller(type, tx_id, payload)
+        if not self._busy():
+            self._moved_at = self.loop.now()
         self._line.append(caller)
         self.transport.signal.set()
         return caller
@@ -222,7 +224,7 @@ class Xenstore(Nodes):
             now = self.loop.now()
             if now >= deadline:
                 raise self._late(what, timeout)
-            await caller.signal.wait(min(deadline, now + TELL_AGAIN))
+            await caller.signal.wait(min(deadline, self._moved_at + TELL_AGAIN))
             if caller.reply is None and self._fault is None:
                 self._tell_again()
 
