@@ -92,17 +92,6 @@ async def a_late_reply_is_nobody_s(here):
     return seen + ", " + await value(here.store.read(here("one")))
 
 
-@case("60 different")
-async def numbers_in_use_are_not_given_again(here):
-    session = here.store._session
-    tasks = [here.store.loop.spawn(value(here.store.read(here("x")))) for _ in range(60)]
-    await here.store.loop.sleep(1)
-    numbers = len(here.store._callers) + len([t for t in tasks if t.done])
-    while not all(task.done for task in tasks):
-        await here.store.loop.sleep(1000000)
-    return "%d different" % numbers if session.flying() == 0 else "some are still in flight"
-
-
 @case("100 events in order")
 async def events_between_replies_keep_their_order(here):
     watch = await here.store.watch(here.base, None, 300)
