@@ -1,4 +1,4 @@
-"""The command line: pvdump prepare | collect | info | xenstored.
+"""The command line: pvdump prepare | collect | info | watches | xenstored.
 
 Called by the console script `pvdump` and by `python -m pvdump`. It needs nothing but the standard
 library, so that it runs in any guest and any dom0. The rule: what a person wants to read goes to
@@ -21,6 +21,7 @@ from .collect import collect
 from .disk import MIB
 from .info import info, read_superblock, text
 from .prepare import prepare
+from .watches import command as watches
 from .xenstored import command as xenstored
 
 OK, FAILED, INCOMPLETE = 0, 1, 3
@@ -44,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="pvdump",
         description="Crash dumps of Xen guests: prepare a disk, and get the dump off it. "
-        "And a xenstore for tests.",
+        "And watches of many domains, and a xenstore for tests.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("disk", type=Path, metavar="DISK")
     sub.add_argument("--json", action="store_true", help="all fields, sizes in bytes")
 
+    watches.add(commands)
     xenstored.add(commands)
     return top
 
@@ -145,6 +147,7 @@ RUN = {
     "prepare": run_prepare,
     "collect": run_collect,
     "info": run_info,
+    "watches": watches.run,
     "xenstored": xenstored.run,
 }
 
