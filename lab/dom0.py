@@ -1,8 +1,9 @@
 """What QEMU boots: Xen, dom0's kernel and dom0's initramfs, built from packages into the cache.
 
-Used by lab.xen. dom0 is busybox, the xl toolstack, both xenstoreds, xenconsoled and the device
-model. The rule: dom0 keeps nothing and decides nothing; its init mounts the job folder (9p), starts
-the daemons and then runs the scripts whose names come in over a virtio console, one answer each.
+Used by lab.xen. dom0 is busybox, the xl toolstack, both xenstoreds, xenconsoled, the device model,
+and lab-domain, which does what xl cannot. The rule: dom0 keeps nothing and decides nothing; its
+init mounts the job folder (9p), starts the daemons and then runs the scripts whose names come in
+over a virtio console, one answer each.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import packages
+from lab import packages, program
 from lab.cpio import Cpio
 from lab.kernel import Kernel, unpack
 from lab.root import Root
@@ -51,8 +52,9 @@ class Dom0:
 def build(suite: str, progress: Display = NULL) -> Dom0:
     """Make the three files of a suite, unless they are in the cache."""
     root = packages.dom0(suite, progress)
+    domain = program.build(FILES / "lab-domain.c", suite, progress)
     sources = sorted(path for path in (*FILES.iterdir(), Path(__file__)))
-    key = cache.digest(root.path, *(cache.file_digest(path) for path in sources))
+    key = cache.digest(root.path, domain, *(cache.file_digest(path) for path in sources))
 
     def make(folder: Path) -> None:
         with progress.stage("build dom0") as stage:
@@ -62,13 +64,13 @@ def build(suite: str, progress: Display = NULL) -> Dom0:
             stage.note(kernel.release)
             (folder / "vmlinux").write_bytes(unpack(kernel.image.read_bytes()))
             with (folder / "dom0.cpio").open("wb") as stream:
-                _fill(Cpio(stream), root, kernel)
+                _fill(Cpio(stream), root, kernel, domain)
 
     path = cache.stamped(cache.folder("lab", suite) / "dom0", key, make)
     return Dom0(path / "xen", path / "vmlinux", path / "dom0.cpio")
 
 
-def _fill(archive: Cpio, root: Root, kernel: Kernel) -> None:
+def _fill(archive: Cpio, root: Root, kernel: Kernel, domain: Path) -> None:
     binaries = "/" + str(root.glob("usr/lib/xen-4.*/bin").relative_to(root.path))
     boot = "/" + str(root.glob("usr/lib/xen-4.*/boot").relative_to(root.path))
     for top in ("bin", "sbin", "lib", "lib64"):
@@ -97,5 +99,6 @@ def _fill(archive: Cpio, root: Root, kernel: Kernel) -> None:
         archive.file(f"modules/{name}", content)
     archive.file("modules/order", "".join(f"{name}\n" for name, _ in loads))
     archive.file("etc/xen/scripts/block-lab", (FILES / "block-lab").read_bytes(), 0o755)
+    archive.file(f"usr/bin/{domain.name}", domain.read_bytes(), 0o755)
     archive.file("init", (FILES / "init").read_bytes(), 0o755)
     archive.close()

@@ -7,10 +7,12 @@ name for a moment during a soft reset; and every wait is bounded.
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from lab import LabError, LabTimeout, linux
 from lab.guest import IMAGES, Guest
@@ -21,6 +23,25 @@ if TYPE_CHECKING:
 STUCK_SECONDS = 40
 POLL = 0.05  # s between two looks at a log
 REASONS = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft-reset")
+
+
+class Ring(NamedTuple):
+    """The indexes of a guest's xenstore ring, free-running u32, as they stand in its page."""
+
+    req_prod: int
+    req_cons: int
+    rsp_prod: int
+    rsp_cons: int
+
+    @property
+    def requests(self) -> int:
+        """Bytes that xenstored has not taken."""
+        return self.req_prod - self.req_cons & 0xFFFFFFFF
+
+    @property
+    def replies(self) -> int:
+        """Bytes that the guest has not taken."""
+        return self.rsp_prod - self.rsp_cons & 0xFFFFFFFF
 
 
 class Domain:
@@ -38,6 +59,8 @@ class Domain:
         self.console_log = logs / f"console/guest-{guest.name}.log"
         self.serial_log = logs / f"serial-{guest.name}.log"
         self.xl_log = logs / f"xl-{guest.name}.log"
+        self.tty = ""
+        self.before: int | None = None  # how many ends it had when it was resumed
 
     @classmethod
     def create(cls, xen: Xen, guest: Guest, timeout: float, paused: bool) -> Domain:
@@ -90,6 +113,25 @@ class Domain:
         """Wait until port 0xE9 has `pattern`."""
         return self._wait(pattern, timeout, "port 0xE9", self.debug)
 
+    def type(self, line: str) -> None:
+        """Type a line at the PV console; the first one needs xenstored to find it."""
+        if not self.tty:
+            self.tty = self.xen.sh(f"xenstore-read /local/domain/{self.domid}/console/tty").strip()
+        self.xen.sh(f"echo {shlex.quote(line)} >{self.tty}")
+
+    def ring(self) -> Ring:
+        """Its xenstore ring, read from its memory."""
+        return Ring(*map(int, self.xen.sh(f"lab-domain ring {self.domid}").split()))
+
+    def wait_ring(self, wanted: Callable[[Ring], bool], timeout: float = 60) -> Ring:
+        """Wait until its xenstore ring is as `wanted` says."""
+        deadline = time.monotonic() + timeout
+        while not wanted(ring := self.ring()):
+            if time.monotonic() > deadline:
+                what = f"guest {self.guest.name}: waited {timeout:g} s for its xenstore ring"
+                raise LabTimeout(f"{what}; {ring}\n{self.xen.tails()}")
+        return ring
+
     def wait_init(self, timeout: float) -> bool:
         """Wait until Linux' init is in its `run`; False when it stands still before.
 
@@ -122,36 +164,49 @@ class Domain:
 
     def state(self) -> str:
         """xl list's state letters ("r-----", "---sc-"), or "gone"."""
-        for line in self.xen.sh("xl list").splitlines()[1:]:
-            words = line.split()
-            if len(words) >= 6 and words[-5] == str(self.domid):
-                return words[-2]
-        return "gone"
+        return self._listed()[0]
 
     def reasons(self) -> list[str]:
         """Why it shut down, once for each time, oldest first; see REASONS."""
         numbers = re.findall(r"has shut down, reason code (\d+)", _text(self.xl_log))
+        if self.before is not None:
+            # xl has let go of it.
+            numbers += [number for number in self._listed()[1:] if number.isdecimal()]
         return [REASONS[int(n)] if int(n) < len(REASONS) else n for n in numbers]
 
     def ended(self) -> bool:
-        """Whether it has shut down for another reason than a soft reset (cheap: reads xl's log)."""
-        return any(reason != "soft-reset" for reason in self.reasons())
+        """Whether it has shut down; a soft reset that xl does is no end."""
+        reset = self.guest.on_soft_reset == "soft-reset"
+        ends = self.reasons()[self.before or 0 :]
+        return any(reason != "soft-reset" or not reset for reason in ends)
 
     def wait_end(self, timeout: float = 60) -> str:
-        """Wait until it has shut down for another reason than a soft reset; gives the reason."""
+        """Wait until it has shut down; a soft reset that xl does is no end. Gives the reason."""
         deadline = time.monotonic() + timeout
         while True:
-            ends = [reason for reason in self.reasons() if reason != "soft-reset"]
-            if ends:
-                return ends[-1]
+            if self.ended():
+                return self.reasons()[-1]
             if time.monotonic() > deadline:
                 what = f"guest {self.guest.name}: waited {timeout:g} s for its end"
                 raise LabTimeout(f"{what}; state {self.state()}\n{self.xen.tails()}")
             time.sleep(POLL)
 
+    def resume(self) -> None:
+        """Let it go on after an end that xl was to preserve; nothing of it is reset."""
+        self.before = len(self.reasons())
+        self.xen.sh(f"lab-domain resume {self.domid}")
+
     def destroy(self) -> None:
         """End it now; no error when it is gone."""
         self.xen.sh(f"xl destroy {self.domid}", check=False)
+
+    def _listed(self) -> list[str]:
+        """xl list's state letters and shutdown code ("-" while it runs), or "gone"."""
+        for line in self.xen.sh("xl list -v").splitlines()[1:]:
+            words = line.split()
+            if len(words) >= 8 and words[-8] == str(self.domid):
+                return [words[-5], words[-2]]
+        return ["gone"]
 
 
 def image(name: str) -> Path:

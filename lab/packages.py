@@ -1,7 +1,8 @@
 """Which Debian packages the lab is made of, unpacked.
 
-Used by dom0, linux, readers and symbols. The rule: only package names without a version are written
-here (meta packages where there are some), so that a point release of Debian needs no change.
+Used by dom0, linux, program, readers and symbols. The rule: only package names without a version
+are written here (meta packages where there are some), so that a point release of Debian needs no
+change.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from tools.progress import NULL, Display
 SUITES = ("bookworm", "trixie")
 DOM0 = ("xen-system-amd64", "qemu-system-xen", "seabios", "busybox-static", "linux-image-amd64")
 GUEST = ("linux-image-cloud-amd64", "kexec-tools", "busybox-static", "grub-pc-bin", "grub-common")
+DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 READERS = ("makedumpfile", "crash")  # of trixie: bookworm's misread today's kernels
 
 
@@ -32,6 +34,11 @@ def dom0(name: str, progress: Display = NULL) -> Root:
 def guest(name: str, progress: Display = NULL) -> Root:
     """The Linux guests' kernel and kexec."""
     return Root(suite(name, progress).unpack(GUEST))
+
+
+def development(name: str, progress: Display = NULL) -> Root:
+    """Headers and static libraries of Xen's tools and of C."""
+    return Root(suite(name, progress).unpack(DEVELOPMENT, dependencies=False))
 
 
 def readers(progress: Display = NULL) -> Root:

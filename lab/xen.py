@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -197,6 +198,15 @@ class Xen:
         if domain.wait_init(timeout):
             return domain
         raise LabTimeout(f"guest {guest.name} stood still twice\n{self.tails()}")
+
+    @contextlib.contextmanager
+    def stalled(self) -> Iterator[None]:
+        """xenstored stands still meanwhile: what asks it anything, as xl does, waits."""
+        self.sh(f"kill -STOP $(pidof {self.xenstored})")
+        try:
+            yield
+        finally:
+            self.sh(f"kill -CONT $(pidof {self.xenstored})")
 
     def log(self) -> str:
         """Xen's own console so far; what guests write to port 0xE9 is there as (dN) lines."""

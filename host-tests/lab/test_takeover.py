@@ -1,0 +1,95 @@
+"""Linux is killed while xenstore messages are half in its ring; pvdump takes the ring over.
+
+Nothing here is left to chance: the xenstored in dom0 stands still while the guest's kernel fills
+the ring, the guest has one CPU and panics only when dom0 has seen the ring full, and only then
+xenstored goes on. A write that is longer than the ring is then half written, and the answer to a
+read that was whole is half written as well, since nobody takes it.
+"""
+
+import struct
+
+import pytest
+
+from lab import linux
+from pvdump.info import read_superblock
+from pvfw import target as superblock
+from xenpv import abi
+
+pytestmark = pytest.mark.xen
+
+SECONDS = 600
+NODE = b"data/takeover\0"
+RING = abi.XENSTORE_RING_SIZE
+CHECK = "pvdump.run=check pvdump.then=poweroff pvdump.disk=xvdb"
+DUMP = "pvdump.then=poweroff pvdump.disk=xvdb"
+
+
+def packet(type, payload):
+    return struct.pack("<IIII", type, 1, 0, len(payload)) + payload
+
+
+PACKETS = {
+    "fill": packet(abi.XS_WRITE, NODE + bytes(range(250)) * 8),  # 2000 bytes: under every quota
+    "read": packet(abi.XS_READ, NODE),
+    "write": packet(abi.XS_WRITE, NODE + bytes(range(250)) * 12),
+}
+
+
+@pytest.fixture
+def killed(xen, guest, target, tmp_path):
+    """Panics a Debian guest with packets under way; gives its handle and the ring at the panic."""
+
+    def kill(packets, line, **fields):
+        for name, data in PACKETS.items():
+            (tmp_path / name).write_bytes(data)
+        total = sum(len(PACKETS[name]) for name in packets.split())
+        files = {name: str(tmp_path / name) for name in PACKETS}
+        run = (
+            f"{linux.kexec('/pvdump.bin', line, file_mode=True)} || poweroff -f\n"
+            "exec 5<>/dev/xen/xenbus\n"
+            "cat /fill >&5; dd bs=16 count=1 <&5 >/dev/null 2>&1\n"
+            "exec 6</dev/hvc0\n"
+            "echo ready; read line <&6; read line <&6\n"
+            f"for packet in {packets}; do cat /$packet >&5; done\n"
+            "read line <&6\n"
+            f"{linux.crash()}\n"
+        )
+        domain = xen.boot(
+            guest(
+                "linux-crash.yaml",
+                run=run,
+                vcpus=1,
+                memory=256,
+                disks=[{"vdev": "xvdb", "file": str(target)}],
+                files={"pvdump.bin": "image-bin", **files},
+                **fields,
+            )
+        )
+        domain.wait_console("^ready", SECONDS)
+        domain.type("stall")
+        with xen.stalled():
+            domain.type("send")
+            ring = domain.wait_ring(lambda ring: ring.requests == min(total, RING))
+            domain.type("panic")
+            domain.wait_console("Kernel panic", SECONDS)
+        return domain, ring
+
+    return kill
+
+
+def test_a_soft_reset_guest_takes_a_ring_over_in_the_middle_of_a_message(xen, killed):
+    domain, _ = killed("read write read", CHECK)
+    assert domain.wait_end(SECONDS) == "poweroff"
+    assert "check passed" in domain.console()
+
+
+@pytest.mark.parametrize("packets", ["write", "read read", "read write read"])
+def test_a_resumed_guest_takes_a_ring_over_in_the_middle_of_a_message(xen, killed, target, packets):
+    domain, before = killed(packets, DUMP, type="pvh", on_soft_reset="preserve")
+    assert domain.wait_end(SECONDS) == "soft-reset"
+    if "read" in packets:
+        domain.wait_ring(lambda ring: ring.replies == RING)
+    domain.resume()
+    assert domain.wait_end(SECONDS) == "poweroff"
+    assert "pvdump: dump complete" in domain.console()
+    assert read_superblock(target).state == superblock.COMPLETE

@@ -1,0 +1,40 @@
+"""C programs for dom0 and the guests, compiled on the host.
+
+Used by lab.dom0 for dom0's own, and by tests and benchmarks for what they put into a Linux guest.
+The rule: a program is one static file, made of the headers and libraries of the suite it runs in;
+only gcc is the host's.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from lab import LabError, packages
+from tools import cache
+from tools.progress import NULL, Display
+
+FLAGS = "-std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread".split()
+LIBRARIES = (
+    *("xenguest", "xenctrl", "xenstore", "xencall", "xenforeignmemory", "xendevicemodel"),
+    *("xenevtchn", "xengnttab", "xentoollog", "xentoolcore"),
+)
+
+
+def build(source: Path, suite: str, progress: Display = NULL) -> Path:
+    """Compile one C file for a suite, unless it is in the cache. Raises LabError."""
+    root = packages.development(suite, progress).path
+    folder = root / "usr/lib/x86_64-linux-gnu"
+    # gcc looks at the host's libraries before the sysroot's, if it is not told otherwise.
+    where = [f"--sysroot={root}", f"-B{folder}", f"-L{folder}"]
+    libraries = ["-Wl,--start-group", *(f"-l{name}" for name in LIBRARIES), "-Wl,--end-group"]
+    key = cache.digest(root, cache.file_digest(source), *FLAGS, *libraries)
+
+    def make(made: Path) -> None:
+        command = ["gcc", *FLAGS, *where, str(source), "-o", str(made / source.stem), *libraries]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(f"{source.name}: gcc, exit {done.returncode}\n{done.stderr.strip()}")
+
+    kept = cache.folder("lab", suite, "programs") / f"{source.stem}-{key}"
+    return cache.stamped(kept, key, make) / source.stem
