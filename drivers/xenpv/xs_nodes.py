@@ -71,7 +71,12 @@ class Nodes:
 
     async def read_int(self, path, default=None):
         """The node's value as a decimal number >= 0; `default`, unless None, if it is not there."""
-        text = await self.read_text(path, None if default is None else str(default))
+        try:
+            text = await self.read_text(path)
+        except XenstoreError as e:
+            if e.code == "ENOENT" and default is not None:
+                return default
+            raise
         if not text or len(text) > 20 or not all("0" <= c <= "9" for c in text):
             raise XenError("xenstore %s: a decimal number expected, '%s' found" % (path, text[:40]))
         return int(text)
