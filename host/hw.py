@@ -11,7 +11,7 @@ OverflowError. boot/hw/modhw.c has the same rule for the image.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from _pvdump_hw import ffi, lib
@@ -21,6 +21,7 @@ U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
 
 _machine: Any = None
+_reread: Callable[[int, int], int] | None = None
 _view = memoryview(bytearray(0))
 
 
@@ -41,10 +42,11 @@ def attach(machine: Any) -> None:
 
     machine: has ram (mmap or bytearray), hypercall(nr, args), cpuid, rdmsr, wrmsr, now,
     alloc_pages, boot, xen, vcpu, shared_info, watchdog and console_flush; halt and fault where a
-    program that calls them is to end.
+    program that calls them is to end; reread(addr, value) where a u32 may change while it is read.
     """
-    global _machine, _view
+    global _machine, _view, _reread
     _machine = machine
+    _reread = getattr(machine, "reread", None)
     _view = memoryview(machine.ram)
     lib.hw_base = int(ffi.cast("uintptr_t", ffi.from_buffer(_view)))
 
@@ -75,7 +77,8 @@ def rd16(addr: int) -> int:
 
 def rd32(addr: int) -> int:
     _check(addr, 4)
-    return lib.hw_rd32(addr)
+    value = lib.hw_rd32(addr)
+    return value if _reread is None else _reread(addr, value)
 
 
 def rd64(addr: int) -> int:

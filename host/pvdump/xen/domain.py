@@ -16,7 +16,10 @@ from xenpv import abi
 from ..xenstored.ring import RingTransport
 from .blkback import BlkBack
 from .faults import Faults
+from .faultyring import FaultyRing
 from .machine import DOM0, Machine
+from .ringfaults import Fault
+from .scenario import Scenario
 from .sink import Sink
 
 if TYPE_CHECKING:
@@ -26,6 +29,9 @@ XVD_MAJOR = 202
 NOT_READY = 0xFFFFFFFFFFFFFFFF
 GRANT_CONSOLE = 0
 GRANT_XENSTORE = 1
+# From the end of RAM: store, console, an earlier kernel's two pages of events, then the server's
+# side of a ring on which things go wrong.
+BACK_PAGE = 5
 
 
 def vdev(name: str) -> int:
@@ -39,8 +45,9 @@ def vdev(name: str) -> int:
 class Domain:
     """store: "running", "absent" (no page was set up) or "late" (the page is not ready yet).
 
-    server_features, start, reorder, piecemeal: of the store's ring, see RingTransport; machine:
-    everything else is for Machine.
+    server_features, start, reorder, piecemeal: of the store's ring, see RingTransport; scenario:
+    what goes wrong on the ring and with the disks, and where the ring begins; machine: everything
+    else is for Machine.
     """
 
     def __init__(
@@ -55,6 +62,7 @@ class Domain:
         start: tuple[int, int] = (0, 0),
         reorder: bool = False,
         piecemeal: bool = False,
+        scenario: Scenario | None = None,
         **machine: object,
     ) -> None:
         if store not in ("running", "absent", "late"):
@@ -68,6 +76,13 @@ class Domain:
         self.store = xen.store
         self.paused = False
         self.disks: dict[str, BlkBack] = {}
+        self._faults: list[Fault] = []
+        self._disk_faults: dict[str, object] = {}
+        if scenario is not None:
+            self._faults = scenario.faults()
+            self._disk_faults = dict(scenario.disk)
+            server_features, start = scenario.ring.server_features, scenario.ring.start
+            piecemeal = scenario.ring.piecemeal
         self._ring_options: dict[str, Any] = {
             "features": server_features,
             "reorder": reorder,
@@ -103,9 +118,13 @@ class Domain:
 
     def introduce(self, gfn: int, port: int, start: tuple[int, int] = (0, 0)) -> RingTransport:
         """Have the store serve a page of the guest."""
-        options = self._ring_options
-        with hw.attached(self.machine):
-            return RingTransport(self.machine, self.store, gfn, port, start=start, **options)
+        machine, options = self.machine, self._ring_options
+        page = len(machine.ram) // abi.PAGE_SIZE - BACK_PAGE if self._faults else gfn
+        with hw.attached(machine):
+            transport = RingTransport(machine, self.store, page, port, start=start, **options)
+            if self._faults:
+                FaultyRing(machine, transport, gfn, self._faults)
+            return transport
 
     def _special_pages(self) -> None:
         """The last two pages are the store's and the console's, with their channels and grants."""
@@ -154,7 +173,8 @@ class Domain:
 
     def disk(self, name: str, sink: Sink, **faults: object) -> BlkBack:
         """Attach a disk. name: such as "xvdb"; faults: of Faults. Returns its backend."""
-        return self.attach_disk(name, sink, Faults(**faults))  # type: ignore[arg-type]
+        options = {**self._disk_faults, **faults}
+        return self.attach_disk(name, sink, Faults(**options))  # type: ignore[arg-type]
 
     def attach_disk(self, name: str, sink: Sink, faults: Faults) -> BlkBack:
         number = vdev(name)

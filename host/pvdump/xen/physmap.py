@@ -9,6 +9,7 @@ reads as ones.
 from __future__ import annotations
 
 import mmap
+from collections.abc import Callable
 
 from xenpv import abi
 
@@ -22,11 +23,16 @@ class XenPage:
 
 
 class Physmap:
-    """size: bytes of RAM; holes: gfns without memory behind them (ballooned out)."""
+    """size: bytes of RAM; holes: gfns without memory behind them (ballooned out).
+
+    reread(addr, value): what the guest gets when it fetches a u32 that is `value`, where somebody
+    else writes that memory at the same time.
+    """
 
     def __init__(self, size: int) -> None:
         self.ram = mmap.mmap(-1, size)
         self.holes: set[int] = set()
+        self.reread: Callable[[int, int], int] | None = None
         self._homes: dict[int, XenPage] = {}
 
     def new_page(self) -> XenPage:
