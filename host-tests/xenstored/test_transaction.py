@@ -156,6 +156,28 @@ def test_a_node_removed_and_made_again_has_nothing_of_its_old_self(tree):
     assert not tree.exists(f"{D}/a/b")
 
 
+def test_a_whole_branch_can_be_removed_and_made_again(tree):
+    tree.write(dom1, f"{D}/a/b", b"old")
+    transaction = Transaction(tree, dom1)
+    transaction.rm(dom1, f"{D}/a")
+    transaction.write(dom1, f"{D}/a/b", b"new")
+    transaction.commit()
+    assert tree.read(dom1, f"{D}/a/b") == b"new"
+
+
+def test_children_removed_and_made_again_come_in_their_new_order(tree):
+    for name in "xyz":
+        tree.mkdir(dom1, f"{D}/{name}")
+    transaction = Transaction(tree, dom1)
+    for name in "xy":
+        transaction.rm(dom1, f"{D}/{name}")
+    for name in "yx":
+        transaction.mkdir(dom1, f"{D}/{name}")
+    assert transaction.directory(dom1, D) == ["z", "y", "x"]
+    transaction.commit()
+    assert tree.directory(dom1, D) == ["z", "y", "x"]
+
+
 def test_it_tells_of_each_path_once_in_the_order_of_the_first_change(tree):
     transaction = Transaction(tree, dom1)
     for path in ("b", "a", "b"):
