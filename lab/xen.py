@@ -28,6 +28,7 @@ from tools.progress import NULL, Display
 
 XENSTOREDS = ("oxenstored", "xenstored")
 QEMU = "qemu-system-x86_64"
+NODE_SIZE = 2048  # the default of both daemons
 BOOT_SECONDS = 120  # 4-7 is normal; some runs are many times slower for no visible reason
 GUEST_SECONDS = 300
 ASK_SECONDS = 30
@@ -40,6 +41,7 @@ class Xen:
     suite: Debian release: "bookworm" (Xen 4.17) or "trixie" (Xen 4.20).
     xenstored: the daemon dom0 runs: "oxenstored" or "xenstored".
     disks: raw files attached at once; see attach().
+    node_size: bytes, the largest node that xenstored lets a guest write.
     workdir: folder for logs and the job folder; a temporary one is removed at the end.
     """
 
@@ -50,12 +52,14 @@ class Xen:
         disks: list[Path] | None = None,
         workdir: Path | None = None,
         progress: Display = NULL,
+        node_size: int = NODE_SIZE,
     ) -> None:
         if xenstored not in XENSTOREDS:
             raise LabError(f"xenstored {xenstored!r}: expected {' or '.join(XENSTOREDS)}")
         if suite not in packages.SUITES:
             raise LabError(f"suite {suite!r}: expected {' or '.join(packages.SUITES)}")
         self.suite, self.xenstored, self.progress = suite, xenstored, progress
+        self.node_size = node_size
         self.wanted = list(disks or [])
         self.temporary = workdir is None
         self.workdir = workdir.absolute() if workdir else Path(tempfile.mkdtemp(prefix="lab-"))
@@ -233,6 +237,7 @@ class Xen:
         self.channel, self.qmp = Channel(), Qmp()
         ends = [self.channel.theirs.fileno(), self.qmp.theirs.fileno()]
         kernel = f"{files.vmlinux} console=hvc0 quiet random.trust_cpu=on"
+        store = f"xenstored={self.xenstored} node_size={self.node_size}"
         command = [
             *("setpriv", "--pdeathsig", "KILL", QEMU),
             # One CPU: with two, guest and dom0 wait for each other's threads at each access to a
@@ -241,7 +246,7 @@ class Xen:
             *("-m", "4096", "-nodefaults", "-no-reboot", "-display", "none"),
             *("-serial", f"file:{_escaped(self.workdir / 'xen.log')}"),
             *("-kernel", str(files.xen), "-append", _xen_options()),
-            *("-initrd", f"{kernel} xenstored={self.xenstored},{files.initramfs}"),
+            *("-initrd", f"{kernel} {store},{files.initramfs}"),
             "-virtfs",
             f"local,path={_escaped(self.job)},mount_tag=job,security_model=none,multidevs=remap",
             *("-device", "virtio-serial-pci", "-device", "virtio-scsi-pci,id=scsi"),
