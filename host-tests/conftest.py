@@ -7,7 +7,22 @@ from tools import hwlib
 hwlib.install()
 
 import hw  # noqa: E402 - only there once it is compiled
+from pvdump.xen import clock  # noqa: E402
 from pvdump.xen.machine import Machine  # noqa: E402
+
+
+def pytest_runtest_setup():
+    clock.recent.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item):
+    """A test that fails tells the seeds of the machines that it made last."""
+    report = yield
+    if report.failed and clock.recent:
+        seeds = sorted(set(clock.recent))
+        report.sections.append(("embedded machine", "\n".join(f"seed {seed}" for seed in seeds)))
+    return report
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+from collections import deque
 from collections.abc import Callable
 
 SECOND = 1_000_000_000  # ns
@@ -19,8 +20,13 @@ Step = Callable[[], None]
 Timer = tuple[int, int, Step]  # when, how many were set before it, what then
 
 
+# The seeds of the clocks made last: what a test that fails has to tell.
+recent: deque[int] = deque(maxlen=8)
+
+
 class Clock:
     def __init__(self, seed: int, now: int) -> None:
+        recent.append(seed)
         self.seed = seed
         self.random = random.Random(seed)
         self.now = now

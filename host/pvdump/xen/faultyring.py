@@ -89,7 +89,7 @@ class FaultyRing:
         self._transport = transport
         self._began = machine.clock.now
         self._stream = b""  # of the server's replies, less than a packet
-        self._held: list[bytes] = []  # replies to be shuffled
+        self._held: list[list[Chunk]] = []  # replies to be shuffled
         self._out: deque[Chunk] = deque()
         self._waits = False
         self._reconnects = False
@@ -184,15 +184,16 @@ class FaultyRing:
             # Only what is a packet still goes to the next fault.
             chunks = fault.reply(self, packet) if chunks == [(packet, 0)] else chunks
         self.packets += 1
-        if self.shuffled and packet[0] != abi.XS_WATCH_EVENT and chunks == [(packet, 0)]:
-            self._held.append(packet)
+        if self.shuffled and packet[0] != abi.XS_WATCH_EVENT:
+            self._held.append(chunks)
             self.machine.clock.soon(self._turn)
         else:
             self._out.extend(chunks)
 
     def _release(self) -> None:
         self.random.shuffle(self._held)
-        self._out.extend((packet, 0) for packet in self._held)
+        for chunks in self._held:
+            self._out.extend(chunks)
         self._held.clear()
 
     def _publish(self) -> int:

@@ -229,9 +229,9 @@ class UnknownReply(Fault):
     """A reply to a request that was never made comes before another."""
 
     def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
-        if not self.strikes(ring):
-            return [(packet, 0)]
         kind, req_id, tx_id, _ = struct.unpack_from(HEADER, packet)
+        if kind == abi.XS_WATCH_EVENT or not self.strikes(ring):
+            return [(packet, 0)]
         stray = struct.pack(HEADER, kind, req_id ^ UNKNOWN_ID, tx_id, 3) + b"no\0"
         return [(stray, 0), (packet, 0)]
 
