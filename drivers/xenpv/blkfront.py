@@ -1,49 +1,33 @@
-"""Block front end: a PV disk through a ring of one page, many requests in flight.
+"""Block front end: a PV disk, many requests in flight, taken up again when its backend comes back.
 
-Used by whoever reads or writes a disk. Data goes to and from whole frames of guest memory, granted
-for one request each, so nothing is copied and the frames may be any of this domain's. Requests
-complete in any order. A response is believed only after its id, operation and status were checked
-against what was asked; the first failure stops the device, and the caller hears which sector.
+Used by whoever reads or writes a disk. Data goes to and from whole frames of guest memory, which
+may be any of this domain's, granted for one request each, so nothing is copied; or, where that was
+asked for and the backend keeps grants mapped, through buffers of our own. Rules: a part stays ours
+until the backend has answered it, so a backend that goes away and comes back gets it once more; the
+first failure that cannot be helped stops the device, and the caller hears which sector; a backend
+that breaks the protocol is left for good.
 Units: sectors of 512 bytes, frames of 4096.
 Source: xen/include/public/io/blkif.h.
 """
 
 import hw
 
-from . import abi
+from . import abi, blkneg
 from .abi import XenbusStateConnected
-from .errors import BackendError, RingCorrupt, Timeout, XenError
+from .blkif import OP_NAMES, PAGE_SECTORS, SECTOR, STATUS_NAMES, X86_64
+from .blklink import Buffers, Link, Memory, Part
+from .errors import BackendError, Timeout, XenError
 from .loop import SECOND, Signal
-from .ring import FrontRing
+from .xenbus import state_name
 
-SECTOR = 512
-PAGE_SECTORS = abi.PAGE_SIZE // SECTOR
-# How long a backend may go without completing any request.
+# How long a backend may go without completing any request, and how long it may be away.
 STALL = 30 * SECOND
+AWAY = 60 * SECOND
 LOOK_AGAIN = SECOND
-REFS_STRIDE = 64
-STATUS_NAMES = {
-    abi.BLKIF_RSP_OKAY: "OKAY",
-    abi.BLKIF_RSP_ERROR: "ERROR",
-    abi.BLKIF_RSP_EOPNOTSUPP: "EOPNOTSUPP",
-}
-OP_NAMES = {
-    abi.BLKIF_OP_READ: "read",
-    abi.BLKIF_OP_WRITE: "write",
-    abi.BLKIF_OP_FLUSH_DISKCACHE: "flush",
-}
-
-
-class _Request:
-    """A request in the ring: `count` sectors from `sector` on, in frames from `gfn` on."""
-
-    def __init__(self, id, op, sector, gfn, count):
-        self.id = id
-        self.op = op
-        self.sector = sector
-        self.gfn = gfn
-        self.count = count
-        self.segments = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
+# How often a request that failed is done again before that is believed.
+RETRIES = 2
+RING_PAGES = 4
+SEGMENTS = 256
 
 
 class BlkFront:
@@ -51,40 +35,49 @@ class BlkFront:
 
     mend: None, or a function (sector, gfn, count) that is asked when a write has failed; it returns
     the writes that are to be done in its place, a list of such triples, or None when it failed.
+    buffers: how many requests' worth of buffers of our own to use, 0 for none.
+    say: None, or a function that is given a line when something is worth telling.
     """
 
-    def __init__(self, loop, grants, device, mend=None):
+    def __init__(self, loop, grants, device, mend=None, buffers=0, say=None):
         self.loop = loop
         self.grants = grants
         self.device = device
         self.mend = mend
+        self.say = say
+        self.limits = blkneg.Limits(RING_PAGES, 512, SEGMENTS)
         self.sectors = 0
         self.read_only = False
-        self.flushes = False
+        self.removable = False
+        self.flushes = None
+        self.discards = False
+        self.sector_size = SECTOR
+        self.persistent = False
         self.port = 0
-        self._ring = FrontRing(hw.alloc_pages(1), abi.BLKIF_REQUEST_SIZEOF, "block")
-        # Grant references of the request in each slot, as the C primitives want them.
-        self._refs = hw.alloc_pages(1)
-        self._ring_ref = hw.alloc_pages(1)
-        self._slots = [None] * self._ring.slots
-        self._in_flight = 0
-        self._serial = 0
+        self._wanted_buffers = buffers
+        self._buffers = None
+        self._memory = None
+        self._link = None
         self._failure = None
         # The device is not to be used any more.
         self._dead = False
         self._failed_sectors = []
-        # Writes that stand for failed ones and are not in the ring yet.
-        self._again = []
+        # Parts that are to be done and are not in the ring.
+        self._line = []
         self._written_to = 0
+        # The backend has gone; whoever waits next takes it up again.
+        self._away = False
+        self._scratch_pages = 0
         self._completed = Signal()
         self._completed_at = 0
         self._kick = None
         self._pump = None
 
+    # Connecting.
+
     async def connect(self):
         """Bring the disk up, or leave it closed. Raises BackendError, Timeout."""
         await self.device.begin()
-        self.grants.take(self._ring_ref, 1)
         try:
             await self._set_up()
         except XenError as e:
@@ -98,33 +91,64 @@ class BlkFront:
     async def _set_up(self):
         device = self.device
         remote = device.backend_id
-        gfn = self._ring.addr // abi.PAGE_SIZE
-        self.grants.grant(self._ring_ref, 1, remote, gfn, False)
+        offered = await blkneg.read(device, blkneg.BEFORE)
+        self.limits.agree_ring(offered)
+        if self._memory is None:
+            self._memory = Memory(self.limits.pages)
+        pages = min(self.limits.pages, self._memory.pages)
+        link = self._link = Link(self._memory, self.grants, remote, pages, device.path)
         self.port = self.loop.evtchn.alloc_unbound(remote)
         self._kick = self.loop.port(self.port)
-        await device.write("ring-ref", hw.rd32(self._ring_ref))
-        await device.write("event-channel", self.port)
-        await device.write("protocol", "x86_64-abi")
+        keys = blkneg.ring_keys(offered, link.ring_refs())
+        keys += [("event-channel", self.port), ("protocol", X86_64.protocol)]
+        keys += [("feature-persistent", 1)] if self._wanted_buffers else []
+        for key, value in keys:
+            await device.write(key, value)
         await device.connect()
-        await self._read_properties()
+        await self._read_properties(link)
         await device.set_state(XenbusStateConnected)
-        self._pump = self.loop.spawn(self._collect())
+        self._completed_at = self.loop.now()
+        self._pump = self.loop.spawn(self._collect(link))
 
-    async def _read_properties(self):
+    async def _read_properties(self, link):
         device = self.device
-        self.sectors = await device.backend_int("sectors")
-        if self.sectors >= 1 << 54:
-            raise BackendError("%s: %d sectors cannot be" % (device.path, self.sectors))
-        size = await device.backend_int("sector-size", SECTOR)
-        if size != SECTOR:
+        found = await blkneg.read(device, blkneg.PROPERTIES)
+        self.sectors = found["sectors"]
+        self.sector_size = found["sector-size"]
+        size = self.sector_size
+        if size < SECTOR or size > abi.PAGE_SIZE or size & (size - 1):
             raise BackendError(
-                "%s: sector-size is %d; only disks with 512-byte sectors can be used"
-                % (device.path, size)
+                "%s: sector-size is %d; 512, 1024, 2048 or 4096 expected" % (device.path, size)
             )
-        self.read_only = bool(await device.backend_int("info", 0) & abi.VDISK_READONLY)
+        self.read_only = bool(found["info"] & abi.VDISK_READONLY)
+        self.removable = bool(found["info"] & abi.VDISK_REMOVABLE)
         mode = await device.store.read_text(device.backend + "/mode", "w")
         self.read_only = self.read_only or mode == "r"
-        self.flushes = await device.backend_int("feature-flush-cache", 0) == 1
+        self.flushes = None
+        if found["feature-flush-cache"]:
+            self.flushes = abi.BLKIF_OP_FLUSH_DISKCACHE
+        elif found["feature-barrier"]:
+            self.flushes = abi.BLKIF_OP_WRITE_BARRIER
+        self.discards = found["feature-discard"] == 1
+        self.limits.agree_requests(found)
+        self.persistent = found["feature-persistent"] == 1 and self._wanted_buffers > 0
+        if self.persistent:
+            if self._buffers is None:
+                self._buffers = Buffers(self._wanted_buffers)
+            link.use_buffers(self._buffers)
+        elif self.limits.segments > blkneg.DIRECT:
+            link.use_indirect()
+        if self.persistent:
+            self.limits.segments = min(self.limits.segments, blkneg.DIRECT)
+        for note in self.limits.notes:
+            self._tell(note)
+        self.limits.notes = []
+
+    def _tell(self, line):
+        if self.say is not None:
+            self.say("%s: %s" % (self.device.path, line))
+
+    # Requests.
 
     async def write(self, sector, gfn, count):
         """Write `count` sectors from frame gfn on to `sector`; returns when all are in the ring.
@@ -132,42 +156,48 @@ class BlkFront:
         drain() tells of their end. Raises BackendError (also of earlier requests), Timeout.
         """
         await self._transfer(abi.BLKIF_OP_WRITE, sector, gfn, count)
+        self._written_to = max(self._written_to, sector + count)
 
     async def read(self, sector, gfn, count):
         """Read `count` sectors from `sector` on into frame gfn and the following; as write()."""
         await self._transfer(abi.BLKIF_OP_READ, sector, gfn, count)
 
-    async def _transfer(self, op, sector, gfn, count):
+    async def discard(self, sector, count):
+        """Tell the backend that sectors hold nothing of value; as write(). No promise at all."""
+        if self.discards:
+            self._bounds(abi.BLKIF_OP_DISCARD, sector, count)
+            await self._put(Part(abi.BLKIF_OP_DISCARD, sector, 0, count))
+
+    def _bounds(self, op, sector, count):
         if sector + count > self.sectors:
             raise BackendError(
                 "%s: %s of sectors %d to %d, but the disk has %d"
                 % (self.device.path, OP_NAMES[op], sector, sector + count, self.sectors)
             )
-        most = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST * PAGE_SECTORS
+        unit = self.sector_size // SECTOR
+        if sector % unit or count % unit:
+            raise BackendError(
+                "%s: %s of %d sectors from %d on, but the disk is written in units of %d bytes"
+                % (self.device.path, OP_NAMES[op], count, sector, self.sector_size)
+            )
+
+    async def _transfer(self, op, sector, gfn, count):
+        self._bounds(op, sector, count)
+        most = self.limits.sectors()
         while count:
-            await self._redo()
-            part = min(count, most)
-            await self._room(part)
-            self._submit(op, sector, gfn, part)
-            if op == abi.BLKIF_OP_WRITE:
-                self._written_to = max(self._written_to, sector + part)
-            sector += part
-            gfn += part // PAGE_SECTORS
-            count -= part
+            size = min(count, most)
+            await self._put(Part(op, sector, gfn, size))
+            sector += size
+            gfn += size // PAGE_SECTORS
+            count -= size
 
-    async def _redo(self):
-        """Put the writes that stand for failed ones into the ring."""
-        while self._again:
-            sector, gfn, count = self._again[0]
-            await self._room(count)
-            self._submit(abi.BLKIF_OP_WRITE, sector, gfn, count)
-            self._again.pop(0)
-
-    async def _room(self, count):
-        """Wait until a request of so many sectors can go into the ring."""
-        segments = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
-        while self._ring.free() == 0 or self.grants.free() < segments:
-            if self._in_flight == 0:
+    async def _put(self, part):
+        """Wait until a part is in the ring, behind those that stand in line."""
+        self._check()
+        self._line.append(part)
+        self._admit()
+        while part in self._line:
+            if not self._in_flight() and not self._away:
                 raise BackendError(
                     "%s: no grant entries left: %d free, %d still mapped by a backend"
                     % (self.device.path, self.grants.free(), self.grants.set_aside)
@@ -175,54 +205,81 @@ class BlkFront:
             await self._progress()
         self._check()
 
-    def _check(self):
-        if self._failure is not None:
-            raise BackendError(self._failure)
-
-    def _submit(self, op, sector, gfn, count):
-        index = self._slots.index(None)
-        self._serial += 1
-        request = _Request(self._serial * self._ring.slots + index, op, sector, gfn, count)
-        segments = request.segments
-        refs = self._refs + REFS_STRIDE * index
-        if segments:
-            self.grants.take(refs, segments)
-            readonly = op == abi.BLKIF_OP_WRITE
-            self.grants.grant(refs, segments, self.device.backend_id, gfn, readonly)
-        if self._in_flight == 0:
+    def _admit(self):
+        """Put into the ring what stands in line, as far as there is room."""
+        link = self._link
+        if self._away or not self._line or not link.takes(self._line[0]):
+            return
+        if link.in_flight == 0:
             self._completed_at = self.loop.now()
-        self._slots[index] = request
-        self._in_flight += 1
-        at = self._ring.slot()
-        hw.wr8(at + abi.BLKIF_REQUEST_OPERATION, op)
-        hw.wr8(at + abi.BLKIF_REQUEST_NR_SEGMENTS, segments)
-        hw.wr16(at + abi.BLKIF_REQUEST_HANDLE, 0)
-        hw.wr64(at + abi.BLKIF_REQUEST_ID, request.id)
-        hw.wr64(at + abi.BLKIF_REQUEST_SECTOR_NUMBER, sector)
-        if segments:
-            last = (count - 1) % PAGE_SECTORS
-            hw.seg_fill(at + abi.BLKIF_REQUEST_SEG, refs, segments, 0, last)
-        if self._ring.push():
+        while self._line and link.in_flight < self.limits.requests:
+            if not link.takes(self._line[0]):
+                break
+            link.submit(self._line.pop(0))
+        if link.ring.push():
             self.loop.evtchn.send(self.port)
 
     async def drain(self):
         """Wait until nothing is in flight. Raises BackendError of the first failure, Timeout."""
-        while (self._in_flight or self._again) and self._failure is None:
-            await self._redo()
-            if self._in_flight:
-                await self._progress()
+        while (self._in_flight() or self._line) and self._failure is None:
+            await self._progress()
         self._check()
 
     async def flush(self):
         """Have the backend put what it acknowledged on stable storage, where it offers that."""
         await self.drain()
-        if self.flushes:
-            self._submit(abi.BLKIF_OP_FLUSH_DISKCACHE, 0, 0, 0)
+        if self.flushes == abi.BLKIF_OP_FLUSH_DISKCACHE:
+            await self._put(Part(self.flushes, 0, 0, 0))
+        elif self.flushes == abi.BLKIF_OP_WRITE_BARRIER:
+            await self._barrier()
+        await self.drain()
+
+    async def _barrier(self):
+        """A write of what is there, behind which nothing is reordered: an older kind of flush."""
+        unit = self.sector_size // SECTOR
+        sector = max(self._written_to - unit, 0)
+        await self.read(sector, self._scratch(), unit)
+        await self.drain()
+        await self._put(Part(abi.BLKIF_OP_WRITE_BARRIER, sector, self._scratch(), unit))
+
+    def _scratch(self):
+        """The first of two frames of our own."""
+        if not self._scratch_pages:
+            self._scratch_pages = hw.alloc_pages(2)
+        return self._scratch_pages // abi.PAGE_SIZE
+
+    async def probe(self, sector):
+        """Find out whether the backend counts as we do; it writes two pages from `sector` on.
+
+        Some backends count sectors, or the parts of a frame, in units of sector-size. What such a
+        one makes of the second of two pages is not found where that ought to be. Raises
+        BackendError. Source: xen/include/public/io/blkif.h, notes on sector-size.
+        """
+        gfn = self._scratch()
+        page = hw.mem(self._scratch_pages + abi.PAGE_SIZE, abi.PAGE_SIZE)
+        mark = ("pvdump probe %x " % self.loop.now()).encode()
+        page[: len(mark)] = mark
+        try:
+            await self.write(sector, gfn, 2 * PAGE_SECTORS)
             await self.drain()
+            await self.read(sector + PAGE_SECTORS, gfn, PAGE_SECTORS)
+            await self.drain()
+            told = bytes(hw.mem(self._scratch_pages, len(mark))) == mark
+        except BackendError:
+            told = False
+        if not told:
+            raise BackendError(
+                "%s: its backend does not count sectors in units of 512 bytes, as the protocol "
+                "asks; sector-size is %d" % (self.device.path, self.sector_size)
+            )
 
     def writing(self, sector):
-        """Whether a write that begins at this sector is in flight."""
-        return any(r and r.op == abi.BLKIF_OP_WRITE and r.sector == sector for r in self._slots)
+        """Whether a write that begins at this sector is not yet acknowledged."""
+        return sector in self._unwritten()
+
+    def _unwritten(self):
+        parts = (self._link.unanswered() if self._link else []) + self._line
+        return [part.sector for part in parts if part.op == abi.BLKIF_OP_WRITE]
 
     def acknowledged(self, first):
         """The sector up to which all writes from sector `first` on have been completed.
@@ -230,9 +287,7 @@ class BlkFront:
         True of a caller that writes these sectors in ascending order.
         """
         lowest = max(self._written_to, first)
-        writes = [r.sector for r in self._slots if r and r.op == abi.BLKIF_OP_WRITE]
-        writes += [sector for sector, _, _ in self._again]
-        for sector in writes + self._failed_sectors:
+        for sector in self._unwritten() + self._failed_sectors:
             if sector >= first:
                 lowest = min(lowest, sector)
         return lowest
@@ -242,90 +297,71 @@ class BlkFront:
 
         Raises BackendError when the backend is gone, Timeout.
         """
-        while self._in_flight and not self._dead:
+        while self._in_flight() and not self._dead:
             self._failure = None
             await self._progress()
-        self._failed_sectors += [sector for sector, _, _ in self._again]
-        self._again = []
+        self._failed_sectors += [part.sector for part in self._line]
+        self._line = []
         if not self._dead:
             self._failure = None
         self._check()
 
-    async def _progress(self):
-        """Wait for a completion. Raises BackendError, Timeout when the backend is gone or stuck."""
-        self._check()
-        await self._completed.wait(self.loop.now() + LOOK_AGAIN)
-        waited = self.loop.now() - self._completed_at
-        if self._failure is None and self._in_flight and waited >= LOOK_AGAIN:
-            state = await self._backend_state()
-            if state != XenbusStateConnected:
-                self._die("the backend left Connected, its state is %d" % state)
-                self._check()
-            if waited >= STALL:
-                raise Timeout(
-                    "%s: no request completed for %d s, %d in flight"
-                    % (self.device.path, STALL // SECOND, self._in_flight)
-                )
+    # Completions.
 
-    async def _backend_state(self):
-        """The backend's state; Connected where xenstore does not say: the ring decides then."""
-        try:
-            return await self.device.backend_state()
-        except XenError:
-            return XenbusStateConnected
-
-    async def _collect(self):
-        """The task that takes responses."""
+    async def _collect(self, link):
+        """The task that takes responses and fills the ring again."""
         try:
             while True:
-                response = self._ring.take()
-                while response is not None:
-                    self._complete(response)
-                    response = self._ring.take()
-                if not self._ring.rearm():
+                done = link.take()
+                while done is not None:
+                    self._judge(done[0], done[1])
+                    done = link.take()
+                self._admit()
+                if not link.ring.rearm():
                     await self._kick.wait(None)
         except XenError as e:
             self._die(str(e))
 
-    def _complete(self, at):
-        id = hw.rd64(at + abi.BLKIF_RESPONSE_ID)
-        op = hw.rd8(at + abi.BLKIF_RESPONSE_OPERATION)
-        status = hw.rd16(at + abi.BLKIF_RESPONSE_STATUS)
-        status -= (status & 0x8000) << 1
-        index = id % self._ring.slots
-        request = self._slots[index]
-        if request is None or request.id != id:
-            raise RingCorrupt("response to id %d, which is not in flight" % id)
-        if op != request.op:
-            raise RingCorrupt(
-                "response with operation %d to a %s (id %d)" % (op, OP_NAMES[request.op], id)
-            )
-        if status not in STATUS_NAMES:
-            raise RingCorrupt("response with status %d (id %d)" % (status, id))
-        self._slots[index] = None
-        self._in_flight -= 1
+    def _judge(self, part, status):
         self._completed_at = self.loop.now()
-        if request.segments:
-            self.grants.end(self._refs + REFS_STRIDE * index, request.segments)
-        self._judge(request, status)
         self._completed.set()
-
-    def _judge(self, request, status):
         if status == abi.BLKIF_RSP_OKAY:
             return
-        if request.op == abi.BLKIF_OP_FLUSH_DISKCACHE and status == abi.BLKIF_RSP_EOPNOTSUPP:
-            self.flushes = False
-            return
-        if request.op == abi.BLKIF_OP_WRITE:
-            again = self.mend(request.sector, request.gfn, request.count) if self.mend else None
-            if again is not None:
-                self._again += again
+        if part.op in (abi.BLKIF_OP_FLUSH_DISKCACHE, abi.BLKIF_OP_WRITE_BARRIER):
+            if status == abi.BLKIF_RSP_EOPNOTSUPP:
+                self.flushes = None
                 return
-            self._failed_sectors.append(request.sector)
+        elif part.op == abi.BLKIF_OP_DISCARD:
+            self.discards = self.discards and status != abi.BLKIF_RSP_EOPNOTSUPP
+            return
+        elif self._help(part):
+            return
+        if part.op == abi.BLKIF_OP_WRITE:
+            self._failed_sectors.append(part.sector)
         self._fail(
             "%s of sector %d failed: status %d (%s)"
-            % (OP_NAMES[request.op], request.sector, status, STATUS_NAMES[status])
+            % (OP_NAMES[part.op], part.sector, status, STATUS_NAMES[status])
         )
+
+    def _help(self, part):
+        """Put into the line what may do in place of a part that failed. Returns whether it may."""
+        if part.op == abi.BLKIF_OP_WRITE and self.mend is not None:
+            again = self.mend(part.sector, part.gfn, part.count)
+            if again is not None:
+                self._line = [Part(part.op, at, gfn, n) for at, gfn, n in again] + self._line
+                return True
+        part.tries += 1
+        if part.tries > RETRIES:
+            return False
+        self._line.insert(0, part)
+        return True
+
+    def _in_flight(self):
+        return self._link.in_flight if self._link is not None else 0
+
+    def _check(self):
+        if self._failure is not None:
+            raise BackendError(self._failure)
 
     def _fail(self, why):
         """The first failure counts; whoever waits for a completion hears of it."""
@@ -338,18 +374,82 @@ class BlkFront:
         self._failure = None
         self._fail(why)
 
-    async def close(self):
-        """Leave the disk so that the next kernel can attach at once, grants taken back."""
+    async def _progress(self):
+        """Wait for a completion. Raises BackendError, Timeout when the backend is gone or stuck."""
+        self._check()
+        await self._completed.wait(self.loop.now() + LOOK_AGAIN)
+        waited = self.loop.now() - self._completed_at
+        if self._failure is not None or self._away or waited < LOOK_AGAIN:
+            return
+        state = await self._backend_state()
+        if self._failure is None and not self._away and state != XenbusStateConnected:
+            await self._take_up_again(state)
+        elif waited >= STALL and self._in_flight():
+            raise Timeout(
+                "%s: no request completed for %d s, %d in flight"
+                % (self.device.path, STALL // SECOND, self._in_flight())
+            )
+
+    async def _backend_state(self):
+        """The backend's state; Connected where xenstore does not say: the ring decides then."""
+        try:
+            return await self.device.backend_state()
+        except XenError:
+            return XenbusStateConnected
+
+    # A backend that went away.
+
+    async def _take_up_again(self, state):
+        """Wait until the backend can be connected again; what it did not answer is done again."""
+        self._away = True
+        why = "the backend left Connected, its state is %s" % state_name(state)
+        self._tell(why + "; waiting for it")
+        self._line = self._link.unanswered() + self._line
+        sectors = self.sectors
+        self._let_go()
+        try:
+            await self._return(why)
+            if self.sectors < sectors:
+                self._die("%s; it came back with %d sectors of %d" % (why, self.sectors, sectors))
+        finally:
+            self._away = False
+        self._check()
+        self._tell("the backend is back, %d requests are done again" % len(self._line))
+        self._admit()
+        self._completed.set()
+
+    async def _return(self, why):
+        deadline = self.loop.now() + AWAY
+        while True:
+            try:
+                await self.device.find()
+                await self.device.begin()
+                await self._set_up()
+                return
+            except XenError as e:
+                self._let_go()
+                if self.loop.now() >= deadline:
+                    self._die("%s; it was not back within %d s: %s" % (why, AWAY // SECOND, e))
+                    return
+            await self.loop.sleep(LOOK_AGAIN)
+
+    def _let_go(self):
+        """End what belongs to this connection: task, event channel, grants."""
         if self._pump is not None:
             self._pump.cancel()
+            self._pump = None
+        if self.port:
+            self.loop.forget(self.port)
+            self.loop.evtchn.close(self.port)
+            self.port = 0
+        if self._link is not None and self._link.end():
+            # The old backend still has pages of the ring mapped: they are not used again.
+            self._memory = None
+        self._link = None
+
+    async def close(self):
+        """Leave the disk so that the next kernel can attach at once, grants taken back."""
         try:
             await self.device.close()
         finally:
-            if self.port:
-                self.loop.forget(self.port)
-                self.loop.evtchn.close(self.port)
-                self.port = 0
-            for index, request in enumerate(self._slots):
-                if request is not None and request.segments:
-                    self.grants.end(self._refs + REFS_STRIDE * index, request.segments)
-            self.grants.end(self._ring_ref, 1)
+            self._let_go()

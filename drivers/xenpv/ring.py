@@ -1,14 +1,13 @@
-"""Shared rings: the byte ring of xenstore, and the front end of a request/response ring.
+"""The byte ring of a shared page, such as xenstore's.
 
-Used by the xenstore client and server and by block front ends. The rules: indexes are free-running
+Used by the xenstore client and server. The rules: indexes are free-running
 u32; the peer's index is fetched once, checked, and only the copy is used; data is complete before
 the index that publishes it; room is given back only after the data was taken.
-Source: xen/include/public/io/xs_wire.h, xen/include/public/io/ring.h.
+Source: xen/include/public/io/xs_wire.h.
 """
 
 import hw
 
-from . import abi
 from .errors import RingCorrupt
 
 U32 = 0xFFFFFFFF
@@ -96,70 +95,3 @@ class ByteRing:
         if (cons - self._told_at) & U32 >= self.size:
             self.due = True
         return data
-
-
-class FrontRing:
-    """The front end's side of a request/response ring in one page.
-
-    addr: physical address of the page; stride: bytes of an entry; slots: number of entries, a power
-    of two. Requests are written in place by the caller at slot(); responses are read by take().
-    """
-
-    def __init__(self, addr, stride, name):
-        self.addr = addr
-        self.stride = stride
-        self.name = name
-        self.slots = 1
-        while abi.SRING_RING + 2 * self.slots * stride <= abi.PAGE_SIZE:
-            self.slots *= 2
-        self._req_prod = 0
-        self._rsp_cons = 0
-        hw.fill(addr, abi.PAGE_SIZE, 0)
-        hw.wr32(addr + abi.SRING_REQ_EVENT, 1)
-        hw.wr32(addr + abi.SRING_RSP_EVENT, 1)
-
-    def free(self):
-        """Entries that can be used for requests now."""
-        return self.slots - ((self._req_prod - self._rsp_cons) & U32)
-
-    def slot(self):
-        """Physical address of the next request's entry. The caller has seen free() > 0."""
-        at = self.addr + abi.SRING_RING + (self._req_prod & (self.slots - 1)) * self.stride
-        self._req_prod = (self._req_prod + 1) & U32
-        return at
-
-    def push(self):
-        """Publish the requests written so far. Returns whether the backend must be told."""
-        old = hw.rd32(self.addr + abi.SRING_REQ_PROD)
-        hw.wmb()
-        hw.wr32(self.addr + abi.SRING_REQ_PROD, self._req_prod)
-        hw.mb()
-        event = hw.rd32(self.addr + abi.SRING_REQ_EVENT)
-        return (self._req_prod - event) & U32 < (self._req_prod - old) & U32
-
-    def take(self):
-        """Physical address of the next response, or None.
-
-        The entry may be used again only after the next call of take(). Raises RingCorrupt when the
-        backend announces more responses than there are requests.
-        """
-        prod = hw.rd32(self.addr + abi.SRING_RSP_PROD)
-        ready = (prod - self._rsp_cons) & U32
-        if ready == 0:
-            return None
-        outstanding = (self._req_prod - self._rsp_cons) & U32
-        if ready > outstanding:
-            raise RingCorrupt(
-                "%s ring: rsp_prod 0x%x announces %d responses to %d requests"
-                % (self.name, prod, ready, outstanding)
-            )
-        hw.rmb()
-        at = self.addr + abi.SRING_RING + (self._rsp_cons & (self.slots - 1)) * self.stride
-        self._rsp_cons = (self._rsp_cons + 1) & U32
-        return at
-
-    def rearm(self):
-        """Ask to be told of the next response. Returns True when one has come already."""
-        hw.wr32(self.addr + abi.SRING_RSP_EVENT, (self._rsp_cons + 1) & U32)
-        hw.mb()
-        return hw.rd32(self.addr + abi.SRING_RSP_PROD) != self._rsp_cons

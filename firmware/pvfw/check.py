@@ -5,7 +5,7 @@ that the first left the ring usable.
 """
 
 from xenpv import abi
-from xenpv.blkfront import SECTOR
+from xenpv.blkif import SECTOR
 from xenpv.errors import XenError
 
 from .disk import MIB, Target, find
@@ -30,7 +30,7 @@ async def round_trip(store, which, say):
 
 async def try_disk(xen, loop, store, grants, name, say):
     """Connect a target and read its superblock; nothing is written. Raises DumpError, XenError."""
-    goal = Target(xen, loop, grants, await find(store, loop, name), name)
+    goal = Target(xen, loop, grants, await find(store, loop, name), name, say)
     try:
         await goal.open()
         disk = goal.disk

@@ -8,7 +8,8 @@ written in its place and counted.
 
 import hw
 from xenpv import abi
-from xenpv.blkfront import PAGE_SECTORS, SECTOR, BlkFront
+from xenpv.blkfront import BlkFront
+from xenpv.blkif import PAGE_SECTORS, SECTOR
 from xenpv.errors import XenError, XenstoreError
 from xenpv.loop import SECOND
 from xenpv.xenbus import Device
@@ -49,12 +50,15 @@ def now_utc():
 
 
 class Target:
-    """A disk with a superblock of ours. xen: Hypercalls; device: xenbus.Device, found."""
+    """A disk with a superblock of ours.
 
-    def __init__(self, xen, loop, grants, device, name):
+    xen: Hypercalls; device: xenbus.Device, found; say: a function that is given lines to tell.
+    """
+
+    def __init__(self, xen, loop, grants, device, name, say):
         self.xen = xen
         self.name = name
-        self.disk = BlkFront(loop, grants, device, self._mend)
+        self.disk = BlkFront(loop, grants, device, self._mend, say=say)
         self.block = None
         self.holes = 0
         self._page = hw.alloc_pages(1)
@@ -131,6 +135,11 @@ class Target:
                 % ((size + MIB - 1) // MIB, max(room, 0) // MIB)
             )
 
+    async def probe(self):
+        """See, where that is not certain, that the backend counts sectors as we do."""
+        if self.disk.sector_size != SECTOR:
+            await self.disk.probe(self.first())
+
     def first(self):
         """The sector where the vmcore begins."""
         return self.block.data_offset // SECTOR
@@ -144,7 +153,8 @@ class Target:
         self.block.state = state
         self.block.ended = now_utc()
         hw.mem(self._page, target.SUPERBLOCK_SIZE)[:] = self.block.encode()
-        await self.disk.write(0, self._page // abi.PAGE_SIZE, 1)
+        unit = self.disk.sector_size // SECTOR
+        await self.disk.write(0, self._page // abi.PAGE_SIZE, unit)
 
     async def save(self, state):
         """Write the superblock in a new state, on stable storage when this returns."""

@@ -9,7 +9,7 @@ Where xenstore fails the dump goes on: the disk decides.
 
 import hw
 from xenpv import abi
-from xenpv.blkfront import PAGE_SECTORS, SECTOR
+from xenpv.blkif import PAGE_SECTORS, SECTOR
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
@@ -46,10 +46,11 @@ class Dump:
             % (core.info("OSRELEASE") or "?", core.size // MIB, len(core.ranges), hw.vcpu())
         )
         device = await disk.find(self.store, self.loop, disk_name)
-        goal = disk.Target(self.xen, self.loop, self.grants, device, disk_name)
+        goal = disk.Target(self.xen, self.loop, self.grants, device, disk_name, self.say)
         try:
             await goal.open()
             goal.check(core.size)
+            await goal.probe()
             await self._record(goal, core)
         finally:
             await goal.close(self.say)

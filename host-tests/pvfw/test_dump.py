@@ -186,8 +186,8 @@ GOOD = f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then=poweroff"
         ({"read_only": True}, "the disk is read-only"),
         ({"stuck_closing": True}, "is Closing after 5 s"),
         ({"never_connects": True}, "connecting: .* is InitWait after 5 s"),
-        ({"fails": 0}, r"read of sector 0 failed: status -1 \(ERROR\)"),
-        ({"sector_size": 4096}, "sector-size is 4096"),
+        ({"error_after": 0}, r"write of sector 0 failed: status -1 \(ERROR\)"),
+        ({"sector_size": 8192}, "sector-size is 8192"),
     ],
 )
 def test_what_cannot_be_dumped_is_refused_in_one_line(setup, message, capsys):
@@ -244,8 +244,22 @@ def test_a_disk_full_half_way_leaves_a_partial_dump_that_says_so(limit, capsys):
     assert crash.reported("state") == "failed"
 
 
-def test_a_backend_that_dies_half_way_is_reported_where_it_still_works(capsys):
+def test_a_backend_that_comes_back_half_way_gets_the_whole_dump(capsys):
     crash = Crash(dies=100)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert crash.superblock().state == target.COMPLETE
+    assert crash.vmcore().find(crash.notes) > 0
+    assert "requests are done again" in capsys.readouterr().out
+
+
+def test_a_disk_with_large_sectors_takes_a_dump():
+    crash = Crash(sector_size=4096)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert crash.superblock().state == target.COMPLETE
+
+
+def test_a_backend_that_dies_half_way_is_reported_where_it_still_works(capsys):
+    crash = Crash(dies=100, no_init_wait=True)
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert crash.superblock().state == target.WRITING
     said = capsys.readouterr().out

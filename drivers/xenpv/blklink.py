@@ -1,0 +1,232 @@
+"""One connection of a block front end to its backend: ring, grants, requests in flight.
+
+Made by BlkFront, anew each time the backend is taken up again; the memory is kept. Rules: a
+response is believed only after its id, operation and status were checked against what was asked,
+and each id is answered once; a frame is granted for one request and taken back before its part
+is reported; whatever breaks the protocol raises RingCorrupt and the link is not used any more.
+Units: sectors of 512 bytes, frames of 4096.
+Source: xen/include/public/io/blkif.h.
+"""
+
+import struct
+
+import hw
+
+from . import abi
+from .blkif import OP_NAMES, PAGE_SECTORS, RESPONSE, SECTOR, STATUS_NAMES, X86_64
+from .blkring import FrontRing, slots
+from .errors import RingCorrupt
+
+DIRECT = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
+RESPONSE_SIZE = struct.calcsize(RESPONSE)
+# Bytes of grant references that a request of either kind has room for.
+DIRECT_REFS = 64
+INDIRECT_REFS = 4 * 256
+# Requests with a page of segments that can be in flight.
+INDIRECT_DEPTH = 8
+
+
+class Part:
+    """What one request does: `count` sectors from `sector` on, in frames from `gfn` on."""
+
+    def __init__(self, op, sector, gfn, count):
+        self.op = op
+        self.sector = sector
+        self.gfn = gfn
+        self.count = count
+        self.tries = 0
+        self.segments = 0
+        if op != abi.BLKIF_OP_DISCARD:
+            self.segments = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
+
+
+class Pages:
+    """Physical memory as a ring sees it."""
+
+    def __init__(self, pages):
+        self.addr = hw.alloc_pages(pages)
+        self.view = hw.mem(self.addr, pages * abi.PAGE_SIZE)
+
+    def rd32(self, offset):
+        return hw.rd32(self.addr + offset)
+
+    def wr32(self, offset, value):
+        hw.wr32(self.addr + offset, value)
+
+    def mb(self):
+        hw.mb()
+
+
+class Memory:
+    """The pages of a front end's links; allocated once. pages: of the ring."""
+
+    def __init__(self, pages):
+        self.pages = pages
+        self.ring = Pages(pages)
+        count = slots(pages, X86_64.stride)
+        direct = count * DIRECT_REFS
+        size = direct + INDIRECT_DEPTH * (INDIRECT_REFS + 4) + 4 * pages
+        self.refs = hw.alloc_pages((size + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
+        self.indirect_refs = self.refs + direct
+        # References of the pages of segments, then of the ring's.
+        self.list_refs = self.indirect_refs + INDIRECT_DEPTH * INDIRECT_REFS
+        self.ring_refs = self.list_refs + 4 * INDIRECT_DEPTH
+        self.lists = 0
+
+
+class Buffers:
+    """Pages of our own whose grants a backend may keep mapped. count: requests they serve."""
+
+    def __init__(self, count):
+        self.count = count
+        self.pages = count * DIRECT
+        self.addr = hw.alloc_pages(self.pages)
+        self.gfn = self.addr // abi.PAGE_SIZE
+        self.refs = hw.alloc_pages((4 * self.pages + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
+
+    def _at(self, index):
+        return self.addr + index * DIRECT * abi.PAGE_SIZE
+
+    def fill(self, index, part):
+        hw.copy(self._at(index), part.gfn * abi.PAGE_SIZE, part.count * SECTOR)
+
+    def empty(self, index, part):
+        hw.copy(part.gfn * abi.PAGE_SIZE, self._at(index), part.count * SECTOR)
+
+
+class Link:
+    """memory: Memory; domid: the backend's domain; pages: of the ring that are used."""
+
+    def __init__(self, memory, grants, domid, pages, name):
+        self.memory = memory
+        self.grants = grants
+        self.domid = domid
+        self.pages = pages
+        self.ring = FrontRing(memory.ring, pages, X86_64.stride, name)
+        self.in_flight = 0
+        # (id, part) in flight: those of one entry, then those with a page of segments.
+        self.parts = [None] * (self.ring.slots + INDIRECT_DEPTH)
+        self._free = list(range(self.ring.slots - 1, -1, -1))
+        self._free_indirect = []
+        self._buffers = None
+        self._serial = 0
+        grants.take(memory.ring_refs, pages)
+        grants.grant(memory.ring_refs, pages, domid, memory.ring.addr // abi.PAGE_SIZE, False)
+
+    def ring_refs(self):
+        return [hw.rd32(self.memory.ring_refs + 4 * i) for i in range(self.pages)]
+
+    def use_indirect(self):
+        """The backend takes requests with a page of segments."""
+        memory = self.memory
+        if not memory.lists:
+            memory.lists = hw.alloc_pages(INDIRECT_DEPTH)
+        self.grants.take(memory.list_refs, INDIRECT_DEPTH)
+        gfn = memory.lists // abi.PAGE_SIZE
+        self.grants.grant(memory.list_refs, INDIRECT_DEPTH, self.domid, gfn, True)
+        self._free_indirect = list(range(self.ring.slots, len(self.parts)))
+
+    def use_buffers(self, buffers):
+        """The backend keeps grants mapped: all data goes through these, which stay granted."""
+        self._buffers = buffers
+        self._free = list(range(min(buffers.count, self.ring.slots)))
+        self.grants.take(buffers.refs, buffers.pages)
+        self.grants.grant(buffers.refs, buffers.pages, self.domid, buffers.gfn, False)
+
+    def takes(self, part):
+        """Whether a part can be submitted now."""
+        free = self._free_indirect if part.segments > DIRECT else self._free
+        if not free or self.ring.free() == 0:
+            return False
+        return self._buffers is not None or self.grants.free() >= part.segments
+
+    def _refs(self, index):
+        if self._buffers is not None:
+            return self._buffers.refs + 4 * DIRECT * index
+        if index < self.ring.slots:
+            return self.memory.refs + DIRECT_REFS * index
+        return self.memory.indirect_refs + INDIRECT_REFS * (index - self.ring.slots)
+
+    def submit(self, part):
+        """Put a part into the ring; push() publishes it. The caller has seen takes()."""
+        index = (self._free_indirect if part.segments > DIRECT else self._free).pop()
+        self._serial += 1
+        id = self._serial * len(self.parts) + index
+        refs = self._refs(index)
+        if self._buffers is not None:
+            if part.op != abi.BLKIF_OP_READ:
+                self._buffers.fill(index, part)
+        elif part.segments:
+            self.grants.take(refs, part.segments)
+            readonly = part.op in (abi.BLKIF_OP_WRITE, abi.BLKIF_OP_WRITE_BARRIER)
+            self.grants.grant(refs, part.segments, self.domid, part.gfn, readonly)
+        self.parts[index] = (id, part)
+        self.in_flight += 1
+        at = self.ring.slot()
+        entry = self._entry(part, id)
+        memory = self.memory
+        memory.ring.view[at : at + len(entry)] = entry
+        last = (part.count - 1) % PAGE_SECTORS
+        if part.segments > DIRECT:
+            number = index - self.ring.slots
+            hw.seg_fill(memory.lists + number * abi.PAGE_SIZE, refs, part.segments, 0, last)
+            where = at + X86_64.indirect_grefs
+            hw.copy(memory.ring.addr + where, memory.list_refs + 4 * number, 4)
+        elif part.segments:
+            hw.seg_fill(memory.ring.addr + at + X86_64.segments, refs, part.segments, 0, last)
+
+    def _entry(self, part, id):
+        if part.op == abi.BLKIF_OP_DISCARD:
+            return X86_64.discard(id, part.sector, part.count)
+        if part.segments > DIRECT:
+            return X86_64.indirect(part.op, part.segments, id, part.sector)
+        return X86_64.request(part.op, part.segments, id, part.sector)
+
+    def take(self):
+        """The next part that has been answered and its status, or None. Raises RingCorrupt."""
+        response = self.ring.take(RESPONSE_SIZE)
+        if response is None:
+            return None
+        id, op, status = struct.unpack(RESPONSE, response)
+        index = id % len(self.parts)
+        if self.parts[index] is None or self.parts[index][0] != id:
+            raise RingCorrupt("response to id %d, which is not in flight" % id)
+        part = self.parts[index][1]
+        asked = abi.BLKIF_OP_INDIRECT if part.segments > DIRECT else part.op
+        if op not in (part.op, asked):
+            raise RingCorrupt(
+                "response with operation %d to a %s (id %d)" % (op, OP_NAMES[part.op], id)
+            )
+        if status not in STATUS_NAMES:
+            raise RingCorrupt("response with status %d (id %d)" % (status, id))
+        if self._buffers is not None and part.op == abi.BLKIF_OP_READ and status == 0:
+            self._buffers.empty(index, part)
+        self._release(index)
+        return part, status
+
+    def _release(self, index):
+        part = self.parts[index][1]
+        self.parts[index] = None
+        self.in_flight -= 1
+        (self._free if index < self.ring.slots else self._free_indirect).append(index)
+        if part.segments and self._buffers is None:
+            self.grants.end(self._refs(index), part.segments)
+
+    def unanswered(self):
+        """The parts in flight, in the order in which they were submitted."""
+        ids = sorted(kept[0] for kept in self.parts if kept is not None)
+        return [self.parts[id % len(self.parts)][1] for id in ids]
+
+    def end(self):
+        """Take all grants back; what the backend still has mapped is set aside.
+
+        Returns how many of the ring's pages it has.
+        """
+        for index, kept in enumerate(self.parts):
+            if kept is not None:
+                self._release(index)
+        if self._free_indirect:
+            self.grants.end(self.memory.list_refs, INDIRECT_DEPTH)
+        if self._buffers is not None:
+            self.grants.end(self._buffers.refs, self._buffers.pages)
+        return self.grants.end(self.memory.ring_refs, self.pages)
