@@ -3,12 +3,12 @@
 Each function runs all cases and returns what was seen, by case.
 """
 
-import socket
 import threading
 
 from pvdump.selectloop import SelectLoop
 from pvdump.xen.guest import Guest
 from pvdump.xenstored.server import Xenstored
+from pvdump.xenstored.unix import UnixTransport
 from pvdump.xs_stream import StreamTransport
 from xenpv.evtchn import EventChannels
 from xenpv.hypercall import Hypercalls
@@ -22,7 +22,7 @@ from .suite.all import DOM0, GUEST, run
 
 def over_the_ring(**options):
     """options: of pvdump.xen.guest.Guest."""
-    guest = Guest(**options)
+    guest = Guest(server_features=7, **options)
     top = f"{guest.home}/{stage.TOP}"
     for name, value, perms in stage.NODES:
         perms = perms.replace("%d", str(guest.domid))
@@ -37,29 +37,16 @@ def over_the_ring(**options):
 
 def over_the_socket(path):
     """path: where the socket is to be."""
-    server = Xenstored()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        threading.Thread(target=accept, args=(server, listener), daemon=True).start()
+    with UnixTransport(Xenstored(), path) as unix:
+        thread = threading.Thread(target=unix.run)
+        thread.start()
         loop = SelectLoop()
         try:
             return observe(loop, StreamTransport(loop, path), DOM0, "/conf", 0)
         finally:
             loop.close()
-
-
-def accept(server, listener):
-    while True:
-        try:
-            stream, _ = listener.accept()
-        except OSError:
-            return
-        connection = server.connect(0)
-        while data := stream.recv(4096):
-            connection.receive(data)
-            while connection.pending():
-                connection.drop(stream.send(connection.take(4096)))
+            unix.stop()
+            thread.join()
 
 
 def observe(loop, transport, role, top, domid):

@@ -13,8 +13,8 @@ async def a_domain_s_path_is_known(here):
     return await value(here.store.get_domain_path(7)) + " " + raw[:-1].decode()
 
 
-@case("True False")
-async def it_is_known_who_is_introduced(here):
+@case("EACCES EACCES", "True False")
+async def domain_0_knows_who_is_introduced(here):
     mine = await value(here.store.is_domain_introduced(here.domid))
     return mine + " " + await value(here.store.is_domain_introduced(NOBODY))
 

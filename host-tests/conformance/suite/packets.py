@@ -8,6 +8,14 @@ INVALID = 0xFFFF
 RESTRICT = 20
 
 
+async def refused(here, types, payload):
+    """Whether each type is refused with this payload; which error that is, is left open."""
+    seen = []
+    for type in types:
+        seen.append("ok" if await here.raw(type, payload) == "ok" else "refused")
+    return " ".join(seen)
+
+
 async def each(here, type, *payloads):
     """What each payload is answered with."""
     return await in_turn([here.raw(type, payload) for payload in payloads])
@@ -23,26 +31,26 @@ async def a_server_s_types_are_enosys(here):
     return await in_turn([here.raw(type, b"x\0") for type in (abi.XS_WATCH_EVENT, abi.XS_ERROR)])
 
 
-@case("EINVAL EINVAL EINVAL EINVAL EINVAL EINVAL")
+@case("refused refused refused refused refused refused")
 async def a_path_ends_with_nul(here):
     path = here.base.encode()
     types = (abi.XS_READ, abi.XS_WRITE, abi.XS_MKDIR, abi.XS_RM, abi.XS_DIRECTORY)
     types += (abi.XS_GET_PERMS,)
-    return await in_turn([here.raw(type, path) for type in types])
+    return await refused(here, types, path)
 
 
-@case("EINVAL EINVAL EINVAL EINVAL EINVAL EINVAL EINVAL EINVAL")
+@case("refused refused refused refused refused refused refused refused")
 async def a_request_without_its_words_is_refused(here):
     types = (abi.XS_READ, abi.XS_WRITE, abi.XS_MKDIR, abi.XS_RM, abi.XS_DIRECTORY)
     types += (abi.XS_GET_PERMS, abi.XS_SET_PERMS, abi.XS_WATCH)
-    return await in_turn([here.raw(type, b"") for type in types])
+    return await refused(here, types, b"")
 
 
-@case("EINVAL EINVAL EINVAL")
+@case("refused refused refused")
 async def a_request_with_a_word_too_many_is_refused(here):
     words = here.base.encode() + b"\0x\0"
     types = (abi.XS_READ, abi.XS_DIRECTORY, abi.XS_GET_PERMS)
-    return await in_turn([here.raw(type, words) for type in types])
+    return await refused(here, types, words)
 
 
 @case("EINVAL EINVAL EINVAL")
@@ -67,7 +75,7 @@ async def a_domain_s_path_needs_a_domain(here):
     return await each(here, abi.XS_GET_DOMAIN_PATH, b"", b"7")
 
 
-@case("EINVAL EINVAL")
+@case(None, "EINVAL EINVAL")
 async def being_introduced_needs_a_domain(here):
     return await each(here, abi.XS_IS_DOMAIN_INTRODUCED, b"", b"7")
 

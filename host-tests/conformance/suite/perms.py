@@ -43,8 +43,15 @@ async def the_owner_may_do_everything(here):
     return await value(here.store.read(here("x"))) + " " + await code(here.store.rm(here("x")))
 
 
-@case("EPERM nme", "ok n7")
-async def only_domain_0_gives_a_node_away(here):
+@case("EPERM nme", None)
+async def a_guest_gives_no_node_away(here):
+    await here.store.write(here("x"), "")
+    done = await code(here.store.set_perms(here("x"), [("n", 0)]))
+    return done + " " + await perms_of(here, "x")
+
+
+@case(None, "ok n7")
+async def domain_0_gives_a_node_away(here):
     await here.store.write(here("x"), "")
     done = await code(here.store.set_perms(here("x"), [("n", 7)]))
     return done + " " + await perms_of(here, "x")
@@ -103,7 +110,7 @@ async def a_read_only_node_can_only_be_read(here):
 
 @case("EACCES ok EACCES", None)
 async def a_write_only_node_can_only_be_written(here):
-    path = stage.path("drop")
+    path = stage.path("hidden/drop")
     seen = [
         await value(here.store.read(path)),
         await code(here.store.write(path, "dropped")),

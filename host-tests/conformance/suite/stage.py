@@ -14,7 +14,7 @@ NODES = (
     ("both", "seen", "n0 b%d"),
     ("everyone", "seen", "r0"),
     ("excepted", "secret", "b0 n%d"),
-    ("drop", "secret", "n0 w%d"),
+    ("hidden/drop", "secret", "n0 w%d"),
 )
 
 

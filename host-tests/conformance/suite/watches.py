@@ -218,9 +218,10 @@ async def a_watch_in_a_transaction_is_set_at_once(here):
 
 @case("none", None)
 async def what_a_guest_may_not_read_it_is_not_told(here):
-    watch = await here.store.watch(stage.path("drop"))
+    # Nor its parent, which tells as much by the list of its children.
+    watch = await here.store.watch(stage.path("hidden/drop"))
     await watch.next()
-    await here.store.write(stage.path("drop"), "dropped")
+    await here.store.write(stage.path("hidden/drop"), "dropped")
     return await here.events(watch)
 
 
