@@ -1,0 +1,97 @@
+"""The server's end of the ring and its requests against hostile guests; see hostile_guest.py.
+
+PVDUMP_FUZZ_SECONDS=600 goes on for that long with new runs, each by its own seed, and prints what
+was done. An input that fails is put into host-tests/vectors/xs_server.yaml.
+"""
+
+import contextlib
+import os
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from hostile import Plan
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from xenstored.clients import Client, guests_store
+from xenstored.hostile_guest import packet, play_requests, play_ring
+
+from xenpv.errors import RingCorrupt
+
+SECONDS = float(os.environ.get("PVDUMP_FUZZ_SECONDS", "0"))
+VECTORS = yaml.safe_load((Path(__file__).parents[1] / "vectors/xs_server.yaml").read_text())
+PLAYS = {"ring": play_ring, "requests": play_requests}
+FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@FUZZ
+@given(st.binary(max_size=600))
+def test_a_hostile_guest_on_the_ring_harms_only_itself_and_can_reconnect(data):
+    play_ring(data)
+
+
+@FUZZ
+@given(st.binary(max_size=900))
+def test_every_request_whatever_it_is_has_one_reply_and_leaves_the_tree_whole(data):
+    play_requests(data)
+
+
+@FUZZ
+@given(st.binary(max_size=200))
+def test_bytes_that_are_no_packets_are_refused_or_answered(data):
+    server = guests_store()
+    client = Client(server)
+    with contextlib.suppress(RingCorrupt):
+        client.connection.receive(data)
+    server.disconnect(client.connection)
+    assert Client(server, 0).write("/a") == b"OK\0"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.binary(max_size=12), max_size=12), st.lists(st.integers(1, 40)))
+def test_a_stream_gives_the_same_replies_however_it_is_cut(plans, cuts):
+    def played(pieces):
+        client = Client(guests_store())
+        out = b""
+        for piece in pieces:
+            client.connection.receive(piece)
+            while client.connection.pending():
+                data = client.connection.take(100)
+                client.connection.drop(len(data))
+                client.connection.work()
+                out += data
+        return out
+
+    stream = b"".join(packet(Plan(plan)).encode() for plan in plans)
+    pieces, at = [], 0
+    for size in cuts:
+        pieces.append(stream[at : at + size])
+        at += size
+    assert played([*pieces, stream[at:]]) == played([stream])
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda vector: vector["name"])
+def test_what_was_found_once_is_not_found_again(vector):
+    PLAYS[vector["play"]](bytes.fromhex(vector["bytes"]))
+
+
+if SECONDS:
+
+    @pytest.mark.parametrize("name", PLAYS)
+    def test_for_as_long_as_is_asked(name, capsys):
+        first = random.SystemRandom().getrandbits(32)
+        done, runs, end = Counter(), 0, time.monotonic() + SECONDS / len(PLAYS)
+        while time.monotonic() < end:
+            data = random.Random(first + runs).randbytes(600)
+            try:
+                done += PLAYS[name](data)
+            except BaseException:
+                print(f"{name}: seed {first + runs}: {data.hex()}")
+                raise
+            runs += 1
+        with capsys.disabled():
+            what = ", ".join(f"{word} {count}" for word, count in sorted(done.items()))
+            print(f"\n{name}: {runs} runs from seed {first}: {what}")
