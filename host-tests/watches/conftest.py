@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from watches.fakes import Clock, FakeStore
+from watches.fakes import Call, Clock, FakeStore
 
 from pvdump.watches.dispatcher import Dispatcher
 
@@ -22,7 +22,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def make(store: FakeStore, clock: Clock) -> Iterator[Callable[..., Dispatcher]]:
-    """Makes dispatchers, started; a test lets all its handlers go before it ends."""
+    """Makes dispatchers, started, and closes them."""
     made: list[Dispatcher] = []
 
     def make(**options: object) -> Dispatcher:
@@ -32,8 +32,7 @@ def make(store: FakeStore, clock: Clock) -> Iterator[Callable[..., Dispatcher]]:
         return dispatcher
 
     yield make
-    for dispatcher in made:
-        dispatcher.close()
+    Call.free(made)
 
 
 @pytest.fixture

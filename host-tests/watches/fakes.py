@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import ClassVar
 
+from pvdump.watches.dispatcher import Dispatcher
 from pvdump.watches.queue import Domain, Event
 from pvdump.watches.workers import Worker
 from xenpv.errors import XenstoreError
@@ -77,14 +79,11 @@ class Handler:
 
     def __init__(self) -> None:
         self.calls: queue.SimpleQueue[Call] = queue.SimpleQueue()
-        self.error: BaseException | None = None
 
     def __call__(self, event: Event) -> None:
         call = Call(event)
         self.calls.put(call)
-        call.gate.acquire()
-        if call.work:
-            call.work()
+        call.stay()
 
     def called(self) -> Call:
         """The next call; waits for it."""
@@ -95,16 +94,45 @@ class Handler:
 
 
 class Call:
+    """A handler that is inside. free(): at the end of a test, however it ended."""
+
+    inside: ClassVar[set[Call]] = set()
+    freed: ClassVar[bool] = False
+    lock: ClassVar[threading.Lock] = threading.Lock()
+
     def __init__(self, event: Event) -> None:
         self.event = event
         self.thread = threading.current_thread()
-        self.gate = threading.Semaphore(0)
         self.work: Callable[[], object] | None = None
+        self._gate = threading.Semaphore(0)
+
+    def stay(self) -> None:
+        """Wait in the handler until go()."""
+        with Call.lock:
+            if Call.freed:
+                return
+            Call.inside.add(self)
+        self._gate.acquire()
+        with Call.lock:
+            Call.inside.discard(self)
+        if self.work:
+            self.work()
 
     def go(self, work: Callable[[], object] | None = None) -> None:
         """Let the handler end, after doing some work."""
         self.work = work
-        self.gate.release()
+        self._gate.release()
+
+    @classmethod
+    def free(cls, dispatchers: Iterable[Dispatcher]) -> None:
+        """Close dispatchers, whoever is still inside a handler."""
+        with cls.lock:
+            cls.freed = True
+            for call in cls.inside:
+                call._gate.release()
+        for dispatcher in dispatchers:
+            dispatcher.close()
+        cls.freed = False
 
 
 def domain_of(path: str, token: str) -> int | None:

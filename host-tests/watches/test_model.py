@@ -93,9 +93,7 @@ class Machine(RuleBasedStateMachine):
     def enter(self, who: int, event: Event) -> None:
         call = Call(event)
         self.entered.put((who, call))
-        call.gate.acquire()
-        if call.work:
-            call.work()
+        call.stay()
 
     def all(self) -> list[Model]:
         return [self.nobody, *self.models.values(), *self.leaving]
@@ -261,15 +259,15 @@ class Machine(RuleBasedStateMachine):
             self.leaving.append(model)
         return losses
 
-    def teardown(self) -> None:
-        while any(model.inside for model in self.all()):
-            for model in self.all():
-                if model.inside:
-                    self.end(model)
+    @rule()
+    def end_all_handlers(self) -> None:
+        while inside := [model for model in self.all() if model.inside]:
+            for model in inside:
+                self.end(model)
             self.proceed()
-        self.nothing_else_is_handled()
-        self.dispatcher.close()
-        assert self.entered.empty()
+
+    def teardown(self) -> None:
+        Call.free([self.dispatcher])
 
 
 Machine.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=60)

@@ -60,6 +60,26 @@ def test_idle_worker_is_used_again(store: FakeStore, make: Make) -> None:
     assert len(threads) == 1
 
 
+def test_worker_that_rested_least_is_called_first(store: FakeStore, make: Make) -> None:
+    idle = threading.Semaphore(0)
+
+    def patience(wake: threading.Lock) -> bool:
+        idle.release()
+        return wake.acquire()
+
+    dispatcher, handler = make(patience=patience), Handler()
+    dispatcher.subscribe("/data", domain_of, handler)
+    fire(store, "/data/7/a", "/data/8/a")
+    calls = [handler.called(), handler.called()]
+    for call in calls:
+        call.go()
+        idle.acquire()
+    fire(store, "/data/9/a")
+    last = handler.called()
+    assert last.thread is calls[1].thread
+    last.go()
+
+
 def test_event_that_comes_as_a_worker_gives_up_is_handled(store: FakeStore, make: Make) -> None:
     giving_up, go_on = threading.Semaphore(0), threading.Semaphore(0)
 
