@@ -30,6 +30,7 @@ from .xs_stream import StreamTransport
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 CLOSED = "xenstore: the connection was closed"
+EVENTS = 4096  # that a watch holds until tell() has taken them
 Tell = Callable[[str, str], object]
 
 
@@ -199,6 +200,6 @@ class Store:
         """Have tell(path, token) called for each event, in order, in the client's thread."""
 
         async def begin(client: Xenstore) -> Subscription:
-            return Subscription(self, await client.watch(path, depth), tell)
+            return Subscription(self, await client.watch(path, depth, EVENTS), tell)
 
         return self.call(begin)
