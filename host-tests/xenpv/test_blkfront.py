@@ -225,7 +225,7 @@ def test_large_sectors_are_written_whole():
     bench = Bench(sector_size=4096)
 
     async def work(disk):
-        with pytest.raises(BackendError, match="1 sectors from 8 on, but .* units of 4096 bytes"):
+        with pytest.raises(BackendError, match=r"1 sectors from 8 on, but .* units of 4096 bytes"):
             await disk.write(8, 0x200, 1)
         await disk.probe(64)
 
