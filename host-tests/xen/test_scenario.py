@@ -223,7 +223,7 @@ class TestSchema:
             ),
             (
                 "{outcome: right, store: [{fault: dead, at: {bytes: 1, time: 2}}]}",
-                "dead: at: one of bytes, packets, time expected",
+                "dead: at: one of bytes or packets or requests or time expected",
             ),
             (
                 "{outcome: right, store: [{fault: lost-events, to: me}]}",

@@ -66,11 +66,16 @@ REQUESTS = (abi.XENSTORE_RING_REQ, abi.XENSTORE_RING_REQ_PROD, abi.XENSTORE_RING
 REPLIES = (abi.XENSTORE_RING_RSP, abi.XENSTORE_RING_RSP_PROD, abi.XENSTORE_RING_RSP_CONS)
 
 
+def _until(marks: Sequence[int | None], moved: int) -> int:
+    """How many bytes may go before a fault is to strike between two of them."""
+    return min((mark - moved for mark in marks if mark and mark > moved), default=SIZE)
+
+
 class FaultyRing:
     """transport: the server's, on the back page; gfn: the guest's page.
 
-    bytes, packets: of replies, that the guest has been given; dead: nothing moves any more;
-    changing: offset of an index to what is added when it is fetched twice.
+    bytes, packets: of replies, that the guest has been given; requests: bytes taken of it; dead:
+    nothing moves any more; changing: offset of an index to what is added when it is fetched twice.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class FaultyRing:
         self.back = Page(machine.page(transport.page // abi.PAGE_SIZE))
         self.bytes = 0
         self.packets = 0
+        self.requests = 0
         self.dead = False
         self.shuffled = False
         self.changing: dict[int, int] = {}
@@ -159,8 +165,11 @@ class FaultyRing:
             return 0
         back_prod, back_cons = (self.back.read(offset) for offset in REQUESTS[1:])
         room = SIZE - ((back_prod - back_cons) & U32)
-        data = self.guest.take(*REQUESTS, limit=max(room, 0))
+        marks = [fault.at.requests for fault in self.faults]
+        limit = min(room, _until(marks, self.requests))
+        data = self.guest.take(*REQUESTS, limit=max(limit, 0))
         self.back.put(*REQUESTS, content=data)
+        self.requests += len(data)
         return len(data)
 
     def _take_replies(self) -> int:
@@ -206,7 +215,8 @@ class FaultyRing:
                 self._waits = True
                 self.machine.clock.after(late, self._wait_is_over)
                 break
-            count = self.guest.put(*REPLIES, content=data[: self._until_next_fault()])
+            marks = [fault.at.bytes for fault in self.faults]
+            count = self.guest.put(*REPLIES, content=data[: _until(marks, self.bytes)])
             if count == 0 and data:
                 break
             self._out.popleft()
@@ -220,11 +230,6 @@ class FaultyRing:
     def _wait_is_over(self) -> None:
         self._waits = False
         self._turn()
-
-    def _until_next_fault(self) -> int:
-        """How many bytes may go before a fault is to strike between two of them."""
-        marks = [fault.at.bytes for fault in self.faults if fault.at.bytes is not None]
-        return min((mark - self.bytes for mark in marks if mark > self.bytes), default=SIZE)
 
     def _published(self) -> None:
         for fault in self.faults:

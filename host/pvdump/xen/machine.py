@@ -250,6 +250,9 @@ class Machine(Physmap):
         """Whether an unmasked event waits for the guest, which is what ends SCHEDOP_block."""
         return bool(self.vcpu_info(self._vcpu)[VCPU_INFO_PENDING])
 
+    def forget_vcpu_infos(self) -> None:
+        self._vcpu_infos.clear()
+
     def check_pollers(self, number: int) -> None:
         """An event is newly pending: a poll on one port ends if it is that, any other poll ends."""
         if self._polls in (-1, number):
@@ -298,28 +301,6 @@ class Machine(Physmap):
 
     def watchdog_bites(self) -> None:
         self.shutdown(abi.SHUTDOWN_watchdog)
-
-    def disarm(self) -> None:
-        """The domain is destroyed: no watchdog of it bites any more."""
-        for timer in self.watchdogs.values():
-            self.clock.cancel(timer)
-        self.watchdogs.clear()
-
-    def resume(self) -> None:
-        """As XEN_DOMCTL_resumedomain: it may run again, with nothing reset."""
-        self.shutdown_reason = None
-
-    def soft_reset(self) -> None:
-        """As XEN_DOMCTL_soft_reset. Grants and watchdogs stay what they are: Xen keeps both."""
-        if self.shutdown_reason is None:
-            raise XenRefuses(EINVAL)
-        self.reset_events()
-        for ref, active in sorted(self.gnttab.active.items()):
-            line = f"d{self.domid} has active grant {ref:x} (GFN {active.frame:x})"
-            self.hypervisor.log.append(line)
-        self._vcpu_infos.clear()
-        self.take_back(self.shared_info_page, fresh=True)
-        self.resume()
 
     def kexec(
         self, door: str = "bzimage", cmdline: bytes = b"", region: tuple[int, int] | None = None

@@ -1,9 +1,10 @@
 """What goes wrong on a xenstore ring, by name: the classes of FAULTS, made by scenario.py.
 
 Called by faultyring.FaultyRing at four places: an event passes, a reply passes, bytes have been
-published, a turn is asked for. When a fault strikes is said by `at` (reply bytes published, reply
-packets passed, or ms since the ring was set up; at once without) and `times` (0: for ever). The
-rule: whatever is drawn is drawn from the clock's generator, so a seed repeats it.
+published, a turn is asked for. When a fault strikes is said by `at` (bytes or packets of replies
+that the guest was given, bytes of requests that were taken, or ms since the ring was set up; at
+once without) and `times` (0: for ever). The rule: whatever is drawn is drawn from the clock's
+generator, so a seed repeats it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class At:
 
     bytes: int | None = None
     packets: int | None = None
+    requests: int | None = None  # bytes
     time: int | None = None  # ms
 
 
@@ -55,6 +57,7 @@ class Fault:
         due = (
             ring.bytes >= (at.bytes or 0)
             and ring.packets >= (at.packets or 0)
+            and ring.requests >= (at.requests or 0)
             and ring.age() >= (at.time or 0) * MS
         )
         if not due or (self.times and self.struck >= self.times):

@@ -27,6 +27,7 @@ from .faults import Faults
 from .ringfaults import FAULTS, At, Crash, Fault
 
 OUTCOMES = ("right", "error", "either")
+AT = [field.name for field in dataclasses.fields(At)]
 KEYS = ("outcome", "error", "ring", "store", "disk")
 
 
@@ -118,7 +119,7 @@ def _fault(entry: object, where: str) -> Fault:
     if "at" in keys:
         at = _mapping(keys["at"], f"{where}: at")
         if len(at) != 1:
-            raise ScenarioError(f"{where}: at: one of bytes, packets, time expected, {at} found")
+            raise ScenarioError(f"{where}: at: one of {_or(AT)} expected, {at} found")
         keys["at"] = _fill(At, at, f"{where}: at")
     return _fill(FAULTS[name], keys, where)
 

@@ -24,6 +24,7 @@ import hw
 
 from ..xenstored.ring import RingTransport
 from ..xenstored.server import Xenstored
+from . import domctl
 from .clock import SECOND
 from .domain import Domain
 from .hypervisor import Hypervisor
@@ -99,7 +100,7 @@ class Toolstack:
     def resume(self, domid: int) -> None:
         """Let a domain that shut down go on, with nothing reset: rings, ports, grants, FIFO."""
         domain = self.domain(domid)
-        domain.machine.resume()
+        domctl.resume(domain.machine)
         domain.machine.kexec()
         self.store.introduced(domid).shut_down = False
 
@@ -112,7 +113,7 @@ class Toolstack:
         domain = self.domain(domid)
         for backend in domain.disks.values():
             backend.close()
-        domain.machine.soft_reset()
+        domctl.soft_reset(domain.machine)
         domain.machine.kexec()
         indexes = domain.indexes() if self.server == "oxenstored" else (0, 0)
         domain.remove_nodes()
@@ -126,9 +127,7 @@ class Toolstack:
         for backend in domain.disks.values():
             backend.close()
         domain.remove_nodes()
-        self.evtchn.close_all(domid)
-        domain.machine.disarm()
-        del self.hypervisor.machines[domid]
+        domctl.destroy(domain.machine)
         del self.domains[domid]
         self.store.release(domid)
 
