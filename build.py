@@ -13,6 +13,7 @@ if sys.version_info < (3, 11):
     sys.exit("build.py needs Python 3.11 or newer, this is %d.%d" % sys.version_info[:2])
 
 import argparse
+import importlib
 import os
 from pathlib import Path
 
@@ -30,7 +31,7 @@ usage: ./build.py COMMAND [ARGUMENTS]
   demo     panic a guest on a real Xen in QEMU and show its vmcore
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones)
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
-  bench    figures beside a peer's, one JSON line each: ./build.py bench dump
+  bench    figures beside a peer's, one JSON line each: ./build.py bench dump|xenstore|watches
   lab      start a guest on a real Xen: ./build.py lab GUEST.yaml
 
 Downloads and build products are kept in $PVDUMP_CACHE (default: ~/.cache/pvdump)."""
@@ -73,12 +74,17 @@ def lab(arguments: list[str]) -> int:
 
 def bench(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py bench")
-    parser.add_argument("name", choices=["dump"], help="dump: writing a vmcore beside dd")
-    parser.parse_args(arguments)
+    parser.add_argument(
+        "name",
+        choices=["dump", "xenstore", "watches"],
+        help="dump: writing a vmcore beside dd; xenstore: requests in flight, beside one at a time "
+        "and beside libxenstore; watches: many domains, one stalled",
+    )
+    name = parser.parse_args(arguments).name
 
-    from bench.dump import run
     from tools import progress
 
+    run = importlib.import_module(f"bench.{name}").run
     with progress.display(sys.stderr) as display:
         run(display)
     return 0
