@@ -4,9 +4,9 @@
 from an event's coming to its handler's end, of all domains but the one that may stall. Three lines:
 one handler stalled for ever beside none stalled; the same beside a serial dispatcher, which is ours
 with one queue for all, where the stall has to be bounded for it to end at all; and, for the price
-of threads, ours and the serial one without a stall. Rounds of all are interleaved, each starts from
-an idle dispatcher, and a line is the round with the median ratio, so that a busy machine disturbs
-all alike.
+of threads, ours and the serial one without a stall. The two of a line get their events in turn, so
+that whatever else the machine does disturbs both alike; the line is the round with the median
+ratio.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from pvdump.watches.queue import Event
 from tools.progress import Display
 
 DOMAINS = 1000
-EVENTS = 2000  # a round
-RATE = 4000  # events a second
+EVENTS = 1000  # a round, for each of two dispatchers
+RATE = 4000  # events a second, for both together
 ROUNDS = 15
 STALL = 0.25  # seconds that the serial dispatcher's handler stalls; half of a round
 STALLED = 0  # the domain whose handler it is
@@ -64,42 +64,38 @@ class Load:
         self._done = threading.Semaphore(0)
         self._began: list[float] = []
         self._took: list[float] = []
-        self._random = random.Random(1)
+        self._waited = 0
         self._dispatcher = Dispatcher(self._source, limit=EVENTS)
         self._dispatcher.subscribe("/data", self._domain_of, self._handle, "load")
         if stall and not serial:
-            self._fire(STALLED)
+            self.fire(STALLED)
             self._inside.wait()
 
     def close(self) -> None:
         self._gate.set()
         self._dispatcher.close()
 
-    def round(self) -> float:
-        """p99 in us."""
-        self._began, self._took = [], []
+    def begin(self) -> None:
+        """A round."""
+        self._began, self._took, self._waited = [], [], 0
         if self._stall and self._serial:
             self._gate.clear()
             self._inside.clear()
-            self._fire(STALLED)
+            self.fire(STALLED)
             self._inside.wait()
             threading.Timer(STALL, self._gate.set).start()
-        waited = 0
-        start = time.perf_counter()
-        for number in range(EVENTS):
-            ahead = start + number / RATE - time.perf_counter()
-            if ahead > 0:
-                time.sleep(ahead)
-            domid = self._random.randrange(DOMAINS)
-            waited += domid != STALLED
-            self._fire(domid)
-        for _ in range(waited):
-            self._done.acquire()
-        return statistics.quantiles(self._took, n=100)[98] * 1e6
 
-    def _fire(self, domid: int) -> None:
+    def fire(self, domid: int) -> None:
+        """An event of a domain."""
+        self._waited += domid != STALLED
         self._began.append(time.perf_counter())
         self._source.tell(f"/data/{domid}/{len(self._began) - 1}", "token")
+
+    def end(self) -> float:
+        """p99 of the round in us, when all is handled."""
+        for _ in range(self._waited):
+            self._done.acquire()
+        return statistics.quantiles(self._took, n=100)[98] * 1e6
 
     def _domain_of(self, path: str, token: str) -> int | None:
         return None if self._serial else int(path.split("/")[2])
@@ -116,30 +112,41 @@ class Load:
 
 def run(progress: Display) -> None:
     """Measure and print a line for each comparison."""
-    loads = {
-        (serial, stall): Load(serial, stall) for serial in (False, True) for stall in (False, True)
-    }
-    took: dict[tuple[bool, bool], list[float]] = {kind: [] for kind in loads}
-    try:
-        with progress.stage("watches", total=ROUNDS, unit="rounds") as stage:
-            for number in range(ROUNDS):
-                kinds = list(loads)
-                for kind in kinds if number % 2 else kinds[::-1]:
-                    took[kind].append(loads[kind].round())
+    stalled = "watches p99, one stalled for ever"
+    compare(progress, f"{stalled}, beside none stalled", Load(False, True), Load(False, False))
+    compare(progress, f"{stalled}, beside serial {STALL} s", Load(False, True), Load(True, True))
+    none = "watches p99, none stalled"
+    compare(progress, f"{none}, beside serial", Load(False, False), Load(True, False))
+
+
+def compare(progress: Display, name: str, ours: Load, peer: Load) -> None:
+    """One line of two loads, which are closed after it."""
+    draw = random.Random(1)
+    rounds = []
+    with progress.stage(name, total=ROUNDS, unit="rounds") as stage:
+        try:
+            for _ in range(ROUNDS):
+                rounds.append(together(ours, peer, draw))
                 stage.advance()
-    finally:
-        for load in loads.values():
-            load.close()
-    ours = {stall: took[False, stall] for stall in (False, True)}
-    serial = {stall: took[True, stall] for stall in (False, True)}
-    say("watches p99, one stalled for ever beside none stalled", ours[True], ours[False])
-    say(f"watches p99, one stalled, beside serial ({STALL} s)", ours[True], serial[True])
-    say("watches p99, none stalled, beside serial", ours[False], serial[False])
-
-
-def say(name: str, ours: list[float], peer: list[float]) -> None:
-    """One line: the round with the median ratio of the two, which ran side by side in it."""
-    rounds = sorted(zip(ours, peer, strict=True), key=lambda pair: pair[1] / pair[0])
+        finally:
+            ours.close()
+            peer.close()
+    rounds.sort(key=lambda pair: pair[1] / pair[0])
     mine, other = rounds[len(rounds) // 2]
     line = {"name": name, "ours": round(mine, 1), "peer": round(other, 1), "unit": "us"}
     print(json.dumps({**line, "ratio": round(other / mine, 2)}), flush=True)
+
+
+def together(ours: Load, peer: Load, draw: random.Random) -> tuple[float, float]:
+    """p99 in us of a round of both."""
+    ours.begin()
+    peer.begin()
+    start = time.perf_counter()
+    for number in range(EVENTS):
+        domid = draw.randrange(DOMAINS)
+        for turn, load in enumerate((ours, peer) if number % 2 else (peer, ours)):
+            ahead = start + (2 * number + turn) / RATE - time.perf_counter()
+            if ahead > 0:
+                time.sleep(ahead)
+            load.fire(domid)
+    return ours.end(), peer.end()
