@@ -128,10 +128,9 @@ def _control(server: Xenstored, who: Domain, packet: Packet) -> bytes:
     if not found:
         raise StoreError("EINVAL")
     command, arguments = found[0], found[1:]
-    entry = CONTROLS.get(command)
-    if entry is None:
-        return _help(server, [])
-    return entry[0](server, arguments)
+    if command not in CONTROLS:
+        raise StoreError("EINVAL")
+    return CONTROLS[command][0](server, arguments)
 
 
 def _text(lines: list[str]) -> bytes:
