@@ -151,6 +151,37 @@ def test_full_queue_says_how_many_events_were_lost(store: FakeStore, make: Make)
     assert seen == [("/data/7/0", 0), ("/data/7/1", 0), ("/data", 3)]
 
 
+def test_repeated_event_is_not_lost_to_a_full_queue_and_keeps_its_age(
+    store: FakeStore, make: Make, clock: Clock
+) -> None:
+    dispatcher, handler = make(limit=1), Handler()
+    dispatcher.subscribe("/data", domain_of, handler)
+    fire(store, "/data/7/running")
+    running = handler.called()
+    fire(store, "/data/7/a")
+    clock.advance(5)
+    fire(store, "/data/7/a")
+    row = dispatcher.status().rows[-1]
+    assert (row.queued, row.dropped, row.oldest) == (1, 0, 5.0)
+    running.go()
+    handler.called().go()
+
+
+def test_losses_of_a_queue_that_stays_full_are_told_together(store: FakeStore, make: Make) -> None:
+    dispatcher, handler = make(limit=1), Handler()
+    dispatcher.subscribe("/data", domain_of, handler)
+    fire(store, "/data/7/running")
+    running = handler.called()
+    fire(store, "/data/7/a", "/data/7/b")
+    running.go()
+    held = handler.called()
+    fire(store, "/data/7/c", "/data/7/d")
+    held.go()
+    call = handler.called()
+    assert (call.event.path, call.event.lost) == ("/data", 3)
+    call.go()
+
+
 def test_full_queue_of_one_domain_loses_nothing_of_another(store: FakeStore, make: Make) -> None:
     dispatcher, handler = make(limit=1), Handler()
     dispatcher.subscribe("/data", domain_of, handler)

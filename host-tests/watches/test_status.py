@@ -268,3 +268,21 @@ def test_asking_a_stranger_says_that_it_is_none(path: Path) -> None:
     stranger = Status([], 1, 0, "many")  # type: ignore[arg-type]
     with StatusServer(path, lambda: stranger), pytest.raises(StatusError, match="expected int"):
         ask(path)
+
+
+def test_client_that_no_descriptor_was_left_for_is_served_later(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pvdump.watches.server.RETRY", 0.0)
+    accept, refused = socket.socket.accept, []
+
+    def refuse_once(listener: socket.socket) -> object:
+        if not refused:
+            refused.append(True)
+            raise OSError(24, "Too many open files")
+        return accept(listener)
+
+    monkeypatch.setattr(socket.socket, "accept", refuse_once)
+    with StatusServer(path, lambda: STATUS):
+        assert ask(path) == STATUS
+    assert refused

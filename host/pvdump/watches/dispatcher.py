@@ -41,7 +41,8 @@ class Subscription:
 
     close() drops its queued events and waits for its running handlers; after it none is called.
     From inside such a handler, or from one that such a handler waits for, it waits for the others
-    only: those that would wait for it end after it.
+    only: those that would wait for it end after it. It raises XenError when the store's connection
+    has ended, and is closed all the same.
     """
 
     def __init__(

@@ -25,6 +25,7 @@ from .status import Status
 REQUEST_MAX = 1024
 REPLY_MAX = 64 << 20
 CLIENTS = 16
+RETRY = 1.0  # seconds
 SECONDS = 10.0  # that ask() waits for each part of the reply
 
 
@@ -70,7 +71,12 @@ class StatusServer:
 
     def _serve(self) -> None:
         while True:
-            for key, events in self._selector.select():
+            # Without a descriptor for a client, who comes next is looked at a second later.
+            deaf = self._listener not in self._selector.get_map()
+            found = self._selector.select(RETRY if deaf else None)
+            if deaf:
+                self._selector.register(self._listener, selectors.EVENT_READ)
+            for key, events in found:
                 if key.fileobj is self._bell:
                     self._end()
                     return
@@ -82,6 +88,8 @@ class StatusServer:
                     continue  # let go in this very round
                 try:
                     self._advance(client, events)
+                except BlockingIOError:
+                    pass
                 except OSError:
                     self._drop(client)
 
@@ -94,8 +102,11 @@ class StatusServer:
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # gone again
         except OSError:
-            return  # gone again, or no descriptor left: the others are served
+            self._selector.unregister(self._listener)
+            return
         connection.setblocking(False)
         if len(self._clients) == CLIENTS:
             self._drop(next(iter(self._clients.values())))
