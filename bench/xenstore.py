@@ -1,0 +1,185 @@
+"""`./build.py bench xenstore`: operations a second, one at a time and many in flight.
+
+The loads are bench/guest/load/loads.py. They run on the embedded Xen under CPython, by the host's
+clock; and on real Xens in an image of their own, by Xen's clock, beside a Linux guest on the same
+Xen whose client is libxenstore, through /dev/xen/xenbus, with one process and with as many
+processes as we have requests in flight. Of all rounds the middle one by its ratio is printed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from lab import program
+from lab.guest import Guest
+from lab.xen import Xen
+from tools import hwlib, image
+from tools.progress import Display
+
+hwlib.install()
+
+from bench.guest.load import loads  # noqa: E402 - `hw` is compiled by now
+from pvdump.xen.guest import Guest as EmbeddedGuest  # noqa: E402
+from xenpv.evtchn import EventChannels  # noqa: E402
+from xenpv.hypercall import Hypercalls  # noqa: E402
+from xenpv.schedpoll import PollLoop  # noqa: E402
+from xenpv.xenstore import Xenstore  # noqa: E402
+from xenpv.xs_ring import RingTransport  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent / "guest"
+XENS = (("bookworm", "oxenstored"), ("bookworm", "xenstored"), ("trixie", "xenstored"))
+NODE_SIZE = 8192  # 3 KiB values are over the default quota
+MANY = loads.WORKERS
+SECONDS = 900
+
+
+class Round(NamedTuple):
+    """rate: operations a second; sent, updates: notifications and moves of an index for each."""
+
+    rate: float
+    sent: float
+    updates: float
+
+
+# By load and number of workers.
+Rounds = dict[tuple[str, int], list[Round]]
+
+
+def run(progress: Display) -> None:
+    """Measure everywhere and print a line for each comparison."""
+    with tempfile.TemporaryDirectory(prefix="pvdump-bench-") as name:
+        folder = Path(name)
+        growth(folder, progress)
+        with progress.stage("embedded Xen"):
+            ours = embedded()
+        compare_flight("embedded Xen", ours)
+        for suite, xenstored in XENS:
+            with progress.stage(f"{suite} {xenstored}"):
+                real(suite, xenstored, folder)
+
+
+def growth(folder: Path, progress: Display) -> None:
+    """What the client adds to the image."""
+    whole = image.build(folder / "image", progress=progress)
+    shutil.copytree(
+        ROOT / "drivers/xenpv", folder / "xenpv", ignore=shutil.ignore_patterns("xs_*", "xenstore*")
+    )
+    config = yaml.safe_load((ROOT / "image.yaml").read_text(encoding="utf-8"))
+    config["frozen"] = [
+        str(folder / "xenpv") if name == "drivers/xenpv" else name for name in config["frozen"]
+    ]
+    (folder / "image.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    bare = image.build(folder / "bare", progress=progress, config=folder / "image.yaml")
+    show("pvdump.bin, beside one without xenstore", whole.sizes.bin, bare.sizes.bin, "bytes", less)
+
+
+def embedded() -> Rounds:
+    """The loads on the embedded Xen."""
+    EmbeddedGuest(quotas={"node-size": NODE_SIZE})
+    xen = Hypercalls()
+    loop = PollLoop(xen, EventChannels(xen))
+    store = Xenstore(loop, RingTransport(xen, loop))
+    found: Rounds = {}
+
+    def tell(name: str, workers: int, *numbers: int) -> None:
+        found.setdefault((name, workers), []).append(figures(*numbers))
+
+    async def work() -> None:
+        await store.connect()
+        await loads.prepare(store)
+        await loads.measure(loop, store, time.perf_counter_ns, tell)
+
+    loop.run(work())
+    return found
+
+
+def real(suite: str, xenstored: str, folder: Path) -> None:
+    """The loads on a real Xen, ours and then a Linux guest's."""
+    ours = image.build(folder / "load", config=HERE / "image.yaml")
+    client = program.build(HERE / "client.c", suite)
+    where = f"{suite} {xenstored}"
+    with Xen(suite, xenstored, node_size=NODE_SIZE) as xen:
+        domain = xen.create(Guest.load(ROOT / "lab/guests/pvh.yaml", kernel=str(ours.elf)))
+        domain.wait_console("^bench done", SECONDS)
+        said = domain.console()
+        words = f"{loads.COUNT} {loads.ROUNDS} {MANY}"
+        linux = xen.create(
+            Guest.load(
+                HERE / "linux.yaml",
+                run=f"chmod +x /client\n/client {words}\n",
+                files={"client": str(client)},
+            )
+        )
+        linux.wait_console("^lab: run ended", SECONDS)
+        theirs = read(linux.console(), "client")
+    mine = read(said, "bench")
+    compare_flight(where, mine)
+    compare_linux(where, mine, theirs)
+    before, after = (int(line.split("|")[1]) for line in said.splitlines() if line[:5] == "heap ")
+    show(f"{where}, heap after 10,000 more operations", after, before, "bytes", less)
+
+
+def read(text: str, word: str) -> Rounds:
+    """The rounds that a guest has told on its console: "WORD NAME|WORKERS|NUMBER|..."."""
+    found: Rounds = {}
+    for line in text.splitlines():
+        start, _, rest = line.partition(" ")
+        if start == word and "|" in rest:
+            name, workers, *numbers = rest.split("|")
+            found.setdefault((name, int(workers)), []).append(figures(*map(int, numbers)))
+    return found
+
+
+def figures(count: int, ns: int, sent: int = 0, updates: int = 0) -> Round:
+    return Round(count * 1e9 / ns, sent / count, updates / count)
+
+
+def compare_flight(where: str, ours: Rounds) -> None:
+    """Many in flight beside one at a time, and how many notifications each takes."""
+    for name, _ in loads.LOADS:
+        one, many = ours[name, 1], ours[name, MANY]
+        what = f"{where}, {name}"
+        middle(f"{what}, {MANY} in flight beside one at a time", many, one)
+        for rounds, flight in ((one, "one at a time"), (many, f"{MANY} in flight")):
+            sent, updates = (sum(getattr(r, f) for r in rounds) for f in ("sent", "updates"))
+            title = f"{what}, {flight}, notifications beside one for each move of an index"
+            show(title, sent / len(rounds), updates / len(rounds), "per operation", less)
+
+
+def compare_linux(where: str, ours: Rounds, theirs: Rounds) -> None:
+    """Beside libxenstore in a Linux guest."""
+    for name, _ in loads.LOADS:
+        what = f"{where}, {name}"
+        middle(f"{what}, one at a time beside libxenstore", ours[name, 1], theirs[name, 1])
+        title = f"{what}, {MANY} in flight beside {MANY} processes with libxenstore"
+        middle(title, ours[name, MANY], theirs[name, MANY])
+
+
+def middle(name: str, ours: list[Round], peer: list[Round]) -> None:
+    pairs = sorted(zip(ours, peer, strict=True), key=lambda pair: pair[0].rate / pair[1].rate)
+    mine, other = pairs[len(pairs) // 2]
+    show(name, mine.rate, other.rate, "op/s", more)
+
+
+def more(ours: float, peer: float) -> float:
+    return ours / peer
+
+
+def less(ours: float, peer: float) -> float:
+    return peer / ours
+
+
+def show(
+    name: str, ours: float, peer: float, unit: str, ratio: Callable[[float, float], float]
+) -> None:
+    line = {"name": f"xenstore, {name}", "ours": round(ours, 2), "peer": round(peer, 2)}
+    print(json.dumps({**line, "unit": unit, "ratio": round(ratio(ours, peer), 2)}), flush=True)
