@@ -22,6 +22,8 @@ TIMEOUT = 5 * SECOND
 TELL_AGAIN = SECOND
 # When memory has run out, it is tried again after this.
 BREATHER = SECOND // 100
+# Bytes, then others have their turn: a server that never stops talking stops no deadline.
+UNINTERRUPTED = 16 * abi.XENSTORE_RING_SIZE
 TRIES = 16
 RESETS_WATCHES = "control/platform-feature-xs_reset_watches"
 
@@ -101,12 +103,19 @@ class Xenstore(Nodes):
 
     async def _move(self):
         """The task that moves bytes both ways until the connection ends."""
+        moved = 0
         while self._fault is None:
             try:
-                if self._step():
-                    self._moved_at = self.loop.now()
-                else:
+                step = self._step()
+                moved += step
+                if not step:
                     await self.transport.signal.wait(None)
+                    moved = 0
+                    continue
+                self._moved_at = self.loop.now()
+                if moved > UNINTERRUPTED:
+                    await self.loop.sleep(0)
+                    moved = 0
             except MemoryError:
                 # Nothing was lost: the same step will do once there is room.
                 gc.collect()
@@ -119,12 +128,13 @@ class Xenstore(Nodes):
         session = self._session
         transport = self.transport
         moved = 0
-        while True:
-            self._deliver()
+        self._deliver()
+        while moved <= UNINTERRUPTED:
             data = transport.read(min(session.room(), abi.XENSTORE_RING_SIZE))
             if not data:
                 break
             session.receive(data)
+            self._deliver()
             moved += len(data)
         self._admit()
         out = session.outgoing()

@@ -73,7 +73,9 @@ class RingTransport:
             if self._offers(abi.XENSTORE_SERVER_FEATURE_RECONNECTION):
                 await self._reconnect("handing the ring back")
             else:
-                while self.read(abi.XENSTORE_RING_SIZE):
+                for _ in range(ROUNDS):
+                    if not self.read(abi.XENSTORE_RING_SIZE):
+                        break
                     self.flush()
         finally:
             self.loop.forget(self.port)
@@ -202,8 +204,14 @@ class RingTransport:
     async def _drain(self):
         """Take replies away until none has come for a while. Returns whether any came."""
         any_came = False
+        deadline = self.loop.now() + TIMEOUT
         until = self.loop.now() + QUIET
         while self.loop.now() < until:
+            if self.loop.now() >= deadline:
+                raise Timeout(
+                    "xenstore: the server does not stop sending to an earlier kernel; %s"
+                    % self.state()
+                )
             if self.read(abi.XENSTORE_RING_SIZE):
                 any_came = True
                 self.tell()
