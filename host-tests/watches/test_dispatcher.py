@@ -222,6 +222,22 @@ def test_handler_that_wants_to_end_the_thread_is_complained_of_too(
     assert "SystemExit" in caplog.text
 
 
+def test_error_that_cannot_be_told_ends_no_worker(
+    store: FakeStore, handler: Handler, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Untold(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    def fail() -> None:
+        raise Untold
+
+    fire(store, "/data/7/a", "/data/7/b")
+    handler.called().go(fail)
+    handler.called().go()
+    assert "/data/7/a: Untold" in caplog.text
+
+
 def test_failures_are_logged_once_a_second_with_how_many_were_left_out(
     store: FakeStore, make: Make, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -165,6 +166,9 @@ def test_run_show_and_end(path: Path, other: Store, tmp_path: Path, number: int)
             table, wrong = show.communicate()
         assert (show.returncode, wrong) == (0, "")
         assert f"{BASE}/9/data/state" in table
+        with pvdump("watches", "show", "--json", str(status)) as show:
+            rows = json.loads(show.communicate()[0])["rows"]
+        assert [row["path"] for row in rows if row["domid"] == 9] == [f"{BASE}/9/data/state"]
         assert [row.handler for row in ask(status).rows if row.domid == 9] == ["/bin/sh"]
         process.send_signal(number)
         out, wrong = process.communicate()

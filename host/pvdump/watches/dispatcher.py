@@ -265,9 +265,13 @@ class Dispatcher:
 
     def _complain(self, queue: Queue, entry: Entry, error: BaseException) -> None:
         whose = f"domain {queue.domain.domid}" if isinstance(queue.domain, Domain) else queue.domain
-        text = f"{entry.subscription.name}, {whose}, {entry.path}: {type(error).__name__}: {error}"
-        self._complaints.add(queue.domain, text)
-        log.debug("%s", text, exc_info=error)
+        said = type(error).__name__
+        with contextlib.suppress(Exception):  # what str() of it does is the handler's business too
+            said = f"{said}: {error}"
+        self._complaints.add(
+            queue.domain, f"{entry.subscription.name}, {whose}, {entry.path}: {said}"
+        )
+        log.debug("%s", said, exc_info=error)
 
     def _drained(self, queue: Queue) -> None:
         if self._queues.drained(queue):
