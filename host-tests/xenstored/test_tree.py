@@ -3,7 +3,8 @@
 import pytest
 
 from pvdump.xenstored.domain import DOM0, QUOTAS, Domain, StoreError
-from pvdump.xenstored.tree import Tree, check_path
+from pvdump.xenstored.nodes import check_path
+from pvdump.xenstored.tree import Tree
 
 HOME = "/local/domain/1"
 DATA = f"{HOME}/data"

@@ -18,7 +18,8 @@ from xenpv.xs_wire import Packet
 
 from . import toolstack
 from .domain import DOM0, StoreError
-from .tree import SPECIAL, Perms, check_path
+from .nodes import Perms, check_path
+from .tree import SPECIAL
 from .watches import Watch
 
 if TYPE_CHECKING:

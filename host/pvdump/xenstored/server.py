@@ -14,8 +14,9 @@ from xenpv import abi, xs_wire
 
 from .connection import Connection, Request
 from .domain import DOM0, QUOTAS, Domain, StoreError, Transport
+from .nodes import check_path
 from .requests import parse_perms
-from .tree import SPECIAL, Tree, check_path
+from .tree import SPECIAL, Tree
 from .watches import Watch, Watches
 
 FEATURES = (

@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections import defaultdict
 
 from .domain import Domain, StoreError
-from .tree import Change, Kids, Node, Nodes, Perms, Tree, leaf, parent
+from .nodes import Change, Kids, Node, Nodes, Perms, leaf, parent
+from .tree import Tree
 
 Version = int | Perms | None
 

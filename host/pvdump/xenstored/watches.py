@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Callable, Iterable
 
 from .domain import Domain
-from .tree import Change, Perms, may, parent
+from .nodes import Change, Perms, may, parent
 
 
 class Watch:

@@ -1,0 +1,267 @@
+"""Nodes of xenstore, and the operations on them: what may be asked, by whom, with which answer.
+
+Tree (tree.py) and Transaction (transaction.py) are Nodes; connections use both alike, on behalf of
+a domain. Operations are written once, over a few primitives that each of the two has. The rules
+are C xenstored's: an absent node is ENOENT to whom the nearest node above it allows the access, and
+EACCES to others; what is missing above a new node is made, empty; a guest owns what it makes and
+gives nothing away.
+Source: Xen docs/misc/xenstore.txt; xen/include/public/io/xs_wire.h.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from xenpv import abi
+
+from .domain import DOM0, Domain, StoreError
+
+PATH = re.compile(r"/|(?:/[A-Za-z0-9_@-]+)+")
+NODE_HEADER = 24  # bytes that C xenstored counts for a node, and for each permission of it
+NODE_PERM = 8
+
+Perms = tuple[tuple[str, int], ...]  # ("n" | "r" | "w" | "b", domid); the first names the owner
+
+
+class Kids:
+    """Names below a node, in order of creation; size: their bytes with a NUL each."""
+
+    __slots__ = ("gen", "names", "size")
+
+    def __init__(self, gen: int) -> None:
+        self.names: dict[str, None] = {}
+        self.gen = gen
+        self.size = 0
+
+    def add(self, name: str, gen: int) -> None:
+        self.names[name] = None
+        self.size += len(name) + 1
+        self.gen = gen
+
+    def drop(self, name: str, gen: int) -> None:
+        del self.names[name]
+        self.size -= len(name) + 1
+        self.gen = gen
+
+
+class Node:
+    """Never changed: a write puts another one in its place, with the same Kids."""
+
+    __slots__ = ("gen", "kids", "perms", "value")
+
+    def __init__(self, value: bytes, perms: Perms, gen: int, kids: Kids) -> None:
+        self.value = value
+        self.perms = perms
+        self.gen = gen
+        self.kids = kids
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A path that was changed.
+
+    perms: who could read it before or can read it now may learn of it; exact: of interest to
+    watches of this very path only, because a node above it was removed.
+    """
+
+    path: str
+    perms: tuple[Perms, ...]
+    exact: bool = False
+
+
+def may(who: Domain, perms: Perms, wanted: str) -> bool:
+    """Whether a domain may read ("r") or write ("w") a node with these permissions."""
+    if owns(who, perms):
+        return True
+    letter = perms[0][0]
+    for other, domid in perms[1:]:
+        if domid == who.domid or domid == who.target:
+            letter = other
+            break
+    return letter == wanted or letter == "b"
+
+
+def owns(who: Domain, perms: Perms) -> bool:
+    return who.domid == DOM0 or perms[0][1] == who.domid or perms[0][1] == who.target
+
+
+def parent(path: str) -> str:
+    return path.rpartition("/")[0] or "/"
+
+
+def leaf(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def check_path(path: str) -> str:
+    """Raises StoreError EINVAL for what cannot be an absolute path."""
+    if len(path) > abi.XENSTORE_ABS_PATH_MAX or not PATH.fullmatch(path):
+        raise StoreError("EINVAL")
+    return path
+
+
+class Nodes:
+    """The operations. Each raises StoreError, and then has changed nothing."""
+
+    # The primitives. seen() says what an answer depends on: the whole node, or its perms only.
+
+    def seen(self, path: str, kind: str = "node") -> Node | None:
+        raise NotImplementedError
+
+    def children(self, path: str) -> list[str]:
+        raise NotImplementedError
+
+    def children_size(self, path: str) -> int:
+        raise NotImplementedError
+
+    def generation_of(self, path: str) -> int:
+        raise NotImplementedError
+
+    def owned(self, domid: int) -> int:
+        raise NotImplementedError
+
+    def _add(self, path: str, value: bytes, perms: Perms) -> None:
+        raise NotImplementedError
+
+    def _set(self, path: str, value: bytes, perms: Perms) -> None:
+        raise NotImplementedError
+
+    def _remove(self, path: str) -> None:
+        raise NotImplementedError
+
+    def _changed(self, path: str, *perms: Perms, exact: bool = False) -> None:
+        raise NotImplementedError
+
+    # The operations.
+
+    def read(self, who: Domain, path: str) -> bytes:
+        return self._find(who, path).value
+
+    def get_perms(self, who: Domain, path: str) -> Perms:
+        return self._find(who, path).perms
+
+    def directory(self, who: Domain, path: str) -> list[str]:
+        self._find(who, path, "perms")
+        return self.children(path)
+
+    def directory_part(self, who: Domain, path: str) -> tuple[int, list[str]]:
+        """The generation, another one after each change of the node, and the children."""
+        self._find(who, path)
+        names = self.children(path)
+        return self.generation_of(path), names
+
+    def exists(self, path: str) -> bool:
+        return self.seen(path) is not None
+
+    def write(self, who: Domain, path: str, value: bytes) -> None:
+        node = self.seen(path)
+        if node is None:
+            self._create(who, path, value)
+            return
+        if not may(who, node.perms, "w"):
+            raise StoreError("EACCES")
+        self._check_size(who, path, value, node.perms)
+        self._set(path, value, node.perms)
+        self._changed(path, node.perms)
+
+    def mkdir(self, who: Domain, path: str) -> None:
+        """Make an empty node; one that is there stays as it is."""
+        node = self.seen(path)
+        if node is None:
+            self._create(who, path, b"")
+        elif not may(who, node.perms, "w"):
+            raise StoreError("EACCES")
+
+    def rm(self, who: Domain, path: str) -> None:
+        """Remove a node and all below it. One that is not there is fine if its parent is."""
+        node = self.seen(path)
+        if node is None:
+            code = self._absent(who, path, "w")
+            if code == "ENOENT" and self.seen(parent(path), "perms") is not None:
+                return
+            raise StoreError(code)
+        if not may(who, node.perms, "w"):
+            raise StoreError("EACCES")
+        if path == "/":
+            raise StoreError("EINVAL")
+        self._remove_all(path)
+
+    def set_perms(self, who: Domain, path: str, perms: Perms) -> None:
+        """Only the owner may, and only domain 0 gives a node away."""
+        who.check("node-permissions", len(perms))
+        node = self.seen(path)
+        if node is None:
+            raise StoreError(self._absent(who, path, "w"))
+        if not owns(who, node.perms):
+            raise StoreError("EACCES")
+        if who.domid != DOM0 and perms[0][1] != node.perms[0][1]:
+            raise StoreError("EPERM")
+        self._check_size(who, path, node.value, perms)
+        self._set(path, node.value, perms)
+        self._changed(path, node.perms, perms)
+
+    def _find(self, who: Domain, path: str, kind: str = "node") -> Node:
+        """A node that may be read."""
+        node = self.seen(path, kind)
+        if node is None:
+            raise StoreError(self._absent(who, path, "r"))
+        if not may(who, node.perms, "r"):
+            raise StoreError("EACCES")
+        return node
+
+    def _absent(self, who: Domain, path: str, wanted: str) -> str:
+        """The error for a node that is not there."""
+        if who.domid == DOM0:
+            return "ENOENT"
+        return "ENOENT" if may(who, self._above(path)[0].perms, wanted) else "EACCES"
+
+    def _above(self, path: str) -> tuple[Node, list[str]]:
+        """The nearest node above an absent one, and the paths that are missing, deepest first."""
+        missing = [path]
+        above = parent(path)
+        node = self.seen(above, "perms")
+        while node is None:
+            missing.append(above)
+            above = parent(above)
+            node = self.seen(above, "perms")
+        return node, missing
+
+    def _create(self, who: Domain, path: str, value: bytes) -> None:
+        node, missing = self._above(path)
+        if not may(who, node.perms, "w"):
+            raise StoreError("EACCES")
+        perms = node.perms
+        if who.domid != DOM0:
+            who.check("nodes", self.owned(who.domid) + len(missing))
+            self._check_size(
+                who, parent(missing[-1]), node.value, perms, len(leaf(missing[-1])) + 1
+            )
+            perms = ((perms[0][0], who.domid), *perms[1:])
+            self._check_size(who, path, value, perms)
+        for other in reversed(missing):
+            self._add(other, value if other == path else b"", perms)
+        self._changed(path, perms)
+
+    def _check_size(
+        self, who: Domain, path: str, value: bytes, perms: Perms, more: int = 0
+    ) -> None:
+        """more: bytes of names to come below the node."""
+        if who.domid != DOM0:
+            names = more + self.children_size(path)
+            size = NODE_HEADER + NODE_PERM * len(perms) + len(value) + names
+            who.check("node-size", size)
+
+    def _remove_all(self, path: str) -> None:
+        """Remove a node and all below it, the deepest first."""
+        doomed = [path]
+        for other in doomed:
+            doomed.extend(f"{other}/{name}" for name in self.children(other))
+        found = []
+        for other in reversed(doomed):
+            node = self.seen(other)
+            assert node is not None, f"{other} is among its parent's children but not there"
+            found.append((other, node.perms))
+        for other, perms in found:
+            self._remove(other)
+            self._changed(other, perms, exact=other != path)
