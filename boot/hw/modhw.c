@@ -198,8 +198,8 @@ static mp_obj_t mod_grant_end_v2(size_t n_args, const mp_obj_t *args)
     uint64_t refs = range(args[2], times(extent(args[3]), 4));
 
     (void)n_args;
-    return from_u64(hw_grant_end_v2(range(args[0], 16), range(args[1], 2), refs,
-                                    bounded(args[3], UINT32_MAX)));
+    return from_u64(
+        hw_grant_end_v2(range(args[0], 16), range(args[1], 2), refs, bounded(args[3], UINT32_MAX)));
 }
 static MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(grant_end_v2_obj, 4, 4, mod_grant_end_v2);
 
