@@ -54,6 +54,7 @@ class Xenstore(Nodes):
         self._pump = None
         self._ended = Signal()
         self._tokens = 0
+        self._token = ""
 
     async def connect(self):
         """Take the transport over. Raises XenError (there is none), Timeout, RingCorrupt."""
