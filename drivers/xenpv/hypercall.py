@@ -100,7 +100,10 @@ class Hypercalls:
 
     def sleep(self, ns):
         """Block for a time, whatever happens."""
-        self.poll(self.page, 0, hw.now() + ns)
+        until = hw.now() + ns
+        # A poll on no port ends with any new event of this domain.
+        while hw.now() < until:
+            self.poll(self.page, 0, until)
 
     def shutdown(self, reason):
         """End this domain with one of SHUTDOWN_*. Returns only when Xen refuses (raises)."""

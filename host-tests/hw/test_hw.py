@@ -268,6 +268,26 @@ def test_barriers_can_be_called():
     hw.mb()
 
 
+def test_attached_is_about_a_machine_within_its_block_only():
+    ram = fresh()
+    other = Ram()
+    with hw.attached(other):
+        hw.wr8(7, 1)
+    assert (other.ram[7], ram[7], hw.rd8(7)) == (1, 0, 0)
+
+
+def test_a_machine_may_have_a_word_change_while_it_is_read():
+    class Changing(Ram):
+        def reread(self, addr, value):
+            return value + addr
+
+    hw.attach(Changing())
+    hw.wr32(8, 100)
+    assert hw.rd32(8) == 108
+    fresh()
+    assert hw.rd32(8) == 0
+
+
 def test_what_is_not_memory_goes_to_the_machine():
     class Machine(Ram):
         def hypercall(self, nr, args):

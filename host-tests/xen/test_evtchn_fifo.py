@@ -216,6 +216,14 @@ def test_a_poll_on_none_or_several_ends_with_any_new_event_as_in_xen(machine, pe
     assert hw.hypercall(abi.HYPERVISOR_sched_op, abi.SCHEDOP_poll, ARG) == 0
 
 
+def test_a_driver_that_sleeps_does_so_for_all_its_time(machine, peers, send):
+    began = machine.clock.now
+    for second in (1, 2, 3):
+        machine.clock.after(second * SECOND, lambda port=second: send(port))
+    Hypercalls().sleep(10 * SECOND)
+    assert machine.clock.now - began >= 10 * SECOND
+
+
 class TestReset:
     def test_it_closes_every_port_and_the_interface_is_2_level(self, machine, fifo, send):
         assert op(EVTCHNOP_reset, "<H", abi.DOMID_SELF) == 0
