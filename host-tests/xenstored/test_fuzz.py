@@ -18,12 +18,43 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from xenstored.clients import Client, guests_store
 from xenstored.hostile_guest import packet, play_requests, play_ring
+from xenstored.test_model import PLACES, Interleaving
 
+from pvdump.xenstored.domain import DOM0
 from xenpv.errors import RingCorrupt
 
 SECONDS = float(os.environ.get("PVDUMP_FUZZ_SECONDS", "0"))
 VECTORS = yaml.safe_load((Path(__file__).parents[1] / "vectors/xs_server.yaml").read_text())
-PLAYS = {"ring": play_ring, "requests": play_requests}
+
+
+def play_transactions(data):
+    """Transactions of several domains, as test_model has them. Returns what was done."""
+    plan, machine, done = Plan(data), Interleaving(), Counter()
+    while not plan.over:
+        number, domid = plan.byte() % 3, plan.choose((DOM0, DOM0, 1, 1, 2, 3))
+        name = plan.choose(("read", "directory", "get_perms", "mkdir", "rm", "write", "set_perms"))
+        operation = [name, plan.choose(PLACES)]
+        if name == "write":
+            operation.append(b"%d" % (plan.byte() % 3))
+        if name == "set_perms":
+            entry = ("nrwb"[plan.byte() % 4], plan.byte() % 3)
+            operation.append((entry, ("nrwb"[plan.byte() % 4], plan.byte() % 3)))
+        act = plan.choose(("start", "commit", "outside", *["inside"] * 5))
+        if act == "start":
+            machine.start(number=number, domid=domid)
+        elif act == "commit":
+            machine.commit(number=number)
+        elif act == "inside":
+            machine.inside(number=number, operation=tuple(operation))
+        else:
+            machine.outside(domid=domid, operation=tuple(operation))
+        done[act] += 1
+    machine.the_tree_is_the_model()
+    done += machine.done
+    return done
+
+
+PLAYS = {"ring": play_ring, "requests": play_requests, "transactions": play_transactions}
 FUZZ = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 
 

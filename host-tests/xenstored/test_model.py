@@ -5,6 +5,8 @@ to the same. A transaction that commits must have been told what it would have b
 alone, at the moment of its commit.
 """
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -108,6 +110,7 @@ class Interleaving(RuleBasedStateMachine):
         super().__init__()
         self.tree, self.model = fresh()
         self.open = {}
+        self.done = Counter()
 
     @rule(number=st.integers(0, 2), domid=domids)
     def start(self, number, domid):
@@ -133,6 +136,7 @@ class Interleaving(RuleBasedStateMachine):
         transaction, domid, log, others = self.open.pop(number)
         before, after = self.model.copy(), self.model.copy()
         refusal = refusal_or(transaction.commit)
+        self.done[refusal or "committed"] += 1
         if refusal is not None:
             assert refusal == "EAGAIN"
             named = [operation[1] for operation, _ in log]

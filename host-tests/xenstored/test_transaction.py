@@ -133,6 +133,35 @@ def test_what_it_saw_once_it_sees_again(tree):
     assert transaction.directory(dom1, D) == ["a"]
 
 
+class TestOvertaken:
+    """Others changed what it saw: it cannot commit, and goes on in some way until then."""
+
+    def test_by_a_node_that_came_after_it_was_found_absent(self, tree):
+        tree.mkdir(dom1, f"{D}/a")
+        transaction = Transaction(tree, dom1)
+        assert not transaction.exists(f"{D}/a/b")
+        tree.write(dom1, f"{D}/a/b", b"")
+        transaction.rm(dom1, f"{D}/a")
+        again(transaction)
+
+    def test_by_a_node_that_went_after_it_was_listed(self, tree):
+        tree.write(dom1, f"{D}/a/b", b"")
+        transaction = Transaction(tree, dom1)
+        assert transaction.directory(dom1, f"{D}/a") == ["b"]
+        tree.rm(dom1, f"{D}/a/b")
+        transaction.rm(dom1, f"{D}/a")
+        again(transaction)
+
+    def test_by_the_end_of_the_parent_of_a_node_that_it_wrote(self, tree):
+        tree.write(dom1, f"{D}/a/b", b"")
+        transaction = Transaction(tree, dom1)
+        transaction.write(dom1, f"{D}/a/b", b"mine")
+        tree.rm(dom1, f"{D}/a")
+        transaction.write(dom1, f"{D}/a/c", b"")
+        transaction.rm(dom1, f"{D}/a/b")
+        again(transaction)
+
+
 def test_its_own_writes_are_no_news_to_it(tree):
     transaction = Transaction(tree, dom1)
     transaction.write(dom1, f"{D}/a", b"1")

@@ -254,14 +254,15 @@ class Nodes:
 
     def _remove_all(self, path: str) -> None:
         """Remove a node and all below it, the deepest first."""
-        doomed = [path]
-        for other in doomed:
-            doomed.extend(f"{other}/{name}" for name in self.children(other))
+        todo = [path]
         found = []
-        for other in reversed(doomed):
+        for other in todo:
             node = self.seen(other)
-            assert node is not None, f"{other} is among its parent's children but not there"
-            found.append((other, node.perms))
-        for other, perms in found:
+            # A transaction that others' changes have overtaken may have seen the two at different
+            # times, the list of children and the child; it will not commit.
+            if node is not None:
+                found.append((other, node.perms))
+                todo.extend(f"{other}/{name}" for name in self.children(other))
+        for other, perms in reversed(found):
             self._remove(other)
             self._changed(other, perms, exact=other != path)

@@ -156,7 +156,10 @@ class Transaction(Nodes):
         if above in self._fresh:
             node = self._own[above]
             assert node is not None
-            (node.kids.add if there else node.kids.drop)(name, gen)
+            if there:
+                node.kids.add(name, gen)
+            elif name in node.kids.names:  # not so when its old parent was removed by others
+                node.kids.drop(name, gen)
             return
         changed = self._kids.setdefault(above, {})
         changed.pop(name, None)
