@@ -4,12 +4,15 @@ A driver does all that it was asked rightly, or says in one XenError what happen
 fails otherwise, or gives a wrong answer.
 """
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 import yaml
 
 import hw
+from pvdump.xen.faults import Faults
+from pvdump.xen.guest import Guest
 from pvdump.xen.ringfaults import FAULTS
 from pvdump.xen.scenario import Scenario, ScenarioError, parse
 from pvdump.xen.sink import Memory
@@ -184,6 +187,18 @@ def test_a_scenario_without_any_fault_on_the_way_is_the_server_itself():
 def test_every_fault_of_the_ring_is_in_some_scenario():
     used = {type(fault) for scenario in STORE for fault in scenario.store}
     assert [name for name, kind in FAULTS.items() if kind not in used] == []
+
+
+def test_every_fault_of_a_backend_is_in_some_scenario():
+    used = {name for scenario in DISK for name in scenario.disk}
+    assert [field.name for field in dataclasses.fields(Faults) if field.name not in used] == []
+
+
+def test_a_guest_that_is_alone_takes_a_scenario_as_well():
+    scenario = parse({"outcome": "error", "store": [{"fault": "dead"}]}, "dead", "dead")
+    Guest(scenario=scenario)
+    with pytest.raises(XenError, match="no reply within"):
+        run(use_store)
 
 
 def test_every_scenario_says_in_its_first_line_what_it_shows():
