@@ -1,19 +1,20 @@
 """Properties of the xenstore client's end, against simple models.
 
-A stream is the same however it is cut; replies find their callers in any order; a ring is a queue
-of bytes whose ends never both sleep while there is work.
+A stream is the same however it is cut; replies find their callers in any order, whoever has gone
+away meanwhile; events keep their order.
 """
 
-import interleaved
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from stores import HOME, Setup
 
+from pvdump.xen.machine import Machine
 from xenpv import abi
-from xenpv.errors import RingCorrupt
+from xenpv.errors import RingCorrupt, Timeout
+from xenpv.loop import SECOND
 from xenpv.xs_session import Reply, Session
-from xenpv.xs_wire import PACKET_MAX, Packet, Parser
+from xenpv.xs_wire import Packet, Parser
 
 TYPES = (abi.XS_READ, abi.XS_WRITE, abi.XS_DIRECTORY, abi.XS_RM)
 
@@ -205,145 +206,64 @@ TestConversation = Conversation.TestCase
 TestConversation.settings = settings(stateful_step_count=40, deadline=None)
 
 
-# The ring, with both its ends at work at the same time.
-
-SIZE = 4
-REQUEST, REPLY = 0, 16
-
-
-def ring_at(kind, addr, name):
-    return kind(addr, SIZE, addr + SIZE + 4, addr + SIZE, name)
+async def reader(store, i, timeout, seen):
+    """Reads node i; tells what it got, or that it was too late."""
+    try:
+        seen[i] = await store.request(abi.XS_READ, b"data/%d\0" % i, "read", timeout=timeout)
+    except Timeout:
+        seen[i] = None
 
 
-def tell(*rings):
-    for ring in rings:
-        yield from ring.told()
-    yield interleaved.TELL
-
-
-def flush(*rings):
-    if any(ring.due for ring in rings):
-        yield from tell(*rings)
-
-
-def client(requests, replies, data, piece):
-    """Sends all and wants all back, in the steps of xenstore.Xenstore and xs_ring.RingTransport."""
-    out, got = data, b""
-    yield from tell(requests, replies)
-    while len(got) < len(data):
-        moved = False
-        while True:
-            raw = yield from replies.read(piece)
-            if not raw:
-                break
-            got += raw
-            moved = True
-        while out:
-            count = yield from requests.write(out)
-            if count == 0:
-                break
-            out = out[count:]
-            moved = True
-        yield from flush(requests, replies)
-        if not moved:
-            yield interleaved.SLEEP
-    assert got == data, "the bytes are others"
-
-
-def server(requests, replies, count, piece, rule):
-    """Gives back what it gets, and sleeps whenever it can do nothing.
-
-    rule: "sparing" tells by `due`, "telling" after each move, "busy" reads nothing while replies
-    wait for room.
-    """
-    held, given = b"", 0
-    yield interleaved.SLEEP
-    while given < count:
-        moved = False
-        if not (held and rule == "busy"):
-            raw = yield from requests.read(piece)
-            held += raw
-            moved = bool(raw)
-        done = yield from replies.write(held)
-        held = held[done:]
-        given += done
-        moved = moved or done > 0
-        if moved and rule == "telling":
-            yield from tell(requests, replies)
-        else:
-            yield from flush(requests, replies)
-        if not moved:
-            yield interleaved.SLEEP
-
-
-def echo(choices, count=11, start=0, piece=3, rule="sparing", kind=interleaved.ByteRing):
-    """Run both ends on one memory; choices: who acts next, see interleaved.run()."""
-    memory = bytearray(32)
-    for addr in (REQUEST, REPLY):
-        for index in (SIZE, SIZE + 4):
-            memory[addr + index : addr + index + 4] = start.to_bytes(4, "little")
-    data = bytes(range(1, count + 1))
-    near = [ring_at(kind, addr, "near") for addr in (REQUEST, REPLY)]
-    far = [ring_at(kind, addr, "far") for addr in (REQUEST, REPLY)]
-    cpus = [
-        interleaved.Cpu(memory, client(*near, data, piece)),
-        interleaved.Cpu(memory, server(*far, count, piece, rule)),
-    ]
-    cpus[0].peer, cpus[1].peer = cpus[1], cpus[0]
-    interleaved.run(cpus, choices)
-    return cpus
-
-
-RULES = pytest.mark.parametrize("rule", ["sparing", "telling", "busy"])
-
-
-@RULES
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
-    choices=st.binary(max_size=600),
-    start=st.sampled_from([0, 3, 0xFFFFFFFE]),
-    piece=st.integers(1, SIZE),
+    seed=st.integers(1, 1 << 30),
+    callers=st.lists(
+        st.tuples(st.sampled_from(["wait", "cancel", "late"]), st.integers(0, 3)),
+        min_size=1,
+        max_size=25,
+    ),
 )
-def test_no_end_of_a_ring_sleeps_for_ever_and_no_byte_is_lost(rule, choices, start, piece):
-    echo(choices, start=start, piece=piece, rule=rule)
+def test_callers_that_go_away_or_are_too_late_put_nobody_out_of_step(seed, callers):
+    setup = Setup(Machine(seed=seed), reorder=True, piecemeal=True)
+    for i in range(len(callers)):
+        setup.server.write(f"{HOME}/data/{i}", f"value {i} " * 9, "n1")
+
+    async def work(store):
+        seen = {}
+        tasks = []
+        for i, (fate, delay) in enumerate(callers):
+            timeout = 1 if fate == "late" else 5 * SECOND
+            tasks.append(setup.loop.spawn(reader(store, i, timeout, seen)))
+            if delay:
+                await setup.loop.sleep(delay * 1000)
+            for task, (other, _) in zip(tasks, callers, strict=False):
+                if other == "cancel" and delay == 3:
+                    task.cancel()
+        while not all(task.done for task in tasks):
+            await setup.loop.sleep(SECOND // 1000)
+        for i, (fate, _) in enumerate(callers):
+            allowed = [f"value {i} ".encode() * 9]
+            allowed += {"wait": [], "late": [None], "cancel": ["cancelled"]}[fate]
+            assert seen.get(i, "cancelled") in allowed
+        assert await store.read("data/0") == b"value 0 " * 9
+        await store.close()
+
+    setup.run(work)
+    assert setup.store._session.flying() == 0
 
 
-@RULES
-@pytest.mark.parametrize("first", range(3))
-def test_one_end_may_be_held_up_anywhere_for_any_time(rule, first):
-    # One end goes on for so long, then the other, then by turns: every place and every length.
-    for before in range(0, 120, 4):
-        for meanwhile in range(1, 120, 5):
-            echo(bytes([first]) * before + bytes([first + 1]) * meanwhile, rule=rule)
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(1, 1 << 30), changes=st.lists(st.integers(0, 9), max_size=40))
+def test_events_between_replies_keep_the_order_of_the_changes(seed, changes):
+    setup = Setup(Machine(seed=seed), piecemeal=True)
 
+    async def work(store):
+        watch = await store.watch("data", limit=100)
+        assert await watch.next() == "data"
+        for i in changes:
+            await store.loop.gather([store.write(f"data/{i}", "x"), store.read("name")])
+        for i in changes:
+            assert await watch.next() == f"data/{i}"
+        assert (watch.waiting(), watch.dropped) == (0, 0)
 
-def echo_in_many_orders(kind):
-    for seed in range(20000):
-        echo(seed.to_bytes(3, "little") * 60, kind=kind)
-
-
-def test_the_model_finds_a_barrier_that_is_missing():
-    # Without it, "is the other end still behind?" is asked before the bytes are there to be seen.
-    careless = interleaved.interleaved(interleaved.ring.ByteRing, without=("mb",))
-    with pytest.raises(AssertionError, match="everyone sleeps"):
-        echo_in_many_orders(careless)
-
-
-def test_the_model_finds_an_end_that_tells_too_little():
-    class Silent(interleaved.ByteRing):
-        def read(self, limit):
-            raw = yield from super().read(limit)
-            self.due = False
-            return raw
-
-    with pytest.raises(AssertionError, match="everyone sleeps"):
-        echo_in_many_orders(Silent)
-
-
-def test_fewer_tells_than_moves_are_enough():
-    cpus = echo(b"", count=40)
-    assert sum(cpu.tells for cpu in cpus) < 40
-
-
-def test_the_largest_packet_is_what_it_says():
-    assert len(Packet(abi.XS_READ, 1, 0, bytes(4096)).encode()) == PACKET_MAX
+    setup.run(work)
