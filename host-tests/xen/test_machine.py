@@ -6,6 +6,7 @@ from errno import EFAULT, EINVAL, ENOSPC, ENOSYS, EPERM, ESRCH
 import pytest
 
 import hw
+from pvdump.xen.clock import Livelock
 from pvdump.xen.machine import Deadlock, Machine, Shutdown
 from pvdump.xen.public import HVMMEM_mmio_dm, HVMMEM_ram_rw, HVMOP_get_mem_type
 from xenpv import abi
@@ -45,6 +46,15 @@ def test_looking_at_the_clock_takes_time_so_that_a_busy_wait_ends(machine):
 def test_a_wait_that_nothing_can_end_is_a_deadlock(machine):
     with pytest.raises(Deadlock, match="without a deadline"):
         poll()
+
+
+def test_another_side_that_keeps_itself_busy_for_ever_is_a_livelock(machine):
+    def step():
+        machine.clock.soon(step)
+
+    machine.clock.soon(step)
+    with pytest.raises(Livelock, match="time stands still"):
+        poll(until=machine.clock.now + SECOND)
 
 
 def test_a_timer_of_the_other_side_goes_off_at_its_own_time(machine):

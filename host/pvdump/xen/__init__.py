@@ -2,5 +2,5 @@
 
 guest.Guest is the way in for one domain, toolstack.Toolstack for several: machines with a store and
 disks, as xl would have made them, in the state that an earlier kernel left; scenario.Scenario says
-what goes wrong. One thread, virtual time, one seed: a run can be repeated. See docs/embedded-xen.md.
+what goes wrong. One thread, virtual time, one seed: a run can be repeated.
 """

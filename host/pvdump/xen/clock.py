@@ -20,6 +20,13 @@ Step = Callable[[], None]
 Timer = tuple[int, int, Step]  # when, how many were set before it, what then
 
 
+STEPS = 100_000  # that may run while time stands still
+
+
+class Livelock(BaseException):
+    """The other side keeps itself busy for ever."""
+
+
 # The seeds of the clocks made last: what a test that fails has to tell.
 recent: deque[int] = deque(maxlen=8)
 
@@ -33,6 +40,8 @@ class Clock:
         self._ready: list[Step] = []
         self._timers: list[Timer] = []
         self._count = itertools.count()
+        self._steps = 0
+        self._stood_at = now
 
     def soon(self, step: Step) -> None:
         """Run `step` when the other side next gets its turn, once however often this is asked."""
@@ -58,6 +67,10 @@ class Clock:
         """Run one step that is ready. Returns False when there is none."""
         if not self._ready:
             return False
+        self._steps = self._steps + 1 if self.now == self._stood_at else 1
+        self._stood_at = self.now
+        if self._steps > STEPS:
+            raise Livelock(f"{STEPS} steps of the other side, and time stands still: {self._ready}")
         which = self.random.randrange(len(self._ready)) if self.seed else 0
         self._ready.pop(which)()
         return True
