@@ -27,10 +27,7 @@ DEPTH = "WATCHDEPTH is not among its server_features: a watch has two words"
 COUNTS = "it compares with its quota, {}, before it counts the new one"
 PARENT = "a new child is a change of its parent, and both transactions change it"
 GONE = "an unknown transaction is an error it does not foresee, and those are EIO"
-REPLAY = (
-    "at the commit it does the transaction's requests again, and refuses only when one is answered "
-    "otherwise than before: a write or rm that went well twice is no conflict"
-)
+REPLAY = "its commit does the requests again, and refuses only if one is answered otherwise"
 QUOTA = "its quotas have an error of their own"
 
 # (server, case) -> (what is seen, why)
@@ -146,9 +143,9 @@ def page():
     lines = [
         "# Differences between xenstore servers",
         "",
-        "Made by the conformance suite, `host-tests/conformance`, which runs each case on each server.",
-        "A case shows what Xen's docs/misc/xenstore.txt says, or what stands in the second table.",
-        f"{guests} cases are a guest's; {dom0s} are domain 0's, who is heard over our own socket only.",
+        "Made by the conformance suite, `host-tests/conformance`. Each case is run on each server;",
+        "it shows what Xen's docs/misc/xenstore.txt says, or what stands in the second table.",
+        f"{guests} cases are a guest's; {dom0s} are domain 0's, and of our own socket only.",
         "",
         "| server | which | cases that differ |",
         "|---|---|---|",

@@ -1,7 +1,7 @@
-"""All cases of the suite, in the order in which they run."""
+"""All cases of the suite: a module's are registered when it is imported."""
 
 from . import domains, flight, nodes, packets, paths, perms, quotas, transactions, watches
 from .case import CASES, DOM0, GUEST, run
 
-__all__ = ["CASES", "DOM0", "GUEST", "run"]
-MODULES = (nodes, paths, perms, watches, transactions, packets, flight, domains, quotas)
+__all__ = ["CASES", "DOM0", "GUEST", "MODULES", "run"]
+MODULES = (domains, flight, nodes, packets, paths, perms, quotas, transactions, watches)
