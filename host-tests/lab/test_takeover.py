@@ -89,11 +89,11 @@ def test_a_resumed_guest_takes_a_ring_over_in_the_middle_of_a_message(xen, kille
     domain = killed(packets, CHECK, type="pvh", on_soft_reset="preserve")
     resume(domain, packets)
     said = domain.console()
-    way = {
-        "oxenstored": "connection made anew",
-        "xenstored": r"indexes taken as found, in step after \d{2,4} bytes",
-    }
-    assert re.search(f"first client, .*, {way[xen.xenstored]}$", said, re.MULTILINE)
+    way = {"oxenstored": "connection made anew", "xenstored": "indexes taken as found"}
+    # Half a write was completed; the answer to a read was just taken away.
+    padded = r", in step after \d{2,4} bytes" if packets == "write" else ""
+    found = way[xen.xenstored] + (padded if xen.xenstored == "xenstored" else "")
+    assert re.search(f"first client, .*, {found}$", said, re.MULTILINE)
     assert "check passed" in said
 
 
