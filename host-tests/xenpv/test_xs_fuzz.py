@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 from guard import Guard, guarded
-from hostile import Attacked, Plan, play
+from hostile import Attacked, play
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from liar import Plan
 from stores import Setup
 
 from xenpv import abi
