@@ -35,7 +35,7 @@ class Request:
 
     segments: a list of (gref, first_sect, last_sect), for an indirect one empty; count: how many
     segments it announces, or the sectors to discard; grefs: of the pages with an indirect one's
-    segments. op is what is to be done, also of an indirect one.
+    segments; flag: of a discard. op is what is to be done, also of an indirect one.
     """
 
     def __init__(self, op, id, sector, count):
@@ -45,6 +45,7 @@ class Request:
         self.count = count
         self.segments = []
         self.grefs = []
+        self.flag = 0
         self.is_indirect = False
 
 
@@ -78,8 +79,9 @@ class Layout:
         """
         op, low, high, id, sector = struct.unpack_from(self._request, entry, 0)
         if op == abi.BLKIF_OP_DISCARD:
-            count = struct.unpack_from("<Q", entry, self.segments)[0]
-            return Request(op, id, sector, count)
+            request = Request(op, id, sector, struct.unpack_from("<Q", entry, self.segments)[0])
+            request.flag = low
+            return request
         if op == abi.BLKIF_OP_INDIRECT:
             request = Request(low, id, sector, high)
             request.is_indirect = True

@@ -1,0 +1,306 @@
+"""The device and the front end's states: in order, skipped, at the wrong time, and gone."""
+
+import itertools
+
+import pytest
+from blkback.front import (
+    CLOSED,
+    CLOSING,
+    CONNECTED,
+    FLUSH,
+    INIT_WAIT,
+    INITIALISED,
+    INITIALISING,
+    OKAY,
+    PAGE,
+    READ,
+    WRITE,
+    Disk,
+    Xen,
+)
+
+from pvdump.blkback.instance import State
+from xenpv.blkif import X86_32
+
+SHUTDOWN_SUSPEND = 2
+
+
+@pytest.fixture
+def front():
+    return Xen().fronts[0]
+
+
+class TestNegotiation:
+    def test_what_a_front_end_needs_for_its_ring_is_there_in_init_wait(self, front):
+        assert front.back_state() == INIT_WAIT
+        keys = ("max-ring-page-order", "max-ring-pages", "max-requests", "feature-persistent")
+        assert [front.back(key) for key in keys] == ["4", "16", "512", "1"]
+        assert front.back("feature-max-indirect-segments") == "256"
+
+    def test_what_the_disk_is_is_there_when_connected(self, front):
+        front.connect()
+        keys = ("sectors", "sector-size", "physical-sector-size", "info")
+        assert [front.back(key) for key in keys] == ["2048", "512", "512", "0"]
+        for feature in ("flush-cache", "barrier", "discard"):
+            assert front.back(f"feature-{feature}") == "1"
+        assert front.back("discard-granularity") == "4096"
+
+    def test_a_disk_that_cannot_discard_offers_none(self):
+        class Solid(Disk):
+            granularity = 0
+
+        front = Xen(disk=Solid).fronts[0].connect()
+        assert front.back("feature-discard") == "0"
+        assert not front.xen.xen.store.exists(f"{front.device.path}/discard-granularity")
+
+    def test_a_ring_page_order_of_0_goes_with_either_name_of_the_page(self, front):
+        (ref,) = front.make_ring()
+        front.write("ring-page-order", 0)
+        assert front.say(INITIALISED) == CONNECTED
+        front.write("ring-ref0", ref)
+        front.say(CLOSED)
+        front.say(INITIALISING)
+        assert front.say(INITIALISED) == CONNECTED
+
+    @pytest.mark.parametrize(
+        ("key", "value", "says"),
+        [
+            ("ring-ref", "x", "ring-ref is 'x'"),
+            ("ring-ref", "-1", "ring-ref is '-1'"),
+            ("ring-ref", "99999999999", "ring-ref"),
+            ("ring-ref", "400", "grant 400"),
+            ("event-channel", "", "event-channel is ''"),
+            ("event-channel", "99", "event channel 99"),
+            ("event-channel", "4294967295", "event-channel"),
+            ("protocol", "arm-abi", "x86_64-abi or x86_32-abi expected"),
+            ("ring-page-order", "5", "a number up to 4"),
+            ("ring-page-order", "1", "ring-ref0 is missing"),
+            ("num-ring-pages", "3", "a power of two"),
+            ("num-ring-pages", "32", "a number up to 16"),
+            ("feature-persistent", "2", "a number up to 1"),
+            ("multi-queue-num-queues", "2", "a number up to 1"),
+        ],
+    )
+    def test_a_key_that_cannot_be_is_named_in_the_error_node(self, front, key, value, says):
+        front.make_ring()
+        front.write(key, value)
+        assert front.say(INITIALISED) == CLOSING
+        assert says in front.error()
+        assert front.mapped() == 0
+        assert len(front.xen.back.log) == 1
+
+    def test_pages_named_twice_are_refused(self, front):
+        ref, _ = front.make_ring(2)
+        front.write("ring-ref1", ref)
+        assert front.say(INITIALISED) == CLOSING
+        assert "not different" in front.error()
+
+    def test_the_error_node_goes_when_it_connects(self, front):
+        front.make_ring()
+        front.write("protocol", "arm-abi")
+        front.say(INITIALISED)
+        front.say(CLOSED)
+        front.say(INITIALISING)
+        front.write("protocol", "x86_32-abi")
+        front.connect(layout=X86_32)
+        assert front.error() == ""
+
+
+class TestStates:
+    def test_the_usual_way(self, front):
+        front.make_ring()
+        states = [INITIALISED, CONNECTED, CLOSING, CLOSED, INITIALISING]
+        assert [front.say(s) for s in states] == [CONNECTED, CONNECTED, CLOSING, CLOSED, INIT_WAIT]
+
+    def test_initialised_may_be_skipped(self, front):
+        front.make_ring()
+        assert front.say(CONNECTED) == CONNECTED
+
+    def test_closing_may_be_skipped(self, front):
+        front.connect()
+        assert front.say(CLOSED) == CLOSED
+        assert front.mapped() == 0
+
+    def test_closing_and_closed_may_be_skipped(self, front):
+        front.connect()
+        assert front.say(INITIALISING) == INIT_WAIT
+        assert front.mapped() == 0
+        assert front.connect().status(FLUSH) == OKAY
+
+    def test_another_ring_may_come_with_nothing_between(self, front):
+        front.connect()
+        front.connect()
+        assert front.status(FLUSH) == OKAY
+        assert front.mapped() == 1
+
+    def test_the_same_ring_again_means_nothing(self, front):
+        front.connect()
+        instance = front.device.instance
+        front.say(INITIALISED)
+        front.say(CONNECTED)
+        assert front.device.instance is instance
+
+    def test_closing_may_be_thought_better_of(self, front):
+        front.connect()
+        front.say(CLOSING)
+        assert front.say(CONNECTED) == CONNECTED
+        assert front.status(FLUSH) == OKAY
+
+    def test_what_is_in_the_ring_is_answered_while_closing(self, front):
+        front.connect()
+        assert front.say(CLOSING) == CLOSING
+        assert front.status(FLUSH) == OKAY
+
+    @pytest.mark.parametrize("state", ["", "x", "7", "8", "99", "-1", "٣"])
+    def test_a_state_that_is_none_hurts_nobody(self, front, state):
+        front.connect()
+        front.xen.xen.store.write(f"{front.node}/state", state.encode().decode("latin-1"))
+        front.xen.settle()
+        front.say(CLOSED)
+        assert front.say(INITIALISING) == INIT_WAIT
+
+    def test_a_front_end_whose_node_is_gone_is_let_go(self, front):
+        front.connect()
+        front.xen.xen.store.rm(front.node)
+        front.xen.settle()
+        assert front.back_state() == CLOSED
+        assert front.mapped() == 0
+
+    @pytest.mark.parametrize("order", list(itertools.permutations([1, 3, 4, 5, 6], 3)))
+    def test_no_order_of_states_keeps_it_from_the_next_connection(self, front, order):
+        front.make_ring()
+        for state in order:
+            front.say(state)
+        assert front.say(CLOSED) == CLOSED
+        assert front.say(INITIALISING) == INIT_WAIT
+        assert front.connect().status(FLUSH) == OKAY
+
+
+class TestSink:
+    def test_it_is_held_across_connections_and_closed_with_the_device(self, front):
+        for _ in range(3):
+            front.connect()
+            front.say(CLOSED)
+            front.say(INITIALISING)
+        assert front.disk.closed == 0
+        front.xen.back.detach(front.device)
+        front.xen.settle()
+        assert front.disk.closed == 1
+
+    def test_one_that_cannot_be_opened_is_said_and_may_be_named_anew(self):
+        xen = Xen()
+        front = xen.fronts[0]
+        front.say(CLOSED)
+        sinks = {"a": OSError(2, "no such file"), "b": Disk()}
+
+        def opened(params, readonly):
+            if isinstance(sinks[params], OSError):
+                raise sinks[params]
+            return sinks[params]
+
+        device = front.device
+        device.close()
+        device._open, device._params = opened, ""
+        xen.xen.store.write(f"{device.path}/params", "a")
+        xen.settle()
+        assert front.back_state() == CLOSING
+        assert "opening a: " in front.error()
+        xen.xen.store.write(f"{device.path}/params", "b")
+        assert front.say(INITIALISING) == INIT_WAIT
+
+
+STALLED = pytest.mark.parametrize("persistent", [False, True])
+
+
+class TestRemoval:
+    @pytest.mark.parametrize("states", [[], [3], [3, 4], [3, 4, 5], [3, 4, 5, 6], [6], [5]])
+    def test_a_device_can_be_removed_in_any_state(self, front, states):
+        front.make_ring()
+        for state in states:
+            front.say(state)
+        front.xen.back.detach(front.device)
+        front.xen.settle()
+        assert front.xen.back.devices == {}
+        assert (front.mapped(), front.disk.closed) == (0, 1)
+        # Nothing of it is written again where the toolstack removed it.
+        assert not front.xen.xen.store.exists(front.device.path)
+
+    @pytest.mark.parametrize("states", [[], [3], [3, 4], [3, 4, 5], [3, 4, 5, 6]])
+    def test_its_domain_can_be_destroyed_in_any_state(self, states):
+        xen = Xen(2)
+        front, other = xen.fronts
+        other.connect()
+        front.make_ring()
+        for state in states:
+            front.say(state)
+        front.put(READ, 0, front.room(1)[0])
+        front.ring.push()
+        xen.xen.destroy(front.domain.domid)
+        xen.settle()
+        xen.back.nodes.remove(front.device.path)
+        xen.settle()
+        assert list(xen.back.devices) == [other.device.path]
+        assert other.status(FLUSH) == OKAY
+
+    def test_a_toolstack_that_takes_it_offline_sees_it_closed(self, front):
+        front.connect()
+        front.xen.xen.store.write(f"{front.device.path}/online", 0)
+        front.xen.xen.store.write(f"{front.device.path}/state", CLOSING)
+        front.say(CLOSING)
+        assert front.say(CLOSED) == CLOSED
+        assert front.say(INITIALISING) == CLOSED
+
+
+class TestInFlight:
+    """The disk stalls while a connection ends: nothing is unmapped under an I/O, nothing hangs."""
+
+    def stalled(self, front, persistent=False):
+        front.connect(persistent=persistent)
+        front.disk.stalled = True
+        front.put(WRITE, 0, front.data(bytes(PAGE), False))
+        assert front.kick() == []
+        return front
+
+    @STALLED
+    @pytest.mark.parametrize("state", [INITIALISING, CLOSED])
+    def test_a_front_end_can_leave(self, front, state, persistent):
+        self.stalled(front, persistent)
+        assert front.say(state) == (INIT_WAIT if state == INITIALISING else CLOSED)
+        assert front.mapped() == 0
+
+    def test_the_device_can_be_removed(self, front):
+        self.stalled(front)
+        front.xen.back.detach(front.device)
+        front.xen.settle()
+        assert front.xen.back.devices == {}
+
+    def test_the_domain_can_be_destroyed(self, front):
+        self.stalled(front)
+        front.xen.xen.destroy(front.domain.domid)
+        front.xen.settle()
+        assert front.device.instance is None
+
+    def test_requests_are_done_in_their_order_when_the_disk_goes_on(self, front):
+        self.stalled(front)
+        front.put(WRITE, 0, front.data(b"\1" * PAGE))
+        front.put(FLUSH)
+        front.kick()
+        front.disk.stalled = False
+        front.xen.xen.clock.advance(front.xen.xen.clock.now + 20_000_000)
+        front.xen.settle()
+        assert [r[2] for r in front.responses()] == [OKAY] * 3
+        assert front.disk.stable[:PAGE] == b"\1" * PAGE
+
+    def test_its_worker_waits_meanwhile(self, front):
+        self.stalled(front)
+        assert front.device.instance.state is State.WAITING
+
+
+def test_a_domain_that_was_suspended_and_goes_on_keeps_its_disk(front):
+    front.connect()
+    domid = front.domain.domid
+    front.machine.shutdown(SHUTDOWN_SUSPEND)
+    front.xen.settle()
+    front.xen.xen.resume(domid)
+    front.xen.settle()
+    assert front.status(READ, 0, front.room(1)[0]) == OKAY

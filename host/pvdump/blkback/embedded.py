@@ -1,0 +1,226 @@
+"""The backend on the embedded Xen, for tests: deterministic, one step at a time.
+
+A worker's steps and a device's are steps of the embedded machine's clock, in the order in which
+they were asked for or, with a seed, in one that is drawn; a worker that waits for memory or the
+disk gets its next turn RETRY later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+
+from xenpv import abi
+from xenpv.abi import PAGE_SIZE
+
+from ..watches.complaints import Complaints
+from ..xen import gnttab
+from ..xen.domain import Domain, vdev
+from ..xen.evtchn import XenRefuses
+from ..xen.machine import DOM0
+from ..xen.toolstack import Toolstack
+from ..xenstored.domain import StoreError
+from ..xenstored.server import Xenstored
+from .device import TYPE, Device, backend_path
+from .ports import Refused, Wait, Worker
+from .sink import Sink
+
+RETRY = 10_000_000  # ns
+
+
+class Frames:
+    """Frames of the guest's memory; neighbours there are neighbours here."""
+
+    def __init__(self, mappings: list[gnttab.Mapping]) -> None:
+        self._mappings = mappings
+
+    def slices(self, start: int, end: int) -> list[memoryview]:
+        found = []
+        while start < end:
+            first, at = divmod(start, PAGE_SIZE)
+            last = first
+            while (last + 1) * PAGE_SIZE < end and self._follows(last):
+                last += 1
+            stop = min(end, (last + 1) * PAGE_SIZE)
+            found.append(self._run(first, last)[at : at + stop - start])
+            start = stop
+        return found
+
+    def _follows(self, index: int) -> bool:
+        here, behind = self._mappings[index], self._mappings[index + 1]
+        ram = here.table.machine.ram
+        return here.view.obj is ram is behind.view.obj and behind.addr == here.addr + PAGE_SIZE
+
+    def _run(self, first: int, last: int) -> memoryview:
+        if first == last:
+            return self._mappings[first].view
+        here = self._mappings[first]
+        whole = memoryview(here.table.machine.ram)
+        view = whole[here.addr : here.addr + (last - first + 1) * PAGE_SIZE]
+        return view.toreadonly() if here.readonly else view
+
+    def unmap(self) -> None:
+        for mapping in self._mappings:
+            mapping.unmap()
+        self._mappings = []
+
+
+class Grants:
+    def __init__(self, domain: Domain) -> None:
+        self._table = domain.machine.gnttab
+
+    def map(self, refs: Sequence[int], writable: bool) -> Frames:
+        mappings: list[gnttab.Mapping] = []
+        try:
+            for ref in refs:
+                mappings.append(self._table.map(ref, DOM0, not writable))
+        except gnttab.GrantRefused as error:
+            Frames(mappings).unmap()
+            raise Refused(str(error)) from None
+        return Frames(mappings)
+
+    def close(self) -> None:
+        pass
+
+
+class Channel:
+    def __init__(self, xen: Toolstack, port: int) -> None:
+        self._xen = xen
+        self.port = port
+
+    def notify(self) -> None:
+        self._xen.evtchn.send(DOM0, self.port)
+
+    def close(self) -> None:
+        self._xen.evtchn.close(DOM0, self.port)
+
+
+class Nodes:
+    """The store, as domain 0."""
+
+    def __init__(self, store: Xenstored) -> None:
+        self._store = store
+
+    def read(self, path: str) -> str | None:
+        try:
+            return self._store.read(path)
+        except StoreError:
+            return None
+
+    def write(self, path: str, value: str) -> None:
+        self._store.write(path, value)
+
+    def remove(self, path: str) -> None:
+        with contextlib.suppress(StoreError):
+            self._store.rm(path)
+
+    def update(self, path: str, values: Mapping[str, str]) -> bool:
+        if not self._store.exists(f"{path}/frontend"):
+            return False
+        for key, value in values.items():
+            self._store.write(f"{path}/{key}", value)
+        return True
+
+
+class BlkBack:
+    """The backend host of an embedded domain 0. log: the lines it wrote."""
+
+    def __init__(self, xen: Toolstack) -> None:
+        self.xen = xen
+        self.nodes = Nodes(xen.store)
+        self.devices: dict[str, Device] = {}  # by the backend's node
+        self.log: list[str] = []
+        self._complaints = Complaints(lambda: xen.clock.now, self.log.append)
+        self._steps: dict[str, Callable[[], None]] = {}
+
+    # The Xen port.
+
+    def grants(self, domid: int) -> Grants:
+        if domid not in self.xen.domains:
+            raise Refused(f"domain {domid} is not there")
+        return Grants(self.xen.domains[domid])
+
+    def bind(self, domid: int, port: int) -> Channel:
+        try:
+            return Channel(self.xen, self.xen.evtchn.bind_interdomain(DOM0, domid, port))
+        except XenRefuses as error:
+            raise Refused(f"event channel {port}: errno {error.errno}") from None
+
+    def run(self, worker: Worker, channel: Channel) -> None:
+        clock = self.xen.clock
+
+        def turn() -> None:
+            wait = worker.step()
+            if wait is Wait.NOTHING:
+                clock.soon(turn)
+            elif wait is Wait.LATER:
+                clock.after(RETRY, wake)
+
+        def wake() -> None:
+            clock.soon(turn)
+
+        worker.wake = wake
+        self.xen.evtchn.on(DOM0, channel.port, wake)
+        wake()
+
+    # Disks.
+
+    def attach(self, domain: Domain, name: str, sink: Sink, mode: str = "w") -> Device:
+        """Give a domain a disk, as a toolstack does. name: such as "xvdb"."""
+        number = vdev(name)
+        path, front = backend_path(domain.domid, number), f"{domain.home}/device/vbd/{number}"
+        store, domid = self.xen.store, domain.domid
+        store.write(front, "", f"n{domid} r0")
+        store.write(path, "", f"n0 r{domid}")
+        for key, value in (
+            ("backend", path),
+            ("backend-id", DOM0),
+            ("state", abi.XenbusStateInitialising),
+            ("virtual-device", number),
+            ("device-type", "disk"),
+        ):
+            store.write(f"{front}/{key}", value, f"n{domid} r0")
+        for key, value in (
+            ("frontend", front),
+            ("frontend-id", domid),
+            ("online", 1),
+            ("mode", mode),
+            ("params", "a test's"),
+            ("state", abi.XenbusStateInitialising),
+        ):
+            store.write(f"{path}/{key}", value)
+        return self.serve(domid, number, sink)
+
+    def serve(self, domid: int, number: int, sink: Sink) -> Device:
+        """Take up a disk whose nodes are there."""
+        path = backend_path(domid, number)
+
+        def look() -> None:
+            self.xen.clock.soon(step)
+
+        def step() -> None:
+            if self.devices.get(path) is device and not device.step():
+                self._forget(path)
+
+        def complain(text: str) -> None:
+            self._complaints.add(path, f"{TYPE} {device.name}: {text}")
+
+        device = Device(
+            domid, number, self, self.nodes, complain, look, lambda params, readonly: sink
+        )
+        self.devices[path] = device
+        self._steps[path] = look
+        self.xen.store.watch(f"{device.front}/state", look)
+        self.xen.store.watch(path, look)
+        look()
+        return device
+
+    def _forget(self, path: str) -> None:
+        device, look = self.devices.pop(path), self._steps.pop(path)
+        self.xen.store.unwatch(f"{device.front}/state", look)
+        self.xen.store.unwatch(path, look)
+
+    def detach(self, device: Device) -> None:
+        """Remove a disk's nodes on both sides, as `xl destroy` and a forced detach do."""
+        self.nodes.remove(device.path)
+        self.nodes.remove(device.front)

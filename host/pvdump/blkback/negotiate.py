@@ -1,0 +1,136 @@
+"""What the two ends of a disk tell each other in xenstore, as tables.
+
+Used by the device. The rules: every key of a front end is optional but the ring's and the event
+channel's; a value that means nothing, or asks for what was not offered, is refused with its name;
+both ways to name a ring's pages are understood, and a front end that gives an order of 0 with one
+`ring-ref` is not sent away.
+Source: xen/include/public/io/blkif.h; FreeBSD sys/dev/xen/blkback for max-ring-pages and the like.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from xenpv import abi
+from xenpv.blkif import LAYOUTS, SECTOR, X86_64, Layout
+from xenpv.blkring import PAGES_MAX, slots
+
+from .ports import Nodes
+from .request import INDIRECT_SEGMENTS
+from .sink import Sink
+
+RING_ORDER_MAX = PAGES_MAX.bit_length() - 1
+PORT_MAX = 1 << 17  # of the FIFO interface
+REF_MAX = 0xFFFFFFFF
+
+
+class Unusable(Exception):
+    """What the front end wrote cannot be connected to; the message says which key and why."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk as its toolstack wants it."""
+
+    sink: Sink
+    readonly: bool
+    removable: bool
+
+    @property
+    def info(self) -> int:
+        return abi.VDISK_READONLY * self.readonly | abi.VDISK_REMOVABLE * self.removable
+
+
+# Written before InitWait: what a front end must know to make its ring.
+OFFERS = {
+    "max-ring-page-order": RING_ORDER_MAX,
+    "max-ring-pages": PAGES_MAX,
+    "max-requests": slots(PAGES_MAX, X86_64.stride),
+    "feature-persistent": 1,
+    "feature-max-indirect-segments": INDIRECT_SEGMENTS,
+}
+# Written before Connected: what the disk is. None: the key is not written.
+PROPERTIES: dict[str, Callable[[Disk], int | None]] = {
+    "sectors": lambda disk: disk.sink.size // SECTOR,
+    "sector-size": lambda disk: disk.sink.sector_size,
+    "physical-sector-size": lambda disk: disk.sink.physical,
+    "info": lambda disk: disk.info,
+    "feature-flush-cache": lambda disk: 1,
+    "feature-barrier": lambda disk: 1,
+    "feature-discard": lambda disk: int(disk.sink.granularity > 0 and not disk.readonly),
+    "discard-granularity": lambda disk: disk.sink.granularity or None,
+    "discard-alignment": lambda disk: 0 if disk.sink.granularity else None,
+    "discard-secure": lambda disk: 0 if disk.sink.granularity else None,
+}
+# A front end's keys: what stands when it is absent (None: it must be there), the most it may be.
+FRONT = {
+    "event-channel": (None, PORT_MAX),
+    "ring-page-order": (-1, RING_ORDER_MAX),
+    "num-ring-pages": (0, PAGES_MAX),
+    "feature-persistent": (0, 1),
+    "multi-queue-num-queues": (1, 1),
+}
+
+
+def properties(disk: Disk) -> dict[str, str]:
+    found = ((key, value(disk)) for key, value in PROPERTIES.items())
+    return {key: str(value) for key, value in found if value is not None}
+
+
+@dataclass(frozen=True)
+class Front:
+    """What a front end asks for. refs: of the ring's pages."""
+
+    layout: Layout
+    port: int
+    refs: tuple[int, ...]
+    persistent: bool
+
+
+def read_keys(nodes: Nodes, path: str) -> dict[str, str]:
+    """All that a front end has written that makes its connection what it is."""
+    names = [*FRONT, "protocol", "ring-ref", "ring-ref0"]
+    keys = {name: value for name in names if (value := nodes.read(f"{path}/{name}")) is not None}
+    if "ring-ref0" in keys:
+        for i in range(1, PAGES_MAX):
+            value = nodes.read(f"{path}/ring-ref{i}")
+            if value is None:
+                break
+            keys[f"ring-ref{i}"] = value
+    return keys
+
+
+def parse(keys: dict[str, str]) -> Front:
+    """Raises Unusable."""
+    values = {name: _number(keys, name, *rule) for name, rule in FRONT.items()}
+    protocol = keys.get("protocol", X86_64.protocol)
+    if protocol not in LAYOUTS:
+        raise Unusable(f"protocol is {protocol!r}; {' or '.join(LAYOUTS)} expected")
+    pages = max(values["num-ring-pages"], 1)
+    if values["ring-page-order"] >= 0:
+        pages = 1 << values["ring-page-order"]
+    if pages & (pages - 1):
+        raise Unusable(f"num-ring-pages is {pages}; a power of two expected")
+    names = [f"ring-ref{i}" for i in range(pages)]
+    if pages == 1:
+        usual = names if values["ring-page-order"] == 0 else ["ring-ref"]
+        other = ["ring-ref"] if usual is names else names
+        names = other if usual[0] not in keys and other[0] in keys else usual
+    refs = tuple(_number(keys, name, None, REF_MAX) for name in names)
+    if len(set(refs)) != pages:
+        raise Unusable(f"the ring's pages {', '.join(map(str, refs))} are not different ones")
+    return Front(
+        LAYOUTS[protocol], values["event-channel"], refs, bool(values["feature-persistent"])
+    )
+
+
+def _number(keys: dict[str, str], name: str, default: int | None, most: int) -> int:
+    text = keys.get(name)
+    if text is None:
+        if default is None:
+            raise Unusable(f"{name} is missing")
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
+        raise Unusable(f"{name} is {text[:40]!r}; a number up to {most} expected")
+    return int(text)
