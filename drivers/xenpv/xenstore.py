@@ -74,6 +74,10 @@ class Xenstore(Nodes):
         """Whether requests can be sent."""
         return self._fault is None
 
+    def fault(self):
+        """Why requests cannot be sent, None if they can."""
+        return self._fault
+
     async def ended(self):
         """Wait until the connection has ended. Returns why."""
         while self._fault is None:

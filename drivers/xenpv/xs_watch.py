@@ -48,7 +48,8 @@ class Watch:
         deadline = None if timeout is None else loop.now() + timeout
         while not self._events:
             if not self._store.watching(self):
-                raise RingCorrupt("xenstore watch %s: it has ended" % self.path)
+                why = self._store.fault() or "it has ended"
+                raise RingCorrupt("xenstore watch %s: %s" % (self.path, why))
             if deadline is not None and loop.now() >= deadline:
                 raise Timeout(
                     "xenstore watch %s: nothing changed within %d ms"
