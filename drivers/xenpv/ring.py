@@ -92,6 +92,9 @@ class ByteRing:
         hw.mb()
         cons = (cons + count) & U32
         hw.wr32(self.cons, cons)
+        # Given back before it is asked whether more has come: a writer that does not see it yet
+        # believes us awake.
+        hw.mb()
         if (cons - self._told_at) & U32 >= self.size:
             self.due = True
         return data
