@@ -36,19 +36,29 @@ class _Split(ast.NodeTransformer):
         return node
 
 
-def interleaved(cls, without=()):
-    """A class like cls whose methods are generators. without: names of hw's calls to leave out."""
+class _Without(ast.NodeTransformer):
+    """One kind of hw's calls, left out of one method."""
+
+    def __init__(self, call, method):
+        self.call = call
+        self.method = method
+        self.inside = False
+
+    def visit_FunctionDef(self, node):
+        self.inside = node.name == self.method
+        return self.generic_visit(node)
+
+    def visit_Yield(self, node):
+        left_out = self.inside and node.value.elts[0].value == self.call
+        return ast.Constant(None) if left_out else node
+
+
+def interleaved(cls, without=("", "")):
+    """A class like cls whose methods are generators. without: (call of hw, method) to leave out."""
     tree = ast.parse(inspect.getsource(cls))
     body = tree.body[0].body
     methods = {item.name for item in body if isinstance(item, ast.FunctionDef)} - {"__init__"}
-    tree = _Split(methods).visit(tree)
-
-    class Without(ast.NodeTransformer):
-        def visit_Yield(self, node):
-            name = node.value.elts[0].value
-            return ast.Constant(None) if name in without else node
-
-    tree = ast.fix_missing_locations(Without().visit(tree))
+    tree = ast.fix_missing_locations(_Without(*without).visit(_Split(methods).visit(tree)))
     names = dict(vars(ring))
     exec(compile(tree, inspect.getsourcefile(cls), "exec"), names)
     return names[cls.__name__]
