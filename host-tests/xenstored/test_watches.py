@@ -243,6 +243,12 @@ class TestSpecial:
         server.introduce(6)
         assert client.heard() == ["@introduceDomain|t|"]
 
+    def test_a_watch_of_the_root_does_not_hear_of_special_names(self, dom0):
+        dom0.watch("/")
+        dom0.heard()
+        assert dom0.ask(abi.XS_SET_PERMS, b"@introduceDomain\0n0\0r1\0") == b"OK\0"
+        assert dom0.heard() == []
+
 
 class TestDelivery:
     def test_an_event_that_waits_already_is_not_sent_twice(self, client, server):
@@ -305,6 +311,14 @@ class TestFromThisProcess:
         tree.write(dom0.connection.domain, "/second", b"")
         server.fire()
         assert dom0.heard() == ["/a|t|", "/second|t|", "/third|t|"]
+
+    def test_what_it_changes_is_owed_by_no_request(self, server, client, dom0):
+        dom0.watch("/third")
+        dom0.heard()
+        server.watch(f"{HOME}/data", lambda: server.write("/third", ""))
+        client.write("data/a")
+        assert dom0.connection.pending()
+        assert client.connection.outstanding == 0
 
     def test_unwatch_ends_it(self, server):
         def tell():

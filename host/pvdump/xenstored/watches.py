@@ -48,7 +48,8 @@ class Watches:
     def fire(self, change: Change) -> None:
         found = list(self._at.get(change.path, ()))
         path, level = change.path, 0
-        while not change.exact and path != "/":
+        # A special name, changed by SET_PERMS, is below nothing.
+        while not change.exact and path != "/" and not path.startswith("@"):
             path, level = parent(path), level + 1
             for watch in self._at.get(path, ()):
                 if watch.depth is None or level <= watch.depth:
