@@ -202,3 +202,18 @@ def test_replies_may_be_shuffled_and_events_stay_in_order(client, server):
     assert sorted(replies) == list(range(10, 16))
     events = [packet[3] for packet in out if packet[0] == abi.XS_WATCH_EVENT]
     assert events == sorted(events)
+
+
+def test_a_reply_that_is_half_sent_is_not_shuffled(client):
+    for number in (1, 2, 3):
+        client.connection.receive(Packet(abi.XS_READ, number, 0, b"data\0").encode())
+    client._parser.feed(client.connection.take(7))
+    client.connection.drop(7)
+    client.connection.shuffle(lambda n: 0)
+    assert [packet[1] for packet in client.output()] == [1, 3, 2]
+
+
+def test_the_number_of_a_transaction_that_ended_is_not_given_again_at_once(client):
+    number = client.start()
+    assert client.end(number) == b"OK\0"
+    assert client.start() != number

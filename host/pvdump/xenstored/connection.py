@@ -19,7 +19,7 @@ from xenpv import abi
 from xenpv.xs_wire import Packet, Parser
 
 from . import requests, trace
-from .domain import DOM0, Domain, StoreError
+from .domain import Domain, StoreError
 from .transaction import Transaction
 from .tree import Tree
 from .watches import Watch
@@ -186,7 +186,7 @@ class Connection:
         self._send(Packet(kind, packet.req_id, packet.tx_id, payload), request)
         if kind == abi.XS_WATCH:
             requests.first_event(self, packet)
-        self.server.fire(None if self.domain.domid == DOM0 else request)
+        self.server.fire(request)
 
     def tree(self, packet: Packet) -> Transaction | Tree:
         """What a request works on. Raises StoreError ENOENT for an unknown transaction."""
@@ -212,7 +212,7 @@ class Connection:
         if len(payload) > abi.XENSTORE_PAYLOAD_MAX:
             return
         special = path.startswith("@")
-        if payload in self._events and not special:
+        if payload in self._events:
             return
         if self._held > EVENTS_HELD:
             self.lost += 1
