@@ -22,11 +22,13 @@ from collections.abc import Iterator, Mapping
 
 import hw
 
+from ..xenstored.domain import StoreError
 from ..xenstored.ring import RingTransport
 from ..xenstored.server import Xenstored
 from . import domctl
 from .clock import SECOND
 from .domain import Domain
+from .evtchn import XenRefuses
 from .hypervisor import Hypervisor
 from .machine import Shutdown
 
@@ -71,8 +73,16 @@ class Toolstack:
         return self.domains[domid]
 
     def _introduce(self, domid: int, gfn: int, port: int) -> RingTransport:
-        """A client of the store introduces a domain."""
-        return self.domain(domid).introduce(gfn, port)
+        """A client of the store introduces a domain. Raises StoreError."""
+        if domid not in self.domains:
+            raise StoreError("ENOENT")
+        domain = self.domains[domid]
+        if not domain.machine.is_ram(gfn):
+            raise StoreError("EINVAL")
+        try:
+            return domain.introduce(gfn, port)
+        except XenRefuses:
+            raise StoreError("EINVAL") from None
 
     @contextlib.contextmanager
     def running(self, domid: int) -> Iterator[Domain]:

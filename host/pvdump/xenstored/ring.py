@@ -61,6 +61,8 @@ class RingTransport:
         if features is not None:
             domain.features = features
         self.features = domain.features
+        if domain.transport is not None:
+            domain.transport.close()  # the guest's end may be the same: it is offered again
         self.port = machine.evtchn.bind_interdomain(DOM0, machine.domid, port)
         machine.evtchn.on(DOM0, self.port, self.step)
         self._requests = self._ring("request", abi.XENSTORE_RING_REQ, abi.XENSTORE_RING_REQ_PROD)

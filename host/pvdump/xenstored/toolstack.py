@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 OK = b"OK\0"
 DOMID_MAX = 65535
-DOMID_SELF = 0x7FF0
-U32_MAX = 0xFFFFFFFF
+U32_MAX = (1 << 32) - 1
+U64_MAX = (1 << 64) - 1
 
 
 def number(word: bytes, most: int = U32_MAX) -> int:
@@ -35,9 +35,10 @@ def domid(word: bytes) -> int:
     return number(word, DOMID_MAX)
 
 
-def _words(packet: Packet, least: int, most: int) -> list[bytes]:
+def _words(packet: Packet, least: int, most: int | None = None) -> list[bytes]:
+    """The strings that end with a NUL, most: None for any number. Raises StoreError EINVAL."""
     found = packet.payload.split(b"\0")[:-1]
-    if not least <= len(found) <= most:
+    if len(found) < least or (most is not None and len(found) > most):
         raise StoreError("EINVAL")
     return found
 
@@ -51,10 +52,8 @@ def _guest(packet: Packet) -> int:
 
 
 def _introduce(server: Xenstored, who: Domain, packet: Packet) -> bytes:
-    found = packet.payload.split(b"\0")[:-1]
-    if len(found) < 3:
-        raise StoreError("EINVAL")
-    gfn, port = number(found[1], 1 << 64), number(found[2])
+    found = _words(packet, 3)
+    gfn, port = number(found[1], U64_MAX), number(found[2])
     if port == 0 or domid(found[0]) == DOM0:
         raise StoreError("EINVAL")
     server.introduce_at(domid(found[0]), gfn, port)
@@ -68,7 +67,7 @@ def _release(server: Xenstored, who: Domain, packet: Packet) -> bytes:
 
 def _is_domain_introduced(server: Xenstored, who: Domain, packet: Packet) -> bytes:
     found = domid(_words(packet, 1, 1)[0])
-    domain = who if found == DOMID_SELF else server.domains.get(found)
+    domain = who if found == abi.DOMID_SELF else server.domains.get(found)
     return b"T\0" if domain is not None and domain.introduced else b"F\0"
 
 
@@ -78,9 +77,7 @@ def _resume(server: Xenstored, who: Domain, packet: Packet) -> bytes:
 
 
 def _set_target(server: Xenstored, who: Domain, packet: Packet) -> bytes:
-    found = packet.payload.split(b"\0")[:-1]
-    if len(found) < 2:
-        raise StoreError("EINVAL")
+    found = _words(packet, 2)
     domain, target = server.introduced(domid(found[0])), server.introduced(domid(found[1]))
     domain.target = target.domid
     return OK
@@ -124,10 +121,7 @@ def _set_quota(server: Xenstored, who: Domain, packet: Packet) -> bytes:
 
 
 def _control(server: Xenstored, who: Domain, packet: Packet) -> bytes:
-    found = packet.payload.split(b"\0")[:-1]
-    if not found:
-        raise StoreError("EINVAL")
-    command, arguments = found[0], found[1:]
+    command, *arguments = _words(packet, 1)
     if command not in CONTROLS:
         raise StoreError("EINVAL")
     return CONTROLS[command][0](server, arguments)
