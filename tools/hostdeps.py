@@ -61,6 +61,8 @@ NEEDS = (
     Need("binutils", program("ld"), COMPILING),
     Need("libc6-dev", file("/usr/include/stdio.h"), COMPILING),
     Need("python3-dev", python_headers, ("test",)),
+    Need("nbdkit", program("nbdkit"), ("test",)),
+    Need("qemu-utils", program("qemu-nbd"), ("test",)),
     Need("qemu-system-x86", program("qemu-system-x86_64"), RUNNING),
 )
 

@@ -249,7 +249,7 @@ class Front:
         self.machine.ram[gfn * PAGE : gfn * PAGE + len(content)] = content
         refs = [self.grant(gfn + i, readonly) for i in range(count)]
         lasts = [7] * (count - 1) + [(len(content) - 1) // SECTOR % 8]
-        return [(ref, 0, last) for ref, last in zip(refs, lasts)]
+        return [(ref, 0, last) for ref, last in zip(refs, lasts, strict=True)]
 
     def room(self, count):
         """Granted pages to read into. Returns their segments and their memory."""

@@ -267,7 +267,7 @@ class TestRefused:
 
 
 def test_a_full_disk_is_an_error_of_those_writes_alone(front):
-    front.disk.refuses = range(0, SIZE)
+    front.disk.refuses = range(SIZE)
     assert front.status(WRITE, 0, front.data(content(PAGE))) == ERROR
     segments, _ = front.room(1)
     assert front.status(READ, 0, segments) == OKAY

@@ -1,4 +1,4 @@
-"""The command line: pvdump prepare | collect | info | watches | xenstored.
+"""The command line: pvdump prepare | collect | info | watches | xenstored | blkback.
 
 Called by the console script `pvdump` and by `python -m pvdump`. It needs nothing but the standard
 library, so that it runs in any guest and any dom0. The rule: what a person wants to read goes to
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from pvfw.errors import DumpError
 
+from .blkback import command as blkback
 from .collect import collect
 from .disk import MIB
 from .info import info, read_superblock, text
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="pvdump",
         description="Crash dumps of Xen guests: prepare a disk, and get the dump off it. "
-        "And watches of many domains, and a xenstore for tests.",
+        "And watches of many domains, a xenstore for tests, and disks for guests.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,6 +83,7 @@ def parser() -> argparse.ArgumentParser:
 
     watches.add(commands)
     xenstored.add(commands)
+    blkback.add(commands)
     return top
 
 
@@ -149,6 +151,7 @@ RUN = {
     "info": run_info,
     "watches": watches.run,
     "xenstored": xenstored.run,
+    "blkback": blkback.run,
 }
 
 

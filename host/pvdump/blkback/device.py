@@ -131,12 +131,12 @@ class Device:
 
     def _begin(self) -> None:
         """The front end wants to begin, whatever it was before."""
-        if not self._let_go() or self.state == XenbusStateInitWait:
+        if not self._let_go():
             return
+        self._keys = {}
         if self._nodes.read(f"{self.path}/online") == "0":
             self._set_state(XenbusStateClosed)
             return
-        self._keys = {}
         offers = {key: str(value) for key, value in negotiate.OFFERS.items()}
         self._set_state(XenbusStateInitWait, offers)
 

@@ -6,7 +6,8 @@ it to leave; in one step it does at most one ring's worth, so that others get th
 memory or the disk stalls, it is only this worker that waits, with its requests kept in order;
 requests that continue each other on the disk become one vectored read or write on the guest's own
 memory. Answers are given in the order of the requests, so whoever connects to the ring after a
-backend that died goes on with the first one unanswered. States and rules are those of NetBSD's xbdback since its rework of 2011.
+backend that died goes on with the first one unanswered.
+States and rules are those of NetBSD's xbdback since its rework of 2011.
 Source: NetBSD sys/arch/xen/xen/xbdback_xenbus.c, for its behaviour.
 """
 
@@ -112,6 +113,11 @@ class Instance:
         self._leaving = True
         self.wake()
 
+    def fail(self, why: str) -> None:
+        """End the connection for a reason; by whoever gives the worker its turns."""
+        self.fault = why
+        self._disconnect()
+
     @property
     def gone(self) -> bool:
         return self.state is State.DISCONNECTED
@@ -133,8 +139,8 @@ class Instance:
             self.state = State.WAITING
             return Wait.LATER
         except RingCorrupt as error:
-            self.fault = str(error)
-            return self._disconnect()
+            self.fail(str(error))
+            return Wait.END
         if more or self._leaving:
             return Wait.NOTHING
         self.state = State.WAITING

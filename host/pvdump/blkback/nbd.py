@@ -137,7 +137,8 @@ class Nbd:
 
     def _take(self, size: int) -> bytes:
         data = bytearray(size)
-        self._fill([memoryview(data)])
+        if size:
+            self._fill([memoryview(data)])
         return bytes(data)
 
     # Connecting.

@@ -18,9 +18,16 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .status import Status
+
+
+class Sayable(Protocol):
+    """What a status is made of."""
+
+    def json(self) -> dict[str, Any]: ...
+
 
 REQUEST_MAX = 1024
 REPLY_MAX = 64 << 20
@@ -43,7 +50,7 @@ class Client:
 class StatusServer:
     """path: of the socket, which is made here and removed by close(). Raises StatusError."""
 
-    def __init__(self, path: Path, status: Callable[[], Status]) -> None:
+    def __init__(self, path: Path, status: Callable[[], Sayable]) -> None:
         self._path = path
         self._status = status
         self._listener = _listen(path)
@@ -174,7 +181,15 @@ def _listen(path: Path) -> socket.socket:
 
 
 def ask(path: Path) -> Status:
-    """The status of a running process. Raises StatusError."""
+    """The status of a running dispatcher. Raises StatusError."""
+    try:
+        return Status.parse(ask_value(path))
+    except (ValueError, RecursionError) as error:
+        raise StatusError(f"{path}: not the status socket of a dispatcher: {error}") from error
+
+
+def ask_value(path: Path) -> Any:
+    """What a process says on its status socket. Raises StatusError."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(SECONDS)
@@ -188,6 +203,6 @@ def ask(path: Path) -> Status:
         value: Any = json.loads(line)
         if isinstance(value, dict) and "error" in value:
             raise ValueError(f"it says {value['error']!r}")
-        return Status.parse(value)
+        return value
     except (ValueError, RecursionError) as error:
-        raise StatusError(f"{path}: not the status socket of a dispatcher: {error}") from error
+        raise StatusError(f"{path}: not a status socket: {error}") from error

@@ -1,0 +1,351 @@
+"""The host process's side, with its threads, over our xenstored on a unix socket.
+
+The guest's memory is this process's, and an event channel a pair of eventfds.
+"""
+
+import os
+import struct
+import threading
+
+import pytest
+from blkback.front import CLOSED, CONNECTED, INITIALISED, INITIALISING, OKAY, PAGE, WRITE
+
+from pvdump.blkback import dom0
+from pvdump.blkback.attach import AttachError, attach, detach, number_of
+from pvdump.blkback.host import AREA, Host
+from pvdump.blkback.nodes import Nodes
+from pvdump.blkback.ports import Refused, Stalled
+from pvdump.blkback.sink import open_sink
+from pvdump.store import Store
+from pvdump.watches.dispatcher import Dispatcher
+from pvdump.xenstored.server import Xenstored
+from pvdump.xenstored.unix import UnixTransport
+from xenpv import abi
+from xenpv.blkif import RESPONSE, SEGMENT, X86_64
+from xenpv.blkring import FrontRing
+
+XVDB = 51728
+
+
+class Memory:
+    """Pages that a front end lends, by reference."""
+
+    def __init__(self, pages=64):
+        self.all = memoryview(bytearray(pages * PAGE))
+
+    def page(self, ref):
+        return self.all[ref * PAGE : (ref + 1) * PAGE]
+
+
+class Frames:
+    def __init__(self, memory, refs):
+        self.pages = [memory.page(ref) for ref in refs]
+
+    def slices(self, start, end):
+        assert end <= len(self.pages) * PAGE
+        assert start // PAGE == (end - 1) // PAGE
+        page = self.pages[start // PAGE]
+        return [page[start % PAGE : start % PAGE + end - start]]
+
+    def unmap(self):
+        self.pages = []
+
+
+class Grants:
+    def __init__(self, memory):
+        self.memory = memory
+
+    def map(self, refs, writable):
+        if max(refs) >= 64:
+            raise Refused("no such grant")
+        return Frames(self.memory, refs)
+
+    def close(self):
+        pass
+
+
+class Channel:
+    """Rung by kick(); tells by `told`. As in Xen, whoever binds finds an event."""
+
+    def __init__(self, told):
+        self.fd = os.eventfd(1)
+        self.lock = threading.Lock()
+        self.told = told
+
+    def fileno(self):
+        return self.fd
+
+    def kick(self):
+        with self.lock:
+            if self.fd >= 0:
+                os.eventfd_write(self.fd, 1)
+
+    def take(self):
+        os.eventfd_read(self.fd)
+
+    def notify(self):
+        self.told.release()
+
+    def close(self):
+        with self.lock:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Xen(dom0.Xen):
+    """Threads as on a real Xen, ports as above."""
+
+    def __init__(self):
+        self.threads = set()
+        self.memory = {}
+        self.channels = {}
+        self.told = {}
+
+    def grants(self, domid):
+        return Grants(self.memory.setdefault(domid, Memory()))
+
+    def bind(self, domid, port):
+        told = self.told.setdefault(domid, threading.Semaphore(0))
+        self.channels[domid] = Channel(told)
+        return self.channels[domid]
+
+
+class Pages:
+    def __init__(self, view):
+        self.view = view
+
+    def rd32(self, offset):
+        return struct.unpack_from("<I", self.view, offset)[0]
+
+    def wr32(self, offset, value):
+        struct.pack_into("<I", self.view, offset, value)
+
+    def mb(self):
+        pass
+
+
+class Guest:
+    """A front end over a connection of its own. Ring: page 0; data: page 1."""
+
+    def __init__(self, store, xen, domid):
+        self.store, self.xen, self.domid = store, xen, domid
+        self.front = f"/local/domain/{domid}/device/vbd/{XVDB}"
+        self.back = f"{AREA}/{domid}/{XVDB}"
+
+    def until(self, path, *values):
+        """Wait until a node has one of the values, or (None) is gone."""
+        changed = threading.Semaphore(0)
+        watch = self.store.watch(path, lambda path, token: changed.release())
+        while Nodes(self.store).read(path) not in values:
+            changed.acquire()
+        watch.close()
+
+    def say(self, state, *expected):
+        self.store.write(f"{self.front}/state", str(state))
+        self.until(f"{self.back}/state", *map(str, expected))
+
+    def connect(self):
+        self.until(f"{self.back}/state", "2")
+        memory = self.xen.memory.setdefault(self.domid, Memory())
+        self.ring = FrontRing(Pages(memory.page(0)), 1, X86_64.stride, "front")
+        self.store.write(f"{self.front}/ring-ref", "0")
+        self.store.write(f"{self.front}/event-channel", "1")
+        self.say(INITIALISED, CONNECTED)
+        return self
+
+    def write(self, sector, data):
+        memory = self.xen.memory[self.domid]
+        memory.page(1)[: len(data)] = data
+        at = self.ring.slot()
+        entry = X86_64.request(WRITE, 1, 7, sector) + struct.pack(SEGMENT, 1, 0, 7)
+        self.ring.memory.view[at : at + len(entry)] = entry
+        if self.ring.push():
+            self.xen.channels[self.domid].kick()
+
+    def answer(self):
+        while (response := self.ring.take(struct.calcsize(RESPONSE))) is None:
+            if not self.ring.rearm():
+                self.xen.told[self.domid].acquire()
+        return struct.unpack(RESPONSE, response)
+
+
+class Site:
+    def __init__(self, path, opened):
+        self.path = path
+        self.xen = Xen()
+        self.open = opened
+        self.tool = Store(path)
+        self.start()
+
+    def start(self):
+        self.store = Store(self.path)
+        self.dispatcher = Dispatcher(self.store)
+        self.dispatcher.start()
+        self.host = Host(self.dispatcher, Nodes(self.store), self.xen, self.open)
+
+    def stop(self):
+        self.dispatcher.close()
+        self.host.close()
+        self.store.close()
+
+    def create(self, domid, disk="disk"):
+        self.tool.write(f"/local/domain/{domid}/domid", str(domid))
+        self.tool.call(lambda client: client.introduce(domid, 1, 1))
+        attach(self.tool, domid, "xvdb", str(disk), False)
+        return Guest(self.tool, self.xen, domid)
+
+    def destroy(self, domid):
+        self.tool.rm(f"/local/domain/{domid}")
+        self.tool.call(lambda client: client.release(domid))
+
+
+@pytest.fixture
+def site(tmp_path):
+    with UnixTransport(Xenstored(), tmp_path / "store") as unix:
+        thread = threading.Thread(target=unix.run)
+        thread.start()
+        with (tmp_path / "disk").open("wb") as stream:
+            stream.truncate(1 << 20)
+        opened = {}
+
+        def open_or(params, readonly):
+            if params in opened:
+                return opened[params]()
+            return open_sink(str(tmp_path / params), readonly)
+
+        site = Site(unix.path, open_or)
+        site.opened, site.folder = opened, tmp_path
+        yield site
+        site.stop()
+        site.tool.close()
+        unix.stop()
+        thread.join()
+
+
+def test_a_disk_that_a_toolstack_makes_is_served(site):
+    guest = site.create(5).connect()
+    guest.write(8, b"\7" * PAGE)
+    assert guest.answer() == (7, WRITE, OKAY)
+    assert (site.folder / "disk").read_bytes()[PAGE : 2 * PAGE] == b"\7" * PAGE
+
+
+def test_one_that_was_there_before_is_served_from_where_it_stood(site):
+    guest = site.create(5).connect()
+    guest.write(8, b"\7" * PAGE)
+    assert guest.answer()[2] == OKAY
+    site.stop()
+    guest.write(16, b"\6" * PAGE)
+    site.start()
+    assert guest.answer()[2] == OKAY
+    assert (site.folder / "disk").read_bytes()[2 * PAGE : 3 * PAGE] == b"\6" * PAGE
+
+
+def test_a_disk_that_takes_for_ever_to_open_holds_up_its_own_domain_only(site):
+    never = threading.Event()
+    begun = threading.Event()
+
+    def hang():
+        begun.set()
+        never.wait()
+        raise OSError(5, "let go")
+
+    site.opened["hangs"] = hang
+    site.create(5, "hangs")
+    begun.wait()
+    guest = site.create(6).connect()
+    guest.write(8, bytes(PAGE))
+    assert guest.answer()[2] == OKAY
+    never.set()
+
+
+def test_a_domain_that_is_gone_leaves_no_nodes(site):
+    guest = site.create(5).connect()
+    site.destroy(5)
+    guest.until(f"{guest.back}/frontend", None)
+    assert site.create(6).connect()
+
+
+def test_a_disk_is_detached_when_the_guest_lets_go(site):
+    guest = site.create(5).connect()
+
+    def let_go():
+        guest.until(f"{guest.back}/state", "5")
+        site.tool.write(f"{guest.front}/state", str(CLOSED))
+
+    thread = threading.Thread(target=let_go)
+    thread.start()
+    detach(site.tool, 5, "xvdb", force=False)
+    thread.join()
+    assert Nodes(site.tool).read(f"{guest.front}/state") is None
+    assert site.tool.directory(f"{AREA}/5") == []
+
+
+def test_a_disk_that_no_driver_has_is_detached(site):
+    guest = site.create(5)
+    guest.until(f"{guest.back}/state", "2")
+    detach(site.tool, 5, "xvdb", force=False)
+    assert site.tool.directory(f"{AREA}/5") == []
+
+
+def test_after_a_reconnect_the_disk_goes_on(site):
+    guest = site.create(5).connect()
+    guest.say(CLOSED, CLOSED)
+    guest.say(INITIALISING, 2)
+    guest.connect().write(0, b"\1" * PAGE)
+    assert guest.answer()[2] == OKAY
+
+
+def test_a_ring_that_is_corrupt_ends_its_worker_and_says_so(site):
+    guest = site.create(5).connect()
+    guest.ring.memory.wr32(abi.SRING_REQ_PROD, 1 << 20)
+    site.xen.channels[5].kick()
+    guest.until(f"{guest.back}/state", "5")
+    error = f"/local/domain/0/error/backend/pvdump_vbd/5/{XVDB}/error"
+    assert b"req_prod 0x100000" in site.tool.read(error)
+
+
+def test_a_worker_whose_disk_stalls_tries_again(site):
+    sink = open_sink(str(site.folder / "disk"), False)
+    write, stalls = sink.write, iter(range(3))
+
+    def stalling(offset, buffers):
+        if next(stalls, None) is not None:
+            raise Stalled("busy")
+        write(offset, buffers)
+
+    sink.write = stalling
+    site.opened["stalls"] = lambda: sink
+    guest = site.create(5, "stalls").connect()
+    guest.write(8, b"\7" * PAGE)
+    assert guest.answer()[2] == OKAY
+
+
+def test_a_worker_that_breaks_gives_everything_back(site, caplog):
+    sink = open_sink(str(site.folder / "disk"), False)
+    sink.write = lambda offset, buffers: 1 // 0
+    site.opened["bug"] = lambda: sink
+    guest = site.create(5, "bug").connect()
+    guest.write(8, b"\7" * PAGE)
+    guest.until(f"{guest.back}/state", "5")
+
+
+def test_the_status_tells_what_each_disk_did(site):
+    guest = site.create(5).connect()
+    guest.write(8, bytes(PAGE))
+    guest.answer()
+    (disk,) = site.host.status().json()["disks"]
+    assert (disk["disk"], disk["written"], disk["errors"]) == (f"5/{XVDB}", PAGE, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("xvda", 51712), ("xvdp", 51952), ("xvdq", 1 << 28 | 16 << 8)]
+)
+def test_disks_have_the_numbers_of_xen_vbd_interface(name, number):
+    assert number_of(name) == number
+
+
+@pytest.mark.parametrize(("domid", "name"), [(9, "xvdb"), (5, "sda"), (5, "xvdb")])
+def test_what_cannot_be_attached_is_refused(site, domid, name):
+    site.create(5)
+    with pytest.raises(AttachError):
+        attach(site.tool, domid, name, "disk", False)

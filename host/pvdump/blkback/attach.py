@@ -1,0 +1,116 @@
+"""Giving a guest a disk of ours and taking it away, as a toolstack does: nodes, all at once.
+
+Used by `pvdump blkback attach` and `detach`; xl has no name for a backend of this type. A guest
+that runs takes the disk up as if xl had attached it.
+Source: Xen tools/libs/light/libxl_device.c (libxl__device_generic_add,
+libxl__initiate_device_generic_remove), docs/man/xen-vbd-interface.7.pandoc.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from typing import Any
+
+from xenpv.abi import XenbusStateClosed, XenbusStateClosing, XenbusStateInitialising
+
+from ..store import Store
+from .device import HOME, backend_path
+from .nodes import Nodes
+
+XVD_MAJOR = 202
+CLOSE_SECONDS = 10.0
+
+
+class AttachError(Exception):
+    """The disk cannot be given or taken away, and why."""
+
+
+def number_of(name: str) -> int:
+    """The number of a virtual disk: xvda is 51712, xvdq is 1 << 28 | 16 << 8."""
+    match = re.fullmatch("xvd([a-z])", name)
+    if match is None:
+        raise AttachError(f"disk {name!r}: xvda to xvdz expected")
+    index = ord(match[1]) - ord("a")
+    return XVD_MAJOR << 8 | index << 4 if index < 16 else 1 << 28 | index << 8
+
+
+def attach(store: Store, domid: int, name: str, params: str, readonly: bool) -> None:
+    """Raises AttachError, XenError. params: see sink.open_sink()."""
+    number = number_of(name)
+    back, front = backend_path(domid, number), f"/local/domain/{domid}/device/vbd/{number}"
+    nodes = Nodes(store)
+    if nodes.read(f"/local/domain/{domid}/domid") is None:
+        raise AttachError(f"domain {domid} is not there")
+    if nodes.read(f"{front}/backend") is not None:
+        raise AttachError(f"domain {domid} has a disk {name}")
+    state = str(XenbusStateInitialising)
+    sides = (
+        (
+            front,
+            [("n", domid), ("r", 0)],
+            {
+                "backend": back,
+                "backend-id": HOME.rpartition("/")[2],
+                "state": state,
+                "virtual-device": str(number),
+                "device-type": "disk",
+            },
+        ),
+        (
+            back,
+            [("n", 0), ("r", domid)],
+            {
+                "frontend": front,
+                "frontend-id": str(domid),
+                "online": "1",
+                "dev": name,
+                "mode": "r" if readonly else "w",
+                "params": params,
+                "state": state,
+            },
+        ),
+    )
+
+    async def work(transaction: Any) -> None:
+        for path, perms, values in sides:
+            await transaction.mkdir(path)
+            await transaction.set_perms(path, perms)
+            for key, value in values.items():
+                await transaction.write(f"{path}/{key}", value)
+
+    store.transact(work)
+
+
+def detach(store: Store, domid: int, name: str, force: bool) -> None:
+    """Ask both ends to close and remove the nodes; with force, remove them at once.
+
+    Raises AttachError when the guest does not let go, XenError.
+    """
+    number = number_of(name)
+    back, front = backend_path(domid, number), f"/local/domain/{domid}/device/vbd/{number}"
+    nodes = Nodes(store)
+    if nodes.read(f"{back}/frontend") is None:
+        raise AttachError(f"domain {domid} has no disk {name} of ours")
+    if not force and not _closed(nodes, back):
+        raise AttachError(
+            f"domain {domid} did not let go of {name} in {CLOSE_SECONDS:g} s; --force takes it"
+        )
+    nodes.remove(back)
+    nodes.remove(front)
+
+
+def _closed(nodes: Nodes, back: str) -> bool:
+    changed = threading.Event()
+    watch = nodes.store.watch(f"{back}/state", lambda path, token: changed.set())
+    until = time.monotonic() + CLOSE_SECONDS
+    try:
+        nodes.update(back, {"online": "0", "state": str(XenbusStateClosing)})
+        while nodes.read(f"{back}/state") != str(XenbusStateClosed):
+            if not changed.wait(max(until - time.monotonic(), 0)):
+                return False
+            changed.clear()
+    finally:
+        watch.close()
+    return True

@@ -1,0 +1,200 @@
+"""The backend on a real Xen: libxenevtchn and libxengnttab, called without a compiler.
+
+Used by host.py. Each connection has handles of its own, so no lock of one is waited for by another,
+and its worker is a thread that sleeps in poll() on its event channel. The rules: an event is taken
+and its port unmasked before the ring is looked at; what the libraries would print of each refusal
+is switched off, since a guest chooses how many there are.
+Source: Xen tools/include/xenevtchn.h, xengnttab.h, xentoollog.h (libraries' major version 1).
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import mmap
+import os
+import select
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import cffi
+
+from xenpv.abi import PAGE_SIZE
+
+from .ports import Refused, Stalled, Wait, Worker
+
+log = logging.getLogger(__name__)
+
+CDEF = """
+extern void *stderr;
+void *xtl_createlogger_stdiostream(void *stream, int min_level, unsigned flags);
+void *xenevtchn_open(void *logger, unsigned flags);
+int xenevtchn_close(void *handle);
+int xenevtchn_fd(void *handle);
+int xenevtchn_notify(void *handle, uint32_t port);
+int xenevtchn_bind_interdomain(void *handle, uint32_t domid, uint32_t remote_port);
+int xenevtchn_pending(void *handle);
+int xenevtchn_unmask(void *handle, uint32_t port);
+void *xengnttab_open(void *logger, unsigned flags);
+int xengnttab_close(void *handle);
+void *xengnttab_map_domain_grant_refs(
+    void *handle, uint32_t count, uint32_t domid, uint32_t *refs, int prot);
+int xengnttab_unmap(void *handle, void *start, uint32_t count);
+"""
+XTL_CRITICAL = 9
+RETRY_MS = 10
+PASSING = (errno.ENOMEM, errno.ENOSPC, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
+
+
+class Libraries:
+    """Raises OSError where Xen's libraries are not installed."""
+
+    def __init__(self) -> None:
+        self.ffi: Any = cffi.FFI()
+        self.ffi.cdef(CDEF)
+        self.evtchn: Any = self.ffi.dlopen("libxenevtchn.so.1")
+        self.gnttab: Any = self.ffi.dlopen("libxengnttab.so.1")
+        toollog: Any = self.ffi.dlopen("libxentoollog.so.1")
+        stderr = self.ffi.dlopen(None).stderr
+        self.logger = toollog.xtl_createlogger_stdiostream(stderr, XTL_CRITICAL, 0)
+
+    def refused(self, what: str) -> Refused | Stalled:
+        """What the last call's errno means."""
+        number = self.ffi.errno
+        kind = Stalled if number in PASSING else Refused
+        return kind(f"{what}: {os.strerror(number)}")
+
+    def handle(self, opened: Any, what: str) -> Any:
+        if opened == self.ffi.NULL:
+            raise self.refused(what)
+        return opened
+
+
+class Frames:
+    def __init__(self, grants: Grants, start: Any, count: int, writable: bool) -> None:
+        self._grants = grants
+        self._start = start
+        self._count = count
+        view = memoryview(grants.libraries.ffi.buffer(start, count * PAGE_SIZE))
+        self._view = view if writable else view.toreadonly()
+
+    def slices(self, start: int, end: int) -> list[memoryview]:
+        return [self._view[start:end]]
+
+    def unmap(self) -> None:
+        self._view.release()
+        self._grants.libraries.gnttab.xengnttab_unmap(self._grants.handle, self._start, self._count)
+
+
+class Grants:
+    def __init__(self, libraries: Libraries, domid: int) -> None:
+        self.libraries = libraries
+        self._domid = domid
+        opened = libraries.gnttab.xengnttab_open(libraries.logger, 0)
+        self.handle = libraries.handle(opened, "/dev/xen/gntdev")
+
+    def map(self, refs: Sequence[int], writable: bool) -> Frames:
+        protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
+        array = self.libraries.ffi.new("uint32_t[]", list(refs))
+        start = self.libraries.gnttab.xengnttab_map_domain_grant_refs(
+            self.handle, len(refs), self._domid, array, protection
+        )
+        if start == self.libraries.ffi.NULL:
+            some = ", ".join(map(str, refs[:8])) + (" ..." if len(refs) > 8 else "")
+            raise self.libraries.refused(f"grant {some}")
+        return Frames(self, start, len(refs), writable)
+
+    def close(self) -> None:
+        self.libraries.gnttab.xengnttab_close(self.handle)
+
+
+class Channel:
+    def __init__(self, libraries: Libraries, domid: int, port: int) -> None:
+        self._library = libraries.evtchn
+        opened = self._library.xenevtchn_open(libraries.logger, 0)
+        self._handle = libraries.handle(opened, "/dev/xen/evtchn")
+        self._port = self._library.xenevtchn_bind_interdomain(self._handle, domid, port)
+        if self._port < 0:
+            error = libraries.refused(f"event channel {port}")
+            self.close()
+            raise error
+
+    def fileno(self) -> int:
+        return int(self._library.xenevtchn_fd(self._handle))
+
+    def take(self) -> None:
+        """Take the event that made the file descriptor readable."""
+        port = self._library.xenevtchn_pending(self._handle)
+        if port >= 0:
+            self._library.xenevtchn_unmask(self._handle, port)
+
+    def notify(self) -> None:
+        self._library.xenevtchn_notify(self._handle, self._port)
+
+    def close(self) -> None:
+        self._library.xenevtchn_close(self._handle)
+
+
+class Bell:
+    """Wakes a thread that sleeps in poll(), from any other, for as long as it is there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def ring(self) -> None:
+        with self._lock:
+            if self.fd >= 0:
+                os.eventfd_write(self.fd, 1)
+
+    def close(self) -> None:
+        with self._lock:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Xen:
+    """The ports of ports.py."""
+
+    def __init__(self) -> None:
+        self._libraries = Libraries()
+        self.threads: set[threading.Thread] = set()
+
+    def grants(self, domid: int) -> Grants:
+        return Grants(self._libraries, domid)
+
+    def bind(self, domid: int, port: int) -> Channel:
+        return Channel(self._libraries, domid, port)
+
+    def run(self, worker: Worker, channel: Channel) -> None:
+        bell = Bell()
+        worker.wake = bell.ring
+        # A daemon: a disk that hangs for ever shall not keep the process from ending.
+        thread = threading.Thread(
+            target=self._live, args=(worker, channel, bell), name=worker.name, daemon=True
+        )
+        self.threads.add(thread)
+        thread.start()
+
+    def _live(self, worker: Worker, channel: Channel, bell: Bell) -> None:
+        poll, event = select.poll(), channel.fileno()
+        poll.register(event, select.POLLIN)
+        poll.register(bell.fd, select.POLLIN)
+        try:
+            while (wait := worker.step()) is not Wait.END:
+                if wait is Wait.NOTHING:
+                    time.sleep(0)
+                    continue
+                for fd, _ in poll.poll(RETRY_MS if wait is Wait.LATER else None):
+                    if fd == event:
+                        channel.take()
+                    else:
+                        os.eventfd_read(fd)
+        except Exception as error:
+            log.exception("%s", worker.name)
+            worker.fail(f"{type(error).__name__}: {error}")
+        finally:
+            bell.close()
+            self.threads.discard(threading.current_thread())

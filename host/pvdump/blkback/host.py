@@ -1,0 +1,155 @@
+"""All disks that a domain 0 serves: those whose nodes a toolstack makes below backend/pvdump_vbd.
+
+Made by `pvdump blkback`. Events of xenstore go through the dispatcher of watches: each domain has
+its queue, so a disk that takes long to open or a domain whose nodes change all the time holds up
+its own events only. The rules: devices are made and stepped in their domain's queue; the nodes of a
+domain that is gone are removed, since no toolstack knows them; a process that ends leaves the
+nodes of the others as they are, and the next one takes the connections up where they stood.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import asdict
+from typing import Any
+
+from ..watches.complaints import Complaints
+from ..watches.dispatcher import NOBODY, Dispatcher, Subscription
+from ..watches.domains import domid as parse_domid
+from ..watches.queue import Domain, Event
+from . import ports
+from .device import HOME, TYPE, Device, Open
+from .nodes import Nodes
+from .sink import open_sink
+
+AREA = f"{HOME}/backend/{TYPE}"
+HEARD = ("frontend", "params", "online")  # keys that a toolstack writes; the others are ours
+LEAVING_SECONDS = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Served:
+    """A device, and the watch of its front end's state."""
+
+    def __init__(self, device: Device, watch: Subscription) -> None:
+        self.device = device
+        self.watch = watch
+        # One step at a time, also when the domain's queue is the next generation's.
+        self.lock = threading.Lock()
+
+
+class Host:
+    """xen: the ports; open_sink: makes the sinks."""
+
+    def __init__(
+        self, dispatcher: Dispatcher, nodes: Nodes, xen: ports.Xen, open_sink: Open = open_sink
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._nodes = nodes
+        self._xen = xen
+        self._open = open_sink
+        self._complaints = Complaints(time.monotonic_ns, log.error)
+        self._lock = threading.Lock()  # of the next
+        self._served: dict[int, dict[int, Served]] = {}  # by domid and device number
+        self._area = dispatcher.subscribe(AREA, self._domid_of, self._changed, "blkback")
+        self._follower = dispatcher.follow(lambda domain: None, self._vanished, "blkback")
+
+    def _domid_of(self, path: str, token: str) -> int | None:
+        parts = path.removeprefix(AREA).split("/")[1:]
+        if not parts:
+            return None
+        domid = parse_domid(parts[0])
+        if domid is None or (len(parts) > 2 and parts[2:] not in [[key] for key in HEARD]):
+            return NOBODY
+        return domid
+
+    def _changed(self, event: Event) -> None:
+        if event.domain is None:
+            for name in self._nodes.directory(AREA):
+                if (domid := parse_domid(name)) is not None:
+                    self._area.look(domid)
+            return
+        domid = event.domain.domid
+        with self._lock:
+            served = self._served.setdefault(domid, {})
+        for name in self._nodes.directory(f"{AREA}/{domid}"):
+            if name.isascii() and name.isdigit() and len(name) <= 9 and int(name) not in served:
+                self._take_up(served, domid, int(name))
+        for number in list(served):
+            self._step(served, number)
+        with self._lock:
+            if not served:
+                self._served.pop(domid, None)
+
+    def _take_up(self, served: dict[int, Served], domid: int, number: int) -> None:
+        front = self._nodes.read(f"{AREA}/{domid}/{number}/frontend")
+        if front is None:
+            return
+
+        def look() -> None:
+            self._area.look(domid)
+
+        def complain(text: str) -> None:
+            self._complaints.add((domid, number), f"disk {domid}/{number}: {text}")
+
+        device = Device(domid, number, self._xen, self._nodes, complain, look, self._open)
+        watch = self._dispatcher.subscribe(
+            f"{front}/state", lambda path, token: domid, self._changed, "blkback"
+        )
+        served[number] = Served(device, watch)
+
+    def _step(self, served: dict[int, Served], number: int) -> None:
+        this = served.get(number)
+        if this is None:
+            return
+        with this.lock:
+            over = not this.device.step()
+        if over and served.pop(number, None) is this:
+            this.watch.close()
+            self._complaints.forget((this.device.domid, number))
+
+    def _vanished(self, domain: Domain) -> None:
+        if self._nodes.directory(f"{AREA}/{domain.domid}"):
+            self._nodes.remove(f"{AREA}/{domain.domid}")
+        self._area.look(domain.domid)
+
+    def close(self) -> None:
+        """End all connections and close the sinks; nodes stay. The dispatcher is closed before."""
+        with self._lock:
+            all_served = [this for served in self._served.values() for this in served.values()]
+        until = time.monotonic() + LEAVING_SECONDS
+        for this in all_served:
+            this.device.close()
+        for this in all_served:
+            # A worker whose disk hangs is left behind: its process ends.
+            while not this.device.close() and time.monotonic() < until:
+                time.sleep(0.01)
+
+    def status(self) -> Status:
+        with self._lock:
+            all_served = [this for served in self._served.values() for this in served.values()]
+        return Status([_row(this.device) for this in all_served])
+
+
+class Status:
+    """How the disks stand: rows as JSON has them."""
+
+    def __init__(self, rows: list[dict[str, Any]]) -> None:
+        self.rows = rows
+
+    def json(self) -> dict[str, Any]:
+        return {"disks": self.rows}
+
+
+def _row(device: Device) -> dict[str, Any]:
+    instance = device.instance
+    return {
+        "disk": device.name,
+        "state": device.state,
+        "worker": instance.state.value if instance else None,
+        "error": device.fatal,
+        **asdict(device.counts),
+    }

@@ -1,0 +1,59 @@
+"""Xenstore as the backend wants it, over a connection that any thread may use.
+
+Used by host.py and attach.py. The rule: what is not there is None, or nothing; other errors are
+raised as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from xenpv.errors import XenstoreError
+
+from ..store import Store
+
+
+class Nodes:
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def read(self, path: str) -> str | None:
+        try:
+            return self.store.read(path).decode("latin-1")
+        except XenstoreError as error:
+            if error.code == "ENOENT":
+                return None
+            raise
+
+    def write(self, path: str, value: str) -> None:
+        self.store.write(path, value)
+
+    def remove(self, path: str) -> None:
+        try:
+            self.store.rm(path)
+        except XenstoreError as error:
+            if error.code != "ENOENT":
+                raise
+
+    def directory(self, path: str) -> list[str]:
+        try:
+            return self.store.directory(path)
+        except XenstoreError as error:
+            if error.code == "ENOENT":
+                return []
+            raise
+
+    def update(self, path: str, values: Mapping[str, str]) -> bool:
+        async def work(transaction: Any) -> bool:
+            try:
+                await transaction.read(f"{path}/frontend")
+            except XenstoreError as error:
+                if error.code == "ENOENT":
+                    return False
+                raise
+            for key, value in values.items():
+                await transaction.write(f"{path}/{key}", value)
+            return True
+
+        return self.store.transact(work)
