@@ -1,7 +1,8 @@
 """What is wrong with the handlers, at most once a second for each domain.
 
 Used by the dispatcher. The rule: a guest that makes its handler fail a thousand times a second
-fills no log; the next line says how many were left out.
+fills no log; the next line says how many were left out. Who complained longest ago is forgotten
+when there are more than KEPT.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Hashable
 
 EVERY = 1_000_000_000  # ns
+KEPT = 4096
 
 
 class Complaints:
@@ -19,21 +21,18 @@ class Complaints:
         self._clock = clock
         self._write = write
         self._lock = threading.Lock()
-        self._written: dict[Hashable, int] = {}  # when
-        self._left_out: dict[Hashable, int] = {}
+        # When each last had its line, the oldest first, and how many were left out since.
+        self._last: dict[Hashable, tuple[int, int]] = {}
 
     def add(self, whose: Hashable, text: str) -> None:
         now = self._clock()
         with self._lock:
-            if whose in self._written and now - self._written[whose] < EVERY:
-                self._left_out[whose] = self._left_out.get(whose, 0) + 1
+            when, left_out = self._last.get(whose, (now - EVERY, 0))
+            if now - when < EVERY:
+                self._last[whose] = when, left_out + 1
                 return
-            self._written[whose] = now
-            left_out = self._left_out.pop(whose, 0)
+            self._last.pop(whose, None)
+            self._last[whose] = now, 0
+            if len(self._last) > KEPT:
+                del self._last[next(iter(self._last))]
         self._write(f"{text} ({left_out} more were left out)" if left_out else text)
-
-    def forget(self, whose: Hashable) -> None:
-        """There will be no more of it."""
-        with self._lock:
-            self._written.pop(whose, None)
-            self._left_out.pop(whose, None)

@@ -89,10 +89,10 @@ class Dispatcher:
         self._clock = clock
         self._lock = threading.Lock()
         self._ended = threading.Condition(self._lock)  # a handler of a subscription ended
-        self._workers = Workers(self._lock, self._handle, self._drained, patience)
         self._domains = Domains(store)
         self._complaints = Complaints(clock, log.error)
-        self._queues = Queues(limit, clock, self._workers.add)
+        self._queues = Queues(limit, clock, lambda queue: self._workers.add(queue))
+        self._workers = Workers(self._lock, self._handle, self._queues.drained, patience)
         self._subscriptions: set[Subscription] = set()
         self._awaits: dict[threading.Thread, Subscription] = {}
 
@@ -272,10 +272,6 @@ class Dispatcher:
             queue.domain, f"{entry.subscription.name}, {whose}, {entry.path}: {said}"
         )
         log.debug("%s", said, exc_info=error)
-
-    def _drained(self, queue: Queue) -> None:
-        if self._queues.drained(queue):
-            self._complaints.forget(queue.domain)
 
     def _refresh(self, event: Event) -> None:
         """Domains may have come or gone."""

@@ -49,15 +49,12 @@ class Queues:
         yield from self._table.values()
         yield from self._leaving
 
-    def drained(self, queue: Queue) -> bool:
-        """The queue is empty and nobody handles it. Returns whether it is forgotten by that."""
-        if not isinstance(queue.domain, Domain) or queue.known:
-            return False
+    def drained(self, queue: Queue) -> None:
+        """The queue is empty and nobody handles it: it is forgotten unless its domain is known."""
         if queue.gone:
             self._leaving.discard(queue)
-        else:
+        elif isinstance(queue.domain, Domain) and not queue.known:
             del self._table[queue.domain.domid]
-        return True
 
     def follow(self, follower: Subscription) -> None:
         """Tell it of all domains that are there, and of those that come and go."""
