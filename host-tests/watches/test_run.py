@@ -133,19 +133,25 @@ def test_no_shell_sees_the_value(
     assert commands.said() == f"7 {BASE}/7/data/state $(touch /tmp/x); `id`"
 
 
+@pytest.mark.parametrize(
+    ("end", "how"),
+    [("exit 3", "exit code 3"), ("kill -15 $$", "signal 15"), ("kill -35 $$", "signal 35")],
+)
 def test_command_that_fails_is_complained_of(
     store: FakeStore,
     run: Callable[..., Runner],
     commands: Commands,
     caplog: pytest.LogCaptureFixture,
+    end: str,
+    how: str,
 ) -> None:
-    run(f"{REPORT}; exit $PVDUMP_VALUE")
-    write(store, 7, b"3")
+    run(f"{REPORT}; $PVDUMP_VALUE; {end}")
+    write(store, 7, b"true")
     commands.said()
-    write(store, 7, b"0")
+    write(store, 7, b"exit 0")
     commands.said()
     assert "/bin/sh, domain 7, /local/domain/7/data/state: CommandError" in caplog.text
-    assert "exit code 3" in caplog.text
+    assert how in caplog.text
 
 
 def test_value_that_no_environment_holds_is_complained_of(

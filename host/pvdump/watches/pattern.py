@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from xenpv import abi
 from xenpv.errors import XenstoreError
 
 from . import domains
@@ -17,7 +18,6 @@ from .dispatcher import NOBODY
 from .domains import Store
 
 NAME = re.compile(r"[A-Za-z0-9@_-]+")  # what the wire allows
-PATH_MAX = 3072  # XENSTORE_ABS_PATH_MAX, xen/include/public/io/xs_wire.h
 
 
 class PatternError(ValueError):
@@ -34,7 +34,7 @@ class Pattern:
 
     def __init__(self, text: str) -> None:
         names = text.split("/")[1:]
-        if not text.startswith("/") or len(text) > PATH_MAX:
+        if not text.startswith("/") or len(text) > abi.XENSTORE_ABS_PATH_MAX:
             raise PatternError(
                 f"pattern {text!r}: expected an absolute path, with * for the domain"
             )

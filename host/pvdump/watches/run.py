@@ -105,7 +105,7 @@ class Runner:
             with self._lock:
                 self._running.discard(process)
         if code and not self._ended.is_set():
-            how = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+            how = f"exit code {code}" if code > 0 else f"ended by signal {-code}"
             raise CommandError(f"the command failed: {how}")
 
 
