@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
-from watches.fakes import FakeStore, Followed, Handler, domain_of
+from watches.fakes import FakeHandle, FakeStore, Followed, Handler, Tell, domain_of
 
 from pvdump.watches.dispatcher import Dispatcher
 
@@ -32,6 +32,20 @@ def test_queued_events_are_dropped_and_later_ones_not_taken(
         call.go()
     other_subscription.close()
     assert handler.idle()
+
+
+def test_subscribing_while_the_dispatcher_closes_leaves_no_watch(
+    store: FakeStore, dispatcher: Dispatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = store.watch
+
+    def watch_late(path: str, tell: Tell) -> FakeHandle:
+        dispatcher.close()
+        return watch(path, tell)
+
+    monkeypatch.setattr(store, "watch", watch_late)
+    dispatcher.subscribe("/data", domain_of, Handler())
+    assert store.watches["/data"] == []
 
 
 def test_closing_waits_for_the_running_handler(store: FakeStore, dispatcher: Dispatcher) -> None:

@@ -251,6 +251,13 @@ class TestSpecial:
 
 
 class TestDelivery:
+    def test_a_client_s_watches_are_told_in_the_order_they_were_set(self, client, server):
+        for path, token in (("data/a", "1"), ("data", "2"), ("data/a", "3")):
+            client.watch(path, token)
+        client.heard()
+        server.write(f"{HOME}/data/a", "x")
+        assert client.heard() == ["data/a|1|", "data/a|2|", "data/a|3|"]
+
     def test_an_event_that_waits_already_is_not_sent_twice(self, client, server):
         client.watch("data")
         client.heard()
