@@ -161,10 +161,10 @@ class ChangingPage(Fault):
 
     index: Index
     add: int
-    times: int = 0
 
     def published(self, ring: FaultyRing) -> None:
-        ring.changing[OFFSETS[self.index]] = self.add
+        if self.strikes(ring):
+            ring.changing[OFFSETS[self.index]] = self.add
 
 
 @dataclass(kw_only=True)

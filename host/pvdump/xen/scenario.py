@@ -60,7 +60,7 @@ class Scenario:
         """Read a file. Raises ScenarioError."""
         try:
             document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
             raise ScenarioError(f"{path}: {error}") from None
         return parse(document, path.stem, str(path))
 
@@ -112,7 +112,7 @@ def _known(keys: dict[str, Any], known: typing.Collection[str], where: str) -> N
 def _fault(entry: object, where: str) -> Fault:
     keys = dict(_mapping(entry, where))
     name = keys.pop("fault", None)
-    if name not in FAULTS:
+    if not isinstance(name, str) or name not in FAULTS:
         known = ", ".join(sorted(FAULTS))
         raise ScenarioError(f"{where}: fault: {name!r} is not known; {known} are")
     where = f"{where}: {name}"
@@ -159,6 +159,6 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         if type(value) is not wanted:
             what = "true or false" if wanted is bool else "a number"
             raise ScenarioError(f"{where}: {what} expected, {value!r} found")
-        if wanted is int and value < 0 and "add" not in where:
+        if wanted is int and value < 0 and not where.endswith(": add"):
             raise ScenarioError(f"{where}: a number from 0 on expected, {value} found")
     return value
