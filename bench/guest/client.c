@@ -1,8 +1,8 @@
 /*
  * client: the loads of load/loads.py by libxenstore through /dev/xen/xenbus, in a Linux guest.
  *
- *   client COUNT ROUNDS WORKERS    one line for each load, by one process and by WORKERS (2 or more):
- *                                  "client NAME|WORKERS|COUNT|NS"
+ *   client COUNT WORKERS    one line for each load, by one process and by WORKERS (2 or more):
+ *                           "client NAME|WORKERS|COUNT|NS"
  *
  * Rule: libxenstore waits for each reply, so many in flight are processes with a connection each.
  */
@@ -145,21 +145,18 @@ static uint64_t measure(bool (*operation)(void), int count, int workers)
 
 int main(int argc, char **argv)
 {
-    int count = argc == 4 ? atoi(argv[1]) : 0;
-    int rounds = argc == 4 ? atoi(argv[2]) : 0;
-    int many = argc == 4 ? atoi(argv[3]) : 0;
+    int count = argc == 3 ? atoi(argv[1]) : 0;
+    int many = argc == 3 ? atoi(argv[2]) : 0;
 
-    if (count < 1 || rounds < 1 || many < 2)
-        errx(2, "usage: client COUNT ROUNDS WORKERS");
+    if (count < 1 || many < 2)
+        errx(2, "usage: client COUNT WORKERS");
     prepare(many);
-    for (int round = 0; round < rounds; round++) {
-        for (size_t i = 0; i < sizeof(loads) / sizeof(loads[0]); i++) {
-            for (int workers = 1; workers <= many; workers += many - 1) {
-                uint64_t ns = measure(loads[i].operation, count, workers);
+    for (size_t i = 0; i < sizeof(loads) / sizeof(loads[0]); i++) {
+        for (int workers = 1; workers <= many; workers += many - 1) {
+            uint64_t ns = measure(loads[i].operation, count, workers);
 
-                printf("client %s|%d|%d|%" PRIu64 "\n", loads[i].name, workers, count, ns);
-                fflush(stdout);
-            }
+            printf("client %s|%d|%d|%" PRIu64 "\n", loads[i].name, workers, count, ns);
+            fflush(stdout);
         }
     }
     return 0;

@@ -12,7 +12,6 @@ SMALL = "0123456789"
 LARGE = b"x" * 3072
 CHILDREN = 20
 WORKERS = 16
-ROUNDS = 5
 COUNT = 320
 
 
@@ -64,19 +63,18 @@ async def run(loop, store, load, count, workers):
 
 
 async def measure(loop, store, now, tell):
-    """All loads, one at a time and many in flight, in turn, ROUNDS times.
+    """One round of all loads, one at a time and many in flight.
 
     now: the clock, in ns; tell(name, workers, count, took, sent, updates) gets each result: ns, how
     often the server was notified, how often an index of the ring was moved.
     """
     transport = store.transport
-    for _ in range(ROUNDS):
-        for name, load in LOADS:
-            for workers in (1, WORKERS):
-                gc.collect()
-                sent, updates = transport.sent, transport.updates
-                begin = now()
-                await run(loop, store, load, COUNT, workers)
-                took = now() - begin
-                sent, updates = transport.sent - sent, transport.updates - updates
-                tell(name, workers, COUNT, took, sent, updates)
+    for name, load in LOADS:
+        for workers in (1, WORKERS):
+            gc.collect()
+            sent, updates = transport.sent, transport.updates
+            begin = now()
+            await run(loop, store, load, COUNT, workers)
+            took = now() - begin
+            sent, updates = transport.sent - sent, transport.updates - updates
+            tell(name, workers, COUNT, took, sent, updates)
