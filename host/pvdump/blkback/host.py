@@ -109,7 +109,6 @@ class Host:
             over = not this.device.step()
         if over and served.pop(number, None) is this:
             this.watch.close()
-            self._complaints.forget((this.device.domid, number))
 
     def _vanished(self, domain: Domain) -> None:
         if self._nodes.directory(f"{AREA}/{domain.domid}"):
