@@ -250,7 +250,7 @@ def test_what_a_killed_process_left_is_replaced(path: Path) -> None:
 
 def test_living_socket_and_other_files_are_not_replaced(path: Path) -> None:
     with StatusServer(path, lambda: STATUS):
-        with pytest.raises(StatusError, match="it answers"):
+        with pytest.raises(StatusError, match="another server listens"):
             StatusServer(path, lambda: STATUS)
         assert ask(path) == STATUS
     path.write_text("precious")

@@ -9,17 +9,15 @@ is let go.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import selectors
 import socket
-import stat
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..socketfile import SocketFile, SocketRefused
 from .status import Status
 
 
@@ -51,10 +49,12 @@ class StatusServer:
     """path: of the socket, which is made here and removed by close(). Raises StatusError."""
 
     def __init__(self, path: Path, status: Callable[[], Sayable]) -> None:
-        self._path = path
         self._status = status
-        self._listener = _listen(path)
-        self._inode = path.stat().st_ino
+        try:
+            self._file = SocketFile(path, CLIENTS)
+        except SocketRefused as error:
+            raise StatusError(str(error)) from None
+        self._listener = self._file.socket
         self._clients: dict[int, Client] = {}  # by fd, the one heard of last at the end
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
@@ -72,9 +72,7 @@ class StatusServer:
     def close(self) -> None:
         self._wake.close()
         self._thread.join()
-        with contextlib.suppress(OSError):
-            if self._path.stat().st_ino == self._inode:
-                self._path.unlink()
+        self._file.close()
 
     def _serve(self) -> None:
         while True:
@@ -103,7 +101,7 @@ class StatusServer:
     def _end(self) -> None:
         for client in list(self._clients.values()):
             self._drop(client)
-        for thing in (self._listener, self._bell, self._selector):
+        for thing in (self._bell, self._selector):
             thing.close()
 
     def _accept(self) -> None:
@@ -154,30 +152,6 @@ class StatusServer:
         except (ValueError, RecursionError) as error:
             reply = {"error": str(error)}
         return json.dumps(reply).encode() + b"\n"
-
-
-def _listen(path: Path) -> socket.socket:
-    """A socket at path that its owner alone can open, from its first moment on."""
-    if path.is_symlink() or path.exists():
-        if path.is_symlink() or not stat.S_ISSOCK(path.stat().st_mode):
-            raise StatusError(f"{path} is there and is no socket; name another one")
-        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(ConnectionRefusedError):
-            probe.connect(str(path))
-            raise StatusError(f"{path} is another program's, and it answers; name another one")
-    listener = socket.socket(socket.AF_UNIX)
-    try:
-        # Made in a folder that nobody else can enter, and moved when its mode is right.
-        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as folder:
-            made = Path(folder, "s")
-            listener.bind(str(made))
-            made.chmod(0o600)
-            listener.listen(CLIENTS)
-            made.rename(path)
-        listener.setblocking(False)
-    except OSError as error:
-        listener.close()
-        raise StatusError(f"{path}: {error.strerror or error}") from error
-    return listener
 
 
 def ask(path: Path) -> Status:

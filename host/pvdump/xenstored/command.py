@@ -14,8 +14,9 @@ from typing import Any
 
 from xenpv import abi, xs_wire
 
+from ..socketfile import SocketRefused
 from .server import FEATURES, Xenstored
-from .unix import SocketRefused, UnixTransport
+from .unix import UnixTransport
 
 NAMES = {
     "reconnection": abi.XENSTORE_SERVER_FEATURE_RECONNECTION,

@@ -2,33 +2,27 @@
 
 Run by `pvdump xenstored` and by tests. The rules: nothing here waits for a client, one that does
 not read is not read from either, and is closed when the events for it grow too many; one that
-breaks the protocol is closed. The socket file is the owner's alone, is never put in the place of
-anything but a dead socket, and goes when the server does.
+breaks the protocol is closed.
 Source: Xen tools/libs/store/xs.c for what clients expect.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import selectors
 import socket
-import stat
 from pathlib import Path
 from types import TracebackType
 
 from xenpv.errors import RingCorrupt
 
+from ..socketfile import SocketFile
 from .domain import DOM0
 from .server import Xenstored
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 CHUNK = 1 << 16  # bytes of one read or write
 BACKLOG = 128
-
-
-class SocketRefused(Exception):
-    """The socket cannot be made where it is wanted."""
 
 
 class Client:
@@ -86,8 +80,7 @@ class Client:
 class UnixTransport:
     """Listens from the start of `with` to its end; run() serves until stop().
 
-    path: of the socket. Raises SocketRefused when something is there that is no dead socket, or
-    the file cannot be made.
+    path: of the socket, see socketfile.py. Raises SocketRefused.
     """
 
     def __init__(self, server: Xenstored, path: Path | str) -> None:
@@ -99,14 +92,9 @@ class UnixTransport:
         self._stopped = False
 
     def __enter__(self) -> UnixTransport:
+        self._file = SocketFile(self.path, BACKLOG)
+        self._listener = self._file.socket
         self._selector = selectors.DefaultSelector()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._bind()
-        except BaseException:
-            self._listener.close()
-            self._selector.close()
-            raise
         self._near, self._far = socket.socketpair()
         self._selector.register(self._near, READ)
         self._selector.register(self._listener, READ)
@@ -121,11 +109,9 @@ class UnixTransport:
         for client in list(self.clients):
             self.end(client)
         self._selector.close()
-        with contextlib.suppress(FileNotFoundError):
-            if self._is_ours():
-                self.path.unlink()
-        for sock in (self._listener, self._near, self._far):
-            sock.close()
+        self._file.close()
+        self._near.close()
+        self._far.close()
 
     def run(self) -> None:
         """Serve until stop() is called, from a signal handler or another thread."""
@@ -141,9 +127,10 @@ class UnixTransport:
                     client.serve()
 
     def stop(self) -> None:
-        """End run() soon."""
-        self._stopped = True
-        self._far.send(b"\0")
+        """End run() soon; asked again, do nothing."""
+        if not self._stopped:
+            self._stopped = True
+            self._far.send(b"\0")
 
     def say(self, line: str) -> None:
         self.server.log(line)
@@ -184,44 +171,3 @@ class UnixTransport:
         client = Client(self, sock, f"client{self._count}")
         self.clients[client] = None
         self._selector.register(sock, READ, client)
-
-    def _bind(self) -> None:
-        self._clear()
-        mask = os.umask(0o177)
-        try:
-            self._listener.bind(str(self.path))
-        except OSError as error:
-            raise SocketRefused(f"{self.path}: {error.strerror or error}") from None
-        finally:
-            os.umask(mask)
-        self._made = self._stat()
-        self._listener.setblocking(False)
-        self._listener.listen(BACKLOG)
-
-    def _clear(self) -> None:
-        """Remove what a dead server left. Raises SocketRefused for all else."""
-        try:
-            found = self.path.lstat()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise SocketRefused(f"{self.path}: {error.strerror}") from None
-        if not stat.S_ISSOCK(found.st_mode):
-            raise SocketRefused(f"{self.path} is there and is no socket")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            probe.setblocking(False)
-            try:
-                probe.connect(str(self.path))
-            except ConnectionRefusedError:
-                self.path.unlink()
-                return
-            except OSError as error:
-                raise SocketRefused(f"{self.path}: {error.strerror or error}") from None
-        raise SocketRefused(f"{self.path}: another server listens there")
-
-    def _stat(self) -> tuple[int, int]:
-        found = self.path.lstat()
-        return found.st_dev, found.st_ino
-
-    def _is_ours(self) -> bool:
-        return self._stat() == self._made
