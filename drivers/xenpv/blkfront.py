@@ -27,6 +27,7 @@ LOOK_AGAIN = SECOND
 # How often a request that failed is done again before that is believed.
 RETRIES = 2
 RING_PAGES = 4
+REQUESTS = 512
 SEGMENTS = 256
 
 
@@ -37,15 +38,16 @@ class BlkFront:
     the writes that are to be done in its place, a list of such triples, or None when it failed.
     buffers: how many requests' worth of buffers of our own to use, 0 for none.
     say: None, or a function that is given a line when something is worth telling.
+    limits: blkneg.Limits, what to use at most.
     """
 
-    def __init__(self, loop, grants, device, mend=None, buffers=0, say=None):
+    def __init__(self, loop, grants, device, mend=None, buffers=0, say=None, limits=None):
         self.loop = loop
         self.grants = grants
         self.device = device
         self.mend = mend
         self.say = say
-        self.limits = blkneg.Limits(RING_PAGES, 512, SEGMENTS)
+        self.limits = limits or blkneg.Limits(RING_PAGES, REQUESTS, SEGMENTS)
         self.sectors = 0
         self.read_only = False
         self.removable = False
