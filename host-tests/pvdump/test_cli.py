@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -134,3 +135,18 @@ def test_it_runs_as_a_module(disk: Path) -> None:
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=found)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_reader_that_has_read_enough_is_no_error_to_be_told_of(disk: Path) -> None:
+    make(disk, target.COMPLETE, DATA)
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        [sys.executable, "-m", "pvdump", "info", str(disk)],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    os.close(write)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")

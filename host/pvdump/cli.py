@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -45,7 +47,7 @@ def size(value: str) -> int:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="pvdump",
-        description="Crash dumps of Xen guests: prepare a disk, and get the dump off it. "
+        description="Crash dumps of Xen guests: prepare a disk, and get the dump off it.\n"
         "And watches of many domains, a xenstore for tests, and disks for guests.",
         epilog=EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -158,10 +160,16 @@ RUN = {
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     try:
-        return RUN[options.command](options)
+        code = RUN[options.command](options)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read this has read enough, as `head` does; nothing may be left for the exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except DumpError as error:
         print(f"pvdump {options.command}: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(f"pvdump {options.command}: interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
