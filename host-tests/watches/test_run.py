@@ -6,10 +6,13 @@ The commands write into a FIFO that the test reads, and wait on one that it open
 from __future__ import annotations
 
 import os
+import queue
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from watches.fakes import FakeStore
@@ -196,6 +199,31 @@ def test_after_the_end_no_command_is_started(
     dispatcher.close()
     os.write(os.open(commands.path, os.O_WRONLY | os.O_NONBLOCK), b"nothing before\n")
     assert commands.said() == "nothing before"
+
+
+def test_command_that_is_started_at_the_end_is_killed(
+    store: FakeStore,
+    run: Callable[..., Runner],
+    dispatcher: Dispatcher,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    os.mkfifo(tmp_path / "gate")
+    runner = run(f"read x < {tmp_path / 'gate'}")
+    started: queue.SimpleQueue[subprocess.Popen[bytes]] = queue.SimpleQueue()
+    start = subprocess.Popen
+
+    def end_as_it_starts(command: list[str], **options: Any) -> subprocess.Popen[bytes]:
+        process = start(command, **options)
+        runner.end()
+        started.put(process)
+        return process
+
+    monkeypatch.setattr(subprocess, "Popen", end_as_it_starts)
+    write(store, 7, b"1")
+    process = started.get()
+    dispatcher.close()
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_command_that_ignores_sigterm_is_killed(

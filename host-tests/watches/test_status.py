@@ -12,6 +12,7 @@ import pytest
 from watches.fakes import Clock, FakeStore, Followed, Handler, domain_of
 
 from pvdump.watches.dispatcher import Dispatcher
+from pvdump.watches.queues import Queues
 from pvdump.watches.server import CLIENTS, REQUEST_MAX, StatusError, StatusServer, ask
 from pvdump.watches.status import Row, Status, text
 
@@ -99,6 +100,17 @@ def test_domain_that_is_gone_has_a_row_while_its_handler_stalls(
     ]
     stalled.go()
     followed.next()
+
+
+def test_queue_of_a_domain_that_is_gone_stays_until_its_handler_has_ended(clock: Clock) -> None:
+    queues = Queues(8, clock, lambda queue: None)
+    queues.appear(7)
+    queue = queues.of(7)
+    queue.busy = True
+    queues.vanish(7)
+    assert queue in list(queues.all())
+    queues.drained(queue)
+    assert queue not in list(queues.all())
 
 
 def test_table_has_a_line_for_each_queue() -> None:

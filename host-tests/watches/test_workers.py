@@ -82,8 +82,10 @@ def test_worker_that_rested_least_is_called_first(store: FakeStore, make: Make) 
 
 def test_event_that_comes_as_a_worker_gives_up_is_handled(store: FakeStore, make: Make) -> None:
     giving_up, go_on = threading.Semaphore(0), threading.Semaphore(0)
+    called = []
 
     def patience(wake: threading.Lock) -> bool:
+        called.append(not wake.locked())
         giving_up.release()
         go_on.acquire()
         return False
@@ -100,6 +102,7 @@ def test_event_that_comes_as_a_worker_gives_up_is_handled(store: FakeStore, make
     assert (second.event.path, second.thread) == ("/data/7/b", first.thread)
     second.go()
     second.thread.join()
+    assert called == [False, False]  # one call, one event
 
 
 def test_no_more_threads_than_running_handlers_and_one(store: FakeStore, make: Make) -> None:
