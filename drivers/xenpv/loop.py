@@ -36,12 +36,12 @@ class Signal:
         self._tasks = []
 
     def set(self):
-        if self._tasks:
-            tasks, self._tasks = self._tasks, []
-            for task in tasks:
-                task.wake()
-        else:
+        if not self._tasks:
             self._set = True
+        while self._tasks:
+            # If memory runs out here, it still waits.
+            self._tasks[0].wake()
+            self._tasks.pop(0)
 
     def waited_for(self):
         """Whether a task waits for it now."""
@@ -66,9 +66,9 @@ class Task:
         self.result = None
 
     def wake(self):
+        self._loop._ready.append(self)
         self._pause = None
         del self._loop._sleeping[self]
-        self._loop._ready.append(self)
 
     def step(self):
         try:

@@ -81,6 +81,37 @@ def test_a_signal_wakes_all_who_wait():
     assert sorted(woken) == ["a", "b", "c"]
 
 
+def test_a_signal_that_runs_out_of_memory_loses_nobody_who_waits():
+    _, loop = new_loop()
+    signal, woken = Signal(), []
+
+    class Full(list):
+        def append(self, task):
+            if len(self) == 2:
+                raise MemoryError
+            super().append(task)
+
+    async def wait(name):
+        await signal.wait(None)
+        woken.append(name)
+
+    async def work():
+        for name in "abcd":
+            loop.spawn(wait(name))
+        await loop.sleep(0)
+        loop._ready = Full()
+        with pytest.raises(MemoryError):
+            signal.set()
+        loop._ready = list(loop._ready)
+        await loop.sleep(0)
+        assert woken == ["a", "b"]
+        signal.set()
+        await loop.sleep(0)
+
+    loop.run(work())
+    assert woken == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize("events", ["2l", "dead"])
 def test_an_event_wakes_its_port_even_where_the_pending_bits_are_dead(events):
     machine, loop = new_loop(events=events)
