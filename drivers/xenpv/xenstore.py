@@ -29,7 +29,10 @@ RESETS_WATCHES = "control/platform-feature-xs_reset_watches"
 
 
 class _Caller:
-    """A request and whoever waits for its reply. req_id: None while it stands in the line."""
+    """A request and whoever waits for its reply.
+
+    req_id: None while it stands in the line; fault: why its connection has ended.
+    """
 
     def __init__(self, type, tx_id, payload):
         self.type = type
@@ -37,6 +40,7 @@ class _Caller:
         self.payload = payload
         self.req_id = None
         self.reply = None
+        self.fault = None
         self.signal = Signal()
 
 
@@ -58,12 +62,18 @@ class Xenstore(Nodes):
 
     async def connect(self):
         """Take the transport over. Raises XenError (there is none), Timeout, RingCorrupt."""
+        if self._pump is not None:
+            self._pump.cancel()
+            self._end(XenError("xenstore: the connection was made anew"))
         await self.transport.open()
         # Far from where an earlier kernel's ids are, so that its late replies match nothing.
         first = (self.loop.now() & 0x3FFFFFFF) | 0x40000000
         self._session = Session(first)
         self._token = "pv%x-" % first
         self._line = []
+        # Taken from the transport and from the session, and not yet handed on.
+        self._came = b""
+        self._event = None
         self._moved_at = self.loop.now()
         self._fault = None
         self._pump = self.loop.spawn(self._move())
@@ -135,10 +145,12 @@ class Xenstore(Nodes):
         moved = 0
         self._deliver()
         while moved <= UNINTERRUPTED:
-            data = transport.read(min(session.room(), abi.XENSTORE_RING_SIZE))
+            data = self._came or transport.read(min(session.room(), abi.XENSTORE_RING_SIZE))
             if not data:
                 break
+            self._came = data
             session.receive(data)
+            self._came = b""
             self._deliver()
             moved += len(data)
         self._admit()
@@ -163,8 +175,9 @@ class Xenstore(Nodes):
             self._line.pop(0)
 
     def _deliver(self):
-        event = self._session.event()
-        while event is not None:
+        self._event = self._event or self._session.event()
+        while self._event is not None:
+            event = self._event
             if isinstance(event, WatchEvent):
                 watch = self._watches.get(event.token)
                 if watch is None or not watch.take(event.path):
@@ -172,13 +185,15 @@ class Xenstore(Nodes):
             else:
                 event.owner.reply = event
                 event.owner.signal.set()
-            event = self._session.event()
+            self._event = None
+            self._event = self._session.event()
 
     def _end(self, fault):
         """The connection is over: everyone who waits gets the reason."""
         if self._fault is None:
             self._fault = "%s; %s" % (fault, self.transport.state())
         for caller in self._line + self._session.owners():
+            caller.fault = self._fault
             caller.signal.set()
         self._line = []
         for watch in self._watches.values():
@@ -227,6 +242,8 @@ class Xenstore(Nodes):
 
     def _leave(self, caller):
         """Nobody waits for this reply any more."""
+        if caller.fault is not None:
+            return
         if caller.req_id is not None:
             self._session.abandon(caller.req_id)
         elif caller in self._line:
@@ -235,12 +252,13 @@ class Xenstore(Nodes):
     async def _reply(self, caller, what, timeout):
         deadline = self.loop.now() + timeout
         while caller.reply is None:
-            self._alive()
+            if caller.fault is not None:
+                raise RingCorrupt(caller.fault)
             now = self.loop.now()
             if now >= deadline:
                 raise self._late(what, timeout)
             await caller.signal.wait(min(deadline, self._moved_at + TELL_AGAIN))
-            if caller.reply is None and self._fault is None:
+            if caller.reply is None and caller.fault is None:
                 self._tell_again()
 
     def _tell_again(self):

@@ -109,10 +109,11 @@ class RingTransport:
             error = hw.rd32(self.page + abi.XENSTORE_RING_ERROR)
             if error != abi.XENSTORE_ERROR_NONE:
                 raise RingCorrupt("xenstore: the server has given the connection up")
+        # It stays due until it was done: memory may run out.
+        self.loop.evtchn.send(self.port)
         self._requests.told()
         self._replies.told()
         self.sent += 1
-        self.loop.evtchn.send(self.port)
 
     def state(self):
         """The ring's indexes and the server's error field, for messages."""

@@ -42,6 +42,8 @@ class Session:
         self._next_id = first_id & 0x7FFFFFFF
         self._out = xs_wire.Buffer(OUT_SIZE)
         self._parser = xs_wire.Parser()
+        # Parsed, and not yet made an event.
+        self._packet = None
         # req_id to (type, tx_id, owner), or to ABANDONED.
         self._flying = {}
         self.strays = 0
@@ -104,27 +106,26 @@ class Session:
 
     def event(self):
         """The next Reply or WatchEvent, or None when more bytes are needed. Raises RingCorrupt."""
-        packet = self._parser.next()
-        while packet is not None:
-            if packet.type == abi.XS_WATCH_EVENT:
-                return self._watch_event(packet)
-            asked = self._asked(packet)
-            if asked is not None:
-                error = None
-                if packet.type == abi.XS_ERROR:
-                    error = xs_wire.error_name(packet.payload)
-                return Reply(asked[2], error, packet.payload)
-            self.strays += 1
-            packet = self._parser.next()
-        return None
+        event = None
+        while event is None:
+            # The packet stays until all was made of it, because memory may run out at any step.
+            if self._packet is None:
+                self._packet = self._parser.next()
+                if self._packet is None:
+                    return None
+            if self._packet.type == abi.XS_WATCH_EVENT:
+                event = self._watch_event(self._packet)
+            else:
+                event = self._reply(self._packet)
+            self._packet = None
+        return event
 
-    def _asked(self, packet):
-        """What this is the reply to, None if nobody waits for it. Raises RingCorrupt."""
-        asked = self._flying.get(packet.req_id)
-        if asked is None:
-            return None
+    def _reply(self, packet):
+        """The Reply that this is, None if nobody waits for it. Raises RingCorrupt."""
+        asked = self._flying.get(packet.req_id, ABANDONED)
+        reply = None
         if asked != ABANDONED:
-            type, tx_id, _ = asked
+            type, tx_id, owner = asked
             if packet.type not in (type, abi.XS_ERROR):
                 raise RingCorrupt(
                     "xenstore: reply of type %d to req_id %d, which asked for type %d"
@@ -135,8 +136,14 @@ class Session:
                     "xenstore: reply with tx_id %d to req_id %d, which was sent with tx_id %d"
                     % (packet.tx_id, packet.req_id, tx_id)
                 )
-        del self._flying[packet.req_id]
-        return None if asked == ABANDONED else asked
+            error = None
+            if packet.type == abi.XS_ERROR:
+                error = xs_wire.error_name(packet.payload)
+            reply = Reply(owner, error, packet.payload)
+        else:
+            self.strays += 1
+        self._flying.pop(packet.req_id, None)
+        return reply
 
     def _watch_event(self, packet):
         parts = packet.payload.split(b"\0")

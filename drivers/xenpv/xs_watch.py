@@ -26,11 +26,12 @@ class Watch:
         """An event came; path: bytes. Returns whether it can be of this watch."""
         if not self._covers(path):
             return False
+        # Before the event is there: where memory runs out it comes again, and must not be twice.
+        self.signal.set()
         if len(self._events) >= self._limit:
             self.dropped += 1
         else:
             self._events.append(path)
-        self.signal.set()
         return True
 
     def _covers(self, path):
@@ -52,8 +53,8 @@ class Watch:
                 raise RingCorrupt("xenstore watch %s: %s" % (self.path, why))
             if deadline is not None and loop.now() >= deadline:
                 raise Timeout(
-                    "xenstore watch %s: nothing changed within %d ms"
-                    % (self.path, timeout // 1000000)
+                    "xenstore watch %s: nothing changed within %d ms; %s"
+                    % (self.path, timeout // 1000000, self._store.transport.state())
                 )
             await self.signal.wait(deadline)
         return printable(self._events.pop(0))

@@ -1,12 +1,18 @@
 """The xenstore client: operations, many in flight, watches, transactions."""
 
+import random
+from collections import Counter
+
 import pytest
 from stores import HOME, Setup
 
 from pvdump.xen.machine import Machine
-from xenpv import abi, xs_wire
+from xenpv import abi, xs_session, xs_wire
 from xenpv.errors import RingCorrupt, Timeout, XenError, XenstoreError
+from xenpv.evtchn import EventChannels
 from xenpv.loop import SECOND
+from xenpv.ring import ByteRing
+from xenpv.xs_watch import Watch
 
 
 def test_the_operations_on_nodes_work():
@@ -81,21 +87,132 @@ def test_a_cancelled_caller_s_reply_is_dropped_and_its_neighbours_get_theirs():
     setup.run(work)
 
 
-def test_when_memory_runs_out_the_reply_comes_later(monkeypatch):
+# What the task that moves bytes asks memory for, each in a function of its own.
+MEMORY = [
+    *[(xs_session, name) for name in ("Reply", "WatchEvent")],
+    *[(xs_session.Session, name) for name in ("event", "receive", "request", "outgoing")],
+    *[(xs_wire, name) for name in ("Packet", "header", "error_name")],
+    *[(xs_wire.Buffer, name) for name in ("put", "view")],
+    *[(ByteRing, name) for name in ("_indexes", "read", "write")],
+    *[(Watch, name) for name in ("take", "_covers")],
+    (EventChannels, "send"),
+]
+
+
+def run_short(monkeypatch, store, draw, every):
+    """Each place of MEMORY fails now and then while the client moves bytes. Returns a counter."""
+    failed = Counter()
+    step = store._step
+    moving = []
+
+    def mover():
+        moving.append(1)
+        try:
+            return step()
+        finally:
+            moving.pop()
+
+    def shorten(owner, name):
+        whole = getattr(owner, name)
+
+        def short(*args):
+            if moving and draw.randrange(every) == 0:
+                failed[name] += 1
+                raise MemoryError
+            if name != "send":
+                return whole(*args)
+            # The server acts meanwhile, and has memory.
+            moving.pop()
+            try:
+                whole(*args)
+            finally:
+                moving.append(1)
+
+        monkeypatch.setattr(owner, name, short)
+
+    for owner, name in MEMORY:
+        shorten(owner, name)
+    monkeypatch.setattr("gc.collect", lambda: None)
+    monkeypatch.setattr(store, "_step", mover)
+    return failed
+
+
+def talk_short_of_memory(monkeypatch, seed):
+    """Writes, reads, errors and events while memory runs out. Returns how often which failed."""
+    setup = Setup(Machine(seed=seed), piecemeal=True, reorder=True)
+
+    async def ask(store, i):
+        await store.write(f"data/{i}", f"v{i}" * 200)
+        with pytest.raises(XenstoreError, match="ENOENT"):
+            await store.read(f"data/none{i}")
+        return await store.read(f"data/{i}")
+
+    async def work(store):
+        watch = await store.watch("data", limit=100)
+        assert await watch.next() == "data"
+        with monkeypatch.context() as patch:
+            failed = run_short(patch, store, random.Random(seed), 20)
+            values = await store.loop.gather([ask(store, i) for i in range(12)])
+        assert values == [f"v{i}".encode() * 200 for i in range(12)]
+        assert await store.read("name") == b"guest"
+        assert (watch.waiting(), watch.dropped, store._session.strays) == (12, 0, 0)
+        assert {await watch.next() for _ in range(12)} == {f"data/{i}" for i in range(12)}
+        return failed
+
+    return setup.run(work)
+
+
+def test_memory_that_runs_out_anywhere_only_delays(monkeypatch):
+    failed = Counter()
+    for seed in range(1, 21):
+        failed += talk_short_of_memory(monkeypatch, seed)
+    assert set(failed) == {name for _, name in MEMORY}
+
+
+def test_the_server_is_told_although_memory_ran_out_when_it_was_to_be(monkeypatch):
     setup = Setup()
 
     async def work(store):
-        whole, left = store._session.event, [3]
+        whole, left = setup.loop.evtchn.send, [1]
 
-        def short():
+        def short(port):
             if left[0]:
                 left[0] -= 1
                 raise MemoryError
-            return whole()
+            whole(port)
 
-        monkeypatch.setattr(store._session, "event", short)
+        monkeypatch.setattr(setup.loop.evtchn, "send", short)
+        before = setup.machine.clock.now
         assert await store.read("name") == b"guest"
         assert left == [0]
+        assert setup.machine.clock.now - before < SECOND
+
+    setup.run(work)
+
+
+def test_connecting_again_at_once_leaves_nobody_waiting_on_the_old_connection():
+    setup = Setup(features=abi.XENSTORE_SERVER_FEATURE_RECONNECTION)
+
+    async def work(store):
+        async def ask():
+            try:
+                return await store.read("name")
+            except RingCorrupt as error:
+                return str(error)
+
+        setup.ring.deaf = True
+        tasks = [setup.loop.spawn(ask()) for _ in range(3)]
+        await setup.loop.sleep(0)
+        began = setup.machine.clock.now
+        setup.ring.deaf = False
+        await store.connect()
+        pump = store._pump
+        assert await store.read("name") == b"guest"
+        assert ["the connection was made anew" in task.result for task in tasks] == [True] * 3
+        assert setup.machine.clock.now - began < SECOND
+        assert store._session.flying() == 0
+        await store.close()
+        assert pump.done
 
     setup.run(work)
 
@@ -184,7 +301,9 @@ class TestWatches:
         async def work(store):
             watch = await store.watch("data")
             await watch.next()
-            with pytest.raises(Timeout, match="watch data: nothing changed within 2000 ms"):
+            with pytest.raises(
+                Timeout, match=r"nothing changed within 2000 ms; indexes req .* rsp"
+            ):
                 await watch.next(2 * SECOND)
 
         Setup().run(work)
@@ -196,7 +315,7 @@ class TestWatches:
             watch = await store.watch("data")
             await watch.next()
             setup.ring.leave_reply(b"\xff" * 16)
-            with pytest.raises(RingCorrupt, match="watch data: .* len 4294967295 is over 4096"):
+            with pytest.raises(RingCorrupt, match=r"watch data: .* len 4294967295 is over 4096"):
                 await watch.next(None)
 
         setup.run(work)
