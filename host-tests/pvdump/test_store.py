@@ -14,6 +14,7 @@ from pvdump.store import Store
 from pvdump.xenstored.server import Xenstored
 from pvdump.xs_stream import StreamTransport, default_path
 from xenpv.errors import RingCorrupt, XenError, XenstoreError
+from xenpv.loop import SECOND
 from xenpv.xenstore import Xenstore
 
 
@@ -164,6 +165,48 @@ def test_a_server_that_hangs_up_ends_what_waits_and_is_told_of_once(daemon):
     assert len(reasons) == 1
     with pytest.raises(XenError, match="connection was closed"):
         store.read("/a")
+
+
+@pytest.fixture
+def loop():
+    loop = SelectLoop()
+    yield loop
+    loop.close()
+
+
+def test_a_server_that_hung_up_leaves_the_loop_asleep(daemon, loop, monkeypatch):
+    store = Xenstore(loop, StreamTransport(loop, daemon.path))
+    blocks = []
+    block = loop._block
+    monkeypatch.setattr(loop, "_block", lambda until: blocks.append(until) or block(until))
+
+    async def main():
+        await store.connect()
+        daemon.hang_up()
+        await store.ended()
+        blocks.clear()
+        await loop.sleep(SECOND // 50)
+        assert len(blocks) <= 2
+        await store.close()
+
+    loop.run(main())
+
+
+def test_connecting_again_gives_the_old_descriptor_back(daemon, loop):
+    transport = StreamTransport(loop, daemon.path)
+    store = Xenstore(loop, transport)
+
+    async def main():
+        await store.connect()
+        daemon.hang_up()
+        await store.ended()
+        await store.connect()
+        await store.write("/a", "1")
+        assert await store.read("/a") == b"1"
+        assert list(loop._descriptors) == [transport._fd]
+        await store.close()
+
+    loop.run(main())
 
 
 def test_without_a_server_it_is_said_where_one_was_looked_for(tmp_path):

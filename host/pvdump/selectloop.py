@@ -8,12 +8,14 @@ there.
 from __future__ import annotations
 
 import os
-import selectors
+import select
 import time
 from collections import deque
 from collections.abc import Callable
 
 from xenpv.loop import SECOND, Loop, Signal
+
+MILLISECOND = SECOND // 1000
 
 
 class SelectLoop(Loop):
@@ -21,27 +23,24 @@ class SelectLoop(Loop):
 
     def __init__(self) -> None:
         super().__init__(time.monotonic_ns)  # type: ignore[no-untyped-call]
-        self._selector = selectors.DefaultSelector()
+        self._descriptors: dict[int, tuple[Signal, int]] = {}
         self._calls: deque[Callable[[], object]] = deque()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._selector.register(self._wake, selectors.EVENT_READ, None)
 
     def fd(self, fd: int) -> Signal:
         """The signal of a file descriptor: set when it can be read, or written where wanted."""
         signal = Signal()
-        self._selector.register(fd, selectors.EVENT_READ, signal)
+        self._descriptors[fd] = (signal, select.POLLIN)
         return signal
 
     def want_write(self, fd: int, wanted: bool) -> None:
         """Whether a descriptor's signal is also set when it can be written."""
-        key = self._selector.get_key(fd)
-        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if wanted else 0)
-        if key.events != events:
-            self._selector.modify(fd, events, key.data)
+        signal, _ = self._descriptors[fd]
+        self._descriptors[fd] = (signal, select.POLLIN | (select.POLLOUT if wanted else 0))
 
     def forget(self, fd: int) -> None:
         """The descriptor is about to be closed."""
-        self._selector.unregister(fd)
+        del self._descriptors[fd]
 
     def call(self, function: Callable[[], object]) -> None:
         """Have the loop's thread call a function, soon. For any thread."""
@@ -49,8 +48,7 @@ class SelectLoop(Loop):
         os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
-        """Give the loop's own descriptors back; it does not run any more."""
-        self._selector.close()
+        """Give the loop's own descriptor back; it does not run any more."""
         os.close(self._wake)
 
     def _turn(self) -> None:
@@ -58,9 +56,16 @@ class SelectLoop(Loop):
             self._calls.popleft()()
 
     def _block(self, until: int | None) -> None:
-        timeout = None if until is None else max(0, until - self.now()) / SECOND
-        for key, _ in self._selector.select(timeout):
-            if key.data is None:
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        for fd, (signal, events) in self._descriptors.items():
+            # One that nobody takes anything from would be ready for ever.
+            if signal.waited_for():
+                poll.register(fd, events)
+        # In ms, rounded up: not to come back before the deadline again and again.
+        timeout = None if until is None else max(0, -((self.now() - until) // MILLISECOND))
+        for fd, _ in poll.poll(timeout):
+            if fd == self._wake:
                 os.eventfd_read(self._wake)
             else:
-                key.data.set()
+                self._descriptors[fd][0].set()

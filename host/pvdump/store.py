@@ -163,7 +163,8 @@ class Store:
         try:
             return future.result()
         finally:
-            self._pending.discard(future)
+            with self._lock:
+                self._pending.discard(future)
 
     def read(self, path: str) -> bytes:
         return self.call(lambda client: client.read(path))

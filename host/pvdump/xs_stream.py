@@ -47,6 +47,7 @@ class StreamTransport:
 
     async def open(self) -> None:
         """Raises XenError when there is no server."""
+        await self.close()
         try:
             self._whole = stat.S_ISCHR(self.path.stat().st_mode)
             if self._whole:
