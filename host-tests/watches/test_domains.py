@@ -67,6 +67,22 @@ def test_domain_that_goes_is_told_last(store: FakeStore, followed: Followed) -> 
     assert followed.next() == ("vanished", 7, 1)
 
 
+def test_an_introduction_costs_no_look_at_the_domains_that_are_known(
+    store: FakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domains, read, seen = Domains(store), store.read, []
+
+    def note(path: str) -> bytes:
+        seen.append(path)
+        return read(path)
+
+    monkeypatch.setattr(store, "read", note)
+    for number in (7, 8):
+        store.create(number)
+        domains.refresh(released=False)
+    assert seen == ["/local/domain/7/vm", "/local/domain/8/vm"]
+
+
 def test_shutdown_without_removal_is_no_vanishing(store: FakeStore, followed: Followed) -> None:
     store.create(7)
     assert followed.next() == ("appeared", 7, 1)
