@@ -16,6 +16,7 @@ SUITES = ("bookworm", "trixie")
 DOM0 = ("xen-system-amd64", "qemu-system-xen", "seabios", "busybox-static", "linux-image-amd64")
 GUEST = ("linux-image-cloud-amd64", "kexec-tools", "busybox-static", "grub-pc-bin", "grub-common")
 DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
+PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
 READERS = ("makedumpfile", "crash")  # of trixie: bookworm's misread today's kernels
 
 
@@ -39,6 +40,11 @@ def guest(name: str, progress: Display = NULL) -> Root:
 def development(name: str, progress: Display = NULL) -> Root:
     """Headers and static libraries of Xen's tools and of C."""
     return Root(suite(name, progress).unpack(DEVELOPMENT, dependencies=False))
+
+
+def python(name: str, progress: Display = NULL) -> Root:
+    """Python with cffi, and Xen's libraries for it."""
+    return Root(suite(name, progress).unpack(PYTHON))
 
 
 def readers(progress: Display = NULL) -> Root:

@@ -21,7 +21,7 @@ from blkback.front import (
     Xen,
 )
 
-from pvdump.blkback import frames
+from pvdump.blkback import frames, instance
 from xenpv import abi
 from xenpv.blkif import X86_32, X86_64
 
@@ -93,6 +93,13 @@ class TestJoined:
         front.put(op, sector, front.data(content(PAGE), False))
         front.kick()
         assert len(front.disk.ios) == 2
+
+    def test_no_io_has_more_frames_than_its_bound(self, front, monkeypatch):
+        monkeypatch.setattr(instance, "JOINED", 4)
+        for i in range(3):
+            front.put(WRITE, 24 * i, front.data(content(3 * PAGE)))
+        front.kick()
+        assert len(front.disk.ios) == 3
 
     def test_nothing_is_joined_across_a_flush(self, front):
         front.put(WRITE, 0, front.data(content(PAGE)))
@@ -196,7 +203,7 @@ class TestRefused:
 
     @pytest.mark.parametrize(("first", "last"), [(1, 0), (0, 8), (8, 8), (255, 255), (0, 255)])
     def test_a_segment_that_is_no_part_of_a_page(self, front, first, last):
-        good = front.data(content(PAGE))
+        good = front.data(content(PAGE), readonly=False)
         ref = front.grant(front.pages())
         assert front.status(READ, 0, [*good, (ref, first, last)]) == ERROR
         assert front.disk.ios == []

@@ -15,7 +15,7 @@ import fcntl
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -86,8 +86,12 @@ class File:
         for at in range(0, len(buffers), IOV_MAX):
             left = buffers[at : at + IOV_MAX]
             while left:
-                with stalling():
+                try:
                     done = call(self._fd, left, offset)
+                except OSError as error:
+                    if error.errno in BUSY:
+                        raise Stalled(os.strerror(error.errno)) from None
+                    raise
                 if done == 0:
                     raise OSError(errno.EIO, "the disk is shorter than it was")
                 offset += done
@@ -140,14 +144,3 @@ def behind(buffers: list[memoryview], done: int) -> list[memoryview]:
             return [buffer[done:], *buffers[i + 1 :]]
         done -= len(buffer)
     return []
-
-
-@contextlib.contextmanager
-def stalling() -> Iterator[None]:
-    """Errors that pass are Stalled."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in BUSY:
-            raise Stalled(os.strerror(error.errno)) from None
-        raise
