@@ -10,15 +10,14 @@ import argparse
 import contextlib
 import json
 import logging
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from xenpv.errors import XenError
 from xenpv.xenbus import state_name
 
+from .. import foreground
 from ..store import Store
 from ..watches.dispatcher import Dispatcher
 from ..watches.server import StatusError, StatusServer, ask_value
@@ -53,12 +52,7 @@ def add(commands: Any) -> None:
     give = actions.add_parser("attach", help="give a guest a disk")
     take = actions.add_parser("detach", help="take a disk away from a guest")
     for sub in (run, give, take):
-        sub.add_argument(
-            "--store",
-            type=Path,
-            help="unix socket or device of xenstored (default: $XENSTORED_PATH, else "
-            "/run/xenstored/socket, else /dev/xen/xenbus)",
-        )
+        foreground.add_store(sub)
     for sub in (give, take):
         sub.add_argument("domid", type=int, metavar="DOMID")
         sub.add_argument("name", metavar="VDEV", help="such as xvdb")
@@ -115,32 +109,14 @@ def serve(options: argparse.Namespace) -> int:
         return 1
     logging.basicConfig(format="pvdump blkback: %(message)s")
     sys.setswitchinterval(SWITCH_SECONDS)
-    ended: list[str] = []
-    end = threading.Event()
 
-    def on_end(reason: str) -> None:
-        ended.append(reason)
-        end.set()
+    def begin(store: Store, stack: contextlib.ExitStack) -> None:
+        dispatcher = Dispatcher(store)
+        dispatcher.start()
+        host = Host(dispatcher, Nodes(store), xen)
+        stack.callback(host.close)
+        stack.callback(dispatcher.close)
+        if options.status:
+            stack.enter_context(StatusServer(options.status, host.status))
 
-    before = {
-        number: signal.signal(number, lambda *_: end.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        with contextlib.ExitStack() as stack:
-            store = stack.enter_context(Store(options.store or default_path(), on_end))
-            dispatcher = Dispatcher(store)
-            dispatcher.start()
-            host = Host(dispatcher, Nodes(store), xen)
-            stack.callback(host.close)
-            stack.callback(dispatcher.close)
-            if options.status:
-                stack.enter_context(StatusServer(options.status, host.status))
-            end.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if ended:
-        print(f"pvdump blkback: the store ended: {ended[0]}", file=sys.stderr)
-        return 1
-    return 0
+    return foreground.serve("blkback", options.store, begin)

@@ -11,16 +11,14 @@ import contextlib
 import json
 import logging
 import shutil
-import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from xenpv.errors import XenError
 
+from ..foreground import add_store, serve
 from ..store import Store
-from ..xs_stream import default_path
 from .dispatcher import Dispatcher
 from .pattern import Pattern, PatternError
 from .run import CommandError, Runner
@@ -53,12 +51,7 @@ def add(commands: Any) -> None:
         epilog=RUN_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    sub.add_argument(
-        "--store",
-        type=Path,
-        help="unix socket or device of xenstored (default: $XENSTORED_PATH, else "
-        "/run/xenstored/socket, else /dev/xen/xenbus)",
-    )
+    add_store(sub)
     sub.add_argument(
         "--status", type=Path, metavar="SOCKET", help="make this socket, for `pvdump watches show`"
     )
@@ -95,31 +88,13 @@ def watch(options: argparse.Namespace) -> int:
     if shutil.which(options.program) is None:
         raise CommandError(f"command {options.program!r}: no such program")
     logging.basicConfig(format="pvdump watches: %(message)s")
-    ended: list[str] = []
-    end = threading.Event()
 
-    def on_end(reason: str) -> None:
-        ended.append(reason)
-        end.set()
+    def begin(store: Store, stack: contextlib.ExitStack) -> None:
+        dispatcher = stack.enter_context(Dispatcher(store))
+        runner = Runner(store, pattern, [options.program, *options.arguments])
+        stack.callback(runner.end)
+        if options.status:
+            stack.enter_context(StatusServer(options.status, dispatcher.status))
+        runner.start(dispatcher)
 
-    before = {
-        number: signal.signal(number, lambda *_: end.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        with contextlib.ExitStack() as stack:
-            store = stack.enter_context(Store(options.store or default_path(), on_end))
-            dispatcher = stack.enter_context(Dispatcher(store))
-            runner = Runner(store, pattern, [options.program, *options.arguments])
-            stack.callback(runner.end)
-            if options.status:
-                stack.enter_context(StatusServer(options.status, dispatcher.status))
-            runner.start(dispatcher)
-            end.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if ended:
-        print(f"pvdump watches: the store ended: {ended[0]}", file=sys.stderr)
-        return 1
-    return 0
+    return serve("watches", options.store, begin)
