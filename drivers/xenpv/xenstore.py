@@ -31,7 +31,8 @@ RESETS_WATCHES = "control/platform-feature-xs_reset_watches"
 class _Caller:
     """A request and whoever waits for its reply.
 
-    req_id: None while it stands in the line; fault: why its connection has ended.
+    req_id: None while it stands in the line; fault: why its connection has ended; gone: nobody
+    waits, but what the reply gives is to be given back.
     """
 
     def __init__(self, type, tx_id, payload):
@@ -41,6 +42,7 @@ class _Caller:
         self.req_id = None
         self.reply = None
         self.fault = None
+        self.gone = False
         self.signal = Signal()
 
 
@@ -65,7 +67,10 @@ class Xenstore(Nodes):
         if self._pump is not None:
             self._pump.cancel()
             self._end(XenError("xenstore: the connection was made anew"))
-        await self.transport.open()
+        try:
+            await self.transport.open()
+        except RingCorrupt as e:
+            raise RingCorrupt("%s; %s" % (e, self.transport.state()))
         # Far from where an earlier kernel's ids are, so that its late replies match nothing.
         first = (self.loop.now() & 0x3FFFFFFF) | 0x40000000
         self._session = Session(first)
@@ -185,6 +190,9 @@ class Xenstore(Nodes):
             else:
                 event.owner.reply = event
                 event.owner.signal.set()
+                if event.owner.gone and event.error is None:
+                    tx_id = transaction_id(event.payload)
+                    self.post(abi.XS_TRANSACTION_END, b"F\0", tx_id)
             self._event = None
             self._event = self._session.event()
 
@@ -245,7 +253,10 @@ class Xenstore(Nodes):
         if caller.fault is not None:
             return
         if caller.req_id is not None:
-            self._session.abandon(caller.req_id)
+            if caller.type == abi.XS_TRANSACTION_START:
+                caller.gone = True
+            else:
+                self._session.abandon(caller.req_id)
         elif caller in self._line:
             self._line.remove(caller)
 
@@ -292,8 +303,13 @@ class Xenstore(Nodes):
         self._watches[token] = watch
         try:
             await self.ask(abi.XS_WATCH, path, rest)
-        except BaseException:
+        except (XenstoreError, ValueError):
             self._watches.pop(token, None)
+            raise
+        except BaseException:
+            # Whoever goes away while it is being set leaves none behind.
+            if self._watches.pop(token, None) is not None:
+                self.post(abi.XS_UNWATCH, path.encode() + b"\0" + token + b"\0")
             raise
         return watch
 
@@ -395,6 +411,14 @@ class Xenstore(Nodes):
         await self._word(xs_wire.XS_SET_QUOTA, "set_quota", *words)
 
 
+def transaction_id(answer):
+    """The number that a TRANSACTION_START is answered with. Raises XenError."""
+    tx_id = number(answer)
+    if not 0 < tx_id < 1 << 32:
+        raise XenError("xenstore transaction_start: %d is no transaction" % tx_id)
+    return tx_id
+
+
 class Transaction(Nodes):
     """The operations on nodes, as one change. Made by Xenstore.transaction()."""
 
@@ -407,9 +431,7 @@ class Transaction(Nodes):
 
     async def __aenter__(self):
         answer = await self._store.request(abi.XS_TRANSACTION_START, b"\0", "transaction_start")
-        self.tx_id = number(answer)
-        if not 0 < self.tx_id < 1 << 32:
-            raise XenError("xenstore transaction_start: %d is no transaction" % self.tx_id)
+        self.tx_id = transaction_id(answer)
         return self
 
     async def __aexit__(self, kind, error, trace):

@@ -338,11 +338,29 @@ class TestWatches:
 
         setup.run(work)
 
+    def test_one_cancelled_while_it_is_being_set_is_ended(self):
+        setup = Setup()
+
+        async def work(store):
+            setup.ring.deaf = True
+            task = setup.loop.spawn(store.watch("data"))
+            await setup.loop.sleep(SECOND // 10)
+            task.cancel()
+            setup.ring.deaf = False
+            await store.read("name")
+            assert not store._watches
+            assert not setup.ring.connection.watches
+
+        setup.run(work)
+
     def test_a_watch_that_is_refused_is_forgotten(self):
         async def work(store):
             with pytest.raises(XenstoreError, match="EINVAL"):
                 await store.watch("bad//path")
+            with pytest.raises(ValueError, match="xenstore path"):
+                await store.watch("")
             assert not store._watches
+            assert store._session.flying() == 0
 
         Setup().run(work)
 
@@ -392,6 +410,26 @@ class TestTransactions:
             await store.read("name")
             assert not setup.ring.connection.transactions
             assert await store.directory("data") == []
+
+        setup.run(work)
+
+    def test_one_cancelled_while_it_begins_is_aborted(self):
+        setup = Setup()
+
+        async def begin(store):
+            async with store.transaction():
+                raise AssertionError("it began")
+
+        async def work(store):
+            setup.ring.deaf = True
+            task = setup.loop.spawn(begin(store))
+            await setup.loop.sleep(SECOND // 10)
+            task.cancel()
+            setup.ring.deaf = False
+            await store.read("name")
+            await store.read("name")
+            assert not setup.ring.connection.transactions
+            assert store._session.flying() == 0
 
         setup.run(work)
 

@@ -257,6 +257,13 @@ def test_a_server_that_has_given_up_is_noticed_before_the_deadline_and_named():
     assert setup.machine.clock.now - began < 2 * SECOND
 
 
+def test_a_server_that_gave_up_on_an_earlier_kernel_is_named_with_its_error():
+    setup = Setup(features=abi.XENSTORE_SERVER_FEATURE_ERROR, start=(5, 5))
+    hw.wr32(PAGE + abi.XENSTORE_RING_ERROR, abi.XENSTORE_ERROR_PROTO)
+    with pytest.raises(RingCorrupt, match=r"given the connection up; indexes .* 3 \(protocol\)"):
+        setup.run(round_trip)
+
+
 def test_a_broken_connection_is_repaired_by_connecting_again():
     setup = Setup(features=3)
 
