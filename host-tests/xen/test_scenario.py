@@ -5,6 +5,7 @@ fails otherwise, or gives a wrong answer.
 """
 
 import dataclasses
+import struct
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,21 @@ def test_a_scenario_without_any_fault_on_the_way_is_the_server_itself():
     )
     for scenario in (plain, relayed):
         assert play(scenario, 3, use_store)[1] is None
+
+
+def test_what_the_server_says_of_a_broken_ring_reaches_the_guest():
+    far = {"fault": "dead", "at": {"time": 10**9}}
+    ring = {"server-features": abi.XENSTORE_SERVER_FEATURE_ERROR}
+    xen = Toolstack()
+    domain = xen.create(
+        1, scenario=parse({"outcome": "error", "ring": ring, "store": [far]}, "", "")
+    )
+    page = domain.machine.page(domain.machine.params[abi.HVM_PARAM_STORE_PFN])
+    struct.pack_into("<I", page, abi.XENSTORE_RING_REQ_PROD, 5000)
+    xen.evtchn.send(1, domain.machine.params[abi.HVM_PARAM_STORE_EVTCHN])
+    xen.settle()
+    (error,) = struct.unpack_from("<I", page, abi.XENSTORE_RING_ERROR)
+    assert error == abi.XENSTORE_ERROR_RINGIDX
 
 
 def test_every_fault_of_the_ring_is_in_some_scenario():
