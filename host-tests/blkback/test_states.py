@@ -140,6 +140,18 @@ class TestStates:
         front.say(CONNECTED)
         assert front.device.instance is instance
 
+    @pytest.mark.parametrize("state", [CLOSED, INITIALISING])
+    def test_the_same_ring_after_an_end_is_a_new_connection(self, front, state):
+        front.connect()
+        front.say(state)
+        assert front.say(INITIALISED) == CONNECTED
+        assert front.status(FLUSH) == OKAY
+
+    def test_whoever_connects_is_told_to_look_at_the_ring(self, front):
+        # An earlier backend may have answered and died before it told.
+        front.connect()
+        assert front.machine.events.is_pending(front.port)
+
     def test_closing_may_be_thought_better_of(self, front):
         front.connect()
         front.say(CLOSING)

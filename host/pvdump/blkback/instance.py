@@ -148,7 +148,6 @@ class Instance:
 
     def _disconnect(self) -> Wait:
         self.state = State.DISCONNECTING
-        self._jobs.clear()
         self._connection.close()
         self.state = State.DISCONNECTED
         self._ended()
@@ -157,20 +156,24 @@ class Instance:
     # Parse.
 
     def _fetch(self) -> None:
-        """Take what the ring holds, at most once around. Raises RingCorrupt, Stalled."""
-        for _ in range(self._ring.slots):
+        """Take what the ring holds: never more than fits, since answers make its room.
+
+        Raises RingCorrupt, Stalled.
+        """
+        while True:
             if self._entry is None:
                 self._entry = self._ring.take()
             if self._entry is None:
                 return
             parsed = self._connection.layout.parse(self._entry)
             try:
-                self._jobs.append(self._judge(parsed))
+                job = self._judge(parsed)
             except (BadRequest, Refused) as error:
                 self._counts.errors += 1
                 self._complain(str(error))
                 status = error.status if isinstance(error, BadRequest) else ERROR
-                self._jobs.append(Job(parsed.id, parsed.op, 0, 0, status=status))
+                job = Job(parsed.id, parsed.op, 0, 0, status=status)
+            self._jobs.append(job)
             self._entry = None
 
     def _judge(self, parsed: Request) -> Job:
