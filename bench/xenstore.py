@@ -40,7 +40,7 @@ from xenpv.xs_ring import RingTransport  # noqa: E402
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent / "guest"
 XENS = (("bookworm", "oxenstored"), ("bookworm", "xenstored"), ("trixie", "xenstored"))
-ROUNDS = 5
+ROUNDS = 3
 NODE_SIZE = 8192  # 3 KiB values are over the default quota
 MANY = loads.WORKERS
 SECONDS = 900
