@@ -1,0 +1,221 @@
+"""Our block backend in a real dom0: Debian's blkfront and our own front end on its disks."""
+
+import hashlib
+import json
+import os
+import re
+
+import pytest
+
+from lab import linux, python
+from pvdump.info import read_superblock
+from pvfw import target as superblock
+
+pytestmark = pytest.mark.xen
+
+SECONDS = 600
+MIB = 1 << 20
+CHECK = "pvdump.run=check pvdump.disk=xvdb"
+DUMP = "pvdump.then=poweroff pvdump.disk=xvdb"
+CMDLINE = "console=hvc0 crashkernel=16M random.trust_cpu=on"
+STATUS = "/run/blkback"
+WAIT = "until [ -b /dev/xvdb ]; do usleep 50000; done\n"
+# One with persistent grants, which Linux uses where it may, and one with each Xen's libraries.
+XENS = pytest.mark.parametrize("xen", ["bookworm oxenstored", "trixie xenstored"], indirect=True)
+
+
+class Site:
+    """A dom0 with `pvdump blkback run` in it."""
+
+    def __init__(self, xen):
+        self.xen = xen
+        python.put(xen)
+        self.start()
+
+    def start(self):
+        self.xen.sh(
+            f"pvdump blkback run --status {STATUS} >>/job/log/blkback 2>&1 & echo $! >/run/pid\n"
+            f"for try in $(seq 600); do [ -S {STATUS} ] && exit 0; usleep 50000; done; exit 1"
+        )
+
+    def stop(self, signal="TERM"):
+        self.xen.sh(
+            f"kill -{signal} $(cat /run/pid); rm -f {STATUS}\n"
+            "for try in $(seq 600); do [ -e /proc/$(cat /run/pid)/exe ] || exit 0; usleep 50000; done\n"
+            "exit 1"
+        )
+
+    def attach(self, domain, sink, *options):
+        self.xen.sh(f"pvdump blkback attach {domain.domid} xvdb {sink} {' '.join(options)}")
+
+    def detach(self, domain, *options):
+        self.xen.sh(f"pvdump blkback detach {domain.domid} xvdb {' '.join(options)}")
+
+    def disks(self):
+        return json.loads(self.xen.sh(f"pvdump blkback show --json {STATUS}"))["disks"]
+
+    def create(self, guest, sink, *options):
+        """Start a guest with a disk of ours from its first moment on."""
+        domain = self.xen.create(guest, paused=True)
+        self.attach(domain, sink, *options)
+        self.xen.sh(f"xl unpause {domain.domid}")
+        return domain
+
+
+@pytest.fixture(scope="module")
+def site(xen):
+    return Site(xen)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    path = tmp_path / "disk.img"
+    with path.open("wb") as stream:
+        stream.truncate(64 * MIB)
+    return path
+
+
+@pytest.fixture
+def noise(tmp_path):
+    path = tmp_path / "noise"
+    path.write_bytes(os.urandom(8 * MIB))
+    return path
+
+
+def linux_guest(guest, run, **fields):
+    """A Debian guest (PVH) that waits for its xvdb and runs lines."""
+    options = {"type": "pvh", "vcpus": 1, "memory": 256, "disks": [], "files": {}, **fields}
+    return guest("linux-crash.yaml", run=WAIT + run, cmdline=CMDLINE, **options)
+
+
+@XENS
+def test_what_linux_writes_is_on_the_disk_and_reads_back(site, guest, disk, noise):
+    run = (
+        "dd if=/noise of=/dev/xvdb bs=1M oflag=direct\n"
+        "dd if=/noise of=/dev/xvdb bs=64k seek=256\n"
+        "for i in 0 77 3 200 9 1023; do\n"
+        "    dd if=/noise of=/dev/xvdb bs=4k count=1 skip=$i seek=$((8192 + i)) oflag=direct\n"
+        "done 2>/dev/null\n"
+        "sync\n"
+        "echo 3 >/proc/sys/vm/drop_caches\n"
+        "echo sum $(dd if=/dev/xvdb bs=1M count=48 iflag=direct | sha256sum)\n"
+    )
+    domain = site.create(
+        linux_guest(guest, run, files={"noise": str(noise)}), site.xen.attach(disk)
+    )
+    assert domain.wait_end(SECONDS) == "poweroff"
+    data = noise.read_bytes()
+    wanted = bytearray(48 * MIB)
+    wanted[: 8 * MIB] = wanted[16 * MIB : 24 * MIB] = data
+    for i in (0, 77, 3, 200, 9, 1023):
+        at = 32 * MIB + i * 4096
+        wanted[at : at + 4096] = data[i * 4096 : (i + 1) * 4096]
+    assert disk.read_bytes()[: 48 * MIB] == wanted
+    assert f"sum {hashlib.sha256(wanted).hexdigest()}" in domain.console()
+
+
+@XENS
+def test_a_disk_is_taken_away_and_given_again_while_the_guest_runs(site, guest, disk, noise):
+    run = (
+        "dd if=/noise of=/dev/xvdb bs=1M oflag=direct; echo written\n"
+        "while [ -b /dev/xvdb ]; do usleep 50000; done; echo gone\n"
+        f"{WAIT}"
+        "echo sum $(dd if=/dev/xvdb bs=1M count=8 iflag=direct | sha256sum)\n"
+    )
+    device = site.xen.attach(disk)
+    domain = site.create(linux_guest(guest, run, files={"noise": str(noise)}), device)
+    domain.wait_console("^written", SECONDS)
+    site.detach(domain)
+    domain.wait_console("^gone", SECONDS)
+    site.attach(domain, device)
+    assert domain.wait_end(SECONDS) == "poweroff"
+    assert f"sum {hashlib.sha256(noise.read_bytes()).hexdigest()}" in domain.console()
+
+
+@XENS
+def test_a_guest_that_is_destroyed_under_load_leaves_nothing_and_hurts_no_other(
+    site, guest, disk, noise
+):
+    load = "echo load; while :; do dd if=/dev/zero of=/dev/xvdb bs=1M count=32 oflag=direct; done"
+    dying = site.create(linux_guest(guest, load), site.xen.attach(disk))
+    dying.wait_console("records out", SECONDS)
+    site.xen.sh("truncate -s 16M /run/other.img")
+    run = (
+        "dd if=/noise of=/dev/xvdb bs=1M oflag=direct; echo written; read line </dev/hvc0\n"
+        "echo sum $(dd if=/dev/xvdb bs=1M count=8 iflag=direct | sha256sum)\n"
+    )
+    other = site.create(linux_guest(guest, run, files={"noise": str(noise)}), "/run/other.img")
+    other.wait_console("^written", SECONDS)
+    dying.destroy()
+    site.xen.sh(
+        f"node=/local/domain/0/backend/pvdump_vbd/{dying.domid}\n"
+        "for try in $(seq 200); do xenstore-exists $node || exit 0; usleep 50000; done; exit 1"
+    )
+    other.type("go on")
+    assert other.wait_end(SECONDS) == "poweroff"
+    assert f"sum {hashlib.sha256(noise.read_bytes()).hexdigest()}" in other.console()
+    # All its grants were given back, or Xen would keep it.
+    assert dying.state() == "gone"
+    assert site.disks() == []
+
+
+@XENS
+@pytest.mark.parametrize("signal", ["TERM", "KILL"])
+def test_a_backend_that_is_started_again_goes_on_with_the_guests_requests(
+    site, guest, disk, noise, signal
+):
+    run = (
+        "echo begins; for i in 0 1 2 3; do\n"
+        "    dd if=/noise of=/dev/xvdb bs=256k seek=$((32 * i)) oflag=direct || echo not written\n"
+        "done; echo sum $(dd if=/dev/xvdb bs=1M count=32 iflag=direct | sha256sum)\n"
+    )
+    device = site.xen.attach(disk)
+    domain = site.create(linux_guest(guest, run, files={"noise": str(noise)}), device)
+    domain.wait_console("^begins", SECONDS)
+    site.stop(signal)
+    site.start()
+    assert domain.wait_end(SECONDS) == "poweroff"
+    assert "not written" not in domain.console()
+    wanted = noise.read_bytes() * 4
+    assert f"sum {hashlib.sha256(wanted).hexdigest()}" in domain.console()
+    assert disk.read_bytes()[: len(wanted)] == wanted
+
+
+@XENS
+def test_a_write_protected_disk_is_one_to_linux(site, guest, disk):
+    run = "cat /sys/block/xvdb/ro; dd if=/dev/zero of=/dev/xvdb bs=4k count=1 || echo refused\n"
+    domain = site.create(linux_guest(guest, run), site.xen.attach(disk), "--readonly")
+    assert domain.wait_end(SECONDS) == "poweroff"
+    assert re.search("^1$", domain.console(), re.MULTILINE)
+    assert "refused" in domain.console()
+
+
+@XENS
+def test_our_front_end_finds_it_in_order_and_hands_it_back(site, guest, target):
+    before = target.read_bytes()
+    domain = site.create(guest("pvh.yaml", cmdline=CHECK, disks=[]), site.xen.attach(target))
+    assert domain.wait_end(SECONDS) == "poweroff", domain.console()
+    assert "check passed" in domain.console()
+    assert "disk xvdb: 512 MiB, writable" in domain.console()
+    assert target.read_bytes() == before
+
+
+@XENS
+def test_a_resumed_guest_takes_the_disk_over_from_linux_and_dumps_to_it(site, guest, target):
+    run = (
+        f"{linux.kexec('/pvdump.bin', DUMP, file_mode=True)} || poweroff -f\n"
+        "dd if=/dev/xvdb of=/dev/null bs=1M count=8 iflag=direct\n"
+        f"{linux.crash()}\n"
+    )
+    spec = linux_guest(
+        guest,
+        run,
+        files={"pvdump.bin": "image-bin"},
+        on_soft_reset="preserve",
+    )
+    domain = site.create(spec, site.xen.attach(target))
+    assert domain.wait_end(SECONDS) == "soft-reset"
+    domain.resume()
+    assert domain.wait_end(SECONDS) == "poweroff", domain.console()
+    assert "pvdump: dump complete" in domain.console()
+    assert read_superblock(target).state == superblock.COMPLETE
