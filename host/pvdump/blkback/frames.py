@@ -9,8 +9,7 @@ Source: xen/include/public/io/blkif.h, feature-persistent.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 from xenpv.abi import PAGE_SIZE
 from xenpv.blkif import SECTOR
@@ -33,17 +32,15 @@ class Pool:
         """How many frames are kept."""
         return len(self._kept)
 
-    @contextlib.contextmanager
-    def mapped(self, refs: Sequence[int], writable: bool) -> Iterator[list[Place]]:
-        """Where each of the frames is, for as long as the block takes. Raises Refused, Stalled."""
+    def take(self, refs: Sequence[int], writable: bool) -> tuple[list[Place], ports.Frames | None]:
+        """Where each of the frames is mapped, and what is to be unmapped when the I/O is over.
+
+        Raises Refused, Stalled.
+        """
         if self._keep(refs, writable):
-            yield [self._kept[ref] for ref in refs]
-            return
+            return [self._kept[ref] for ref in refs], None
         frames = self._grants.map(refs, writable)
-        try:
-            yield [(frames, at) for at in range(0, len(refs) * PAGE_SIZE, PAGE_SIZE)]
-        finally:
-            frames.unmap()
+        return [(frames, at) for at in range(0, len(refs) * PAGE_SIZE, PAGE_SIZE)], frames
 
     def _keep(self, refs: Sequence[int], writable: bool) -> bool:
         """Have the frames among the kept ones. Returns False when they cannot be there."""

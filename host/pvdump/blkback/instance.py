@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from xenpv.abi import PAGE_SIZE
 from xenpv.blkif import OP_NAMES, RESPONSE, SECTOR, Layout, Request
 from xenpv.blkring import BackRing
 from xenpv.errors import RingCorrupt
@@ -182,10 +183,12 @@ class Instance:
         if parsed.is_indirect:
             pages = request.pages_of_segments(parsed)
             size = 8 * parsed.count
-            with self._connection.pool.mapped(parsed.grefs[:pages], False) as places:
-                data = b"".join(
-                    bytes(piece) for frames, at in places for piece in frames.slices(at, at + 4096)
-                )
+            places, spare = self._connection.pool.take(parsed.grefs[:pages], False)
+            data = b"".join(
+                bytes(piece) for frames, at in places for piece in frames.slices(at, at + PAGE_SIZE)
+            )
+            if spare is not None:
+                spare.unmap()
             segments = request.segments_in(data[:size])
         return request.job(parsed, segments, self._geometry)
 
@@ -244,12 +247,14 @@ class Instance:
         if op in (FLUSH, BARRIER):
             self._sink.flush()
         if group[0].refs:
-            refs = list(itertools.chain.from_iterable(job.refs for job in group))
-            firsts = itertools.chain.from_iterable(job.firsts for job in group)
-            lasts = itertools.chain.from_iterable(job.lasts for job in group)
-            with self._connection.pool.mapped(refs, op == READ) as places:
+            refs, firsts, lasts = _segments(group)
+            places, spare = self._connection.pool.take(refs, op == READ)
+            try:
                 move = self._sink.read if op == READ else self._sink.write
                 move(offset, buffers(places, firsts, lasts))
+            finally:
+                if spare is not None:
+                    spare.unmap()
             self._counts.ios += 1
             self._counts.joined += len(group) > 1
         if op == BARRIER:
@@ -264,3 +269,15 @@ class Instance:
             counts.read += job.count * SECTOR
         elif job.op != DISCARD:
             counts.written += job.count * SECTOR
+
+
+def _segments(group: list[Job]) -> tuple[tuple[int, ...], ...]:
+    """refs, firsts and lasts of all jobs, one behind the other."""
+    if len(group) == 1:
+        return group[0].refs, group[0].firsts, group[0].lasts
+    chain = itertools.chain.from_iterable
+    return (
+        tuple(chain(job.refs for job in group)),
+        tuple(chain(job.firsts for job in group)),
+        tuple(chain(job.lasts for job in group)),
+    )
