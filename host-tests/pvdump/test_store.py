@@ -60,6 +60,7 @@ class Daemon:
 def daemon(tmp_path):
     daemon = Daemon(tmp_path / "socket")
     yield daemon
+    daemon.listener.shutdown(socket.SHUT_RDWR)  # wakes who accepts
     daemon.listener.close()
     daemon.hang_up()
 
@@ -182,6 +183,7 @@ def test_a_server_that_hung_up_leaves_the_loop_asleep(daemon, loop, monkeypatch)
 
     async def main():
         await store.connect()
+        await store.write("/a", "0")  # the server has taken us up
         daemon.hang_up()
         await store.ended()
         blocks.clear()
@@ -198,6 +200,7 @@ def test_connecting_again_gives_the_old_descriptor_back(daemon, loop):
 
     async def main():
         await store.connect()
+        await store.write("/a", "0")  # the server has taken us up
         daemon.hang_up()
         await store.ended()
         await store.connect()

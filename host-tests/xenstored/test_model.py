@@ -103,6 +103,9 @@ def below(path, base):
     return path.startswith(base.rstrip("/") + "/")
 
 
+CHANGES = ("write", "mkdir", "rm", "set_perms")
+
+
 class Interleaving(RuleBasedStateMachine):
     """Three transactions at once, and operations outside of all."""
 
@@ -148,13 +151,13 @@ class Interleaving(RuleBasedStateMachine):
         self.tell(before, [operation for operation, _ in log])
 
     def tell(self, before, operations):
-        """The open transactions learn which paths others changed, or wrote to."""
+        """The open transactions learn which paths others changed, or wrote to, or made anew."""
         changed = {
             path
             for path in before.nodes.keys() | self.model.nodes.keys()
             if before.nodes.get(path) != self.model.nodes.get(path)
         }
-        changed |= {path for name, path, *_ in operations if name in ("write", "set_perms")}
+        changed |= {path for name, path, *_ in operations if name in CHANGES}
         for _, _, _, others in self.open.values():
             others.extend(changed)
 
