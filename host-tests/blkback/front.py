@@ -6,7 +6,7 @@ Used by these tests for what a front end that behaves would never do.
 import struct
 
 from pvdump.blkback.embedded import BlkBack
-from pvdump.blkback.ports import Stalled
+from pvdump.blkback.ports import REST, Stalled
 from pvdump.xen.toolstack import Toolstack
 from xenpv import abi
 from xenpv.blkif import RESPONSE, SEGMENT, X86_64
@@ -112,6 +112,11 @@ class Xen:
     def settle(self):
         self.xen.settle()
 
+    def rest(self):
+        """Let pass what a device rests between two connections."""
+        self.xen.clock.advance(self.xen.clock.now + REST)
+        self.settle()
+
 
 class Front:
     """A front end's side of one device. layout: of its requests; pages: of its ring."""
@@ -149,9 +154,10 @@ class Front:
         self.xen.xen.store.write(f"{self.node}/{key}", value)
 
     def say(self, state):
-        """Go to a state; returns the backend's when it has done all it can."""
+        """Go to a state; returns the backend's when it has rested and done all it can."""
         self.write("state", state)
         self.xen.settle()
+        self.xen.rest()
         return self.back_state()
 
     def back_state(self):

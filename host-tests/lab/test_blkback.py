@@ -41,8 +41,8 @@ class Site:
     def stop(self, signal="TERM"):
         self.xen.sh(
             f"kill -{signal} $(cat /run/pid); rm -f {STATUS}\n"
-            "for try in $(seq 600); do [ -e /proc/$(cat /run/pid)/exe ] || exit 0; usleep 50000; done\n"
-            "exit 1"
+            "exe=/proc/$(cat /run/pid)/exe\n"  # which a zombie has not
+            "for try in $(seq 600); do [ -e $exe ] || exit 0; usleep 50000; done; exit 1"
         )
 
     def attach(self, domain, sink, *options):
@@ -178,7 +178,6 @@ def test_a_backend_that_is_started_again_goes_on_with_the_guests_requests(
     assert "not written" not in domain.console()
     wanted = noise.read_bytes() * 4
     assert f"sum {hashlib.sha256(wanted).hexdigest()}" in domain.console()
-    assert disk.read_bytes()[: len(wanted)] == wanted
 
 
 @XENS

@@ -3,7 +3,9 @@
 Made by a host (host.py, embedded.py), which calls step() when a node of either end changed, and by
 look() when a connection has ended. The rules: step() never waits, it does what can be done now;
 either side may skip states, so a front end that is Initialising again, or Initialised with another
-ring, begins anew whatever it was before; the sink stays open from the first step to the last.
+ring, begins anew whatever it was before, but a connection begins at least REST after the one before
+began, so one that breaks its ring or goes round the states in a loop costs little; the sink stays
+open from the first step to the last.
 Whatever goes wrong is written where xenbus drivers write it, error/<node>/error, and the state is
 Closing until the front end has gone through Closed or comes with another ring.
 Source: xen/include/public/io/xenbus.h, blkif.h; Linux drivers/xen/xenbus/xenbus_client.c
@@ -78,6 +80,7 @@ class Device:
         self._disk: Disk | None = None
         self._params = ""  # those that the sink was opened with, or failed
         self._keys: dict[str, str] = {}  # those that were connected, or failed
+        self._resting = False
 
     def step(self) -> bool:
         """Do what the two ends' nodes ask for. Returns False when the device is over."""
@@ -147,9 +150,11 @@ class Device:
             if self.instance is not None:
                 self._set_state(XenbusStateConnected)
             return
-        if not self._let_go():
+        if not self._let_go() or self._resting:
             return
         self._keys = keys
+        self._resting = True
+        self._xen.later(self._rested)
         try:
             instance, channel = self._make(negotiate.parse(keys))
         except Unusable as error:
@@ -163,6 +168,10 @@ class Device:
         self._nodes.remove(self._error)
         assert self._disk is not None
         self._set_state(XenbusStateConnected, negotiate.properties(self._disk))
+
+    def _rested(self) -> None:
+        self._resting = False
+        self._look()
 
     def _make(self, front: Front) -> tuple[Instance, ports.Channel]:
         """Take all that a connection needs, or nothing. Raises Refused, Stalled."""

@@ -16,14 +16,14 @@ import os
 import select
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cffi
 
 from xenpv.abi import PAGE_SIZE
 
-from .ports import Refused, Stalled, Wait, Worker
+from .ports import REST, Refused, Stalled, Wait, Worker
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +177,11 @@ class Xen:
         )
         self.threads.add(thread)
         thread.start()
+
+    def later(self, call: Callable[[], None]) -> None:
+        timer = threading.Timer(REST / 1e9, call)
+        timer.daemon = True
+        timer.start()
 
     def _live(self, worker: Worker, channel: Channel, bell: Bell) -> None:
         poll, event = select.poll(), channel.fileno()

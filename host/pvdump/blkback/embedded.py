@@ -22,7 +22,7 @@ from ..xen.toolstack import Toolstack
 from ..xenstored.domain import StoreError
 from ..xenstored.server import Xenstored
 from .device import TYPE, Device, backend_path
-from .ports import Refused, Wait, Worker
+from .ports import REST, Refused, Wait, Worker
 from .sink import Sink
 
 RETRY = 10_000_000  # ns
@@ -162,6 +162,9 @@ class BlkBack:
         worker.wake = wake
         self.xen.evtchn.on(DOM0, channel.port, wake)
         wake()
+
+    def later(self, call: Callable[[], None]) -> None:
+        self.xen.clock.after(REST, call)
 
     # Disks.
 

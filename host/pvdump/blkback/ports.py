@@ -10,6 +10,8 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+REST = 100_000_000  # ns
+
 
 class Stalled(Exception):
     """Memory, or the disk below, is not to be had at the moment."""
@@ -76,6 +78,9 @@ class Xen(Protocol):
 
         channel: one that bind() gave.
         """
+
+    def later(self, call: Callable[[], None]) -> None:
+        """Call it once, REST from now, from any thread."""
 
 
 class Nodes(Protocol):
