@@ -99,12 +99,16 @@ SERVERS = {
 
 
 class Server:
-    """A real server. Its socket listens before it starts, handed over as systemd does."""
+    """A real server, which ends with these tests.
+
+    Its socket listens before it starts, handed over as systemd does.
+    """
 
     def __init__(self, name, path, disk):
         self.socket, self.disk = path, disk
         command = SERVERS[name].format(disk=disk)
-        self.script = f"LISTEN_PID=$$ LISTEN_FDS=1 exec {command} 3<&0 </dev/null"
+        self.script = f"LISTEN_PID=$$ LISTEN_FDS=1 exec setpriv --pdeathsig KILL {command}"
+        self.script += " 3<&0 </dev/null >/dev/null 2>&1"
         self.start()
 
     def start(self):
