@@ -20,8 +20,7 @@ DUMP = "pvdump.then=poweroff pvdump.disk=xvdb"
 CMDLINE = "console=hvc0 crashkernel=16M random.trust_cpu=on"
 STATUS = "/run/blkback"
 WAIT = "until [ -b /dev/xvdb ]; do usleep 50000; done\n"
-# One with persistent grants, which Linux uses where it may, and one with each Xen's libraries.
-XENS = pytest.mark.parametrize("xen", ["bookworm oxenstored", "trixie xenstored"], indirect=True)
+XENS = pytest.mark.parametrize("xen", ["bookworm oxenstored"], indirect=True)
 
 
 class Site:
