@@ -23,7 +23,7 @@ import yaml
 from lab import program
 from lab.guest import Guest
 from lab.xen import Xen
-from tools import hwlib, image
+from tools import Trouble, hwlib, image
 from tools.progress import Display
 
 hwlib.install()
@@ -188,6 +188,8 @@ def compare_linux(where: str, ours: Rounds, theirs: Rounds) -> None:
 
 
 def middle(name: str, ours: list[Round], peer: list[Round]) -> None:
+    if len(ours) != len(peer):
+        raise Trouble(f"{name}: a guest's console lost a line; try again when nothing else runs")
     pairs = sorted(zip(ours, peer, strict=True), key=lambda pair: pair[0].rate / pair[1].rate)
     mine, other = pairs[len(pairs) // 2]
     show(name, mine.rate, other.rate, "op/s", more)
