@@ -52,6 +52,8 @@ class Guest:
     disks: tuple[Disk, ...] = ()
     run: str = ""
     files: dict[str, str] = field(default_factory=dict)
+    programs: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
     on_poweroff: str = "destroy"
     on_reboot: str = "destroy"
     on_watchdog: str = "destroy"
@@ -93,6 +95,11 @@ class Guest:
             _expect(where, name, values.get(name, ""), str)
         for name in ("files", "extra"):
             _expect(where, name, values.get(name, {}), dict)
+        for name in ("programs", "modules"):
+            _expect(where, name, values.get(name, ()), list, tuple)
+            values[name] = tuple(values.get(name, ()))
+            for number, entry in enumerate(values[name]):
+                _expect(where, f"{name}[{number}]", entry, str)
         for event in EVENTS:
             _choice(where, event, values.get(event, "destroy"), ACTIONS)
         disks = values.get("disks", ())
@@ -126,6 +133,8 @@ class Guest:
             raise LabError(f"{where}: type firmware has no cmdline; its text goes into run")
         if self.files and not self.linux:
             raise LabError(f"{where}: files are for kernel: debian")
+        if (self.programs or self.modules) and not self.linux:
+            raise LabError(f"{where}: programs and modules are for kernel: debian")
         if self.run and self.type == "pvh" and not self.linux:
             raise LabError(f"{where}: run is for kernel: debian and for type: firmware")
 

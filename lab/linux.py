@@ -28,7 +28,28 @@ def put(folder: Path, suite: str, guest: Guest, progress: Display = NULL) -> Non
     """Write what a guest boots from: a boot disk (HVM), or the files "kernel" and "ramdisk"."""
     root = packages.guest(suite, progress)
     kernel = Kernel(root)
-    key = cache.digest(root.path, *(cache.file_digest(p) for p in (INIT, Path(__file__))))
+    own = io.BytesIO()
+    archive = Cpio(own)
+    archive.file("lab/disks", "".join(f"{disk.vdev}\n" for disk in guest.disks))
+    archive.file("lab/run", guest.run)
+    for name, path in guest.files.items():
+        archive.file(name, IMAGES.get(path, Path(path)).read_bytes())
+    archive.close()
+    ramdisk = _base(suite, guest, progress).read_bytes() + own.getvalue()
+    if guest.boots_from_disk:
+        bootdisk.write(folder / BOOT, root, kernel.image.read_bytes(), ramdisk, guest.cmdline)
+    else:
+        shutil.copyfile(kernel.image, folder / "kernel")
+        (folder / "ramdisk").write_bytes(ramdisk)
+
+
+def _base(suite: str, guest: Guest, progress: Display) -> Path:
+    """The archive of all that guests with the same programs and modules have in common."""
+    root = packages.guest(suite, progress)
+    more = packages.programs(suite, progress) if guest.programs else None
+    sources = (cache.file_digest(path) for path in (INIT, Path(__file__)))
+    names = ("linux", *(Path(name).name for name in (*guest.programs, *guest.modules)))
+    key = cache.digest(root.path, more and more.path, guest.programs, guest.modules, *sources)
 
     def make(folder: Path) -> None:
         with (folder / "base.cpio").open("wb") as stream:
@@ -42,27 +63,16 @@ def put(folder: Path, suite: str, guest: Guest, progress: Display = NULL) -> Non
             archive.file("bin/busybox", root.find("/bin/busybox").read_bytes(), 0o755)
             archive.symlink("bin/sh", "busybox")
             root.put(archive, ["/sbin/kexec"])
-            loads = kernel.modules(MODULES)
+            if more:
+                more.put(archive, guest.programs)
+            loads = Kernel(root).modules((*MODULES, *guest.modules))
             for name, content in loads:
                 archive.file(f"modules/{name}", content)
             archive.file("modules/order", "".join(f"{name}\n" for name, _ in loads))
             archive.file("init", INIT.read_bytes(), 0o755)
             archive.close()
 
-    base = cache.stamped(cache.folder("lab", suite) / "linux", key, make) / "base.cpio"
-    own = io.BytesIO()
-    archive = Cpio(own)
-    archive.file("lab/disks", "".join(f"{disk.vdev}\n" for disk in guest.disks))
-    archive.file("lab/run", guest.run)
-    for name, path in guest.files.items():
-        archive.file(name, IMAGES.get(path, Path(path)).read_bytes())
-    archive.close()
-    ramdisk = base.read_bytes() + own.getvalue()
-    if guest.boots_from_disk:
-        bootdisk.write(folder / BOOT, root, kernel.image.read_bytes(), ramdisk, guest.cmdline)
-    else:
-        shutil.copyfile(kernel.image, folder / "kernel")
-        (folder / "ramdisk").write_bytes(ramdisk)
+    return cache.stamped(cache.folder("lab", suite) / "-".join(names), key, make) / "base.cpio"
 
 
 def release(suite: str) -> str:

@@ -15,6 +15,7 @@ from tools.progress import NULL, Display
 SUITES = ("bookworm", "trixie")
 DOM0 = ("xen-system-amd64", "qemu-system-xen", "seabios", "busybox-static", "linux-image-amd64")
 GUEST = ("linux-image-cloud-amd64", "kexec-tools", "busybox-static", "grub-pc-bin", "grub-common")
+PROGRAMS = ("fio", "e2fsprogs")
 DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
 READERS = ("makedumpfile", "crash")  # of trixie: bookworm's misread today's kernels
@@ -35,6 +36,11 @@ def dom0(name: str, progress: Display = NULL) -> Root:
 def guest(name: str, progress: Display = NULL) -> Root:
     """The Linux guests' kernel and kexec."""
     return Root(suite(name, progress).unpack(GUEST))
+
+
+def programs(name: str, progress: Display = NULL) -> Root:
+    """What a Linux guest can have besides: its `programs`."""
+    return Root(suite(name, progress).unpack(PROGRAMS))
 
 
 def development(name: str, progress: Display = NULL) -> Root:

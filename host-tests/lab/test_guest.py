@@ -36,6 +36,9 @@ def test_each_guest_of_the_lab_is_well_formed(path):
         ({"type": "firmware", "cmdline": "x"}, "type firmware has no cmdline"),
         ({"type": "firmware", "kernel": "debian"}, "type firmware boots an ELF file"),
         ({"files": {"a": "b"}}, "files are for kernel: debian"),
+        ({"programs": "/usr/bin/fio"}, "programs is '/usr/bin/fio', expected list"),
+        ({"modules": [4]}, "modules[0] is 4, expected str"),
+        ({"modules": ["ext4"]}, "programs and modules are for kernel: debian"),
     ],
 )
 def test_a_wrong_field_is_refused_with_its_name(wrong, named):
