@@ -63,15 +63,20 @@ class Memory:
     def __init__(self, pages):
         self.pages = pages
         self.ring = Pages(pages)
-        count = slots(pages, X86_64.stride)
-        direct = count * DIRECT_REFS
-        size = direct + INDIRECT_DEPTH * (INDIRECT_REFS + 4) + 4 * pages
-        self.refs = hw.alloc_pages((size + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
-        self.indirect_refs = self.refs + direct
-        # References of the pages of segments, then of the ring's.
-        self.list_refs = self.indirect_refs + INDIRECT_DEPTH * INDIRECT_REFS
-        self.ring_refs = self.list_refs + 4 * INDIRECT_DEPTH
+        # References of each slot's frames, then of the ring's pages.
+        size = slots(pages, X86_64.stride) * DIRECT_REFS
+        self.refs = hw.alloc_pages((size + 4 * pages + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
+        self.ring_refs = self.refs + size
         self.lists = 0
+
+    def need_lists(self):
+        """Have pages of segments: `lists`, their references, and those of each one's frames."""
+        if not self.lists:
+            size = INDIRECT_DEPTH * (4 + INDIRECT_REFS)
+            pages = (size + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE
+            self.lists = hw.alloc_pages(INDIRECT_DEPTH + pages)
+            self.list_refs = self.lists + INDIRECT_DEPTH * abi.PAGE_SIZE
+            self.indirect_refs = self.list_refs + 4 * INDIRECT_DEPTH
 
 
 class Buffers:
@@ -95,7 +100,10 @@ class Buffers:
 
 
 class Link:
-    """memory: Memory; domid: the backend's domain; pages: of the ring that are used."""
+    """memory: Memory; domid: the backend's domain; pages: of the ring that are used.
+
+    Raises XenError when the grant table has no room for the ring.
+    """
 
     def __init__(self, memory, grants, domid, pages, name):
         self.memory = memory
@@ -104,14 +112,20 @@ class Link:
         self.pages = pages
         self.ring = FrontRing(memory.ring, pages, X86_64.stride, name)
         self.in_flight = 0
-        # (id, part) in flight: those of one entry, then those with a page of segments.
+        # (id, part, grant frames) in flight: those of one entry, then those with a page of
+        # segments.
         self.parts = [None] * (self.ring.slots + INDIRECT_DEPTH)
         self._free = list(range(self.ring.slots - 1, -1, -1))
         self._free_indirect = []
         self._buffers = None
         self._serial = 0
-        grants.take(memory.ring_refs, pages)
-        grants.grant(memory.ring_refs, pages, domid, memory.ring.addr // abi.PAGE_SIZE, False)
+        # What is granted as long as the link lives: (grant frames, address of references, how many)
+        self._lent = []
+        self._lend(memory.ring_refs, pages, memory.ring.addr // abi.PAGE_SIZE, False)
+
+    def _lend(self, refs, n, gfn, readonly):
+        frames = self.grants.lend(refs, n, self.domid, gfn, readonly)
+        self._lent.append((frames, refs, n))
 
     def ring_refs(self):
         return [hw.rd32(self.memory.ring_refs + 4 * i) for i in range(self.pages)]
@@ -119,26 +133,22 @@ class Link:
     def use_indirect(self):
         """The backend takes requests with a page of segments."""
         memory = self.memory
-        if not memory.lists:
-            memory.lists = hw.alloc_pages(INDIRECT_DEPTH)
-        self.grants.take(memory.list_refs, INDIRECT_DEPTH)
-        gfn = memory.lists // abi.PAGE_SIZE
-        self.grants.grant(memory.list_refs, INDIRECT_DEPTH, self.domid, gfn, True)
+        memory.need_lists()
+        self._lend(memory.list_refs, INDIRECT_DEPTH, memory.lists // abi.PAGE_SIZE, True)
         self._free_indirect = list(range(self.ring.slots, len(self.parts)))
 
     def use_buffers(self, buffers):
         """The backend keeps grants mapped: all data goes through these, which stay granted."""
+        self._lend(buffers.refs, buffers.pages, buffers.gfn, False)
         self._buffers = buffers
         self._free = list(range(min(buffers.count, self.ring.slots)))
-        self.grants.take(buffers.refs, buffers.pages)
-        self.grants.grant(buffers.refs, buffers.pages, self.domid, buffers.gfn, False)
 
     def takes(self, part):
         """Whether a part can be submitted now."""
         free = self._free_indirect if part.segments > DIRECT else self._free
         if not free or self.ring.free() == 0:
             return False
-        return self._buffers is not None or self.grants.free() >= part.segments
+        return self._buffers is not None or self.grants.fits(part.segments)
 
     def _refs(self, index):
         if self._buffers is not None:
@@ -153,14 +163,14 @@ class Link:
         self._serial += 1
         id = self._serial * len(self.parts) + index
         refs = self._refs(index)
+        frames = None
         if self._buffers is not None:
             if part.op != abi.BLKIF_OP_READ:
                 self._buffers.fill(index, part)
         elif part.segments:
-            self.grants.take(refs, part.segments)
-            readonly = part.op in (abi.BLKIF_OP_WRITE, abi.BLKIF_OP_WRITE_BARRIER)
-            self.grants.grant(refs, part.segments, self.domid, part.gfn, readonly)
-        self.parts[index] = (id, part)
+            readonly = part.op != abi.BLKIF_OP_READ
+            frames = self.grants.lend(refs, part.segments, self.domid, part.gfn, readonly)
+        self.parts[index] = (id, part, frames)
         self.in_flight += 1
         at = self.ring.slot()
         entry = self._entry(part, id)
@@ -189,9 +199,10 @@ class Link:
             return None
         id, op, status = struct.unpack(RESPONSE, response)
         index = id % len(self.parts)
-        if self.parts[index] is None or self.parts[index][0] != id:
+        kept = self.parts[index]
+        if kept is None or kept[0] != id:
             raise RingCorrupt("response to id %d, which is not in flight" % id)
-        part = self.parts[index][1]
+        part = kept[1]
         asked = abi.BLKIF_OP_INDIRECT if part.segments > DIRECT else part.op
         if op not in (part.op, asked):
             raise RingCorrupt(
@@ -205,12 +216,12 @@ class Link:
         return part, status
 
     def _release(self, index):
-        part = self.parts[index][1]
+        _, part, frames = self.parts[index]
         self.parts[index] = None
         self.in_flight -= 1
         (self._free if index < self.ring.slots else self._free_indirect).append(index)
-        if part.segments and self._buffers is None:
-            self.grants.end(self._refs(index), part.segments)
+        if frames is not None:
+            frames.end(self._refs(index), part.segments)
 
     def unanswered(self):
         """The parts in flight, in the order in which they were submitted."""
@@ -220,13 +231,10 @@ class Link:
     def end(self):
         """Take all grants back; what the backend still has mapped is set aside.
 
-        Returns how many of the ring's pages it has.
+        Returns whether it has pages of the ring, and of the buffers.
         """
         for index, kept in enumerate(self.parts):
             if kept is not None:
                 self._release(index)
-        if self._free_indirect:
-            self.grants.end(self.memory.list_refs, INDIRECT_DEPTH)
-        if self._buffers is not None:
-            self.grants.end(self._buffers.refs, self._buffers.pages)
-        return self.grants.end(self.memory.ring_refs, self.pages)
+        mapped = [frames.end(refs, n) > 0 for frames, refs, n in self._lent]
+        return mapped[0], self._buffers is not None and mapped[-1]

@@ -1,8 +1,10 @@
 """What a block backend offers and what is made of it: negotiation as data.
 
-Used by the front end. Every key is optional; what is absent has a default, what is over a bound is
-refused, and what is agreed on is the lesser of both sides' limits, with a note where that reduced
-ours. Some backends write keys only once they are connected, so properties are read twice.
+Used by the front end. Every key is optional but `sectors`; what is absent has a default, and so has
+an optional key with a value that means nothing, which is noted; what is agreed on is the lesser of
+both sides' limits, with a note where that reduced ours. Some backends write keys only once they are
+connected, so properties are read then. feature-large-sector-size is not written: sectors are 512
+bytes whatever the sector-size.
 Source: xen/include/public/io/blkif.h; Linux drivers/block/xen-blkback/xenbus.c and FreeBSD
 sys/dev/xen/blkback for what they write and when.
 """
@@ -12,45 +14,63 @@ from .blkif import PAGE_SECTORS, SECTOR
 from .blkring import PAGES_MAX
 from .errors import BackendError
 
-# Key, what stands when it is absent (None: it must be there), the most it may say.
+U32 = 0xFFFFFFFF
+# The backend's keys: what stands when it is absent, the least and the most it can say.
 BEFORE = (
-    ("max-ring-page-order", -1, 1 << 32),
-    ("max-ring-pages", 0, 1 << 32),
-    ("max-requests", 0, 1 << 32),
+    ("max-ring-page-order", -1, 0, U32),
+    ("max-ring-pages", 0, 0, U32),
+    ("max-requests", 0, 0, U32),
 )
 PROPERTIES = (
-    ("sectors", None, 1 << 54),
-    ("sector-size", SECTOR, 1 << 20),
-    ("physical-sector-size", 0, 1 << 30),
-    ("info", 0, 0xFFFF),
-    ("max-request-segments", 0, 1 << 32),
-    ("max-request-size", 0, 1 << 32),
-    ("feature-max-indirect-segments", 0, 1 << 32),
-    ("feature-persistent", 0, 1),
-    ("feature-flush-cache", 0, 1),
-    ("feature-barrier", 0, 1),
-    ("feature-discard", 0, 1),
-    ("discard-granularity", SECTOR, 1 << 40),
-    ("discard-alignment", 0, 1 << 40),
+    ("sectors", None, 0, 1 << 54),
+    ("sector-size", SECTOR, SECTOR, abi.PAGE_SIZE),
+    ("physical-sector-size", 0, 0, U32),
+    ("info", 0, 0, U32),
+    ("max-request-segments", 0, 0, U32),
+    ("max-request-size", 0, 0, U32),
+    ("feature-max-indirect-segments", 0, 0, U32),
+    ("feature-persistent", 0, 0, 1),
+    ("feature-flush-cache", 0, 0, 1),
+    ("feature-barrier", 0, 0, 1),
+    ("feature-discard", 0, 0, 1),
+    ("discard-granularity", 0, 0, U32),
+    ("discard-alignment", 0, 0, U32),
 )
+# Without these nothing on the disk can be found: what they say must be understood.
+STRICT = ("sectors", "sector-size")
 DIRECT = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
 
 
 async def read(device, table):
-    """The values of a table's keys, all asked for at once: a dictionary."""
-    values = await device.store.loop.gather(
-        [device.backend_int(key, default) for key, default, _ in table]
-    )
+    """The values of a table's keys, all asked for at once.
+
+    Returns (a dictionary, notes on what was not understood). Raises BackendError.
+    """
+    texts = await device.store.loop.gather([device.backend_text(row[0]) for row in table])
     found = {}
-    for (key, _, most), value in zip(table, values):
-        if value > most:
-            raise BackendError("%s: backend's %s is %d, over %d" % (device.path, key, value, most))
-        found[key] = value
-    return found
+    notes = []
+    for (key, default, least, most), text in zip(table, texts):
+        found[key] = default
+        if text and _is_number(text, least, most):
+            found[key] = int(text)
+        elif default is None or (text and key in STRICT):
+            raise BackendError(
+                "%s: backend's %s is '%s'; a number from %d to %d expected"
+                % (device.path, key, text[:40], least, most)
+            )
+        elif text:
+            notes.append("%s is '%s', taken as absent" % (key, text[:40]))
+    return found, notes
+
+
+def _is_number(text, least, most):
+    if len(text) > 20 or not all("0" <= c <= "9" for c in text):
+        return False
+    return least <= int(text) <= most
 
 
 class Limits:
-    """What we would use, and after agree() what both sides can.
+    """What we would use, and after the agreements what both sides can.
 
     pages: of the ring; requests: in flight; segments: of a request; notes: what was reduced.
     """
@@ -61,7 +81,12 @@ class Limits:
         self.segments = segments
         self.notes = []
 
-    def _lower(self, name, value):
+    def again(self):
+        """What we would use, for another agreement."""
+        return Limits(self.pages, self.requests, self.segments)
+
+    def lower(self, name, value):
+        """Use no more than `value` of pages, requests or segments."""
         ours = getattr(self, name)
         if value < ours:
             self.notes.append("%s %d reduced to %d" % (name, ours, value))
@@ -75,9 +100,9 @@ class Limits:
             pages = max(pages, 1 << min(order, 8))
         while pages & (pages - 1):
             pages &= pages - 1
-        self._lower("pages", min(pages, PAGES_MAX))
+        self.lower("pages", min(pages, PAGES_MAX))
         if offered["max-requests"]:
-            self._lower("requests", offered["max-requests"])
+            self.lower("requests", offered["max-requests"])
 
     def agree_requests(self, offered):
         """Take what the backend said of requests into account."""
@@ -87,11 +112,50 @@ class Limits:
         direct = offered["max-request-segments"]
         if direct and direct < DIRECT:
             most = min(most, direct)
-        self._lower("segments", most)
+        self.lower("segments", most)
 
     def sectors(self):
         """The most sectors of one request."""
         return self.segments * PAGE_SECTORS
+
+
+class Properties:
+    """What a disk is, as its backend describes it.
+
+    sectors: of 512 bytes; sector_size, physical_size: bytes, 512 to 4096; flushes: operations that
+    make what was written last, the better one first; persistent: its backend keeps grants mapped.
+    """
+
+    def __init__(self, found, mode, path):
+        self.sectors = found["sectors"]
+        self.sector_size = size = found["sector-size"]
+        if size & (size - 1):
+            raise BackendError(
+                "%s: sector-size is %d; 512, 1024, 2048 or 4096 expected" % (path, size)
+            )
+        physical = found["physical-sector-size"]
+        self.physical_size = physical if physical in (512, 1024, 2048, 4096) else size
+        self.physical_size = max(self.physical_size, size)
+        self.read_only = bool(found["info"] & abi.VDISK_READONLY) or mode == "r"
+        self.removable = bool(found["info"] & abi.VDISK_REMOVABLE)
+        self.flushes = []
+        if found["feature-flush-cache"]:
+            self.flushes.append(abi.BLKIF_OP_FLUSH_DISKCACHE)
+        if found["feature-barrier"]:
+            self.flushes.append(abi.BLKIF_OP_WRITE_BARRIER)
+        self.discards = found["feature-discard"] == 1
+        self.persistent = found["feature-persistent"] == 1
+        unit = size // SECTOR
+        # Extents that can be discarded, in sectors, and where the first one begins.
+        self._extent = max(found["discard-granularity"] // size, 1) * unit
+        self._first = found["discard-alignment"] // size * unit
+
+    def extents(self, sector, count):
+        """The whole extents in `count` sectors from `sector` on, as (sector, count)."""
+        first = sector + (self._first - sector) % self._extent
+        end = sector + count
+        end -= (end - self._first) % self._extent
+        return first, max(end - first, 0)
 
 
 def ring_keys(offered, refs):

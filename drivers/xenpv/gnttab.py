@@ -1,13 +1,12 @@
 """Grant table, both versions: lend frames to another domain and take them back.
 
 Used by block front ends. Version 1 is asked for; where an earlier kernel's version 2 cannot be
-left, because its backends still have grants mapped, the table is used as it is. Entries are taken
-from the top of the table, which grows for it where Xen allows that, and only those that are free:
-an earlier kernel's grants may still be mapped by its backends, and the low ones are the
-toolstack's. An entry that its peer still has mapped is set aside and never used again. Only the
-last frames of the table are mapped, in place of pages of our own; in version 2 also the frames that
-hold their status.
-Source: xen/include/public/grant_table.h.
+left, because its backends still have grants mapped, the table is used as it is. Frames of the table
+are mapped when entries are wanted, in place of pages of our own: first new ones beyond those in
+use, for which the table grows up to Xen's limit, then those below, and of these only the entries
+that are free: an earlier kernel's grants may still be mapped by its backends, and the low ones are
+the toolstack's. An entry that its peer still has mapped is set aside and never used again.
+Source: xen/include/public/grant_table.h; xen/common/grant_table.c (gnttab_map_frame).
 """
 
 import hw
@@ -15,29 +14,35 @@ import hw
 from . import abi
 from .errors import HypercallError, XenError
 
+# Mapped at a time, at least.
 FRAMES = 2
-STATUSES = abi.PAGE_SIZE // 2  # in a status frame
+# Frames whose entries' status is in one status frame, version 2.
+STATUS_SPAN = abi.GRANT_ENTRY_V2_SIZEOF // 2
 
 
 class GrantTable:
+    """xen: Hypercalls.
+
+    set_aside: entries that a peer did not let go; full: None, or why the table does not grow.
+    """
+
     def __init__(self, xen):
         self.xen = xen
         self.set_aside = 0
+        self.full = None
         self.version = self._choose_version()
-        self._size = abi.GRANT_ENTRY_V1_SIZEOF if self.version == 1 else abi.GRANT_ENTRY_V2_SIZEOF
-        entries = abi.PAGE_SIZE // self._size
-        first, base, frames = self._map()
-        # Where entry 0 and its status would be; the C primitives count from there.
-        self.table = base - first * abi.PAGE_SIZE
-        self.status = 0
-        if self.version != 1:
-            self.status = self._map_status(first * entries, frames * entries)
-        self._stack = hw.alloc_pages((frames * entries * 4 + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
-        self._free = 0
-        for ref in range(first * entries, (first + frames) * entries):
-            if ref >= abi.GNTTAB_NR_RESERVED_ENTRIES and self._is_free(ref):
-                hw.wr32(self._stack + 4 * self._free, ref)
-                self._free += 1
+        size = abi.GRANT_ENTRY_V1_SIZEOF if self.version == 1 else abi.GRANT_ENTRY_V2_SIZEOF
+        self._entries = abi.PAGE_SIZE // size  # of a frame
+        self._mapped = []
+        # Addresses of status frames, by their number.
+        self._statuses = {}
+        nr, limit = self._query_size()
+        # Entry 0 must not come to lie below address 0, and later pages are above this one.
+        self._limit = min(limit, xen.page // abi.PAGE_SIZE)
+        # The numbers of the frames mapped: from _low on, below _high.
+        self._low = self._high = min(nr, self._limit)
+        if not self.fits(1):
+            raise XenError("grant table: no entry can be used: %s" % self.full)
 
     def _op(self, what, cmd, fmt, *fields):
         self.xen.call(what, abi.HYPERVISOR_grant_table_op, cmd, fmt, *fields)
@@ -57,65 +62,140 @@ class GrantTable:
                 )
         return 1
 
-    def _map(self):
-        """Map the last frames. Returns (first frame's number, address, how many)."""
-        self._op(
-            "GNTTABOP_query_size",
-            abi.GNTTABOP_query_size,
-            "<HHIIhH",
-            abi.DOMID_SELF,
-            0,
-            0,
-            0,
-            0,
-            0,
-        )
+    def _query_size(self):
+        """(frames in use, the most that Xen allows)."""
+        fields = (abi.DOMID_SELF, 0, 0, 0, 0, 0)
+        self._op("GNTTABOP_query_size", abi.GNTTABOP_query_size, "<HHIIhH", *fields)
         nr = self.xen.result("<I", abi.GNTTAB_QUERY_SIZE_NR_FRAMES)
-        limit = self.xen.result("<I", abi.GNTTAB_QUERY_SIZE_MAX_NR_FRAMES)
-        frames = min(FRAMES, limit)
-        if frames == 0:
-            raise XenError("grant table: Xen allows this domain none")
-        base = hw.alloc_pages(frames)
-        # Frames beyond those in use grow the table: every entry in them is free. Entry 0 must not
-        # come to lie below address 0.
-        first = min(nr, limit - frames, base // abi.PAGE_SIZE)
-        for i in range(frames):
-            gfn = base // abi.PAGE_SIZE + i
-            self.xen.add_to_physmap(abi.XENMAPSPACE_grant_table, first + i, gfn)
-        return first, base, frames
+        return nr, self.xen.result("<I", abi.GNTTAB_QUERY_SIZE_MAX_NR_FRAMES)
 
-    def _map_status(self, ref, entries):
-        """Map the status of `entries` entries from ref on. Returns where entry 0's would be."""
-        first = ref // STATUSES
-        frames = (ref + entries - 1) // STATUSES - first + 1
-        base = hw.alloc_pages(frames)
-        for i in range(frames):
-            idx = first + i | abi.XENMAPIDX_grant_table_status
-            gfn = base // abi.PAGE_SIZE + i
-            self.xen.add_to_physmap(abi.XENMAPSPACE_grant_table, idx, gfn)
-        return base - first * abi.PAGE_SIZE
+    # Growing.
 
-    def _is_free(self, ref):
-        if hw.rd16(self.table + ref * self._size) != 0:
+    def _next(self, n):
+        """(first, how many) of the frames to be mapped next, for n entries if there are as many."""
+        count = max(FRAMES, (n + self._entries - 1) // self._entries)
+        upward = self._high < self._limit
+        count = min(count, self._limit - self._high if upward else self._low)
+        if self.version != 1:
+            # All in the span of one status frame.
+            to_end = STATUS_SPAN - self._high % STATUS_SPAN
+            count = min(count, to_end if upward else (self._low - 1) % STATUS_SPAN + 1)
+        return (self._high if upward else self._low - count), count
+
+    def _grow(self, n):
+        """Map more frames. Returns whether there are more; if not, `full` says why."""
+        if self.full is not None:
             return False
-        return self.version == 1 or hw.rd16(self.status + 2 * ref) == 0
+        first, count = self._next(n)
+        if count == 0:
+            self.full = "all %d frames that Xen allows are in use" % self._limit
+            return False
+        number = first // STATUS_SPAN
+        status = self.version != 1 and number not in self._statuses
+        stack = (count * self._entries * 4 + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE
+        try:
+            base = hw.alloc_pages(count + stack + int(status))
+        except MemoryError as e:
+            self.full = "%s (%d frames of the table are mapped)" % (e, self._high - self._low)
+            return False
+        try:
+            mapped = self._map(first, count, base)
+            if status and mapped:
+                at = base + (count + stack) * abi.PAGE_SIZE
+                self._add(number | abi.XENMAPIDX_grant_table_status, at)
+                self._statuses[number] = at - number * abi.PAGE_SIZE
+        except HypercallError as e:
+            self.full = str(e)
+            return False
+        if mapped:
+            table = base - first * abi.PAGE_SIZE
+            frames = Frames(self, table, self._statuses.get(number), base + count * abi.PAGE_SIZE)
+            frames.find_free(first * self._entries, (first + mapped) * self._entries)
+            self._mapped.append(frames)
+            self._low = min(self._low, first)
+            self._high = max(self._high, first + mapped)
+        return mapped > 0
+
+    def _map(self, first, count, base):
+        """Map frames one behind the other. Returns how many Xen gave."""
+        for i in range(count):
+            try:
+                self._add(first + i, base + i * abi.PAGE_SIZE)
+            except HypercallError as e:
+                self.full = str(e)
+                return i
+        return count
+
+    def _add(self, idx, at):
+        self.xen.add_to_physmap(abi.XENMAPSPACE_grant_table, idx, at // abi.PAGE_SIZE)
+
+    # Lending.
 
     def free(self):
-        """Entries that can be granted now."""
-        return self._free
+        """Entries that can be lent now, without growing."""
+        return sum(frames.free for frames in self._mapped)
 
-    def take(self, refs, n):
-        """Take n free entries; their numbers are stored as a u32 array at address refs."""
-        if n > self._free:
-            raise XenError("grant table: %d entries wanted, %d free" % (n, self._free))
-        self._free -= n
-        hw.copy(refs, self._stack + 4 * self._free, 4 * n)
+    def fits(self, n):
+        """Whether n entries can be lent at once; the table grows for that."""
+        for frames in self._mapped:
+            if frames.free >= n:
+                return True
+        while self._grow(n):
+            if self._mapped[-1].free >= n:
+                return True
+        return False
 
-    def grant(self, refs, n, domid, gfn, readonly):
-        """Grant n frames from gfn on to domid through the entries at refs."""
+    def most(self, n):
+        """How many entries, up to n, can be lent at once."""
+        if self.fits(n):
+            return n
+        return max([frames.free for frames in self._mapped])
+
+    def lend(self, refs, n, domid, gfn, readonly):
+        """Grant n frames from gfn on to domid.
+
+        refs: address of a u32 array in which the entries' numbers are stored. Returns the Frames
+        that they are in, whose end() takes them back. Raises XenError when there are not as many.
+        """
+        for frames in self._mapped:
+            if frames.free >= n:
+                frames.lend(refs, n, domid, gfn, readonly)
+                return frames
+        if not self.fits(n):
+            raise XenError(
+                "grant table: %d entries wanted at once; %d are free, %d still mapped by a backend;"
+                " %s" % (n, self.free(), self.set_aside, self.full)
+            )
+        return self.lend(refs, n, domid, gfn, readonly)
+
+
+class Frames:
+    """Some frames of the table. table, status: where entry 0 and its status would be."""
+
+    def __init__(self, owner, table, status, stack):
+        self.owner = owner
+        self.free = 0
+        self._table = table
+        self._status = status
+        self._stack = stack
+        self._fill = hw.grant_fill if status is None else hw.grant_fill_v2
+
+    def find_free(self, first, end):
+        """Look which entries, from `first` on, are free."""
+        size = abi.GRANT_ENTRY_V1_SIZEOF if self._status is None else abi.GRANT_ENTRY_V2_SIZEOF
+        for ref in range(max(first, abi.GNTTAB_NR_RESERVED_ENTRIES), end):
+            in_use = hw.rd16(self._table + ref * size)
+            if self._status is not None:
+                in_use |= hw.rd16(self._status + 2 * ref)
+            if not in_use:
+                hw.wr32(self._stack + 4 * self.free, ref)
+                self.free += 1
+
+    def lend(self, refs, n, domid, gfn, readonly):
+        self.free -= n
+        hw.copy(refs, self._stack + 4 * self.free, 4 * n)
         flags = abi.GTF_permit_access | (abi.GTF_readonly if readonly else 0)
-        fill = hw.grant_fill if self.version == 1 else hw.grant_fill_v2
-        fill(self.table, refs, n, domid, gfn, flags)
+        self._fill(self._table, refs, n, domid, gfn, flags)
 
     def end(self, refs, n):
         """Take back n grants, whose numbers stand at refs; the peer must have unmapped them.
@@ -123,11 +203,11 @@ class GrantTable:
         Returns how many it still has mapped: these are set aside, never reused.
         Source: grant_table.h, "Invalidating an unused GTF_permit_access entry".
         """
-        if self.version == 1:
-            busy = hw.grant_end(self.table, refs, n)
+        if self._status is None:
+            busy = hw.grant_end(self._table, refs, n)
         else:
-            busy = hw.grant_end_v2(self.table, self.status, refs, n)
-        self.set_aside += busy
-        hw.copy(self._stack + 4 * self._free, refs + 4 * busy, 4 * (n - busy))
-        self._free += n - busy
+            busy = hw.grant_end_v2(self._table, self._status, refs, n)
+        hw.copy(self._stack + 4 * self.free, refs + 4 * busy, 4 * (n - busy))
+        self.free += n - busy
+        self.owner.set_aside += busy
         return busy

@@ -14,6 +14,7 @@ from .abi import (
     XenbusStateInitialised,
     XenbusStateInitialising,
     XenbusStateInitWait,
+    XenbusStateUnknown,
 )
 from .errors import BackendError, Timeout
 from .loop import SECOND
@@ -40,6 +41,10 @@ NEGOTIATED = (
     "event-channel",
     "protocol",
 )
+# States of a backend that had a front end before: it must see that one close.
+LEFT = (XenbusStateConnected, XenbusStateClosing, XenbusStateClosed)
+# Where a backend can be set up with. Without InitWait it has nothing to offer.
+OPEN = (XenbusStateInitWait, XenbusStateInitialised)
 DOMID_FIRST_RESERVED = 0x7FF0
 STEP_TIMEOUT = 5 * SECOND
 POLL_PERIOD = SECOND // 100
@@ -81,8 +86,9 @@ class Device:
     async def backend_state(self):
         return await self.store.read_int(self.backend + "/state", 0)
 
-    async def backend_int(self, key, default=None):
-        return await self.store.read_int(self.backend + "/" + key, default)
+    async def backend_text(self, key):
+        """What the backend says of a key, "" for nothing."""
+        return await self.store.read_text(self.backend + "/" + key, "")
 
     async def wait_backend(self, states, doing, timeout=STEP_TIMEOUT):
         """Wait until the backend is in one of the states. Returns that state.
@@ -110,10 +116,11 @@ class Device:
 
     async def begin(self):
         """Bring the device to where it can be set up: ours Initialising, the backend InitWait."""
-        if await self.state() != XenbusStateInitialising:
+        ours, backends = await self.state(), await self.backend_state()
+        if ours != XenbusStateInitialising or backends in LEFT:
             await self._take_over()
         await self._forget()
-        await self.wait_backend((XenbusStateInitWait,), "starting")
+        await self.wait_backend(OPEN, "starting")
 
     async def _forget(self):
         """Remove what an earlier driver negotiated: the backend would read it as ours."""
@@ -128,12 +135,13 @@ class Device:
         await self.set_state(XenbusStateInitialising)
 
     async def _shut(self, doing):
-        """Closing, then Closed, each with the backend's answer."""
-        if await self.backend_state() != XenbusStateClosed:
+        """Closing, then Closed, each with the backend's answer, unless it is there no more."""
+        closed = (XenbusStateClosed, XenbusStateUnknown)
+        if await self.backend_state() not in closed:
             await self.set_state(XenbusStateClosing)
-            await self.wait_backend((XenbusStateClosing, XenbusStateClosed), doing)
+            await self.wait_backend((XenbusStateClosing,) + closed, doing)
         await self.set_state(XenbusStateClosed)
-        await self.wait_backend((XenbusStateClosed,), doing)
+        await self.wait_backend(closed, doing)
 
     async def connect(self):
         """Our side is set up: say so and wait for the backend. Raises BackendError, Timeout."""
@@ -147,6 +155,7 @@ class Device:
             )
 
     async def close(self):
-        """Close the device and leave it as a toolstack makes it: Initialising."""
+        """Close the device and leave it as a toolstack makes it: nothing negotiated."""
         await self._shut("closing")
+        await self._forget()
         await self.set_state(XenbusStateInitialising)

@@ -10,6 +10,7 @@ import hw
 from xenpv import abi
 from xenpv.blkfront import BlkFront
 from xenpv.blkif import PAGE_SECTORS, SECTOR
+from xenpv.blkprobe import probe
 from xenpv.errors import XenError, XenstoreError
 from xenpv.loop import SECOND
 from xenpv.xenbus import Device
@@ -138,7 +139,7 @@ class Target:
     async def probe(self):
         """See, where that is not certain, that the backend counts sectors as we do."""
         if self.disk.sector_size != SECTOR:
-            await self.disk.probe(self.first())
+            await probe(self.disk, self.first())
 
     def first(self):
         """The sector where the vmcore begins."""
@@ -164,7 +165,7 @@ class Target:
 
     async def close(self, say):
         """Leave the disk in order; that it cannot be left so undoes nothing."""
-        if self.disk.port == 0:
+        if not self.disk.connected():
             return
         try:
             await self.disk.close()

@@ -187,7 +187,7 @@ GOOD = f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then=poweroff"
         ({"stuck_closing": True}, "is Closing after 5 s"),
         ({"never_connects": True}, "connecting: .* is InitWait after 5 s"),
         ({"error_after": 0}, r"write of sector 0 failed: status -1 \(ERROR\)"),
-        ({"sector_size": 8192}, "sector-size is 8192"),
+        ({"sector_size": 8192}, "sector-size is '8192'"),
     ],
 )
 def test_what_cannot_be_dumped_is_refused_in_one_line(setup, message, capsys):

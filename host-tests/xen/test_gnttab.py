@@ -6,7 +6,6 @@ from errno import EBUSY, EINVAL, ENOSYS, ERANGE
 import pytest
 
 import hw
-import xenpv.gnttab
 from pvdump.xen.gnttab import GrantRefused
 from pvdump.xen.machine import DOM0, Machine
 from pvdump.xen.public import (
@@ -23,7 +22,6 @@ from pvdump.xen.public import (
     GTF_sub_page,
 )
 from xenpv import abi
-from xenpv.hypercall import Hypercalls
 
 ARG = 0x1000
 TABLE = 0x8000
@@ -289,56 +287,3 @@ class TestCopy:
         here = (0x30, abi.DOMID_SELF, 0)
         assert self.copy(here, (REF, 2, 0), 4, GNTCOPY_dest_gref) == GNTST_general_error
         assert self.other.ram[0x40000:0x40005] == b"there"
-
-
-class TestDriver:
-    """xenpv.gnttab on whatever table an earlier kernel left."""
-
-    REFS = 0x3000
-
-    def granted(self, table, refs):
-        return [table.entry(ref) for ref in refs]
-
-    def use(self, machine):
-        """Grant three frames, have them mapped, end them. Returns the driver's table."""
-        grants = xenpv.gnttab.GrantTable(Hypercalls())
-        grants.take(self.REFS, 3)
-        refs = [hw.rd32(self.REFS + 4 * i) for i in range(3)]
-        grants.grant(self.REFS, 3, DOM0, 0x50, readonly=True)
-        assert self.granted(machine.gnttab, refs) == [(5, DOM0, 0x50 + i) for i in range(3)]
-        mappings = [machine.gnttab.map(ref, DOM0, readonly=True) for ref in refs]
-        mappings[0].unmap()
-        mappings[2].unmap()
-        assert grants.end(self.REFS, 3) == 1
-        assert grants.set_aside == 1
-        assert hw.rd32(self.REFS) == refs[1]
-        free = grants.free()
-        grants.take(self.REFS, free)
-        assert refs[1] not in [hw.rd32(self.REFS + 4 * i) for i in range(free)]
-        return grants
-
-    def test_version_2_is_left_when_nothing_is_mapped(self):
-        machine = Machine(gnttab_version=2)
-        hw.attach(machine)
-        machine.gnttab.set_entry(REF, abi.GTF_permit_access, DOM0, 0x30)
-        assert self.use(machine).version == machine.gnttab.version == 1
-
-    @pytest.mark.parametrize("frames", [1, 7, 62])
-    def test_version_2_is_used_when_a_mapped_grant_keeps_it_in_force(self, frames):
-        machine = Machine(gnttab_version=2, gnttab_frames=frames)
-        hw.attach(machine)
-        machine.gnttab.set_entry(REF, abi.GTF_permit_access, DOM0, 0x30)
-        earlier = machine.gnttab.map(REF, DOM0, readonly=False)
-        assert self.use(machine).version == machine.gnttab.version == 2
-        assert machine.gnttab.entry(REF) == (abi.GTF_permit_access, DOM0, 0x30)
-        earlier.unmap()
-
-    def test_an_entry_of_version_2_that_was_ended_while_mapped_is_not_free(self):
-        machine = Machine(gnttab_version=2, gnttab_max_frames=1)
-        hw.attach(machine)
-        machine.gnttab.set_entry(REF, abi.GTF_permit_access, DOM0, 0x30)
-        machine.gnttab.map(REF, DOM0, readonly=False)
-        machine.gnttab.set_entry(REF, 0, 0, 0)
-        machine.gnttab.set_entry(REF + 1, abi.GTF_permit_access, DOM0, 0x31)
-        grants = xenpv.gnttab.GrantTable(Hypercalls())
-        assert grants.free() == 256 - abi.GNTTAB_NR_RESERVED_ENTRIES - 2

@@ -5,8 +5,8 @@ import pytest
 from xenpv import blkneg
 from xenpv.blkneg import Limits, ring_keys
 
-BEFORE = {key: default for key, default, _ in blkneg.BEFORE}
-PROPERTIES = {key: default for key, default, _ in blkneg.PROPERTIES}
+BEFORE = {key: default for key, default, *_ in blkneg.BEFORE}
+PROPERTIES = {key: default for key, default, *_ in blkneg.PROPERTIES}
 
 
 @pytest.mark.parametrize(

@@ -65,16 +65,15 @@ def try_table(xen, me):
     refs, data, into = (hw.alloc_pages(n) for n in (1, 2, 1))
     hw.mem(data, 4)[:] = b"held"
     hw.mem(data + abi.PAGE_SIZE, 16)[:] = b"across the table"
-    grants.take(refs, 2)
+    frames = grants.lend(refs, 2, me, data // abi.PAGE_SIZE, False)
     first, second = hw.rd32(refs), hw.rd32(refs + 4)
-    grants.grant(refs, 2, me, data // abi.PAGE_SIZE, False)
     show("copy", copy(xen, second, me, into))
     show("copied", bytes(hw.mem(into, 16)))
     mapping = map_grant(xen, first, me)
     show("map", mapping[0])
     # Mapped by its owner, a page of an HVM guest moves: it is not at its old place any more.
     show("mapped", bytes(hw.mem(mapping[1], 4)))
-    show("busy", grants.end(refs, 2))
+    show("busy", frames.end(refs, 2))
     show("held", hw.rd32(refs) == first)
     show("refused", copy(xen, second, me, into))
     show("unmap", unmap_grant(xen, mapping))
