@@ -1,250 +1,107 @@
-"""`python -m bench.blkback`: what fifteen guests' disks lose by one hostile guest.
+"""`./build.py bench blkback`: our backend beside Linux blkback and qdisk, under one Linux guest.
 
-Sixteen workers of our backend in one process, as in dom0, each with a front end in a process of its
-own on shared memory. Rounds alternate: the sixteenth front end behaves; it corrupts its ring as
-soon as it is connected, in a loop; its disk stalls. A line gives the median of the fifteen others'
-requests a second beside that of the rounds in which all behave.
+Part of `./build.py bench block`. One disk of dom0 is given to the guest by all three, which are
+loaded in turn; the disk is a file of the host in its page cache, so what is compared is the way
+from the guest to dom0's block device. Before each load dom0 writes back and forgets what it has
+cached, since ours and qdisk go through its page cache. A line for each load gives the median speed;
+another one what dom0 computed for a GiB, all its processes and threads, by Xen's own count.
 """
 
 from __future__ import annotations
 
-import json
-import mmap
-import os
 import statistics
-import struct
-import sys
 import tempfile
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pvdump.blkback import dom0, ports
-from pvdump.blkback.frames import Pool
-from pvdump.blkback.instance import Connection, Counts, Instance
-from pvdump.blkback.request import Geometry
-from pvdump.blkback.ringmemory import RingMemory
-from pvdump.blkback.sink import File
-from pvdump.watches.complaints import Complaints
-from xenpv import abi
-from xenpv.blkif import SEGMENT, X86_64
-from xenpv.blkring import BackRing, FrontRing
+from bench.figure import show
+from bench.linuxguest import Done, LinuxGuest, Load, ran
+from lab import python
+from lab.xen import Xen
+from tools.progress import MIB, Display
 
-GUESTS = 16
-PAGE = 4096
-PAGES = 40
-SIZE = 16 << 20
-ROUND_SECONDS = 1.0
-ROUNDS = 7
-BEHAVES, CORRUPTS, STALLS = "behaves", "corrupts its ring in a loop", "has a disk that stalls"
-
-
-class Guest:
-    """Shared memory of a front end: its ring is page 0, then pages of data."""
-
-    def __init__(self, number: int) -> None:
-        self.memory = mmap.mmap(-1, PAGES * PAGE)
-        self.view = memoryview(self.memory)
-        self.kick, self.told = os.eventfd(0), os.eventfd(0)
-        self.number = number
-        self.instance: Instance | None = None
-        self.counts = Counts()
-
-    def rd32(self, offset: int) -> int:
-        return int(struct.unpack_from("<I", self.view, offset)[0])
-
-    def wr32(self, offset: int, value: int) -> None:
-        struct.pack_into("<I", self.view, offset, value)
-
-    def mb(self) -> None:
-        pass
-
-    def behave(self) -> None:
-        """The front end's process: writes of a page, a ring full of them at a time."""
-        ring = FrontRing(self, 1, X86_64.stride, "front")
-        sector = 0
-        while True:
-            while ring.free():
-                at = ring.slot()
-                sector = (sector + 40) % (SIZE // 512 - 8)
-                entry = X86_64.request(abi.BLKIF_OP_WRITE, 1, 1, sector)
-                entry += struct.pack(SEGMENT, 1 + sector % 32, 0, 7)
-                self.view[at : at + len(entry)] = entry
-            if ring.push():
-                os.eventfd_write(self.kick, 1)
-            while ring.take(12) is None:
-                if not ring.rearm():
-                    os.eventfd_read(self.told)
-
-    def corrupt(self) -> None:
-        """The hostile one's process: each connection's ring is corrupt at once."""
-        while True:
-            os.eventfd_read(self.told)
-            self.wr32(abi.SRING_REQ_PROD, 1 << 30)
-            os.eventfd_write(self.kick, 1)
+DISK_MIB = 256
+ROUNDS = 3
+SECONDS = 2
+SETTLE_SECONDS = 60
+LOG = "/job/log/blkback"
+OURS = "ours"
+VDEVS = {OURS: "xvdb", "blkback": "xvdc", "qdisk": "xvdd"}
+LOADS = (
+    Load("sequential write, 1 MiB at depth 1", "write", 1024, 1),
+    Load("sequential read, 1 MiB at depth 1", "read", 1024, 1),
+    Load("sequential write, 1 MiB at depth 32", "write", 1024, 32),
+    Load("sequential read, 1 MiB at depth 32", "read", 1024, 32),
+    Load("random write, 4 KiB at depth 1", "randwrite", 4, 1),
+    Load("random read, 4 KiB at depth 1", "randread", 4, 1),
+    Load("random write, 4 KiB at depth 32", "randwrite", 4, 32),
+    Load("random read, 4 KiB at depth 32", "randread", 4, 32),
+)
 
 
-class Frames:
-    def __init__(self, guest: Guest, refs: Sequence[int]) -> None:
-        self._pages = [guest.view[ref * PAGE : (ref + 1) * PAGE] for ref in refs]
+class Site:
+    """A Xen with a guest that has a disk of dom0 by each of the backends."""
 
-    def slices(self, start: int, end: int) -> list[memoryview]:
-        first = start // PAGE
-        return [self._pages[first][start - first * PAGE : end - first * PAGE]]
+    def __init__(self, xen: Xen, disk: Path, backends: tuple[str, ...]) -> None:
+        self._xen = xen
+        device = xen.attach(disk)
+        theirs = [
+            {"vdev": VDEVS[name], "file": str(disk), "backend": name}
+            for name in backends
+            if name != OURS
+        ]
+        python.put(xen)
+        xen.sh(f"pvdump blkback run >>{LOG} 2>&1 &")
+        self._guest = LinuxGuest(xen, "loads", theirs, VDEVS[OURS])
+        xen.sh(f"pvdump blkback attach {self._guest.domain.domid} {VDEVS[OURS]} {device}")
+        self._guest.wait()
+        self._idle = statistics.median(self._idly() for _ in range(3))
 
-    def unmap(self) -> None:
-        self._pages = []
+    def load(self, load: Load, backend: str) -> tuple[Done, float]:
+        """What became of a load, and the seconds that dom0 computed for it."""
+        self._xen.sh("sync; echo 3 >/proc/sys/vm/drop_caches", SETTLE_SECONDS)
+        before = ran(self._xen, 0)
+        done = self._guest.load(load, VDEVS[backend], SECONDS)
+        return done, ran(self._xen, 0) - before - self._idle
 
-
-class Channel:
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
-
-    def fileno(self) -> int:
-        return self._guest.kick
-
-    def take(self) -> None:
-        os.eventfd_read(self._guest.kick)
-
-    def notify(self) -> None:
-        os.eventfd_write(self._guest.told, 1)
-
-    def close(self) -> None:
-        pass
-
-
-class Grants:
-    def __init__(self, guest: Guest) -> None:
-        self._guest = guest
-
-    def map(self, refs: Sequence[int], writable: bool) -> Frames:
-        return Frames(self._guest, refs)
-
-    def close(self) -> None:
-        pass
+    def _idly(self) -> float:
+        """What taking the time and telling the guest costs."""
+        before = ran(self._xen, 0)
+        self._guest.run("true")
+        return ran(self._xen, 0) - before
 
 
-class Stalling(File):
-    stalled = False
-
-    def write(self, offset: int, buffers: list[memoryview]) -> None:
-        if self.stalled:
-            raise ports.Stalled("as asked")
-        super().write(offset, buffers)
-
-
-class Xen(dom0.Xen):
-    """Only the threads of a real one."""
-
-    def __init__(self) -> None:
-        self.threads = set()
-
-
-def connect(xen: Xen, guest: Guest, sink: File, complaints: Complaints) -> None:
-    """A worker for a guest, and another one whenever its connection has ended."""
-    frames = Frames(guest, [0])
-    memory = RingMemory(frames, 1)
-    ring = BackRing(memory, 1, X86_64.stride, "back")
-    grants, channel = Grants(guest), Channel(guest)
-    connection = Connection(
-        X86_64, grants, frames, memory, ring, channel, Pool(grants, persistent=True)
-    )
-
-    def ended() -> None:
-        complaints.add(guest.number, f"guest {guest.number}: connection ended")
-        guest.wr32(abi.SRING_REQ_PROD, guest.rd32(abi.SRING_RSP_PROD))
-        # As a device does, whose front end has gone round the states.
-        xen.later(lambda: connect(xen, guest, sink, complaints))
-
-    instance = Instance(
-        str(guest.number),
-        connection,
-        sink,
-        Geometry(SIZE // 512, 1, False),
-        guest.counts,
-        lambda text: complaints.add(guest.number, text),
-        ended,
-    )
-    worker: Any = channel
-    xen.run(instance, worker)
+def run(progress: Display) -> None:
+    """Measure and print a line for each figure."""
+    with tempfile.TemporaryDirectory(prefix="pvdump-bench-") as folder:
+        disk = Path(folder) / "disk.img"
+        # Written once: the first write of a sparse file's block costs the host more.
+        disk.write_bytes(bytes(DISK_MIB * MIB))
+        with Xen(progress=progress) as xen:
+            site = Site(xen, disk, tuple(VDEVS))
+            for load in LOADS:
+                with progress.stage(load.name, total=ROUNDS, unit="rounds") as stage:
+                    rounds: dict[str, list[tuple[Done, float]]] = {name: [] for name in VDEVS}
+                    for _ in range(ROUNDS):
+                        for name, found in rounds.items():
+                            found.append(site.load(load, name))
+                        stage.advance()
+                tell(load, rounds)
 
 
-def site(folder: Path, last: str) -> tuple[list[Guest], list[int], list[str]]:
-    """Sixteen guests, the last of which is as said. Returns them, their processes, the log."""
-    guests = [Guest(number) for number in range(GUESTS)]
-    log: list[str] = []
-    for guest in guests:
-        FrontRing(guest, 1, X86_64.stride, "front")
-    children = []
-    for guest in guests:
-        child = os.fork()
-        if child == 0:
-            hostile = last == CORRUPTS and guest is guests[-1]
-            guest.corrupt() if hostile else guest.behave()
-        children.append(child)
-    complaints = Complaints(time.monotonic_ns, log.append)
-    xen = Xen()
-    for guest in guests:
-        path = folder / str(guest.number)
-        with path.open("wb") as stream:
-            stream.truncate(SIZE)
-        sink = Stalling(path, False)
-        sink.stalled = last == STALLS and guest is guests[-1]
-        connect(xen, guest, sink, complaints)
-    return guests, children, log
+def tell(load: Load, rounds: dict[str, list[tuple[Done, float]]]) -> None:
+    """The lines of a load."""
+    speeds = {name: median_speed(found) for name, found in rounds.items()}
+    costs = {name: cost(found) for name, found in rounds.items()}
+    for name in list(rounds)[1:]:
+        what = f"backend, {load.name}, beside {name}"
+        show(what, speeds[OURS], speeds[name], "MiB/s")
+        show(f"{what}: CPU of dom0", costs[OURS], costs[name], "s/GiB")
 
 
-def measure(folder: Path, last: str) -> list[float]:
-    """Requests a second of each of the fifteen, in one round; runs in a process of its own."""
-    guests, children, log = site(folder, last)
-    time.sleep(ROUND_SECONDS / 2)
-    before = [sum(guest.counts.requests.values()) for guest in guests[:-1]]
-    began = time.monotonic()
-    time.sleep(ROUND_SECONDS)
-    took = time.monotonic() - began
-    after = [sum(guest.counts.requests.values()) for guest in guests[:-1]]
-    for child in children:
-        os.kill(child, 9)
-    if len(log) > 2 * (1 + int(1.5 * ROUND_SECONDS + 1)):
-        print(f"{len(log)} lines were logged", file=sys.stderr)
-    return [(b - a) / took for a, b in zip(before, after, strict=True)]
+def median_speed(found: list[tuple[Done, float]]) -> float:
+    return statistics.median(done.speed for done, _ in found)
 
 
-def apart(last: str) -> list[float]:
-    """A round in a process that ends with it, threads, front ends and all."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-            found = measure(Path(folder), last)
-        os.write(writer, json.dumps(found).encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        found = json.loads(stream.read())
-    os.waitpid(child, 0)
-    return [float(value) for value in found]
-
-
-def run() -> None:
-    """Measure and print a line for each kind of guest."""
-    found: dict[str, list[float]] = {BEHAVES: [], CORRUPTS: [], STALLS: []}
-    for _ in range(ROUNDS):
-        for last, values in found.items():
-            values.append(statistics.median(apart(last)))
-    peer = statistics.median(found[BEHAVES])
-    for last in (CORRUPTS, STALLS):
-        ours = statistics.median(found[last])
-        line = {
-            "name": f"blkback, each of 15 disks beside one whose guest {last}",
-            "ours": round(ours),
-            "peer": round(peer),
-            "unit": "requests/s",
-            "ratio": round(ours / peer, 2),
-        }
-        print(json.dumps(line), flush=True)
-
-
-if __name__ == "__main__":
-    run()
+def cost(found: list[tuple[Done, float]]) -> float:
+    """Seconds that dom0 computed for a GiB."""
+    return sum(busy for _, busy in found) * 1024 / sum(done.mib for done, _ in found)

@@ -1,21 +1,25 @@
 """Frozen into an image: streams to and from its one disk.
 
-The command line says what to use at most: ring pages, requests in flight, segments of a request,
-requests' worth of buffers of our own, and 1 for a long stream. On the console:
+The command line: how long a stream is (ms), how much more is written after all to see what the
+heap gains (MiB), and for each round PAGES,REQUESTS,SEGMENTS,BUFFERS: what to use at most of ring
+pages, requests in flight, segments of a request, and requests' worth of buffers of our own. On the
+console:
 
-bench OP|MIB|NS|BUSY    time of a stream, and of it what was not spent waiting in Xen (ns)
-persistent 0|1          whether the backend keeps the buffers mapped
-heap MIB|BYTES          memory in use after so many MiB more
+bench ROUND|OP|KEPT|BYTES|NS|RAN   a stream: its time up to the end of its flush, and how long this
+                                   guest's vCPU ran; KEPT: 1 when the backend keeps buffers mapped
+heap MIB|BYTES                     memory in use after so many MiB
 bench done
 """
 
 import gc
+import struct
 
 import hw
 from xenpv import abi
 from xenpv.blkfront import BlkFront
 from xenpv.blkif import PAGE_SECTORS
 from xenpv.blkneg import Limits
+from xenpv.errors import XenError
 from xenpv.evtchn import EventChannels
 from xenpv.gnttab import GrantTable
 from xenpv.hypercall import Hypercalls
@@ -26,21 +30,16 @@ from xenpv.xs_ring import RingTransport
 
 FLUSH_MS = 2000
 MIB = 1 << 20
+# Of the disk, and of memory, that a stream goes over again and again.
 STREAM = 192 * MIB
 MEMORY = 32 * MIB
 PIECE = 4 * MIB
-LONG = 10240
-
-
-class TimedLoop(PollLoop):
-    """Knows how long it was in Xen."""
-
-    waited = 0
-
-    def _poll(self, ports, until):
-        began = hw.now()
-        PollLoop._poll(self, ports, until)
-        self.waited += hw.now() - began
+# Until the heap is as it will be.
+SETTLING = 192
+# Source: xen/include/public/{xen,vcpu}.h (struct vcpu_runstate_info).
+HYPERVISOR_vcpu_op = 24
+VCPUOP_get_runstate_info = 4
+RUNSTATE_INFO_TIME_RUNNING = 16
 
 
 def memory():
@@ -51,12 +50,12 @@ def memory():
         first = (first + abi.PAGE_SIZE - 1) & ~(abi.PAGE_SIZE - 1)
         if kind == 1 and first + MEMORY <= start + size:
             return first // abi.PAGE_SIZE
-    raise MemoryError(f"no room for {MEMORY // MIB} MiB")
+    raise MemoryError("no room for %d MiB" % (MEMORY // MIB))
 
 
 def main():
     xen = Hypercalls()
-    loop = TimedLoop(xen, EventChannels(xen))
+    loop = PollLoop(xen, EventChannels(xen))
     loop.run(work(xen, loop))
     hw.console_flush(FLUSH_MS)
     xen.shutdown(abi.SHUTDOWN_poweroff)
@@ -67,38 +66,58 @@ def say(line):
     hw.console_flush(FLUSH_MS)
 
 
+def ran(xen):
+    """How long this guest's vCPU has run, ns."""
+    rc = hw.hypercall(HYPERVISOR_vcpu_op, VCPUOP_get_runstate_info, 0, xen.page)
+    if rc < 0:
+        raise XenError("VCPUOP_get_runstate_info: errno %d" % -rc)
+    return struct.unpack_from("<Q", hw.mem(xen.page, abi.PAGE_SIZE), RUNSTATE_INFO_TIME_RUNNING)[0]
+
+
 async def work(xen, loop):
-    pages, requests, segments, buffers, long = [int(word) for word in hw.boot()[1].split()]
+    words = hw.boot()[1].decode().split()
+    length, more = int(words[0]) * 1000000, int(words[1])
     store = Xenstore(loop, RingTransport(xen, loop))
     await store.connect()
     (number,) = await store.directory("device/vbd")
     device = Device(store, loop, "device/vbd/" + number)
     await device.find()
-    limits = Limits(pages, requests, segments)
-    disk = BlkFront(loop, GrantTable(xen), device, None, buffers, None, limits)
-    await disk.connect()
-    for op in ("write", "read"):
-        gc.collect()
-        began, waited = hw.now(), loop.waited
-        await stream(disk, op, STREAM)
-        took, waited = hw.now() - began, loop.waited - waited
-        say(f"bench {op}|{STREAM // MIB}|{took}|{took - waited}")
-    say(f"persistent {int(disk.persistent)}")
-    for mib in (STREAM // MIB, LONG) if long else ():
-        for _ in range(mib * MIB // STREAM):
-            await stream(disk, "write", STREAM)
-        gc.collect()
-        say(f"heap {mib}|{gc.mem_alloc()}")
-    await disk.close()
+    grants = GrantTable(xen)
+    for i, word in enumerate(words[2:]):
+        pages, requests, segments, buffers = [int(limit) for limit in word.split(",")]
+        limits = Limits(pages, requests, segments)
+        disk = BlkFront(loop, grants, device, None, buffers, None, limits)
+        await disk.connect()
+        for op in ("write", "read"):
+            gc.collect()
+            began, before = hw.now(), ran(xen)
+            done = await stream(disk, op, began + length)
+            took, busy = hw.now() - began, ran(xen) - before
+            say("bench %d|%s|%d|%d|%d|%d" % (i, op, disk.persistent, done, took, busy))
+        if more and i == 0:
+            await heap(disk, more)
+        await disk.close()
     await store.close()
     say("bench done")
 
 
-async def stream(disk, op, size):
+async def heap(disk, more):
+    for mib in (SETTLING, more):
+        for _ in range(0, mib * MIB, STREAM):
+            await stream(disk, "write", 0, STREAM)
+        gc.collect()
+        say("heap %d|%d" % (mib, gc.mem_alloc()))
+
+
+async def stream(disk, op, until, least=PIECE):
+    """Move pieces until a time and at least so many bytes, and flush. Returns how many bytes."""
     gfn = memory()
     move = disk.write if op == "write" else disk.read
-    for at in range(0, size, PIECE):
-        frame = gfn + at % MEMORY // abi.PAGE_SIZE
-        sector = at // abi.PAGE_SIZE * PAGE_SECTORS
+    done = 0
+    while done < least or hw.now() < until:
+        frame = gfn + done % MEMORY // abi.PAGE_SIZE
+        sector = done % STREAM // abi.PAGE_SIZE * PAGE_SECTORS
         await move(sector, frame, PIECE // abi.PAGE_SIZE * PAGE_SECTORS)
+        done += PIECE
     await disk.flush()
+    return done

@@ -4,6 +4,7 @@
  *   lab-domain ring DOMID     print the indexes of its xenstore ring, without xenstored's help:
  *                             "REQ_PROD REQ_CONS RSP_PROD RSP_CONS", decimal
  *   lab-domain resume DOMID   let a domain go on that has shut down; nothing of it is changed
+ *   lab-domain time DOMID     print how long its vCPUs have run, ns
  *
  * Rule: a domain that was resumed is told to xenstored too, which else keeps its next end to itself.
  * Source: xenguest.h (xc_domain_resume; not "fast", which would change the hypercall's result),
@@ -49,19 +50,30 @@ static void resume(xc_interface *xc, uint32_t domid)
     xs_close(store);
 }
 
+static void print_time(xc_interface *xc, uint32_t domid)
+{
+    xc_domaininfo_t info;
+
+    if (xc_domain_getinfolist(xc, domid, 1, &info) != 1 || info.domain != domid)
+        errx(1, "domain %" PRIu32 " is not there", domid);
+    printf("%" PRIu64 "\n", (uint64_t)info.cpu_time);
+}
+
 int main(int argc, char **argv)
 {
     xc_interface *xc = xc_interface_open(NULL, NULL, 0);
 
     if (argc != 3)
-        errx(2, "usage: lab-domain ring|resume DOMID");
+        errx(2, "usage: lab-domain ring|resume|time DOMID");
     if (!xc)
         err(1, "Xen's control interface");
     if (!strcmp(argv[1], "ring"))
         print_ring(xc, atoi(argv[2]));
     else if (!strcmp(argv[1], "resume"))
         resume(xc, atoi(argv[2]));
+    else if (!strcmp(argv[1], "time"))
+        print_time(xc, atoi(argv[2]));
     else
-        errx(2, "lab-domain %s: ring or resume expected", argv[1]);
+        errx(2, "lab-domain %s: ring, resume or time expected", argv[1]);
     return 0;
 }
