@@ -47,7 +47,12 @@ LEFT = (XenbusStateConnected, XenbusStateClosing, XenbusStateClosed)
 OPEN = (XenbusStateInitWait, XenbusStateInitialised)
 DOMID_FIRST_RESERVED = 0x7FF0
 STEP_TIMEOUT = 5 * SECOND
+# A backend that an earlier kernel left may have to wait for that kernel's I/O.
+EARLIER_TIMEOUT = 60 * SECOND
+ASK_AGAIN = SECOND // 2
+# Between two looks at the backend's state: first and last.
 POLL_PERIOD = SECOND // 100
+POLL_PERIOD_MAX = SECOND // 8
 
 
 def state_name(state):
@@ -66,6 +71,9 @@ class Device:
         self.path = path
         self.backend = ""
         self.backend_id = 0
+        # How long the backend may take for a step, ns; and whether an earlier kernel was its front.
+        self._patience = STEP_TIMEOUT
+        self._taken_over = False
 
     async def find(self):
         """Read who the backend is."""
@@ -90,12 +98,13 @@ class Device:
         """What the backend says of a key, "" for nothing."""
         return await self.store.read_text(self.backend + "/" + key, "")
 
-    async def wait_backend(self, states, doing, timeout=STEP_TIMEOUT):
+    async def wait_backend(self, states, doing):
         """Wait until the backend is in one of the states. Returns that state.
 
-        doing: what this wait is part of, for messages; timeout: ns. Raises Timeout.
+        doing: what this wait is part of, for messages. Raises Timeout.
         """
-        deadline = self.loop.now() + timeout
+        deadline = self.loop.now() + self._patience
+        period = POLL_PERIOD
         while True:
             state = await self.backend_state()
             if state in states:
@@ -108,11 +117,12 @@ class Device:
                         doing,
                         self.backend,
                         state_name(state),
-                        timeout // SECOND,
+                        self._patience // SECOND,
                         " or ".join(state_name(s) for s in states),
                     )
                 )
-            await self.loop.sleep(POLL_PERIOD)
+            await self.loop.sleep(period)
+            period = min(2 * period, POLL_PERIOD_MAX)
 
     async def begin(self):
         """Bring the device to where it can be set up: ours Initialising, the backend InitWait."""
@@ -130,6 +140,8 @@ class Device:
 
     async def _take_over(self):
         """Close the connection that an earlier kernel left, as its own driver would have."""
+        self._taken_over = True
+        self._patience = EARLIER_TIMEOUT
         if await self.backend_state() != XenbusStateInitWait:
             await self._shut("taking over from the earlier kernel")
         await self.set_state(XenbusStateInitialising)
@@ -144,15 +156,26 @@ class Device:
         await self.wait_backend(closed, doing)
 
     async def connect(self):
-        """Our side is set up: say so and wait for the backend. Raises BackendError, Timeout."""
-        await self.set_state(XenbusStateInitialised)
+        """Our side is set up: say so and wait for the backend. Raises BackendError, Timeout.
+
+        Linux's blkback closes while I/O of the earlier connection is under way, and then refuses
+        the new one ("pending I/O") instead of waiting, so it is asked again.
+        """
+        deadline = self.loop.now() + EARLIER_TIMEOUT
         gone = (XenbusStateClosing, XenbusStateClosed)
-        state = await self.wait_backend((XenbusStateConnected,) + gone, "connecting")
-        if state in gone:
-            raise BackendError(
-                "%s: backend %s went %s instead of Connected"
-                % (self.path, self.backend, state_name(state))
-            )
+        while True:
+            await self.set_state(XenbusStateInitialised)
+            state = await self.wait_backend((XenbusStateConnected,) + gone, "connecting")
+            if state not in gone:
+                return
+            if not self._taken_over or self.loop.now() >= deadline:
+                raise BackendError(
+                    "%s: backend %s went %s instead of Connected"
+                    % (self.path, self.backend, state_name(state))
+                )
+            await self.loop.sleep(ASK_AGAIN)
+            await self._take_over()
+            await self.wait_backend(OPEN, "starting")
 
     async def close(self):
         """Close the device and leave it as a toolstack makes it: nothing negotiated."""

@@ -184,7 +184,7 @@ GOOD = f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then=poweroff"
         ({"superblock": b"\xff" * 512}, "xvdb refused, nothing on it was changed: no pvdump super"),
         ({"disk_size": 16 << 20}, "it is too small: the dump has 25 MiB, there is room for 15 MiB"),
         ({"read_only": True}, "the disk is read-only"),
-        ({"stuck_closing": True}, "is Closing after 5 s"),
+        ({"stuck_closing": True}, "is Closing after 60 s"),
         ({"never_connects": True}, "connecting: .* is InitWait after 5 s"),
         ({"error_after": 0}, r"write of sector 0 failed: status -1 \(ERROR\)"),
         ({"sector_size": 8192}, "sector-size is '8192'"),

@@ -303,15 +303,15 @@ def test_a_disk_left_connected_is_taken_over(start, features):
     [
         (
             {"stuck_closing": True},
-            "taking over .* is Closing after 5 s, Closed or Unknown expected",
+            "taking over .* is Closing after 60 s, Closed or Unknown expected",
         ),
         (
             {"ignores_closing": True},
-            "is Connected after 5 s, Closing or Closed or Unknown expected",
+            "is Connected after 60 s, Closing or Closed or Unknown expected",
         ),
         (
             {"no_init_wait": True},
-            "starting: .* is Closed after 5 s, InitWait or Initialised expected",
+            "starting: .* is Closed after 60 s, InitWait or Initialised expected",
         ),
     ],
 )
@@ -319,6 +319,20 @@ def test_a_takeover_that_does_not_come_off_says_where_it_stood(fault, message):
     bench = Bench(**fault)
     bench.earlier.connect(bench.back)
     with pytest.raises(Timeout, match=message):
+        bench.run(None)
+
+
+def test_a_backend_that_refuses_while_the_earlier_kernel_s_requests_end_is_asked_again():
+    bench = Bench(lingers=20 * SECOND)
+    bench.earlier.connect(bench.back)
+    assert_writes(bench)
+    assert bench.back.fatal == "pending I/O"
+
+
+def test_a_backend_that_refuses_for_good_is_given_up_after_its_time():
+    bench = Bench(lingers=3600 * SECOND)
+    bench.earlier.connect(bench.back)
+    with pytest.raises(BackendError, match="went Closing instead of Connected"):
         bench.run(None)
 
 

@@ -4,7 +4,8 @@ Made by guest.Guest.disk(). It acts on two occasions, each a step of the other s
 state changed, or its event channel was rung. What it does wrong, it does on request (faults.py).
 The rules of a takeover: Initialising is answered with InitWait only from Closed; Initialised and
 Connected are ignored while connected already; Closing is answered with Closing, Closed with Closed
-after the ring was let go. Source: Xen public/io/blkif.h, public/io/xenbus.h.
+after the ring was let go; with I/O of that ring still under way, the next one is refused.
+Source: Xen public/io/blkif.h, public/io/xenbus.h; Linux drivers/block/xen-blkback/xenbus.c.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ class BlkBack:
         self.held: list[tuple[Request, list[Mapping]]] = []  # requests never to be answered
         self.closed = False
         self._port = 0
+        self._busy_until = 0  # ns
         self._ready: list[tuple[int, Request, int]] = []  # number, request, status
         store.watch(f"{front}/state", self._front_changed)
         self._set_state(abi.XenbusStateInitWait)
@@ -97,6 +99,9 @@ class BlkBack:
             self._disconnect()
 
     def _connect(self) -> None:
+        if self.machine.clock.now < self._busy_until:
+            self.fail("pending I/O")
+            return
         self._disconnect()
         try:
             self._map_ring()
@@ -139,6 +144,7 @@ class BlkBack:
         self._ready.clear()
         self.ring.page.unmap()
         self.ring = None
+        self._busy_until = self.machine.clock.now + self.faults.lingers
         # A front end may have closed its end, never ours.
         self.machine.evtchn.close(DOM0, self._port)
 

@@ -21,6 +21,7 @@ class Faults:
     ignores_closing: bool = False  # stays in its state whatever the front end does
     no_init_wait: bool = False  # never goes from Closed to InitWait
     never_connects: bool = False  # stays in InitWait
+    lingers: int = 0  # ns that I/O goes on after Closed; meanwhile no front end is connected
     dies: int | None = None  # goes Closing and Closed instead of answering
     read_only: bool = False
     no_flush: bool = False  # feature-flush-cache is absent, FLUSH is EOPNOTSUPP
