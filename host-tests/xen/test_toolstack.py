@@ -230,13 +230,14 @@ class TestSoftReset:
         earlier = domain.disks["xvdb"]
         xen.soft_reset(1)
         disk = domain.disks["xvdb"]
+        xen.settle()
         assert disk is not earlier
         assert disk.states == [abi.XenbusStateInitWait]
         assert domain.store.read("/local/domain/1/device/vbd/51728/state") == "1"
         with xen.running(1):
             write_block(domain)
         assert disk.sink.data[:4096] == BLOCK
-        assert earlier.ring is None
+        assert earlier.instance is None
 
     def test_a_domain_that_runs_cannot_be_reset(self):
         xen = Toolstack()

@@ -31,7 +31,7 @@ class Bench:
     def __init__(self, guest_options=None, size=SIZE, **faults):
         self.guest = Guest(**(guest_options or {}))
         self.sink = Memory(size)
-        self.back = self.guest.disk("xvdb", self.sink, **faults)
+        self.back = self.guest.disk("xvdb", self.sink, **{"plain": True, **faults})
         self.earlier = EarlierKernel(self.guest)
 
     def run(self, work, connect=True):
@@ -122,11 +122,12 @@ def test_only_frames_in_flight_are_granted_and_only_to_be_read():
         await disk.loop.sleep(SECOND)
 
     bench.run(work)
-    request, mappings = bench.back.held[0]
-    assert [s.first for s in request.segments] == [0, 0, 0]
-    for segment, mapping in zip(request.segments, mappings, strict=True):
-        assert bench.guest.machine.gnttab.entry(segment.gref)[0] & abi.GTF_readonly
-        assert mapping is not None
+    request, _ = bench.back.held[0]
+    assert [first for _, first, _ in request.segments] == [0, 0, 0]
+    for gref, _, _ in request.segments:
+        flags = bench.guest.machine.gnttab.entry(gref)[0]
+        assert flags & abi.GTF_readonly
+        assert flags & abi.GTF_reading
 
 
 @pytest.mark.parametrize(
@@ -326,7 +327,7 @@ def test_a_backend_that_refuses_while_the_earlier_kernel_s_requests_end_is_asked
     bench = Bench(lingers=20 * SECOND)
     bench.earlier.connect(bench.back)
     assert_writes(bench)
-    assert bench.back.fatal == "pending I/O"
+    assert bench.back.fatal.endswith("pending I/O")
 
 
 def test_a_backend_that_refuses_for_good_is_given_up_after_its_time():
@@ -373,7 +374,7 @@ def test_entries_that_an_earlier_kernel_granted_are_not_used():
         await disk.drain()
 
     bench.run(work)
-    used = {s.gref for request in bench.back.seen for s in request.segments}
+    used = {gref for request in bench.back.seen for gref, _, _ in request.segments}
     assert used
     assert not used & busy
     assert min(used) >= abi.GNTTAB_NR_RESERVED_ENTRIES
@@ -388,4 +389,4 @@ def test_grants_are_taken_from_the_top_of_the_table(frames):
         await disk.drain()
 
     bench.run(work)
-    assert bench.back.seen[0].segments[0].gref >= frames * 512
+    assert bench.back.seen[0].segments[0][0] >= frames * 512

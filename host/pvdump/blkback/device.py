@@ -184,7 +184,7 @@ class Device:
             undo.callback(frames.unmap)
             memory = RingMemory(frames, pages)
             undo.callback(memory.close)
-            ring = BackRing(memory, pages, layout.stride, self.path)
+            ring = self._make_ring(memory, front)
             channel = self._xen.bind(self.domid, front.port)
             undo.pop_all()
         pool = Pool(grants, front.persistent)
@@ -196,6 +196,9 @@ class Device:
             self.name, connection, sink, geometry, self.counts, self._complain, self._look
         )
         return instance, channel
+
+    def _make_ring(self, memory: RingMemory, front: Front) -> BackRing:
+        return BackRing(memory, len(front.refs), front.layout.stride, self.path)
 
     def _closing(self) -> None:
         """The front end is about to close; what it asked for is still answered."""

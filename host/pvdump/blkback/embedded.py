@@ -9,23 +9,28 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from xenpv import abi
 from xenpv.abi import PAGE_SIZE
 
 from ..watches.complaints import Complaints
 from ..xen import gnttab
-from ..xen.domain import Domain, vdev
 from ..xen.evtchn import XenRefuses
-from ..xen.machine import DOM0
-from ..xen.toolstack import Toolstack
+from ..xen.hypervisor import DOM0
 from ..xenstored.domain import StoreError
 from ..xenstored.server import Xenstored
+from .attach import number_of
 from .device import TYPE, Device, backend_path
 from .ports import REST, Refused, Wait, Worker
 from .sink import Sink
 
+if TYPE_CHECKING:
+    from ..xen.domain import Domain
+    from ..xen.toolstack import Toolstack
+
 RETRY = 10_000_000  # ns
+Make = Callable[..., Device]
 
 
 class Frames:
@@ -168,9 +173,16 @@ class BlkBack:
 
     # Disks.
 
-    def attach(self, domain: Domain, name: str, sink: Sink, mode: str = "w") -> Device:
-        """Give a domain a disk, as a toolstack does. name: such as "xvdb"."""
-        number = vdev(name)
+    def attach(
+        self,
+        domain: Domain,
+        name: str,
+        sink: Sink,
+        mode: str = "w",
+        make: Make = Device,
+    ) -> Device:
+        """Give a domain a disk, as a toolstack does. name: such as "xvdb"; make: its Device."""
+        number = number_of(name)
         path, front = backend_path(domain.domid, number), f"{domain.home}/device/vbd/{number}"
         store, domid = self.xen.store, domain.domid
         store.write(front, "", f"n{domid} r0")
@@ -192,9 +204,9 @@ class BlkBack:
             ("state", abi.XenbusStateInitialising),
         ):
             store.write(f"{path}/{key}", value)
-        return self.serve(domid, number, sink)
+        return self.serve(domid, number, sink, make)
 
-    def serve(self, domid: int, number: int, sink: Sink) -> Device:
+    def serve(self, domid: int, number: int, sink: Sink, make: Make = Device) -> Device:
         """Take up a disk whose nodes are there."""
         path = backend_path(domid, number)
 
@@ -208,7 +220,7 @@ class BlkBack:
         def complain(text: str) -> None:
             self._complaints.add(path, f"{TYPE} {device.name}: {text}")
 
-        device = Device(
+        device = make(
             domid, number, self, self.nodes, complain, look, lambda params, readonly: sink
         )
         self.devices[path] = device
@@ -217,6 +229,15 @@ class BlkBack:
         self.xen.store.watch(path, look)
         look()
         return device
+
+    def close(self, device: Device) -> None:
+        """Let go of a device at once, whatever its worker was at; its nodes stay."""
+        if device.path in self.devices:
+            self._forget(device.path)
+        if not device.close():
+            assert device.instance is not None
+            device.instance.step()
+            device.close()
 
     def _forget(self, path: str) -> None:
         device, look = self.devices.pop(path), self._steps.pop(path)

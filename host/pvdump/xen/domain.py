@@ -6,40 +6,31 @@ sets for an HVM guest. Source: Xen tools/libs/light/libxl_create.c, libxl_dom.c,
 
 from __future__ import annotations
 
-import re
+import functools
 import struct
 from typing import TYPE_CHECKING, Any
 
 import hw
 from xenpv import abi
 
+from ..blkback.sink import Sink
 from ..xenstored.ring import RingTransport
-from .blkback import BlkBack
 from .faults import Faults
+from .faultydisk import FaultyDevice, FaultySink
 from .faultyring import FaultyRing
 from .machine import DOM0, Machine
 from .ringfaults import Fault
 from .scenario import Scenario
-from .sink import Sink
 
 if TYPE_CHECKING:
     from .toolstack import Toolstack
 
-XVD_MAJOR = 202
 NOT_READY = 0xFFFFFFFFFFFFFFFF
 GRANT_CONSOLE = 0
 GRANT_XENSTORE = 1
 # From the end of RAM: store, console, an earlier kernel's two pages of events, then the server's
 # side of a ring on which things go wrong.
 BACK_PAGE = 5
-
-
-def vdev(name: str) -> int:
-    """The number of a virtual disk: xvda is 51712. Source: Xen docs, xen-vbd-interface(7)."""
-    match = re.fullmatch("xvd([a-p])", name)
-    if match is None:
-        raise ValueError(f"disk {name!r}: xvda to xvdp expected")
-    return XVD_MAJOR << 8 | (ord(match[1]) - ord("a")) << 4
 
 
 class Domain:
@@ -75,7 +66,7 @@ class Domain:
         self.home = f"/local/domain/{domid}"
         self.store = xen.store
         self.paused = False
-        self.disks: dict[str, BlkBack] = {}
+        self.disks: dict[str, FaultyDevice] = {}
         self._faults: list[Fault] = []
         self._disk_faults: dict[str, object] = {}
         if scenario is not None:
@@ -166,43 +157,23 @@ class Domain:
 
     def remove_nodes(self) -> None:
         self.store.rm(self.home)
-        for backend in self.disks.values():
-            self.store.rm(backend.path)
+        for device in self.disks.values():
+            self.store.rm(device.path)
 
     # Disks.
 
-    def disk(self, name: str, sink: Sink, **faults: object) -> BlkBack:
+    def disk(self, name: str, sink: Sink, **faults: object) -> FaultyDevice:
         """Attach a disk. name: such as "xvdb"; faults: of Faults. Returns its backend."""
         options = {**self._disk_faults, **faults}
         return self.attach_disk(name, sink, Faults(**options))  # type: ignore[arg-type]
 
-    def attach_disk(self, name: str, sink: Sink, faults: Faults) -> BlkBack:
-        number = vdev(name)
-        back = f"/local/domain/0/backend/vbd/{self.domid}/{number}"
-        front = f"{self.home}/device/vbd/{number}"
-        write = self.store.write
-        write(front, "", f"n{self.domid} r0")
-        write(back, "", f"n0 r{self.domid}")
-        for key, value in (
-            ("backend", back),
-            ("backend-id", DOM0),
-            ("state", abi.XenbusStateInitialising),
-            ("virtual-device", number),
-            ("device-type", "disk"),
-            ("handle", number),
-        ):
-            write(f"{front}/{key}", value, f"n{self.domid} r0")
-        for key, value in (
-            ("frontend", front),
-            ("frontend-id", self.domid),
-            ("online", 1),
-            ("dev", name),
-            ("mode", "r" if faults.read_only else "w"),
-            ("device-type", "disk"),
-        ):
-            write(f"{back}/{key}", value)
-        self.disks[name] = BlkBack(self.machine, self.store, back, front, sink, faults)
-        return self.disks[name]
+    def attach_disk(self, name: str, sink: Sink, faults: Faults) -> FaultyDevice:
+        make = functools.partial(FaultyDevice, sink, faults, self.xen.clock)
+        mode = "r" if faults.read_only else "w"
+        device = self.xen.blkback.attach(self, name, FaultySink(sink, faults), mode, make)
+        assert isinstance(device, FaultyDevice)
+        self.disks[name] = device
+        return device
 
     def settle(self) -> None:
         """Let the other side do all that it can do now."""

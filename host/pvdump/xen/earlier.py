@@ -10,14 +10,17 @@ from __future__ import annotations
 import struct
 
 from xenpv import abi
+from xenpv.blkif import SEGMENT, X86_64
+from xenpv.blkring import slots
 
 from . import public
-from .blkback import BlkBack
-from .blkring import SLOTS, STRIDE, U32
 from .domain import Domain
+from .faultydisk import FaultyDevice
 from .machine import DOM0, MASKED_WORD
 
 FIRST_GFN = 16
+SLOTS = slots(1, X86_64.stride)
+U32 = 0xFFFFFFFF
 
 
 class EarlierKernel:
@@ -71,7 +74,7 @@ class EarlierKernel:
         self._ref += 1
         return self._ref - 1
 
-    def connect(self, disk: BlkBack, start: int = 0) -> None:
+    def connect(self, disk: FaultyDevice, start: int = 0) -> None:
         """Leave the disk connected. start: the ring's indexes had come to this."""
         machine, store = self.guest.machine, self.guest.store
         gfn = self.page()
@@ -87,15 +90,15 @@ class EarlierKernel:
             raise ValueError(f"{disk.path}: state {disk.state}, cannot be left connected")
         self.rings[disk.path] = gfn
 
-    def write_in_flight(self, disk: BlkBack, sector: int, data: bytes) -> None:
+    def write_in_flight(self, disk: FaultyDevice, sector: int, data: bytes) -> None:
         """Leave a request of one page in the ring, of which the backend was not told."""
         machine = self.guest.machine
         gfn = self.page()
         machine.page(gfn)[: len(data)] = data
         ring = machine.page(self.rings[disk.path])
         (prod,) = struct.unpack_from("<I", ring, abi.SRING_REQ_PROD)
-        at = abi.SRING_RING + prod % SLOTS * STRIDE
-        struct.pack_into("<BBH4xQQ", ring, at, abi.BLKIF_OP_WRITE, 1, 0, 0xDEAD, sector)
-        segment = (self.grant(gfn, readonly=True), 0, len(data) // 512 - 1)
-        struct.pack_into("<IBB", ring, at + abi.BLKIF_REQUEST_SEG, *segment)
+        entry = X86_64.request(abi.BLKIF_OP_WRITE, 1, 0xDEAD, sector)
+        entry += struct.pack(SEGMENT, self.grant(gfn, readonly=True), 0, len(data) // 512 - 1)
+        at = abi.SRING_RING + prod % SLOTS * X86_64.stride
+        ring[at : at + len(entry)] = entry
         struct.pack_into("<I", ring, abi.SRING_REQ_PROD, (prod + 1) & U32)

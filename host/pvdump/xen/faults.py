@@ -1,7 +1,7 @@
 """What a block backend does wrong, by name.
 
-Given to guest.Guest.disk(). A number names the request, counted from 0, at which the fault strikes.
-The default does nothing wrong.
+Given to domain.Domain.disk(). A number names the request, counted from 0, at which the fault
+strikes. The default does nothing wrong.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from dataclasses import dataclass
 
 from xenpv import abi
 
-from .blkring import SLOTS, Request
-
 
 @dataclass
 class Faults:
     # The device.
+    plain: bool = False  # offers nothing: one page of ring, 11 segments a request
     stuck_closing: bool = False  # Closing is answered with Closing, and that is the end
     ignores_closing: bool = False  # stays in its state whatever the front end does
     no_init_wait: bool = False  # never goes from Closed to InitWait
@@ -24,10 +23,10 @@ class Faults:
     lingers: int = 0  # ns that I/O goes on after Closed; meanwhile no front end is connected
     dies: int | None = None  # goes Closing and Closed instead of answering
     read_only: bool = False
-    no_flush: bool = False  # feature-flush-cache is absent, FLUSH is EOPNOTSUPP
+    no_flush: bool = False  # neither flush nor barrier is offered, both are EOPNOTSUPP
     sector_size: int = 512
     # The data.
-    error_after: int | None = None  # bytes; the write that would go beyond gets ERROR
+    error_after: int | None = None  # bytes; no sector takes data anew beyond so many
     # The responses.
     bad_id: int | None = None  # an id that was never used
     id_twice: int | None = None  # the same response once more
@@ -43,13 +42,12 @@ class Faults:
         return getattr(self, name) == number
 
     def responses(
-        self, number: int, request: Request, status: int
+        self, number: int, response: tuple[int, int, int]
     ) -> Iterator[tuple[int, int, int]]:
         """(id, operation, status) of what goes into the ring for a request."""
-        answer = request.id
-        operation = request.operation
+        answer, operation, status = response
         if self.strikes("bad_id", number):
-            answer = request.id ^ 0x5555555555555555
+            answer ^= 0x5555555555555555
         if self.strikes("bad_status", number):
             status = -77
         if self.strikes("fails", number):
@@ -59,7 +57,3 @@ class Faults:
         yield answer, operation, status
         if self.strikes("id_twice", number):
             yield answer, operation, status
-
-    def extra_responses(self, seen: int) -> int:
-        """How many responses too many to announce after so many requests."""
-        return SLOTS + 1 if self.overflow is not None and seen > self.overflow else 0

@@ -1,29 +1,17 @@
-"""What a disk is made of: bytes in memory, or a sparse file.
+"""What a disk of the embedded Xen is made of: bytes in memory.
 
-Used by block backends. Offsets and lengths are bytes.
+Used by tests; files and NBD servers are in pvdump.blkback.sink, whose protocol this has.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import Protocol
-
-SECTOR = 512
-
-
-class Sink(Protocol):
-    size: int
-
-    def read(self, offset: int, length: int) -> bytes: ...
-
-    def write(self, offset: int, data: bytes) -> None: ...
-
-    def flush(self) -> None: ...
-
 
 class Memory:
     """data: the disk's content; flushes: how often it was made to last."""
+
+    sector_size = 512
+    physical = 512
+    granularity = 4096
 
     def __init__(self, data: bytes | bytearray | int) -> None:
         """data: the content, or the number of zeroes that it is."""
@@ -31,33 +19,21 @@ class Memory:
         self.size = len(self.data)
         self.flushes = 0
 
-    def read(self, offset: int, length: int) -> bytes:
-        return bytes(self.data[offset : offset + length])
+    def read(self, offset: int, buffers: list[memoryview]) -> None:
+        for buffer in buffers:
+            buffer[:] = self.data[offset : offset + len(buffer)]
+            offset += len(buffer)
 
-    def write(self, offset: int, data: bytes) -> None:
-        self.data[offset : offset + len(data)] = data
+    def write(self, offset: int, buffers: list[memoryview]) -> None:
+        for buffer in buffers:
+            self.data[offset : offset + len(buffer)] = buffer
+            offset += len(buffer)
 
     def flush(self) -> None:
         self.flushes += 1
 
-
-class File:
-    """path: a file that is there; it may be sparse."""
-
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_RDWR)
-        self.size = os.fstat(self._fd).st_size
-        self.flushes = 0
-
-    def read(self, offset: int, length: int) -> bytes:
-        return os.pread(self._fd, length, offset)
-
-    def write(self, offset: int, data: bytes) -> None:
-        os.pwrite(self._fd, data, offset)
-
-    def flush(self) -> None:
-        os.fdatasync(self._fd)
-        self.flushes += 1
+    def discard(self, offset: int, length: int) -> None:
+        self.data[offset : offset + length] = bytes(length)
 
     def close(self) -> None:
-        os.close(self._fd)
+        """Nothing is held."""

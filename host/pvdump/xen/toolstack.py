@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping
 
 import hw
 
+from ..blkback.embedded import BlkBack
 from ..xenstored.domain import StoreError
 from ..xenstored.ring import RingTransport
 from ..xenstored.server import Xenstored
@@ -58,6 +59,7 @@ class Toolstack:
         self.store.attach = self._introduce
         self.store.write("/local/domain/0/domid", 0)
         self.domains: dict[int, Domain] = {}
+        self.blkback = BlkBack(self)
 
     def create(self, domid: int | None = None, size: int = 16 << 20, **options: object) -> Domain:
         """A new domain. domid: the next free one by default; size: bytes; options: of Domain."""
@@ -121,21 +123,21 @@ class Toolstack:
         what they were. Raises XenRefuses for a domain that has not shut down.
         """
         domain = self.domain(domid)
-        for backend in domain.disks.values():
-            backend.close()
+        for device in domain.disks.values():
+            self.blkback.close(device)
         domctl.soft_reset(domain.machine)
         domain.machine.kexec()
         indexes = domain.indexes() if self.server == "oxenstored" else (0, 0)
         domain.remove_nodes()
         domain.set_up(indexes)
-        for name, backend in list(domain.disks.items()):
-            domain.attach_disk(name, backend.sink, backend.faults)
+        for name, device in list(domain.disks.items()):
+            domain.attach_disk(name, device.sink, device.faults)
 
     def destroy(self, domid: int) -> None:
         """The domain goes, with its disks and its nodes."""
         domain = self.domain(domid)
-        for backend in domain.disks.values():
-            backend.close()
+        for device in domain.disks.values():
+            self.blkback.close(device)
         domain.remove_nodes()
         domctl.destroy(domain.machine)
         del self.domains[domid]
