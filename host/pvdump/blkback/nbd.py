@@ -2,8 +2,9 @@
 
 Used as a sink. One request is in flight at a time, as the worker wants it. The rules: a connection
 that is lost is made again, and what was asked is asked again, which does no harm to a read or a
-write; but what the server acknowledged and had not flushed may be lost with it, so the next flush
-after that fails.
+write; what the server acknowledged and had not flushed may be lost with it, so it is kept here
+until a flush and written again first. (A flush that failed instead would not do: Linux' blkfront
+takes that for a disk that knows no flush, and tells whoever waits that all is well.)
 Source: the NBD project's doc/proto.md (fixed newstyle, NBD_OPT_GO, simple replies) and doc/uri.md.
 """
 
@@ -32,6 +33,7 @@ READ, WRITE, DISC, FLUSH, TRIM = range(5)
 REQUEST, REPLY = ">IHHQQI", ">IIQ"
 OPTION_MAX = 1 << 16
 PAYLOAD_MAX = 4 << 20
+KEPT = 64 << 20  # bytes not flushed; more are flushed unasked
 BROKEN = (ConnectionError, TimeoutError, EOFError)
 
 
@@ -54,7 +56,8 @@ class Nbd:
         self._address = address
         self._socket: socket.socket | None = None
         self._handle = 0
-        self._dirty = self._lost = False
+        self._kept: list[tuple[int, bytes]] = []  # written and not flushed: offset, data
+        self._kept_size = 0  # bytes
         self._flags = 0
         self.size = 0
         self.sector_size = SECTOR
@@ -68,17 +71,19 @@ class Nbd:
             self._ask(READ, at, sum(map(len, part)), into=part)
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
-        self._dirty = True
         for at, part in _portions(offset, buffers):
             self._ask(WRITE, at, sum(map(len, part)), data=part)
+            if self._flags & NBD_FLAG_SEND_FLUSH:
+                self._kept.append((at, b"".join(part)))
+                self._kept_size += len(self._kept[-1][1])
+        if self._kept_size > KEPT:
+            self.flush()
 
     def flush(self) -> None:
-        if self._lost:
-            self._lost = False
-            raise NbdError("the server was lost with what it had not flushed")
         if self._flags & NBD_FLAG_SEND_FLUSH:
             self._ask(FLUSH, 0, 0)
-        self._dirty = False
+        self._kept.clear()
+        self._kept_size = 0
 
     def discard(self, offset: int, length: int) -> None:
         if not self._flags & NBD_FLAG_SEND_TRIM:
@@ -89,7 +94,8 @@ class Nbd:
 
     def close(self) -> None:
         if self._socket is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, Stalled):
+                self.flush()
                 self._socket.sendall(struct.pack(REQUEST, REQUEST_MAGIC, 0, DISC, 0, 0, 0))
             self._let_go()
 
@@ -107,20 +113,34 @@ class Nbd:
         try:
             if self._socket is None:
                 self._connect()
-            self._handle += 1
-            head = struct.pack(REQUEST, REQUEST_MAGIC, 0, command, self._handle, offset, length)
-            self._send([memoryview(head), *(data or [])])
-            magic, error, handle = struct.unpack(REPLY, self._take(struct.calcsize(REPLY)))
-            if magic != REPLY_MAGIC or handle != self._handle:
-                raise ConnectionError(f"a reply 0x{magic:x} to request {handle}")
-            if error == 0 and into:
-                self._fill(into)
+                for at, kept in self._kept:
+                    if self._exchange(WRITE, at, len(kept), [memoryview(kept)]):
+                        raise ConnectionError("what it lost is not taken again")
+            error = self._exchange(command, offset, length, data, into)
         except BROKEN as problem:
             self._let_go()
-            self._lost = self._lost or self._dirty
             raise Stalled(f"{self._address}: {problem}") from None
         if error:
             raise OSError(error, f"{self._address}: {os.strerror(error)}")
+
+    def _exchange(
+        self,
+        command: int,
+        offset: int,
+        length: int,
+        data: list[memoryview] | None = None,
+        into: list[memoryview] | None = None,
+    ) -> int:
+        """Send a request and take its reply. Returns the reply's error. Raises one of BROKEN."""
+        self._handle += 1
+        head = struct.pack(REQUEST, REQUEST_MAGIC, 0, command, self._handle, offset, length)
+        self._send([memoryview(head), *(data or [])])
+        magic, error, handle = struct.unpack(REPLY, self._take(struct.calcsize(REPLY)))
+        if magic != REPLY_MAGIC or handle != self._handle:
+            raise ConnectionError(f"a reply 0x{magic:x} to request {handle}")
+        if error == 0 and into:
+            self._fill(into)
+        return int(error)
 
     def _send(self, buffers: list[memoryview]) -> None:
         assert self._socket is not None
