@@ -33,9 +33,9 @@ STATUS_NAMES = {
 class Request:
     """What an entry of a request ring says.
 
-    segments: a list of (gref, first_sect, last_sect), for an indirect one empty; count: how many
-    segments it announces, or the sectors to discard; grefs: of the pages with an indirect one's
-    segments; flag: of a discard. op is what is to be done, also of an indirect one.
+    data: its segments, 8 bytes each, for an indirect one none; count: how many segments it
+    announces, or the sectors to discard; grefs: of the pages with an indirect one's segments; flag:
+    of a discard. op is what is to be done, also of an indirect one.
     """
 
     def __init__(self, op, id, sector, count):
@@ -43,10 +43,15 @@ class Request:
         self.id = id
         self.sector = sector
         self.count = count
-        self.segments = []
+        self.data = b""
         self.grefs = []
         self.flag = 0
         self.is_indirect = False
+
+    @property
+    def segments(self):
+        """A list of (gref, first_sect, last_sect)."""
+        return segments(self.data, 0, len(self.data) // abi.BLKIF_SEGMENT_SIZEOF)
 
 
 class Layout:
@@ -92,7 +97,7 @@ class Layout:
             return request
         request = Request(op, id, sector, low)
         held = min(low, abi.BLKIF_MAX_SEGMENTS_PER_REQUEST)
-        request.segments = segments(entry, self.segments, held)
+        request.data = entry[self.segments : self.segments + held * abi.BLKIF_SEGMENT_SIZEOF]
         return request
 
 

@@ -29,6 +29,9 @@ class _Ring:
         self.stride = stride
         self.name = name
         self.slots = slots(pages, stride)
+        # Our index as last published; how many entries of the other end's were seen, not taken.
+        self._told = 0
+        self._ready = 0
 
     def _at(self, index):
         return abi.SRING_RING + (index & (self.slots - 1)) * self.stride
@@ -40,7 +43,7 @@ class _Ring:
     def _publish(self, prod_at, event_at, prod):
         """Move our index. Returns whether the other end asked to be told of one that passed."""
         memory = self.memory
-        old = memory.rd32(prod_at)
+        old, self._told = self._told, prod
         # Entries before the index that publishes them, the index before the look at the event.
         memory.mb()
         memory.wr32(prod_at, prod)
@@ -83,20 +86,27 @@ class FrontRing(_Ring):
 
         Raises RingCorrupt when the backend announces more responses than there are requests.
         """
+        if not self._ready and not self._look():
+            return None
+        self._ready -= 1
+        response = self._copy(self._rsp_cons, size)
+        self._rsp_cons = (self._rsp_cons + 1) & U32
+        return response
+
+    def _look(self):
+        """How many responses there are. Raises RingCorrupt."""
         prod = self.memory.rd32(abi.SRING_RSP_PROD)
         ready = (prod - self._rsp_cons) & U32
-        if ready == 0:
-            return None
         outstanding = (self._req_prod - self._rsp_cons) & U32
         if ready > outstanding:
             raise RingCorrupt(
                 "%s ring: rsp_prod 0x%x announces %d responses to %d requests"
                 % (self.name, prod, ready, outstanding)
             )
+        # The index before the responses that it publishes.
         self.memory.mb()
-        response = self._copy(self._rsp_cons, size)
-        self._rsp_cons = (self._rsp_cons + 1) & U32
-        return response
+        self._ready = ready
+        return ready
 
     def rearm(self):
         """Ask to be told of the next response. Returns True when one has come already."""
@@ -112,6 +122,7 @@ class BackRing(_Ring):
         super().__init__(memory, pages, stride, name)
         # An earlier backend may have served it: go on from what that published.
         self._req_cons = self._rsp_prod = memory.rd32(abi.SRING_RSP_PROD)
+        self._told = self._rsp_prod
 
     def take(self):
         """The next request's entry, or None.
@@ -119,18 +130,26 @@ class BackRing(_Ring):
         Raises RingCorrupt when the front end announces more requests than the ring has entries
         whose responses it was given.
         """
-        prod = self.memory.rd32(abi.SRING_REQ_PROD)
-        if (prod - self._rsp_prod) & U32 > self.slots:
-            raise RingCorrupt(
-                "%s ring: req_prod 0x%x is over rsp_prod 0x%x by more than its %d entries"
-                % (self.name, prod, self._rsp_prod, self.slots)
-            )
-        if prod == self._req_cons:
+        if not self._ready and not self._look():
             return None
-        self.memory.mb()
+        self._ready -= 1
         entry = self._copy(self._req_cons, self.stride)
         self._req_cons = (self._req_cons + 1) & U32
         return entry
+
+    def _look(self):
+        """How many requests there are. Raises RingCorrupt."""
+        prod = self.memory.rd32(abi.SRING_REQ_PROD)
+        ready = (prod - self._req_cons) & U32
+        if ready > self.slots - ((self._req_cons - self._rsp_prod) & U32):
+            raise RingCorrupt(
+                "%s ring: req_prod 0x%x is over rsp_prod 0x%x by more than its %d entries, or "
+                "behind 0x%x" % (self.name, prod, self._rsp_prod, self.slots, self._req_cons)
+            )
+        # The index before the requests that it publishes.
+        self.memory.mb()
+        self._ready = ready
+        return ready
 
     def rearm(self):
         """Ask to be told of the next request. Returns True when one has come already."""

@@ -90,6 +90,17 @@ def test_requests_over_entries_that_still_await_their_response_are_refused():
         back.take()
 
 
+def test_an_index_that_goes_back_behind_requests_that_were_taken_is_refused():
+    memory, front, back = pair()
+    ask(memory, front, 2)
+    front.push()
+    back.take()
+    back.take()
+    memory.wr32(abi.SRING_REQ_PROD, 1)
+    with pytest.raises(RingCorrupt, match="req_prod 0x1 .* behind 0x2"):
+        back.take()
+
+
 @pytest.mark.parametrize("ahead", [2, 33, U32])
 def test_more_responses_than_requests_are_refused_before_one_is_read(ahead):
     memory, front, _ = pair()

@@ -17,6 +17,7 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
+from queue import SimpleQueue
 from typing import Any
 
 import cffi
@@ -155,6 +156,32 @@ class Bell:
             self.fd = -1
 
 
+class Lanes:
+    """Threads. They are daemons: a disk that hangs shall not keep the process from ending."""
+
+    def __init__(self, number: int) -> None:
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads = 0
+        try:
+            for _ in range(number if number > 1 else 0):
+                threading.Thread(target=self._live, daemon=True).start()
+                self._threads += 1
+        except RuntimeError as error:
+            self.close()
+            raise Stalled(str(error)) from None
+
+    def start(self, work: Callable[[], None]) -> None:
+        self._queue.put(work)
+
+    def close(self) -> None:
+        for _ in range(self._threads):
+            self._queue.put(None)
+
+    def _live(self) -> None:
+        while (work := self._queue.get()) is not None:
+            work()
+
+
 class Xen:
     """The ports of ports.py."""
 
@@ -167,6 +194,9 @@ class Xen:
 
     def bind(self, domid: int, port: int) -> Channel:
         return Channel(self._libraries, domid, port)
+
+    def lanes(self, number: int) -> Lanes:
+        return Lanes(number)
 
     def run(self, worker: Worker, channel: Channel) -> None:
         bell = Bell()
@@ -188,7 +218,7 @@ class Xen:
         poll.register(event, select.POLLIN)
         poll.register(bell.fd, select.POLLIN)
         try:
-            while (wait := worker.step()) is not Wait.END:
+            while (wait := self._turn(worker)) is not Wait.END:
                 if wait is Wait.NOTHING:
                     time.sleep(0)
                     continue
@@ -197,9 +227,15 @@ class Xen:
                         channel.take()
                     else:
                         os.eventfd_read(fd)
-        except Exception as error:
-            log.exception("%s", worker.name)
-            worker.fail(f"{type(error).__name__}: {error}")
         finally:
             bell.close()
             self.threads.discard(threading.current_thread())
+
+    def _turn(self, worker: Worker) -> Wait:
+        """A step; a worker that is not in order any more ends its connection in the next."""
+        try:
+            return worker.step()
+        except Exception as error:
+            log.exception("%s", worker.name)
+            worker.fail(f"{type(error).__name__}: {error}")
+            return Wait.LATER

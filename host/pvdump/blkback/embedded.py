@@ -100,6 +100,14 @@ class Channel:
         self._xen.evtchn.close(DOM0, self.port)
 
 
+class Lanes:
+    def __init__(self, xen: Toolstack) -> None:
+        self.start = xen.clock.soon
+
+    def close(self) -> None:
+        pass
+
+
 class Nodes:
     """The store, as domain 0."""
 
@@ -150,6 +158,9 @@ class BlkBack:
             return Channel(self.xen, self.xen.evtchn.bind_interdomain(DOM0, domid, port))
         except XenRefuses as error:
             raise Refused(f"event channel {port}: errno {error.errno}") from None
+
+    def lanes(self, number: int) -> Lanes:
+        return Lanes(self.xen)
 
     def run(self, worker: Worker, channel: Channel) -> None:
         clock = self.xen.clock

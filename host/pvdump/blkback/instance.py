@@ -1,12 +1,13 @@
-"""The worker of one connected front end: it takes requests, does them, and answers.
+"""The worker of one connected front end: it takes requests, has them done, and answers.
 
 Made by a device at connect; a thread (dom0.py) or a clock (embedded.py) calls step() whenever what
 it waits for has come. The rules: the worker alone moves its state, and others only wake it or ask
 it to leave; in one step it does at most one ring's worth, so that others get their turn; when
 memory or the disk stalls, it is only this worker that waits, with its requests kept in order;
 requests that continue each other on the disk become one vectored read or write on the guest's own
-memory. Answers are given in the order of the requests, so whoever connects to the ring after a
-backend that died goes on with the first one unanswered.
+memory; several such I/Os go on beside each other in lanes, but for flush, barrier and discard,
+which are done when nothing else is. Answers are given in the order of the requests, so whoever
+connects to the ring after a backend that died goes on with the first one unanswered.
 States and rules are those of NetBSD's xbdback since its rework of 2011.
 Source: NetBSD sys/arch/xen/xen/xbdback_xenbus.c, for its behaviour.
 """
@@ -18,22 +19,23 @@ import errno
 import itertools
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
-from xenpv.abi import PAGE_SIZE
 from xenpv.blkif import OP_NAMES, RESPONSE, SECTOR, Layout, Request
 from xenpv.blkring import BackRing
 from xenpv.errors import RingCorrupt
 
 from . import ports, request
-from .frames import Pool, buffers
+from .frames import Pool, parts
 from .ports import Refused, Stalled, Wait
-from .request import BARRIER, DISCARD, EOPNOTSUPP, ERROR, FLUSH, OKAY, READ, WRITE, BadRequest, Job
+from .request import DISCARD, EOPNOTSUPP, ERROR, OKAY, READ, WRITE, BadRequest, Job
 from .ringmemory import RingMemory
 from .sink import Sink
 
-JOINED = 1024  # frames of one I/O
+JOINED = 256  # frames of one I/O
+MOVES = (READ, WRITE)
 UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY)  # a file or disk that knows no discard
 Complain = Callable[[str], None]
 
@@ -68,15 +70,41 @@ class Connection:
     memory: RingMemory
     ring: BackRing
     channel: ports.Channel
+    lanes: ports.Lanes
     pool: Pool
 
     def close(self) -> None:
         """In the reverse order of how it was taken."""
         self.pool.close()
+        self.lanes.close()
         self.memory.close()
         self.frames.unmap()
         self.channel.close()
         self.grants.close()
+
+
+@dataclass(slots=True, eq=False)
+class Io:
+    """Jobs that are one read or write. spare: to be unmapped when it is over."""
+
+    jobs: list[Job]
+    move: Callable[[int, list[memoryview]], None]
+    buffers: list[memoryview]
+    spare: ports.Frames | None
+    error: Exception | None = None
+
+    def do(self) -> None:
+        try:
+            self.move(self.jobs[0].sector * SECTOR, self.buffers)
+        except Exception as error:
+            self.error = error
+
+    def end(self) -> None:
+        """Give the memory back. Raises what went wrong."""
+        if self.spare is not None:
+            self.spare.unmap()
+        if self.error is not None:
+            raise self.error
 
 
 class Instance:
@@ -105,7 +133,12 @@ class Instance:
         self._ended = ended
         self._leaving = False
         self._entry: bytes | None = None  # taken, not yet read through
-        self._jobs: deque[Job] = deque()
+        self._jobs: deque[Job] = deque()  # not answered, as they came
+        self._waiting: deque[Job] = deque()  # of these, those not begun
+        self._number = 0
+        self._lanes = 0  # in use
+        self._stalled = False  # in this step
+        self._over: deque[list[Io]] = deque()  # what lanes have done, put there by them
         # A backend that died may have answered and not told.
         connection.channel.notify()
 
@@ -117,7 +150,7 @@ class Instance:
     def fail(self, why: str) -> None:
         """End the connection for a reason; by whoever gives the worker its turns."""
         self.fault = why
-        self._disconnect()
+        self._leaving = True
 
     @property
     def gone(self) -> bool:
@@ -127,28 +160,29 @@ class Instance:
         """One ring's worth. Returns what the next step is to wait for."""
         if self.gone:
             return Wait.END
-        if self._leaving:
-            return self._disconnect()
-        self.state = State.RUN
+        self._stalled = False
+        more = False
         try:
-            self._fetch()
-            while self._jobs and not self._leaving:
-                self._do(self._next())
-            more = self._ring.rearm()
-        except Stalled:
-            self._counts.stalls += 1
-            self.state = State.WAITING
-            return Wait.LATER
+            self._collect()
+            if not self._leaving:
+                self.state = State.RUN
+                self._fetch()
+                self._begin()
+                more = self._ring.rearm()
         except RingCorrupt as error:
             self.fail(str(error))
-            return Wait.END
-        if more or self._leaving:
+        if self._leaving:
+            return self._disconnect()
+        if more and not self._stalled:
             return Wait.NOTHING
         self.state = State.WAITING
-        return Wait.EVENT
+        self._counts.stalls += self._stalled
+        return Wait.LATER if self._stalled else Wait.EVENT
 
     def _disconnect(self) -> Wait:
         self.state = State.DISCONNECTING
+        if self._lanes:
+            return Wait.EVENT
         self._connection.close()
         self.state = State.DISCONNECTED
         self._ended()
@@ -159,7 +193,7 @@ class Instance:
     def _fetch(self) -> None:
         """Take what the ring holds: never more than fits, since answers make its room.
 
-        Raises RingCorrupt, Stalled.
+        Raises RingCorrupt.
         """
         while True:
             if self._entry is None:
@@ -169,6 +203,12 @@ class Instance:
             parsed = self._connection.layout.parse(self._entry)
             try:
                 job = self._judge(parsed)
+                self._number += 1
+                job.number = self._number
+                self._waiting.append(job)
+            except Stalled:
+                self._stalled = True
+                return
             except (BadRequest, Refused) as error:
                 self._counts.errors += 1
                 self._complain(str(error))
@@ -179,90 +219,146 @@ class Instance:
 
     def _judge(self, parsed: Request) -> Job:
         request.check_kind(parsed, self._geometry)
-        segments = parsed.segments
+        data = parsed.data
         if parsed.is_indirect:
             pages = request.pages_of_segments(parsed)
-            size = 8 * parsed.count
-            places, spare = self._connection.pool.take(parsed.grefs[:pages], False)
-            data = b"".join(
-                bytes(piece) for frames, at in places for piece in frames.slices(at, at + PAGE_SIZE)
-            )
+            pieces, spare = self._connection.pool.take(parsed.grefs[:pages], False)
+            data = b"".join(pieces)[: request.SEGMENT_SIZE * parsed.count]
             if spare is not None:
                 spare.unmap()
-            segments = request.segments_in(data[:size])
-        return request.job(parsed, segments, self._geometry)
+        return request.job(parsed, data, self._geometry)
 
-    # Map and I/O.
+    # Map.
 
     def _next(self) -> list[Job]:
-        """The first job, with those behind it that continue it on the disk."""
-        first = self._jobs[0]
+        """Take the first jobs that are waiting: those that are one read or write."""
+        first = self._waiting.popleft()
         group = [first]
-        if first.status is not None or first.op not in (READ, WRITE):
-            return group
         end, frames = first.sector + first.count, len(first.refs)
-        for job in itertools.islice(self._jobs, 1, None):
+        while self._waiting and not first.alone:
+            job = self._waiting[0]
             frames += len(job.refs)
-            if job.status is not None or job.op != first.op:
+            if job.op != first.op or job.sector != end or frames > JOINED or job.alone:
                 break
-            if job.sector != end or frames > JOINED:
-                break
-            group.append(job)
+            group.append(self._waiting.popleft())
             end += job.count
         return group
 
-    def _do(self, group: list[Job]) -> None:
-        """Do jobs from the head of the queue together and answer them. Raises Stalled."""
-        status = group[0].status
-        try:
-            if status is None:
-                self._transfer(group)
-                status = OKAY
-        except (Refused, OSError) as error:
-            if len(group) > 1:
-                # Each for itself: the others shall not suffer for one.
-                for job in group:
-                    self._do([job])
-                return
-            status = self._failed(group[0], error)
-        for job in group:
-            self._count(job)
-            self._jobs.popleft()
-            self._ring.respond(struct.pack(RESPONSE, job.id, job.op, status))
-        if self._ring.push():
-            self._connection.channel.notify()
+    def _map(self, jobs: list[Job]) -> Io:
+        """Raises Refused, Stalled."""
+        reads = jobs[0].op == READ
+        refs, firsts, lasts = _segments(jobs)
+        buffers, spare = self._connection.pool.take(refs, reads)
+        if not all(job.whole for job in jobs):
+            buffers = parts(buffers, firsts, lasts)
+        return Io(jobs, self._sink.read if reads else self._sink.write, buffers, spare)
 
-    def _failed(self, job: Job, error: Refused | OSError) -> int:
+    # I/O.
+
+    def _begin(self) -> None:
+        """Begin all that can be begun now."""
+        while self._waiting and not self._stalled and not self._leaving:
+            if self._waiting[0].op in MOVES:
+                free = self._sink.lanes - self._lanes
+                if not free:
+                    break
+                self._move(self._ios(), free)
+            elif self._lanes:
+                break
+            else:
+                self._do_alone(self._waiting.popleft())
+        self._answer()
+
+    def _move(self, ios: list[Io], free: int) -> None:
+        """Do reads and writes: a single one at once, more of them beside each other."""
+        if len(ios) == 1 and not self._lanes:
+            ios[0].do()
+            self._settle(ios)
+            return
+        share = max(-(-len(ios) // free), 1)
+        for at in range(0, len(ios), share):
+            self._give(ios[at : at + share])
+
+    def _ios(self) -> list[Io]:
+        """The reads and writes at the head of the queue, ready to be done."""
+        ios: list[Io] = []
+        while self._waiting and self._waiting[0].op in MOVES and not self._stalled:
+            jobs = self._next()
+            try:
+                ios.append(self._map(jobs))
+            except (Refused, Stalled) as error:
+                self._failed(jobs, error)
+        return ios
+
+    def _give(self, ios: list[Io]) -> None:
+        """Have I/Os done in a lane."""
+
+        def work() -> None:
+            for io in ios:
+                io.do()
+            self._over.append(ios)
+            self.wake()
+
+        self._lanes += 1
+        self._connection.lanes.start(work)
+
+    def _collect(self) -> None:
+        """Take up what lanes have done."""
+        while self._over:
+            self._lanes -= 1
+            self._settle(self._over.popleft())
+        self._answer()
+
+    def _settle(self, ios: list[Io]) -> None:
+        for io in ios:
+            self._counts.ios += 1
+            self._counts.joined += len(io.jobs) > 1
+            try:
+                io.end()
+            except (OSError, Stalled) as error:
+                self._failed(io.jobs, error)
+            else:
+                for job in io.jobs:
+                    self._done(job, OKAY)
+
+    def _do_alone(self, job: Job) -> None:
+        """A flush, barrier or discard. Raises nothing that an I/O may."""
+        try:
+            if job.op == DISCARD:
+                self._sink.discard(job.sector * SECTOR, job.count * SECTOR)
+            else:
+                self._sink.flush()
+            if job.refs:
+                io = self._map([job])
+                io.do()
+                io.end()
+                self._sink.flush()
+        except (Refused, OSError, Stalled) as error:
+            self._failed([job], error)
+        else:
+            self._done(job, OKAY)
+
+    # Reply.
+
+    def _failed(self, jobs: list[Job], error: Refused | OSError | Stalled) -> None:
+        if isinstance(error, Stalled) or len(jobs) > 1:
+            # What was joined is done again, each for itself: none shall suffer for another.
+            for job in jobs:
+                job.alone = job.alone or not isinstance(error, Stalled)
+            again = sorted([*jobs, *self._waiting], key=attrgetter("number"))
+            self._waiting = deque(again)
+            self._stalled = self._stalled or isinstance(error, Stalled)
+            return
+        (job,) = jobs
         if job.op == DISCARD and isinstance(error, OSError) and error.errno in UNABLE:
-            return EOPNOTSUPP
+            self._done(job, EOPNOTSUPP)
+            return
         self._counts.errors += 1
         self._complain(f"{job}: {error}")
-        return ERROR
+        self._done(job, ERROR)
 
-    def _transfer(self, group: list[Job]) -> None:
-        op, offset = group[0].op, group[0].sector * SECTOR
-        if op == DISCARD:
-            self._sink.discard(offset, group[0].count * SECTOR)
-            return
-        if op in (FLUSH, BARRIER):
-            self._sink.flush()
-        if group[0].refs:
-            refs, firsts, lasts = _segments(group)
-            places, spare = self._connection.pool.take(refs, op == READ)
-            try:
-                move = self._sink.read if op == READ else self._sink.write
-                move(offset, buffers(places, firsts, lasts))
-            finally:
-                if spare is not None:
-                    spare.unmap()
-            self._counts.ios += 1
-            self._counts.joined += len(group) > 1
-        if op == BARRIER:
-            self._sink.flush()
-
-    def _count(self, job: Job) -> None:
-        if job.status is not None:
-            return
+    def _done(self, job: Job, status: int) -> None:
+        job.status = status
         counts, name = self._counts, OP_NAMES[job.op]
         counts.requests[name] = counts.requests.get(name, 0) + 1
         if job.op == READ:
@@ -270,14 +366,21 @@ class Instance:
         elif job.op != DISCARD:
             counts.written += job.count * SECTOR
 
+    def _answer(self) -> None:
+        """Answer the first requests, as far as they are done."""
+        jobs = self._jobs
+        if not jobs or jobs[0].status is None:
+            return
+        while jobs and jobs[0].status is not None:
+            job = jobs.popleft()
+            self._ring.respond(struct.pack(RESPONSE, job.id, job.op, job.status))
+        if self._ring.push():
+            self._connection.channel.notify()
 
-def _segments(group: list[Job]) -> tuple[tuple[int, ...], ...]:
+
+def _segments(jobs: list[Job]) -> tuple[Sequence[int], bytes, bytes]:
     """refs, firsts and lasts of all jobs, one behind the other."""
-    if len(group) == 1:
-        return group[0].refs, group[0].firsts, group[0].lasts
-    chain = itertools.chain.from_iterable
-    return (
-        tuple(chain(job.refs for job in group)),
-        tuple(chain(job.firsts for job in group)),
-        tuple(chain(job.lasts for job in group)),
-    )
+    if len(jobs) == 1:
+        return jobs[0].refs, jobs[0].firsts, jobs[0].lasts
+    refs = tuple(itertools.chain.from_iterable(job.refs for job in jobs))
+    return refs, b"".join(job.firsts for job in jobs), b"".join(job.lasts for job in jobs)

@@ -50,6 +50,7 @@ class Nbd:
     Raises OSError: there is no such server or export.
     """
 
+    lanes = 1
     physical = SECTOR
 
     def __init__(self, address: str) -> None:

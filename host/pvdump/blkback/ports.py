@@ -56,6 +56,14 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
+class Lanes(Protocol):
+    """Threads, or what stands for them, that do a worker's I/Os beside each other."""
+
+    def start(self, work: Callable[[], None]) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class Worker(Protocol):
     """step() does a ring's worth. wake is set by whoever gives it its turns."""
 
@@ -72,6 +80,9 @@ class Xen(Protocol):
 
     def bind(self, domid: int, port: int) -> Channel:
         """Raises Refused."""
+
+    def lanes(self, number: int) -> Lanes:
+        """Raises Stalled."""
 
     def run(self, worker: Worker, channel: Any) -> None:
         """Give a worker its turns, from now until it waits for the end.

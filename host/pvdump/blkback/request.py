@@ -7,12 +7,13 @@ Source: xen/include/public/io/blkif.h; Linux drivers/block/xen-blkback/blkback.c
 
 from __future__ import annotations
 
+import functools
 import struct
 from dataclasses import dataclass
 from operator import gt
 
 from xenpv import abi
-from xenpv.blkif import OP_NAMES, PAGE_SECTORS, SEGMENT, SEGMENTS_A_PAGE, Request
+from xenpv.blkif import OP_NAMES, PAGE_SECTORS, SEGMENTS_A_PAGE, Request
 
 READ, WRITE = abi.BLKIF_OP_READ, abi.BLKIF_OP_WRITE
 BARRIER, FLUSH = abi.BLKIF_OP_WRITE_BARRIER, abi.BLKIF_OP_FLUSH_DISKCACHE
@@ -20,6 +21,7 @@ DISCARD = abi.BLKIF_OP_DISCARD
 KNOWN = (READ, WRITE, BARRIER, FLUSH, DISCARD)
 WRITES = (WRITE, BARRIER, FLUSH, DISCARD)
 INDIRECT_SEGMENTS = 256
+SEGMENT_SIZE, FIRST, LAST = abi.BLKIF_SEGMENT_SIZEOF, 4, 5  # bytes
 BLKIF_DISCARD_SECURE = 1
 
 OKAY, ERROR, EOPNOTSUPP = (
@@ -50,7 +52,8 @@ class Geometry:
 class Job:
     """A request to be answered. refs, firsts, lasts: grant and sectors of each segment.
 
-    status: the answer to one that cannot be done, None for one that can.
+    whole: all segments are whole frames; alone: not to be joined with others; number: which of the
+    connection's it is; status: the answer, None for one that is to be done.
     """
 
     id: int
@@ -58,8 +61,11 @@ class Job:
     sector: int
     count: int  # sectors
     refs: tuple[int, ...] = ()
-    firsts: tuple[int, ...] = ()
-    lasts: tuple[int, ...] = ()
+    firsts: bytes = b""
+    lasts: bytes = b""
+    whole: bool = True
+    alone: bool = False
+    number: int = 0
     status: int | None = None
 
     def __str__(self) -> str:
@@ -91,22 +97,26 @@ def pages_of_segments(request: Request) -> int:
     return -(-int(request.count) // SEGMENTS_A_PAGE)
 
 
-def job(request: Request, segments: list[tuple[int, int, int]], geometry: Geometry) -> Job:
+def job(request: Request, data: bytes, geometry: Geometry) -> Job:
     """The request as it is to be done. Raises BadRequest.
 
-    segments: (gref, first_sect, last_sect) each, as many as it announces.
+    data: a private copy of its segments, as many as it announces.
     """
-    if request.op == DISCARD:
-        done = Job(request.id, DISCARD, request.sector, request.count)
-    elif not segments:
-        return Job(request.id, request.op, 0, 0)
-    else:
-        refs, firsts, lasts = zip(*segments, strict=True)
-        if max(lasts) >= PAGE_SECTORS or any(map(gt, firsts, lasts)):
-            bad = next(s for s in segments if s[1] > s[2] or s[2] >= PAGE_SECTORS)
-            raise BadRequest(f"a segment from sector {bad[1]} to {bad[2]} of a page")
-        count = sum(lasts) - sum(firsts) + len(segments)
-        done = Job(request.id, request.op, request.sector, count, refs, firsts, lasts)
+    done = Job(request.id, request.op, request.sector, request.count)
+    if request.op != DISCARD:
+        number = len(data) // SEGMENT_SIZE
+        if not number:
+            return Job(request.id, request.op, 0, 0)
+        done.refs = _references(number).unpack(data)
+        done.firsts = firsts = data[FIRST::SEGMENT_SIZE]
+        done.lasts = lasts = data[LAST::SEGMENT_SIZE]
+        done.whole = firsts.count(0) == lasts.count(PAGE_SECTORS - 1) == number
+        if not done.whole and (max(lasts) >= PAGE_SECTORS or any(map(gt, firsts, lasts))):
+            bad = next(
+                s for s in zip(firsts, lasts, strict=True) if s[0] > s[1] or s[1] >= PAGE_SECTORS
+            )
+            raise BadRequest(f"a segment from sector {bad[0]} to {bad[1]} of a page")
+        done.count = sum(lasts) - sum(firsts) + number
     if done.sector + done.count > geometry.sectors:
         raise BadRequest(f"{done}, but the disk has {geometry.sectors}")
     if done.sector % geometry.unit or done.count % geometry.unit:
@@ -114,6 +124,7 @@ def job(request: Request, segments: list[tuple[int, int, int]], geometry: Geomet
     return done
 
 
-def segments_in(data: bytes) -> list[tuple[int, int, int]]:
-    """Segments out of a private copy of an indirect request's pages."""
-    return list(struct.iter_unpack(SEGMENT, data))
+@functools.cache
+def _references(number: int) -> struct.Struct:
+    """Takes the grants out of so many segments."""
+    return struct.Struct("<" + "I4x" * number)

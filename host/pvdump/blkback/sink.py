@@ -33,8 +33,12 @@ BUSY = (errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS)
 
 
 class Sink(Protocol):
-    """size: bytes; sector_size, physical: bytes; granularity: of discard, 0 when it cannot."""
+    """size: bytes; sector_size, physical: bytes; granularity: of discard, 0 when it cannot.
 
+    lanes: how many reads and writes it takes at a time, each from a thread of its own.
+    """
+
+    lanes: int
     size: int
     sector_size: int
     physical: int
@@ -65,8 +69,11 @@ def open_sink(params: str, readonly: bool) -> Sink:
 class File:
     """A regular file, which may be sparse; what is discarded becomes a hole."""
 
+    lanes = 4
+    flags = os.O_CLOEXEC
+
     def __init__(self, path: Path, readonly: bool) -> None:
-        self._fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | os.O_CLOEXEC)
+        self._fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | self.flags)
         self.sector_size = self.physical = SECTOR
         self.granularity = 4096
         self.size = os.fstat(self._fd).st_size
@@ -110,7 +117,9 @@ class File:
 
 
 class Device(File):
-    """A block device of this kernel."""
+    """A block device of this kernel; its data goes past the page cache."""
+
+    flags = os.O_CLOEXEC | os.O_DIRECT
 
     def __init__(self, path: Path, readonly: bool) -> None:
         super().__init__(path, readonly)
