@@ -31,7 +31,7 @@ class _Ring:
         self.slots = slots(pages, stride)
         # Our index as last published; how many entries of the other end's were seen, not taken.
         self._told = 0
-        self._ready = 0
+        self._unread = 0
 
     def _at(self, index):
         return abi.SRING_RING + (index & (self.slots - 1)) * self.stride
@@ -86,9 +86,9 @@ class FrontRing(_Ring):
 
         Raises RingCorrupt when the backend announces more responses than there are requests.
         """
-        if not self._ready and not self._look():
+        if not self._unread and not self._look():
             return None
-        self._ready -= 1
+        self._unread -= 1
         response = self._copy(self._rsp_cons, size)
         self._rsp_cons = (self._rsp_cons + 1) & U32
         return response
@@ -105,7 +105,7 @@ class FrontRing(_Ring):
             )
         # The index before the responses that it publishes.
         self.memory.mb()
-        self._ready = ready
+        self._unread = ready
         return ready
 
     def rearm(self):
@@ -130,9 +130,9 @@ class BackRing(_Ring):
         Raises RingCorrupt when the front end announces more requests than the ring has entries
         whose responses it was given.
         """
-        if not self._ready and not self._look():
+        if not self._unread and not self._look():
             return None
-        self._ready -= 1
+        self._unread -= 1
         entry = self._copy(self._req_cons, self.stride)
         self._req_cons = (self._req_cons + 1) & U32
         return entry
@@ -148,7 +148,7 @@ class BackRing(_Ring):
             )
         # The index before the requests that it publishes.
         self.memory.mb()
-        self._ready = ready
+        self._unread = ready
         return ready
 
     def rearm(self):

@@ -92,6 +92,7 @@ def test_requests_over_entries_that_still_await_their_response_are_refused():
 
 def test_an_index_that_goes_back_behind_requests_that_were_taken_is_refused():
     memory, front, back = pair()
+    ask(memory, front, 1)
     ask(memory, front, 2)
     front.push()
     back.take()

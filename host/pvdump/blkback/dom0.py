@@ -157,7 +157,10 @@ class Bell:
 
 
 class Lanes:
-    """Threads. They are daemons: a disk that hangs shall not keep the process from ending."""
+    """Threads, where there is to be more than one lane.
+
+    They are daemons: a disk that hangs shall not keep the process from ending.
+    """
 
     def __init__(self, number: int) -> None:
         self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()

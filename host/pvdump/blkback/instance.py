@@ -270,9 +270,10 @@ class Instance:
         self._answer()
 
     def _move(self, ios: list[Io], free: int) -> None:
-        """Do reads and writes: a single one at once, more of them beside each other."""
-        if len(ios) == 1 and not self._lanes:
-            ios[0].do()
+        """Do reads and writes: a single one here, more of them beside each other in lanes."""
+        if self._sink.lanes == 1 or (len(ios) == 1 and not self._lanes):
+            for io in ios:
+                io.do()
             self._settle(ios)
             return
         share = max(-(-len(ios) // free), 1)

@@ -54,6 +54,7 @@ class FaultySink:
     def __init__(self, sink: Sink, faults: Faults) -> None:
         self._sink = sink
         self._limit = faults.error_after
+        self.lanes = 1
         self._taken = bytearray(sink.size // SECTOR)
         self.size = sink.size
         self.sector_size = self.physical = faults.sector_size
