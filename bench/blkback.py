@@ -27,8 +27,6 @@ LOG = "/job/log/blkback"
 OURS = "ours"
 VDEVS = {OURS: "xvdb", "blkback": "xvdc", "qdisk": "xvdd"}
 LOADS = (
-    Load("sequential write, 1 MiB at depth 1", "write", 1024, 1),
-    Load("sequential read, 1 MiB at depth 1", "read", 1024, 1),
     Load("sequential write, 1 MiB at depth 32", "write", 1024, 32),
     Load("sequential read, 1 MiB at depth 32", "read", 1024, 32),
     Load("random write, 4 KiB at depth 1", "randwrite", 4, 1),

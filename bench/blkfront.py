@@ -16,7 +16,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from bench.figure import show
-from bench.linuxguest import LinuxGuest, Load
+from bench.linuxguest import NATIVE, LinuxGuest, Load
 from lab.guest import Guest
 from lab.xen import Xen
 from tools import Trouble, image
@@ -34,12 +34,12 @@ SECONDS = 300
 ALL = "all"
 # Ring pages, requests in flight, segments of a request, requests' worth of buffers of our own.
 FEATURES = {
-    ALL: (4, 512, 256, 0),
-    "one ring page": (1, 512, 256, 0),
-    "no indirect segments": (4, 512, 11, 0),
-    "one ring page, no indirect segments": (1, 512, 11, 0),
+    ALL: (4, 128, 256, 0),
+    "one ring page": (1, 128, 256, 0),
+    "no indirect segments": (4, 128, 11, 0),
+    "one ring page, no indirect segments": (1, 128, 11, 0),
     "one request in flight": (4, 1, 256, 0),
-    "buffers, persistent where offered": (4, 512, 256, 8),
+    "buffers, persistent where offered": (4, 128, 256, 8),
 }
 LOADS = [Load(op, op, 1024, 32) for op in ("write", "read")]
 NUMBERS = itertools.count(1)
@@ -141,6 +141,7 @@ def in_image(
                 "memory": 96,
                 "cmdline": " ".join([str(STREAM_MS), str(more), *words]),
                 "disks": [{"vdev": "xvdb", "file": str(disk), "backend": backend}],
+                "extra": NATIVE,
             }
         )
     )
