@@ -17,7 +17,7 @@ from pathlib import Path
 
 IMPORTS = {
     *("array", "binascii", "collections", "gc", "hashlib", "heapq", "io", "json", "struct", "sys"),
-    *("hw", "xenpv", "pvfw"),
+    *("hw", "xenpv", "pvfw", "oneshot"),
 }
 
 # What these modules lack, by module.

@@ -14,21 +14,18 @@ bench done
 import gc
 import struct
 
+import oneshot
+from oneshot import say
+
 import hw
 from xenpv import abi
 from xenpv.blkfront import BlkFront
 from xenpv.blkif import PAGE_SECTORS
 from xenpv.blkneg import Limits
 from xenpv.errors import XenError
-from xenpv.evtchn import EventChannels
 from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
-from xenpv.schedpoll import PollLoop
 from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
-FLUSH_MS = 2000
 MIB = 1 << 20
 # Of the disk, and of memory, that a stream goes over again and again.
 STREAM = 192 * MIB
@@ -54,16 +51,7 @@ def memory():
 
 
 def main():
-    xen = Hypercalls()
-    loop = PollLoop(xen, EventChannels(xen))
-    loop.run(work(xen, loop))
-    hw.console_flush(FLUSH_MS)
-    xen.shutdown(abi.SHUTDOWN_poweroff)
-
-
-def say(line):
-    print(line)
-    hw.console_flush(FLUSH_MS)
+    oneshot.run(work)
 
 
 def ran(xen):
@@ -74,11 +62,9 @@ def ran(xen):
     return struct.unpack_from("<Q", hw.mem(xen.page, abi.PAGE_SIZE), RUNSTATE_INFO_TIME_RUNNING)[0]
 
 
-async def work(xen, loop):
+async def work(xen, loop, store):
     words = hw.boot()[1].decode().split()
     length, more = int(words[0]) * 1000000, int(words[1])
-    store = Xenstore(loop, RingTransport(xen, loop))
-    await store.connect()
     (number,) = await store.directory("device/vbd")
     device = Device(store, loop, "device/vbd/" + number)
     await device.find()
@@ -97,8 +83,7 @@ async def work(xen, loop):
         if more and i == 0:
             await heap(disk, more)
         await disk.close()
-    await store.close()
-    say("bench done")
+    return "bench done"
 
 
 async def heap(disk, more):

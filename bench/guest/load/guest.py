@@ -9,48 +9,32 @@ bench done
 
 import gc
 
+import oneshot
+from oneshot import say
+
 import hw
-from xenpv import abi
-from xenpv.evtchn import EventChannels
-from xenpv.hypercall import Hypercalls
-from xenpv.schedpoll import PollLoop
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 from . import loads
 
-FLUSH_MS = 2000
 SETTLED = 1000
 MORE = 10000
 
 
 def main():
-    xen = Hypercalls()
-    loop = PollLoop(xen, EventChannels(xen))
-    loop.run(work(xen, loop))
-    hw.console_flush(FLUSH_MS)
-    xen.shutdown(abi.SHUTDOWN_poweroff)
-
-
-def say(line):
-    print(line)
-    hw.console_flush(FLUSH_MS)
+    oneshot.run(work)
 
 
 def tell(*fields):
     say("bench " + "|".join([str(field) for field in fields]))
 
 
-async def work(xen, loop):
-    store = Xenstore(loop, RingTransport(xen, loop))
-    await store.connect()
+async def work(xen, loop, store):
     await loads.prepare(store)
     if hw.boot()[1].strip() == b"heap":
         await heap(loop, store)
     else:
         await loads.measure(loop, store, hw.now, tell)
-    await store.close()
-    say("bench done")
+    return "bench done"
 
 
 async def heap(loop, store):
