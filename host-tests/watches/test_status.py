@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from watches.fakes import Clock, FakeStore, Followed, Handler, domain_of
 
+from pvdump.record import build
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.watches.queues import Queues
 from pvdump.watches.server import CLIENTS, REQUEST_MAX, StatusError, StatusServer, ask
@@ -140,7 +141,7 @@ def test_table_prints_no_control_characters() -> None:
 
 def test_status_survives_json() -> None:
     status = Status([row(oldest=1.5, handler="x")], 1, 0, 0)
-    assert Status.parse(json.loads(json.dumps(status.json()))) == status
+    assert build(Status, json.loads(json.dumps(status.json()))) == status
 
 
 @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ def test_status_survives_json() -> None:
 )
 def test_what_is_no_status_is_refused(value: object) -> None:
     with pytest.raises(ValueError):
-        Status.parse(value)
+        build(Status, value)
 
 
 # The socket.
@@ -180,7 +181,7 @@ def line(connection: socket.socket) -> object:
 
 def test_socket_gives_the_status(path: Path) -> None:
     with StatusServer(path, lambda: STATUS):
-        assert ask(path) == STATUS
+        assert ask(path, Status) == STATUS
 
 
 def test_socket_is_its_owners_alone_and_removed_at_the_end(path: Path) -> None:
@@ -221,14 +222,14 @@ def test_wrong_request_is_answered_with_an_error(path: Path, request_: bytes) ->
             reply = line(connection)
         assert isinstance(reply, dict)
         assert set(reply) == {"error"}
-        assert ask(path) == STATUS
+        assert ask(path, Status) == STATUS
 
 
 def test_client_that_does_not_read_holds_up_nobody(path: Path) -> None:
     big = Status(2000 * [row(path="/data/" + "x" * 1000)], 1, 0, 0)
     with StatusServer(path, lambda: big), connect(path) as slow:
         slow.sendall(REQUEST)
-        assert ask(path) == big
+        assert ask(path, Status) == big
         assert line(slow) == big.json()
 
 
@@ -238,7 +239,7 @@ def test_of_too_many_clients_the_most_silent_is_let_go(path: Path) -> None:
         for client in clients[1:]:
             client.sendall(REQUEST)
             line(client)
-        assert ask(path) == STATUS
+        assert ask(path, Status) == STATUS
         assert clients[0].recv(1) == b""
         clients[-1].sendall(REQUEST)
         assert line(clients[-1]) == STATUS.json()
@@ -250,21 +251,21 @@ def test_client_that_leaves_in_the_middle_holds_up_nobody(path: Path) -> None:
     with StatusServer(path, lambda: STATUS):
         with connect(path) as connection:
             connection.sendall(REQUEST[:5])
-        assert ask(path) == STATUS
+        assert ask(path, Status) == STATUS
 
 
 def test_what_a_killed_process_left_is_replaced(path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     with StatusServer(path, lambda: STATUS):
-        assert ask(path) == STATUS
+        assert ask(path, Status) == STATUS
 
 
 def test_living_socket_and_other_files_are_not_replaced(path: Path) -> None:
     with StatusServer(path, lambda: STATUS):
         with pytest.raises(StatusError, match="another server listens"):
             StatusServer(path, lambda: STATUS)
-        assert ask(path) == STATUS
+        assert ask(path, Status) == STATUS
     path.write_text("precious")
     with pytest.raises(StatusError, match="no socket"):
         StatusServer(path, lambda: STATUS)
@@ -273,13 +274,13 @@ def test_living_socket_and_other_files_are_not_replaced(path: Path) -> None:
 
 def test_asking_where_nobody_is_says_so(path: Path) -> None:
     with pytest.raises(StatusError, match="is its process running"):
-        ask(path)
+        ask(path, Status)
 
 
 def test_asking_a_stranger_says_that_it_is_none(path: Path) -> None:
     stranger = Status([], 1, 0, "many")  # type: ignore[arg-type]
     with StatusServer(path, lambda: stranger), pytest.raises(StatusError, match="expected int"):
-        ask(path)
+        ask(path, Status)
 
 
 def test_client_that_no_descriptor_was_left_for_is_served_later(
@@ -296,5 +297,5 @@ def test_client_that_no_descriptor_was_left_for_is_served_later(
 
     monkeypatch.setattr(socket.socket, "accept", refuse_once)
     with StatusServer(path, lambda: STATUS):
-        assert ask(path) == STATUS
+        assert ask(path, Status) == STATUS
     assert refused

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from xenpv.errors import XenError
-from xenpv.xenbus import state_name
 
 from .. import foreground
 from ..store import Store
 from ..watches.dispatcher import Dispatcher
-from ..watches.server import StatusError, StatusServer, ask_value
+from ..watches.server import StatusError, StatusServer, ask
 from ..xs_stream import default_path
 from .attach import AttachError, attach, detach
 from .host import Host
 from .nodes import Nodes
+from .status import Status, text
 
 SWITCH_SECONDS = 0.0005  # a worker that computes lets another one go on
 
@@ -83,16 +83,8 @@ def run(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    value = ask_value(options.socket)
-    if options.json:
-        print(json.dumps(value, indent=2))
-        return 0
-    for disk in value.get("disks", []):
-        print(
-            f"{disk['disk']:<12} {state_name(disk['state']):<13} {disk['worker'] or '-':<13} "
-            f"read {disk['read'] >> 20} MiB, written {disk['written'] >> 20} MiB, "
-            f"{disk['errors']} errors {disk['error']}".rstrip()
-        )
+    status = ask(options.socket, Status)
+    print(json.dumps(status.json(), indent=2) if options.json else text(status))
     return 0
 
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import asdict
-from typing import Any
 
 from ..watches.complaints import Complaints
 from ..watches.dispatcher import NOBODY, Dispatcher, Subscription
@@ -23,6 +21,7 @@ from . import ports
 from .device import HOME, TYPE, Device, Open
 from .nodes import Nodes
 from .sink import open_sink
+from .status import Status, row
 
 AREA = f"{HOME}/backend/{TYPE}"
 HEARD = ("frontend", "params", "online")  # keys that a toolstack writes; the others are ours
@@ -130,25 +129,4 @@ class Host:
     def status(self) -> Status:
         with self._lock:
             all_served = [this for served in self._served.values() for this in served.values()]
-        return Status([_row(this.device) for this in all_served])
-
-
-class Status:
-    """How the disks stand: rows as JSON has them."""
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.rows = rows
-
-    def json(self) -> dict[str, Any]:
-        return {"disks": self.rows}
-
-
-def _row(device: Device) -> dict[str, Any]:
-    instance = device.instance
-    return {
-        "disk": device.name,
-        "state": device.state,
-        "worker": instance.state.value if instance else None,
-        "error": device.fatal,
-        **asdict(device.counts),
-    }
+        return Status([row(this.device) for this in all_served])

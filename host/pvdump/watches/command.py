@@ -23,7 +23,7 @@ from .dispatcher import Dispatcher
 from .pattern import Pattern, PatternError
 from .run import CommandError, Runner
 from .server import StatusError, StatusServer, ask
-from .status import text
+from .status import Status, text
 
 ERRORS = (XenError, PatternError, CommandError, StatusError)
 
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
-    status = ask(options.socket)
+    status = ask(options.socket, Status)
     print(json.dumps(status.json(), indent=2) if options.json else text(status))
     return 0
 

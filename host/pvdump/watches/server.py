@@ -1,10 +1,10 @@
 """The status socket: JSON lines over a unix socket that only its owner can open.
 
 A request is {"command": "status"}, a reply the status on one line, or {"error": ...}. Served by one
-thread for any number of programs; asked by `pvdump watches show`. The rules: nothing that a client
-does or leaves undone holds up the dispatcher or another client. A request has a bound, a client
-that has not taken its reply gets no other, and of more than CLIENTS the one that was silent longest
-is let go.
+thread for any number of programs; asked by `pvdump watches show` and `pvdump blkback show`. The
+rules: nothing that a client does or leaves undone holds up the dispatcher or another client. A
+request has a bound, a client that has not taken its reply gets no other, and of more than CLIENTS
+the one that was silent longest is let go.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from .. import record
 from ..socketfile import SocketFile, SocketRefused
-from .status import Status
 
 
 class Sayable(Protocol):
@@ -31,6 +31,7 @@ REQUEST_MAX = 1024
 REPLY_MAX = 64 << 20
 CLIENTS = 16
 RETRY = 1.0  # seconds
+T = TypeVar("T")
 SECONDS = 10.0  # that ask() waits for each part of the reply
 
 
@@ -154,16 +155,8 @@ class StatusServer:
         return json.dumps(reply).encode() + b"\n"
 
 
-def ask(path: Path) -> Status:
-    """The status of a running dispatcher. Raises StatusError."""
-    try:
-        return Status.parse(ask_value(path))
-    except (ValueError, RecursionError) as error:
-        raise StatusError(f"{path}: not the status socket of a dispatcher: {error}") from error
-
-
-def ask_value(path: Path) -> Any:
-    """What a process says on its status socket. Raises StatusError."""
+def ask(path: Path, kind: type[T]) -> T:
+    """What a process says on its status socket, as a dataclass. Raises StatusError."""
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(SECONDS)
@@ -177,6 +170,6 @@ def ask_value(path: Path) -> Any:
         value: Any = json.loads(line)
         if isinstance(value, dict) and "error" in value:
             raise ValueError(f"it says {value['error']!r}")
-        return value
+        return record.build(kind, value)
     except (ValueError, RecursionError) as error:
-        raise StatusError(f"{path}: not a status socket: {error}") from error
+        raise StatusError(f"{path}: not the status socket that was expected: {error}") from error

@@ -6,9 +6,10 @@ printed may come from a guest or from a stranger's socket, so nothing but printa
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..record import printable
 from .queue import Domain, Queue
 
 NS = 1_000_000_000
@@ -53,14 +54,6 @@ class Status:
     def json(self) -> dict[str, Any]:
         return asdict(self)
 
-    @classmethod
-    def parse(cls, value: Any) -> Status:
-        """The reverse of json(). Raises ValueError with what is wrong."""
-        rows = _checked(cls, value)["rows"]
-        if not isinstance(rows, list):
-            raise ValueError(f"rows: expected a list, got {type(rows).__name__}")
-        return cls(**{**value, "rows": [Row(**_checked(Row, row)) for row in rows]})
-
 
 def row(queue: Queue, now: int) -> Row:
     """A queue's row; now: ns of the dispatcher's clock."""
@@ -88,7 +81,7 @@ LEFT = {"domain", "running", "path"}
 
 def text(status: Status) -> str:
     """The table for a person."""
-    lines = [HEADINGS, *([_printable(cell) for cell in _cells(row)] for row in status.rows)]
+    lines = [HEADINGS, *([printable(cell) for cell in _cells(row)] for row in status.rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
     table = [
         "  ".join(
@@ -120,28 +113,3 @@ def _cells(row: Row) -> list[str]:
 
 def _seconds(value: float | None) -> str:
     return "-" if value is None else f"{value:.1f}s"
-
-
-def _printable(value: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in value)
-
-
-TYPES: dict[str, tuple[type, ...]] = {
-    "str": (str,),
-    "bool": (bool,),
-    "int": (int,),
-    "int | None": (int, type(None)),
-    "float | None": (float, int, type(None)),
-    "str | None": (str, type(None)),
-    "list[Row]": (list,),
-}
-
-
-def _checked(kind: type[Row] | type[Status], value: Any) -> dict[str, Any]:
-    names = {field.name: str(field.type) for field in fields(kind)}
-    if not isinstance(value, dict) or value.keys() != names.keys():
-        raise ValueError(f"expected an object with {', '.join(names)}")
-    for name, wanted in names.items():
-        if not isinstance(value[name], TYPES[wanted]):
-            raise ValueError(f"{name}: expected {wanted}, got {type(value[name]).__name__}")
-    return value
