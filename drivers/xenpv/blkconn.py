@@ -134,6 +134,9 @@ class Connection:
                     self.grants.set_aside,
                 )
             )
+        elif queue.in_flight():
+            # It may have missed the event.
+            self.loop.evtchn.send(self._attached.port)
 
     async def _backend_state(self):
         """The backend's state; Connected where xenstore does not say: the ring decides then."""

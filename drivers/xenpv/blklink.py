@@ -165,7 +165,7 @@ class Link:
         refs = self._refs(index)
         frames = None
         if self._buffers is not None:
-            if part.op != abi.BLKIF_OP_READ:
+            if part.segments and part.op != abi.BLKIF_OP_READ:
                 self._buffers.fill(index, part)
         elif part.segments:
             readonly = part.op != abi.BLKIF_OP_READ

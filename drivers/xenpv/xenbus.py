@@ -89,10 +89,15 @@ class Device:
         await self.store.write(self.path + "/" + key, str(value))
 
     async def state(self):
-        return await self.store.read_int(self.path + "/state", 0)
+        return await self._state(self.path)
 
     async def backend_state(self):
-        return await self.store.read_int(self.backend + "/state", 0)
+        return await self._state(self.backend)
+
+    async def _state(self, path):
+        """Unknown for a node that is not there or holds no state: the other side may write one."""
+        text = await self.store.read_text(path + "/state", "")
+        return int(text) if len(text) == 1 and text in "0123456789" else XenbusStateUnknown
 
     async def backend_text(self, key):
         """What the backend says of a key, "" for nothing."""

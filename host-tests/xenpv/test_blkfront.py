@@ -7,6 +7,7 @@ import pytest
 import hw
 from pvdump.xen.earlier import EarlierKernel
 from pvdump.xen.guest import Guest
+from pvdump.xen.hypervisor import DOM0
 from pvdump.xen.sink import Memory
 from xenpv import abi
 from xenpv.blkfront import BlkFront
@@ -34,8 +35,11 @@ class Bench:
         self.back = self.guest.disk("xvdb", self.sink, **{"plain": True, **faults})
         self.earlier = EarlierKernel(self.guest)
 
-    def run(self, work, connect=True):
-        """Run work(disk); the disk is connected and its guest's stack made before."""
+    def run(self, work, connect=True, **options):
+        """Run work(disk); the disk is connected and its guest's stack made before.
+
+        options: of BlkFront.
+        """
         xen = Hypercalls()
         loop = PollLoop(xen, EventChannels(xen))
         store = Xenstore(loop, RingTransport(xen, loop))
@@ -45,7 +49,7 @@ class Bench:
             await store.connect()
             device = Device(store, loop, PATH)
             await device.find()
-            disk = BlkFront(loop, self.grants, device)
+            disk = BlkFront(loop, self.grants, device, **options)
             self.disk = disk
             if connect:
                 await disk.connect()
@@ -193,6 +197,37 @@ def test_the_acknowledged_sector_stops_at_the_first_failure():
     bench.run(work)
 
 
+def test_a_discard_leaves_buffers_of_our_own_and_what_lies_behind_them_alone():
+    bench = Bench(plain=False)
+    gfn, data = bench.frames(8)
+
+    async def work(disk):
+        assert disk.persistent
+        await disk.discard(0, SIZE // 512)
+        await disk.write(0, gfn, 64)
+        await disk.drain()
+
+    bench.run(work, buffers=1)
+    assert bench.sink.data[: len(data)] == data
+
+
+def test_an_event_that_the_backend_missed_is_sent_again():
+    bench = Bench()
+    gfn, _ = bench.frames(1)
+
+    async def work(disk):
+        channels = bench.guest.xen.evtchn
+        number = int(bench.guest.store.read(bench.back.front + "/event-channel"))
+        theirs = channels.port(DOM0, channels.port(1, number).remote_port)
+        theirs.intercept = lambda: setattr(theirs, "intercept", None)
+        began = hw.now()
+        await disk.write(0, gfn, 8)
+        await disk.drain()
+        return hw.now() - began
+
+    assert bench.run(work) < 3 * SECOND
+
+
 def test_a_flush_that_the_backend_does_not_know_is_no_failure():
     bench = Bench(no_flush=True)
 
@@ -297,6 +332,12 @@ def test_a_disk_left_connected_is_taken_over(start, features):
         abi.XenbusStateInitWait,
     )
     assert bench.back.states == [wait, connected, closing, closed, wait, connected]
+
+
+def test_a_state_of_ours_that_is_none_is_taken_over():
+    bench = Bench()
+    bench.guest.store.write(f"{bench.back.front}/state", "x")
+    assert_writes(bench)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_an_index_that_goes_back_behind_requests_that_were_taken_is_refused():
     back.take()
     back.take()
     memory.wr32(abi.SRING_REQ_PROD, 1)
-    with pytest.raises(RingCorrupt, match="req_prod 0x1 .* behind 0x2"):
+    with pytest.raises(RingCorrupt, match=r"req_prod 0x1 .* behind 0x2"):
         back.take()
 
 
