@@ -287,6 +287,13 @@ def test_a_disk_that_no_driver_has_is_detached(site):
     assert site.tool.directory(f"{AREA}/5") == []
 
 
+def test_a_disk_that_its_driver_has_closed_is_detached(site):
+    guest = site.create(5).connect()
+    guest.say(CLOSED, CLOSED)
+    detach(site.tool, 5, "xvdb", force=False)
+    assert site.tool.directory(f"{AREA}/5") == []
+
+
 def test_after_a_reconnect_the_disk_goes_on(site):
     guest = site.create(5).connect()
     guest.say(CLOSED, CLOSED)

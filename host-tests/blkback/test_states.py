@@ -1,6 +1,7 @@
 """The device and the front end's states: in order, skipped, at the wrong time, and gone."""
 
 import itertools
+from types import SimpleNamespace
 
 import pytest
 from blkback.front import (
@@ -18,6 +19,7 @@ from blkback.front import (
     Disk,
     Xen,
 )
+from blkback.weather import Grants
 
 from pvdump.blkback.instance import State
 from xenpv.blkif import X86_32
@@ -170,6 +172,26 @@ class TestStates:
         front.xen.settle()
         front.say(CLOSED)
         assert front.say(INITIALISING) == INIT_WAIT
+
+    @pytest.mark.parametrize("state", ["", "x", *map(str, range(9))])
+    @pytest.mark.parametrize("ours", [INITIALISING, CLOSING, CLOSED])
+    def test_a_state_of_ours_that_somebody_else_wrote_is_put_right(self, front, ours, state):
+        front.connect()
+        expected = front.say(ours)
+        front.xen.xen.store.write(f"{front.device.path}/state", state)
+        front.say(ours)
+        assert front.back("state") == str(expected)
+
+    def test_memory_that_is_short_when_it_connects_is_waited_for(self, front):
+        back, shortage = front.xen.back, SimpleNamespace(no_memory=True)
+        grants = back.grants
+        back.grants = lambda domid: Grants(grants(domid), shortage)
+        front.make_ring()
+        assert front.say(INITIALISED) == INIT_WAIT
+        shortage.no_memory = False
+        front.xen.rest()
+        assert front.back_state() == CONNECTED
+        assert front.status(FLUSH) == OKAY
 
     def test_a_front_end_whose_node_is_gone_is_let_go(self, front):
         front.connect()

@@ -147,7 +147,8 @@ class Device:
         """The front end has made its ring; the same keys as before say nothing new."""
         keys = negotiate.read_keys(self._nodes, self.front)
         if keys == self._keys:
-            if self.instance is not None:
+            # Not where we are: a toolstack may have written Closing there, for the front end.
+            if self.instance is not None and self.state != XenbusStateConnected:
                 self._set_state(XenbusStateConnected)
             return
         if not self._let_go() or self._resting:
@@ -160,8 +161,12 @@ class Device:
         except Unusable as error:
             self._fail(f"{self.front}: {error}")
             return
-        except (Refused, Stalled) as error:
+        except Refused as error:
             self._fail(f"connecting to {self.front}: {error}")
+            return
+        except Stalled as error:
+            self._complain(f"connecting to {self.front}: {error}; it is tried again")
+            self._keys = {}
             return
         self.instance = instance
         self._xen.run(instance, channel)
@@ -204,8 +209,8 @@ class Device:
 
     def _closing(self) -> None:
         """The front end is about to close; what it asked for is still answered."""
-        if self.state not in (XenbusStateClosing, XenbusStateClosed):
-            self._set_state(XenbusStateClosing)
+        is_closed = self.state == XenbusStateClosed
+        self._set_state(XenbusStateClosed if is_closed else XenbusStateClosing)
 
     def _closed(self) -> None:
         """The front end has closed, or its node is gone."""
@@ -223,10 +228,14 @@ class Device:
         return self.instance is None
 
     def _set_state(self, state: int, keys: dict[str, str] | None = None) -> None:
-        """Write keys of ours and the state, at once; nothing where the toolstack removed us."""
-        if state != self.state and self._nodes.update(
-            self.path, {**(keys or {}), "state": str(state)}
-        ):
+        """Write keys of ours and the state, at once; nothing where the toolstack removed us.
+
+        A state that somebody else wrote is put right, or the front end waits for ever.
+        """
+        text = str(state)
+        if state == self.state and self._nodes.read(f"{self.path}/state") == text:
+            return
+        if self._nodes.update(self.path, {**(keys or {}), "state": text}):
             self.state = state
 
     def _fail(self, why: str) -> None:

@@ -36,8 +36,10 @@ Make = Callable[..., Device]
 class Frames:
     """Frames of the guest's memory; neighbours there are neighbours here."""
 
-    def __init__(self, mappings: list[gnttab.Mapping]) -> None:
+    def __init__(self, mappings: list[gnttab.Mapping], held: set[Frames]) -> None:
         self._mappings = mappings
+        self._held = held
+        held.add(self)
 
     def slices(self, start: int, end: int) -> list[memoryview]:
         found = []
@@ -68,11 +70,15 @@ class Frames:
         for mapping in self._mappings:
             mapping.unmap()
         self._mappings = []
+        self._held.discard(self)
 
 
 class Grants:
-    def __init__(self, domain: Domain) -> None:
+    """held: what is mapped, by anyone of this process."""
+
+    def __init__(self, domain: Domain, held: set[Frames]) -> None:
         self._table = domain.machine.gnttab
+        self._held = held
 
     def map(self, refs: Sequence[int], writable: bool) -> Frames:
         mappings: list[gnttab.Mapping] = []
@@ -80,29 +86,37 @@ class Grants:
             for ref in refs:
                 mappings.append(self._table.map(ref, DOM0, not writable))
         except gnttab.GrantRefused as error:
-            Frames(mappings).unmap()
+            Frames(mappings, self._held).unmap()
             raise Refused(str(error)) from None
-        return Frames(mappings)
+        return Frames(mappings, self._held)
 
     def close(self) -> None:
         pass
 
 
 class Channel:
-    def __init__(self, xen: Toolstack, port: int) -> None:
+    """held: the channels of this process."""
+
+    def __init__(self, xen: Toolstack, port: int, held: set[Channel]) -> None:
         self._xen = xen
         self.port = port
+        self._held = held
+        held.add(self)
 
     def notify(self) -> None:
         self._xen.evtchn.send(DOM0, self.port)
 
     def close(self) -> None:
         self._xen.evtchn.close(DOM0, self.port)
+        self._held.discard(self)
 
 
 class Lanes:
-    def __init__(self, xen: Toolstack) -> None:
-        self.start = xen.clock.soon
+    def __init__(self, back: BlkBack) -> None:
+        self._back = back
+
+    def start(self, work: Callable[[], None]) -> None:
+        self._back.xen.clock.soon(lambda: None if self._back.is_dead else work())
 
     def close(self) -> None:
         pass
@@ -136,7 +150,7 @@ class Nodes:
 
 
 class BlkBack:
-    """The backend host of an embedded domain 0. log: the lines it wrote."""
+    """The backend host of an embedded domain 0. log: the lines it wrote; is_dead: by die()."""
 
     def __init__(self, xen: Toolstack) -> None:
         self.xen = xen
@@ -145,28 +159,32 @@ class BlkBack:
         self.log: list[str] = []
         self._complaints = Complaints(lambda: xen.clock.now, self.log.append)
         self._steps: dict[str, Callable[[], None]] = {}
+        self._frames: set[Frames] = set()
+        self._channels: set[Channel] = set()
+        self.is_dead = False
 
     # The Xen port.
 
     def grants(self, domid: int) -> Grants:
         if domid not in self.xen.domains:
             raise Refused(f"domain {domid} is not there")
-        return Grants(self.xen.domains[domid])
+        return Grants(self.xen.domains[domid], self._frames)
 
     def bind(self, domid: int, port: int) -> Channel:
         try:
-            return Channel(self.xen, self.xen.evtchn.bind_interdomain(DOM0, domid, port))
+            ours = self.xen.evtchn.bind_interdomain(DOM0, domid, port)
         except XenRefuses as error:
             raise Refused(f"event channel {port}: errno {error.errno}") from None
+        return Channel(self.xen, ours, self._channels)
 
     def lanes(self, number: int) -> Lanes:
-        return Lanes(self.xen)
+        return Lanes(self)
 
     def run(self, worker: Worker, channel: Channel) -> None:
         clock = self.xen.clock
 
         def turn() -> None:
-            wait = worker.step()
+            wait = Wait.END if self.is_dead else worker.step()
             if wait is Wait.NOTHING:
                 clock.soon(turn)
             elif wait is Wait.LATER:
@@ -254,6 +272,16 @@ class BlkBack:
         device, look = self.devices.pop(path), self._steps.pop(path)
         self.xen.store.unwatch(f"{device.front}/state", look)
         self.xen.store.unwatch(path, look)
+
+    def die(self) -> None:
+        """Be killed: nothing is done any more, and Xen's devices let go of all that was held."""
+        self.is_dead = True
+        for path in list(self.devices):
+            self._forget(path)
+        for frames in list(self._frames):
+            frames.unmap()
+        for channel in list(self._channels):
+            channel.close()
 
     def detach(self, device: Device) -> None:
         """Remove a disk's nodes on both sides, as `xl destroy` and a forced detach do."""

@@ -1,0 +1,139 @@
+"""What a backend's process meets on its machine: no memory, events that go astray, a sudden end.
+
+Used by worlds. A process is the backend of pvdump.blkback on the embedded Xen, with the weather at
+its ports. The rule: the weather only says no, later or twice; it makes nothing up.
+"""
+
+from pvdump.blkback.embedded import BlkBack, Nodes
+from pvdump.blkback.ports import Stalled, Wait
+from pvdump.xen.machine import DOM0
+
+
+class Killed(BaseException):
+    """The process is killed in the middle of an I/O."""
+
+
+class Weather:
+    """withheld: keys that the backend does not write; lowered: those it writes with less.
+
+    no_memory: nothing can be mapped; events: of which end's events this share goes astray, by
+    domain: none, lost, late or doubled.
+    """
+
+    def __init__(self, clock, draw):
+        self.clock = clock
+        self.draw = draw
+        self.withheld = ()
+        self.lowered = {}
+        self.clear()
+
+    def clear(self):
+        self.no_memory = False
+        self.events = {}
+
+    def event(self, channels, port):
+        """An event is on its way to a port."""
+
+        def deliver():
+            if channels.ports.get((port.domid, port.number)) is port:
+                channels.deliver(port)
+
+        kind, share = self.events.get(port.domid == DOM0, ("", 0.0))
+        if self.draw.random() >= share:
+            deliver()
+        elif kind != "lost":
+            self.clock.after(self.draw.randrange(50_000_000), deliver)
+            if kind == "doubled":
+                deliver()
+
+
+class Withholding(Nodes):
+    """The store, in which this backend offers less."""
+
+    def __init__(self, store, weather):
+        super().__init__(store)
+        self._weather = weather
+
+    def read(self, path):
+        # What it does not offer it does not do.
+        is_withheld = path.rpartition("/")[2] in self._weather.withheld
+        return None if is_withheld else super().read(path)
+
+    def update(self, path, values):
+        weather = self._weather
+        kept = {**values, **{k: v for k, v in weather.lowered.items() if k in values}}
+        return super().update(path, {k: v for k, v in kept.items() if k not in weather.withheld})
+
+
+class Grants:
+    def __init__(self, grants, weather):
+        self._grants = grants
+        self._weather = weather
+        self.close = grants.close
+
+    def map(self, refs, writable):
+        if self._weather.no_memory:
+            raise Stalled("no memory to map anything")
+        return self._grants.map(refs, writable)
+
+
+class Mortal:
+    """A worker whose process may be killed in one of its I/Os."""
+
+    def __init__(self, worker, process):
+        self._worker = worker
+        self._process = process
+
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == "wake":
+            self._worker.wake = value
+
+    def step(self):
+        try:
+            return self._worker.step()
+        except Killed:
+            self._process.die()
+            return Wait.END
+
+
+class Lanes:
+    """Lanes of a process that may be killed in one of their I/Os."""
+
+    def __init__(self, lanes, process):
+        self._lanes = lanes
+        self._process = process
+        self.close = lanes.close
+
+    def start(self, work):
+        def mortal():
+            try:
+                work()
+            except Killed:
+                self._process.die()
+
+        self._lanes.start(mortal)
+
+
+class Process(BlkBack):
+    def __init__(self, xen, weather):
+        super().__init__(xen)
+        self.weather = weather
+        self.nodes = Withholding(xen.store, weather)
+
+    def lanes(self, number):
+        return Lanes(super().lanes(number), self)
+
+    def grants(self, domid):
+        return Grants(super().grants(domid), self.weather)
+
+    def bind(self, domid, port):
+        channel = super().bind(domid, port)
+        channels = self.xen.evtchn
+        for key in ((DOM0, channel.port), (domid, port)):
+            end = channels.ports[key]
+            end.intercept = lambda end=end: self.weather.event(channels, end)
+        return channel
+
+    def run(self, worker, channel):
+        super().run(Mortal(worker, self), channel)
