@@ -44,6 +44,18 @@ class Ring(NamedTuple):
         return self.rsp_prod - self.rsp_cons & 0xFFFFFFFF
 
 
+class BlockRing(NamedTuple):
+    """The indexes of a block ring, free-running u32, as they stand in its page."""
+
+    req_prod: int
+    rsp_prod: int
+
+    @property
+    def unanswered(self) -> int:
+        """Requests that the backend owes an answer to."""
+        return self.req_prod - self.rsp_prod & 0xFFFFFFFF
+
+
 class Domain:
     """A guest on a running Xen.
 
@@ -129,6 +141,24 @@ class Domain:
         while not wanted(ring := self.ring()):
             if time.monotonic() > deadline:
                 what = f"guest {self.guest.name}: waited {timeout:g} s for its xenstore ring"
+                raise LabTimeout(f"{what}; {ring}\n{self.xen.tails()}")
+        return ring
+
+    def block_ring(self, number: int) -> BlockRing:
+        """The ring that its front end has granted for a virtual device, read from its memory."""
+        keys = f"/local/domain/{self.domid}/device/vbd/{number}/ring-ref"
+        ref = f"$(xenstore-read {keys} 2>/dev/null || xenstore-read {keys}0)"
+        found = self.xen.sh(f"lab-domain block {self.domid} {ref}")
+        return BlockRing(*map(int, found.split()))
+
+    def wait_block_ring(
+        self, number: int, wanted: Callable[[BlockRing], bool], timeout: float = 60
+    ) -> BlockRing:
+        """Wait until the ring of a virtual device is as `wanted` says."""
+        deadline = time.monotonic() + timeout
+        while not wanted(ring := self.block_ring(number)):
+            if time.monotonic() > deadline:
+                what = f"guest {self.guest.name}: waited {timeout:g} s for its block ring"
                 raise LabTimeout(f"{what}; {ring}\n{self.xen.tails()}")
         return ring
 

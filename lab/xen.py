@@ -173,14 +173,17 @@ class Xen:
 
     def detach(self, path: Path) -> None:
         """Take a disk away from dom0; nobody may use it any more."""
+        self.qmp.ask("device_del", time.monotonic() + ASK_SECONDS, id=self.qdev(path))
         device = self.devices.pop(path.absolute())
-        deadline = time.monotonic() + ASK_SECONDS
-        for block in self.qmp.ask("query-block", deadline):
-            inserted = block.get("inserted") or {}
-            if inserted.get("file") == str(path.absolute()):
-                self.qmp.ask("device_del", deadline, id=block["qdev"])
         script = f"for try in $(seq 200); do [ -b {device} ] || exit 0; usleep 50000; done; exit 1"
         self.sh(script, ASK_SECONDS)
+
+    def qdev(self, path: Path) -> str:
+        """QEMU's name for the disk that an attached file is."""
+        for block in self.qmp.ask("query-block", time.monotonic() + ASK_SECONDS):
+            if (block.get("inserted") or {}).get("file") == str(path.absolute()):
+                return str(block["qdev"])
+        raise LabError(f"{path} is not attached")
 
     def create(self, guest: Guest, timeout: float = 120, paused: bool = False) -> Domain:
         """Start a guest.

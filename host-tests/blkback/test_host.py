@@ -190,6 +190,7 @@ class Site:
 
     def create(self, domid, disk="disk"):
         self.tool.write(f"/local/domain/{domid}/domid", str(domid))
+        self.tool.write(f"/local/domain/{domid}/vm", f"/vm/{domid}")
         self.tool.call(lambda client: client.introduce(domid, 1, 1))
         attach(self.tool, domid, "xvdb", str(disk), False)
         return Guest(self.tool, self.xen, domid)
@@ -263,6 +264,41 @@ def test_a_domain_that_is_gone_leaves_no_nodes(site):
     site.destroy(5)
     guest.until(f"{guest.back}/frontend", None)
     assert site.create(6).connect()
+
+
+def soft_reset(site, guest, vm):
+    """Do to a domain what xl does. vm: what it is when it has been made again."""
+    # Without it nothing is restored before the end.
+    site.tool.rm(f"/local/domain/{guest.domid}/vm")
+    site.tool.call(lambda client: client.release(guest.domid))
+    # What the host makes of that is done when it has found the next domain.
+    found, number = threading.Event(), guest.domid + 100
+    follower = site.dispatcher.follow(
+        lambda domain: found.set() if domain.domid == number else None, lambda domain: None
+    )
+    site.create(number)
+    found.wait()
+    follower.close()
+    site.tool.rm(f"/local/domain/{guest.domid}")
+    guest.until(f"{guest.back}/state", "6")
+    site.tool.write(f"/local/domain/{guest.domid}/vm", vm)
+    site.tool.call(lambda client: client.introduce(guest.domid, 1, 1))
+
+
+def test_a_disk_is_there_again_after_a_soft_reset(site):
+    guest = site.create(5).connect()
+    soft_reset(site, guest, "/vm/5")
+    guest.connect().write(0, b"\1" * PAGE)
+    assert guest.answer()[2] == OKAY
+
+
+def test_another_domain_with_the_same_number_does_not_get_the_disk(site):
+    first, second = site.create(5).connect(), site.create(6).connect()
+    soft_reset(site, first, "/vm/other")
+    soft_reset(site, second, "/vm/6")
+    # The first is looked at before the second.
+    second.connect()
+    assert Nodes(site.tool).read(f"{first.front}/backend") is None
 
 
 def test_a_disk_is_detached_when_the_guest_lets_go(site):

@@ -3,12 +3,14 @@
  *
  *   lab-domain ring DOMID     print the indexes of its xenstore ring, without xenstored's help:
  *                             "REQ_PROD REQ_CONS RSP_PROD RSP_CONS", decimal
+ *   lab-domain block DOMID REF  print the indexes of a block ring that it granted to dom0: "REQ_PROD
+ *                             RSP_PROD", decimal
  *   lab-domain resume DOMID   let a domain go on that has shut down; nothing of it is changed
  *   lab-domain time DOMID     print how long its vCPUs have run, ns
  *
  * Rule: a domain that was resumed is told to xenstored too, which else keeps its next end to itself.
  * Source: xenguest.h (xc_domain_resume; not "fast", which would change the hypercall's result),
- * docs/misc/xenstore.txt (RESUME), xen/include/public/io/xs_wire.h.
+ * docs/misc/xenstore.txt (RESUME), xen/include/public/io/xs_wire.h, ring.h (the head of a ring).
  */
 #include <err.h>
 #include <inttypes.h>
@@ -19,6 +21,7 @@
 
 #include <xenctrl.h>
 #include <xenforeignmemory.h>
+#include <xengnttab.h>
 #include <xenguest.h>
 #include <xenstore.h>
 #include <xen/hvm/params.h>
@@ -39,6 +42,17 @@ static void print_ring(xc_interface *xc, uint32_t domid)
     if (!ring || error)
         err(1, "domain %" PRIu32 ": its xenstore page 0x%" PRIx64, domid, value);
     printf("%u %u %u %u\n", ring->req_prod, ring->req_cons, ring->rsp_prod, ring->rsp_cons);
+}
+
+static void print_block(uint32_t domid, uint32_t ref)
+{
+    xengnttab_handle *grants = xengnttab_open(NULL, 0);
+    const volatile uint32_t *ring;
+
+    ring = grants ? xengnttab_map_grant_ref(grants, domid, ref, PROT_READ) : NULL;
+    if (!ring)
+        err(1, "domain %" PRIu32 ": grant %" PRIu32, domid, ref);
+    printf("%u %u\n", ring[0], ring[2]);
 }
 
 static void resume(xc_interface *xc, uint32_t domid)
@@ -63,17 +77,19 @@ int main(int argc, char **argv)
 {
     xc_interface *xc = xc_interface_open(NULL, NULL, 0);
 
-    if (argc != 3)
-        errx(2, "usage: lab-domain ring|resume|time DOMID");
+    if (argc != 3 && argc != 4)
+        errx(2, "usage: lab-domain ring|resume|time DOMID, lab-domain block DOMID REF");
     if (!xc)
         err(1, "Xen's control interface");
     if (!strcmp(argv[1], "ring"))
         print_ring(xc, atoi(argv[2]));
+    else if (!strcmp(argv[1], "block") && argc == 4)
+        print_block(atoi(argv[2]), atoi(argv[3]));
     else if (!strcmp(argv[1], "resume"))
         resume(xc, atoi(argv[2]));
     else if (!strcmp(argv[1], "time"))
         print_time(xc, atoi(argv[2]));
     else
-        errx(2, "lab-domain %s: ring, resume or time expected", argv[1]);
+        errx(2, "lab-domain %s: ring, block, resume or time expected", argv[1]);
     return 0;
 }

@@ -1,7 +1,8 @@
 """Giving a guest a disk of ours and taking it away, as a toolstack does: nodes, all at once.
 
 Used by `pvdump blkback attach` and `detach`; xl has no name for a backend of this type. A guest
-that runs takes the disk up as if xl had attached it.
+that runs takes the disk up as if xl had attached it. At a soft reset xl removes all nodes of the
+guest and makes those of its own devices again; for ours the backend does that.
 Source: Xen tools/libs/light/libxl_device.c (libxl__device_generic_add,
 libxl__initiate_device_generic_remove), docs/man/xen-vbd-interface.7.pandoc.
 """
@@ -36,51 +37,73 @@ def number_of(name: str) -> int:
     return XVD_MAJOR << 8 | index << 4 if index < 16 else 1 << 28 | index << 8
 
 
+def front_path(domid: int, number: int) -> str:
+    return f"/local/domain/{domid}/device/vbd/{number}"
+
+
 def attach(store: Store, domid: int, name: str, params: str, readonly: bool) -> None:
     """Raises AttachError, XenError. params: see sink.open_sink()."""
     number = number_of(name)
-    back, front = backend_path(domid, number), f"/local/domain/{domid}/device/vbd/{number}"
+    back, front = backend_path(domid, number), front_path(domid, number)
     nodes = Nodes(store)
     if nodes.read(f"/local/domain/{domid}/domid") is None:
         raise AttachError(f"domain {domid} is not there")
     if nodes.read(f"{front}/backend") is not None:
         raise AttachError(f"domain {domid} has a disk {name}")
-    state = str(XenbusStateInitialising)
-    sides = (
-        (
-            front,
-            [("n", domid), ("r", 0)],
-            {
-                "backend": back,
-                "backend-id": HOME.rpartition("/")[2],
-                "state": state,
-                "virtual-device": str(number),
-                "device-type": "disk",
-            },
-        ),
-        (
-            back,
-            [("n", 0), ("r", domid)],
-            {
-                "frontend": front,
-                "frontend-id": str(domid),
-                "online": "1",
-                "dev": name,
-                "mode": "r" if readonly else "w",
-                "params": params,
-                "state": state,
-            },
-        ),
-    )
+    values = {
+        "frontend": front,
+        "frontend-id": str(domid),
+        "online": "1",
+        "dev": name,
+        "mode": "r" if readonly else "w",
+        "params": params,
+        "state": str(XenbusStateInitialising),
+        "vm": nodes.read(f"/local/domain/{domid}/vm") or "",
+    }
 
     async def work(transaction: Any) -> None:
-        for path, perms, values in sides:
-            await transaction.mkdir(path)
-            await transaction.set_perms(path, perms)
-            for key, value in values.items():
-                await transaction.write(f"{path}/{key}", value)
+        await _make_front(transaction, domid, number)
+        await _make(transaction, back, [("n", 0), ("r", domid)], values)
 
     store.transact(work)
+
+
+def restore(store: Store, domid: int, number: int) -> bool:
+    """Make a front end's nodes again if a soft reset of its domain took them away.
+
+    It is the domain that was given the disk if its `vm` is the same, not one that has its number
+    now. Returns whether nodes were made. Raises XenError.
+    """
+    back, front = backend_path(domid, number), front_path(domid, number)
+
+    async def work(transaction: Any) -> bool:
+        vm = await transaction.read_text(f"/local/domain/{domid}/vm", "")
+        if not vm or await transaction.read_text(f"{back}/vm", "") != vm:
+            return False
+        if await transaction.read_text(f"{front}/backend", ""):
+            return False
+        await _make_front(transaction, domid, number)
+        return True
+
+    return store.transact(work)
+
+
+async def _make_front(transaction: Any, domid: int, number: int) -> None:
+    values = {
+        "backend": backend_path(domid, number),
+        "backend-id": HOME.rpartition("/")[2],
+        "state": str(XenbusStateInitialising),
+        "virtual-device": str(number),
+        "device-type": "disk",
+    }
+    await _make(transaction, front_path(domid, number), [("n", domid), ("r", 0)], values)
+
+
+async def _make(transaction: Any, path: str, perms: Any, values: dict[str, str]) -> None:
+    await transaction.mkdir(path)
+    await transaction.set_perms(path, perms)
+    for key, value in values.items():
+        await transaction.write(f"{path}/{key}", value)
 
 
 def detach(store: Store, domid: int, name: str, force: bool) -> None:
@@ -89,7 +112,7 @@ def detach(store: Store, domid: int, name: str, force: bool) -> None:
     Raises AttachError when the guest does not let go, XenError.
     """
     number = number_of(name)
-    back, front = backend_path(domid, number), f"/local/domain/{domid}/device/vbd/{number}"
+    back, front = backend_path(domid, number), front_path(domid, number)
     nodes = Nodes(store)
     if nodes.read(f"{back}/frontend") is None:
         raise AttachError(f"domain {domid} has no disk {name} of ours")

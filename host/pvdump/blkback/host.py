@@ -2,9 +2,10 @@
 
 Made by `pvdump blkback`. Events of xenstore go through the dispatcher of watches: each domain has
 its queue, so a disk that takes long to open or a domain whose nodes change all the time holds up
-its own events only. The rules: devices are made and stepped in their domain's queue; the nodes of a
-domain that is gone are removed, since no toolstack knows them; a process that ends leaves the
-nodes of the others as they are, and the next one takes the connections up where they stood.
+its own events only. The rules: devices are made and stepped in their domain's queue; no toolstack
+knows the nodes, so those of a domain that is gone are removed, and a front end's that a soft reset
+took away are made again when its domain is introduced again; a process that ends leaves the nodes
+of the others as they are, and the next one takes the connections up where they stood.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import time
 
 from ..watches.complaints import Complaints
 from ..watches.dispatcher import NOBODY, Dispatcher, Subscription
+from ..watches.domains import INTRODUCED
 from ..watches.domains import domid as parse_domid
 from ..watches.queue import Domain, Event
 from . import ports
+from .attach import restore
 from .device import HOME, TYPE, Device, Open
 from .nodes import Nodes
 from .sink import open_sink
@@ -54,6 +57,9 @@ class Host:
         self._lock = threading.Lock()  # of the next
         self._served: dict[int, dict[int, Served]] = {}  # by domid and device number
         self._area = dispatcher.subscribe(AREA, self._domid_of, self._changed, "blkback")
+        self._introduced = dispatcher.subscribe(
+            INTRODUCED, lambda path, token: None, self._restore, "blkback"
+        )
         self._follower = dispatcher.follow(lambda domain: None, self._vanished, "blkback")
 
     def _domid_of(self, path: str, token: str) -> int | None:
@@ -108,6 +114,14 @@ class Host:
             over = not this.device.step()
         if over and served.pop(number, None) is this:
             this.watch.close()
+
+    def _restore(self, event: Event) -> None:
+        """A domain was introduced, new or after a soft reset; which one is not said."""
+        with self._lock:
+            disks = [(domid, n) for domid, served in self._served.items() for n in list(served)]
+        for domid, number in disks:
+            if restore(self._nodes.store, domid, number):
+                log.info("disk %d/%d: its domain was reset", domid, number)
 
     def _vanished(self, domain: Domain) -> None:
         if self._nodes.directory(f"{AREA}/{domain.domid}"):
