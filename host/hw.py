@@ -5,7 +5,7 @@ machine whose RAM and hypercalls are meant; physical address 0 is the first byte
 The bytes are moved by boot/hw/hw.c, the same C as in the image, compiled as _pvdump_hw (in the tree
 by tools/hwlib.py). The rule: C checks nothing, so every range is checked here first, and a range
 that leaves the RAM is a ValueError that names it; a value that does not fit its field is cffi's
-OverflowError. boot/hw/modhw.c has the same rule for the image.
+OverflowError. boot/hw/number.h has the same rule for the image.
 """
 
 from __future__ import annotations

@@ -27,7 +27,8 @@ PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.fw", "pvdump.dbg")
 ASSEMBLY = ("boot/head.S", "boot/vectors.S")
 BODY = ("main", "console", "info", "trap", "xen")
 MOVABLE = ("boot/paging.c",)  # runs before the body is at its linked address
-OWN = (*(f"boot/{name}.c" for name in BODY), "boot/hw/modhw.c", "boot/hw/hw.c")
+HW = ("hw", "number", "memory", "machine", "modhw")
+OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
 
 LINK = (
     "ld -m elf_x86_64 -static -nostdlib --gc-sections --build-id=none -z noexecstack"

@@ -1,7 +1,7 @@
 /*
  * hw: what Python cannot do portably, the part that is the same in both worlds.
  *
- * Compiled into the image (behind modhw.c, the MicroPython module) and, by cffi, for CPython
+ * Compiled into the image (behind memory.c, in the MicroPython module) and, by cffi, for CPython
  * (behind host/hw.py). Addresses are guest-physical. In the image physical memory is mapped one to
  * one, so hw_base is the constant 0; under CPython it is where the mapped file that plays the RAM
  * begins, and host/hw.py has checked every range before it calls.

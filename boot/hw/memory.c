@@ -1,0 +1,144 @@
+/*
+ * hw: the functions of the module on memory, over hw.c: single accesses, barriers, bytes in bulk,
+ * grants and segments. Ranges and values are checked as number.h has it.
+ */
+#include "boot/hw/hw.h"
+#include "boot/hw/modhw.h"
+#include "boot/hw/number.h"
+#include "boot/layout.h"
+#include "py/objarray.h"
+#include "py/runtime.h"
+
+static mp_obj_t mod_mem(mp_obj_t addr_in, mp_obj_t len_in)
+{
+    uint64_t len = extent(len_in);
+    uint64_t addr = range(addr_in, len);
+
+    return mp_obj_new_memoryview('B' | MP_OBJ_ARRAY_TYPECODE_FLAG_RW, len, (void *)addr);
+}
+MP_DEFINE_CONST_FUN_OBJ_2(mem_obj, mod_mem);
+
+#define ACCESSORS(bits)                                                                            \
+    static mp_obj_t mod_rd##bits(mp_obj_t addr)                                                    \
+    {                                                                                              \
+        return from_u64(hw_rd##bits(range(addr, bits / 8)));                                       \
+    }                                                                                              \
+    MP_DEFINE_CONST_FUN_OBJ_1(rd##bits##_obj, mod_rd##bits);                                       \
+                                                                                                   \
+    static mp_obj_t mod_wr##bits(mp_obj_t addr, mp_obj_t value)                                    \
+    {                                                                                              \
+        hw_wr##bits(range(addr, bits / 8), bounded(value, UINT##bits##_MAX));                      \
+        return mp_const_none;                                                                      \
+    }                                                                                              \
+    MP_DEFINE_CONST_FUN_OBJ_2(wr##bits##_obj, mod_wr##bits)
+
+ACCESSORS(8);
+ACCESSORS(16);
+ACCESSORS(32);
+ACCESSORS(64);
+
+#define BARRIER(name)                                                                              \
+    static mp_obj_t mod_##name(void)                                                               \
+    {                                                                                              \
+        hw_##name();                                                                               \
+        return mp_const_none;                                                                      \
+    }                                                                                              \
+    MP_DEFINE_CONST_FUN_OBJ_0(name##_obj, mod_##name)
+
+BARRIER(rmb);
+BARRIER(wmb);
+BARRIER(mb);
+
+static mp_obj_t mod_xchg32(mp_obj_t addr, mp_obj_t value)
+{
+    return from_u64(hw_xchg32(range(addr, 4), bounded(value, UINT32_MAX)));
+}
+MP_DEFINE_CONST_FUN_OBJ_2(xchg32_obj, mod_xchg32);
+
+static mp_obj_t mod_test_and_clear_bit(mp_obj_t addr, mp_obj_t nr_in)
+{
+    uint32_t nr = bounded(nr_in, UINT32_MAX);
+
+    return mp_obj_new_bool(hw_test_and_clear_bit(range(addr, (nr / 64 + 1) * 8), nr));
+}
+MP_DEFINE_CONST_FUN_OBJ_2(test_and_clear_bit_obj, mod_test_and_clear_bit);
+
+static mp_obj_t mod_copy(mp_obj_t dst, mp_obj_t src, mp_obj_t len_in)
+{
+    uint64_t len = extent(len_in);
+
+    hw_copy(range(dst, len), range(src, len), len);
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_3(copy_obj, mod_copy);
+
+static mp_obj_t mod_fill(mp_obj_t addr, mp_obj_t len_in, mp_obj_t byte)
+{
+    uint64_t len = extent(len_in);
+
+    hw_fill(range(addr, len), len, bounded(byte, UINT8_MAX));
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_3(fill_obj, mod_fill);
+
+static mp_obj_t mod_zero_pages(mp_obj_t addr, mp_obj_t n_in)
+{
+    uint64_t n = extent(n_in);
+
+    return from_u64(hw_zero_pages(range(addr, times(n, PAGE_SIZE)), n));
+}
+MP_DEFINE_CONST_FUN_OBJ_2(zero_pages_obj, mod_zero_pages);
+
+static mp_obj_t mod_grant_fill(size_t n_args, const mp_obj_t *args)
+{
+    uint64_t refs = range(args[1], times(extent(args[2]), 4));
+
+    (void)n_args;
+    hw_grant_fill(range(args[0], 8), refs, bounded(args[2], UINT32_MAX),
+                  bounded(args[3], UINT16_MAX), bounded(args[4], UINT32_MAX),
+                  bounded(args[5], UINT16_MAX));
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(grant_fill_obj, 6, 6, mod_grant_fill);
+
+static mp_obj_t mod_grant_end(mp_obj_t table, mp_obj_t refs_in, mp_obj_t n)
+{
+    uint64_t refs = range(refs_in, times(extent(n), 4));
+
+    return from_u64(hw_grant_end(range(table, 8), refs, bounded(n, UINT32_MAX)));
+}
+MP_DEFINE_CONST_FUN_OBJ_3(grant_end_obj, mod_grant_end);
+
+static mp_obj_t mod_grant_fill_v2(size_t n_args, const mp_obj_t *args)
+{
+    uint64_t refs = range(args[1], times(extent(args[2]), 4));
+
+    (void)n_args;
+    hw_grant_fill_v2(range(args[0], 16), refs, bounded(args[2], UINT32_MAX),
+                     bounded(args[3], UINT16_MAX), u64(args[4]), bounded(args[5], UINT16_MAX));
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(grant_fill_v2_obj, 6, 6, mod_grant_fill_v2);
+
+static mp_obj_t mod_grant_end_v2(size_t n_args, const mp_obj_t *args)
+{
+    uint64_t refs = range(args[2], times(extent(args[3]), 4));
+
+    (void)n_args;
+    return from_u64(
+        hw_grant_end_v2(range(args[0], 16), range(args[1], 2), refs, bounded(args[3], UINT32_MAX)));
+}
+MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(grant_end_v2_obj, 4, 4, mod_grant_end_v2);
+
+static mp_obj_t mod_seg_fill(size_t n_args, const mp_obj_t *args)
+{
+    uint64_t n = extent(args[2]);
+    uint64_t dst = range(args[0], times(n, 8));
+    uint64_t refs = range(args[1], times(n, 4));
+
+    (void)n_args;
+    hw_seg_fill(dst, refs, bounded(args[2], UINT32_MAX), bounded(args[3], UINT8_MAX),
+                bounded(args[4], UINT8_MAX));
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(seg_fill_obj, 5, 5, mod_seg_fill);
