@@ -243,8 +243,6 @@ class Xenstore(Nodes, Domains):
                 "xenstore payload of %d bytes is over %d" % (len(payload), abi.XENSTORE_PAYLOAD_MAX)
             )
         caller = _Caller(type, tx_id, payload)
-        if not self._busy():
-            self._moved_at = self.loop.now()
         self._line.append(caller)
         self.transport.signal.set()
         return caller

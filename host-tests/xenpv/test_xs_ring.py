@@ -4,7 +4,7 @@ import pytest
 from stores import HOME, PFN, Setup
 
 import hw
-from pvdump.xen.machine import Machine
+from pvdump.xen.machine import DOM0, Machine
 from xenpv import abi, xs_wire
 from xenpv.errors import RingCorrupt, Timeout, XenError
 from xenpv.loop import SECOND
@@ -191,6 +191,50 @@ class TestTelling:
             assert store.transport.sent == before + 1
 
         setup.run(work)
+
+
+def test_a_server_whose_event_was_lost_is_told_again_after_a_second():
+    setup = Setup()
+    port = setup.machine.evtchn.port(DOM0, setup.ring.port)
+
+    def lose():
+        port.intercept = None
+
+    async def work(store):
+        await store.loop.sleep(SECOND)
+        port.intercept = lose
+        began = setup.machine.clock.now
+        assert await store.read("name") == b"guest"
+        assert port.intercept is None
+        assert SECOND <= setup.machine.clock.now - began < 2 * SECOND
+
+    setup.run(work)
+
+
+def test_a_request_after_a_long_silence_is_told_once():
+    setup = Setup()
+
+    async def work(store):
+        await store.loop.sleep(60 * SECOND)
+        before = store.transport.sent
+        await store.read("name")
+        assert store.transport.sent == before + 1
+
+    setup.run(work)
+
+
+def test_a_reply_that_was_taken_is_told_of_once_a_ring_s_worth():
+    setup = Setup()
+
+    async def work(store):
+        for _ in range(100):
+            await store.read("name")
+        before = store.transport.sent
+        for _ in range(20):
+            await store.read("name")
+        assert store.transport.sent <= before + 20 + 1
+
+    setup.run(work)
 
 
 @pytest.mark.parametrize(("pfn", "port"), [(0, 3), (2**64 - 1, 3)])
