@@ -145,6 +145,7 @@ class Channel:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
+        self.bell = dom0.Bell()
         os.eventfd_write(guest.kick, 1)
 
     def fileno(self) -> int:
@@ -157,7 +158,7 @@ class Channel:
         os.eventfd_write(self._guest.told, 1)
 
     def close(self) -> None:
-        pass
+        self.bell.close()
 
 
 class Xen(dom0.Xen):

@@ -20,7 +20,7 @@ class CachedDisk:
         self.draw = draw
         self.size = sectors * SECTOR
         self.sector_size = sector_size
-        self.lanes = draw.choice([1, 2, 3])
+        self.direct = draw.choice([None, 0])  # whether it takes many I/Os at a time
         self.data = bytearray(self.size)
         self.strike = lambda name: None
         self._stable = bytearray(self.size)

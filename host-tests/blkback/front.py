@@ -31,7 +31,7 @@ class Disk:
     every write that touches these bytes.
     """
 
-    lanes = 2
+    direct = 0
     sector_size = 512
     physical = 512
     granularity = 4096

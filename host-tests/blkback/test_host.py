@@ -42,10 +42,8 @@ class Frames:
         self.pages = [memory.page(ref) for ref in refs]
 
     def slices(self, start, end):
-        assert end <= len(self.pages) * PAGE
-        assert start // PAGE == (end - 1) // PAGE
-        page = self.pages[start // PAGE]
-        return [page[start % PAGE : start % PAGE + end - start]]
+        assert start % PAGE == end % PAGE == 0
+        return self.pages[start // PAGE : end // PAGE]
 
     def unmap(self):
         self.pages = []
@@ -69,6 +67,7 @@ class Channel:
 
     def __init__(self, told):
         self.fd = os.eventfd(1)
+        self.bell = dom0.Bell()
         self.lock = threading.Lock()
         self.told = told
 
@@ -90,6 +89,7 @@ class Channel:
         with self.lock:
             os.close(self.fd)
             self.fd = -1
+        self.bell.close()
 
 
 class Xen(dom0.Xen):

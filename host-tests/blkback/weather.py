@@ -97,32 +97,11 @@ class Mortal:
             return Wait.END
 
 
-class Lanes:
-    """Lanes of a process that may be killed in one of their I/Os."""
-
-    def __init__(self, lanes, process):
-        self._lanes = lanes
-        self._process = process
-        self.close = lanes.close
-
-    def start(self, work):
-        def mortal():
-            try:
-                work()
-            except Killed:
-                self._process.die()
-
-        self._lanes.start(mortal)
-
-
 class Process(BlkBack):
     def __init__(self, xen, weather):
         super().__init__(xen)
         self.weather = weather
         self.nodes = Withholding(xen.store, weather)
-
-    def lanes(self, number):
-        return Lanes(super().lanes(number), self)
 
     def grants(self, domid):
         return Grants(super().grants(domid), self.weather)

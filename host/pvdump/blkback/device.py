@@ -190,12 +190,12 @@ class Device:
             memory = RingMemory(frames, pages)
             undo.callback(memory.close)
             ring = self._make_ring(memory, front)
-            lanes = self._xen.lanes(sink.lanes)
-            undo.callback(lanes.close)
             channel = self._xen.bind(self.domid, front.port)
+            undo.callback(channel.close)
+            queue = None if sink.direct is None else self._xen.queue(sink.direct, channel)
             undo.pop_all()
         pool = Pool(grants, front.persistent)
-        connection = Connection(layout, grants, frames, memory, ring, channel, lanes, pool)
+        connection = Connection(layout, grants, frames, memory, ring, channel, queue, pool)
         geometry = Geometry(
             sink.size // SECTOR, max(sink.sector_size // SECTOR, 1), self._disk.readonly
         )

@@ -17,13 +17,13 @@ import select
 import threading
 import time
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
 from typing import Any
 
 import cffi
 
 from xenpv.abi import PAGE_SIZE
 
+from .aio import Aio
 from .ports import REST, Refused, Stalled, Wait, Worker
 
 log = logging.getLogger(__name__)
@@ -111,11 +111,32 @@ class Grants:
         self.libraries.gnttab.xengnttab_close(self.handle)
 
 
+class Bell:
+    """Wakes a thread that sleeps in poll(), from any other, for as long as it is there."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+
+    def ring(self) -> None:
+        with self._lock:
+            if self.fd >= 0:
+                os.eventfd_write(self.fd, 1)
+
+    def close(self) -> None:
+        with self._lock:
+            os.close(self.fd)
+            self.fd = -1
+
+
 class Channel:
+    """bell: for whoever wakes the worker that waits for its events."""
+
     def __init__(self, libraries: Libraries, domid: int, port: int) -> None:
         self._library = libraries.evtchn
         opened = self._library.xenevtchn_open(libraries.logger, 0)
         self._handle = libraries.handle(opened, "/dev/xen/evtchn")
+        self.bell = Bell()
         self._port = self._library.xenevtchn_bind_interdomain(self._handle, domid, port)
         if self._port < 0:
             error = libraries.refused(f"event channel {port}")
@@ -135,54 +156,8 @@ class Channel:
         self._library.xenevtchn_notify(self._handle, self._port)
 
     def close(self) -> None:
+        self.bell.close()
         self._library.xenevtchn_close(self._handle)
-
-
-class Bell:
-    """Wakes a thread that sleeps in poll(), from any other, for as long as it is there."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def ring(self) -> None:
-        with self._lock:
-            if self.fd >= 0:
-                os.eventfd_write(self.fd, 1)
-
-    def close(self) -> None:
-        with self._lock:
-            os.close(self.fd)
-            self.fd = -1
-
-
-class Lanes:
-    """Threads, where there is to be more than one lane.
-
-    They are daemons: a disk that hangs shall not keep the process from ending.
-    """
-
-    def __init__(self, number: int) -> None:
-        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._threads = 0
-        try:
-            for _ in range(number if number > 1 else 0):
-                threading.Thread(target=self._live, daemon=True).start()
-                self._threads += 1
-        except RuntimeError as error:
-            self.close()
-            raise Stalled(str(error)) from None
-
-    def start(self, work: Callable[[], None]) -> None:
-        self._queue.put(work)
-
-    def close(self) -> None:
-        for _ in range(self._threads):
-            self._queue.put(None)
-
-    def _live(self) -> None:
-        while (work := self._queue.get()) is not None:
-            work()
 
 
 class Xen:
@@ -198,15 +173,14 @@ class Xen:
     def bind(self, domid: int, port: int) -> Channel:
         return Channel(self._libraries, domid, port)
 
-    def lanes(self, number: int) -> Lanes:
-        return Lanes(number)
+    def queue(self, direct: int, channel: Channel) -> Aio:
+        return Aio(direct, channel.bell.fd)
 
     def run(self, worker: Worker, channel: Channel) -> None:
-        bell = Bell()
-        worker.wake = bell.ring
+        worker.wake = channel.bell.ring
         # A daemon: a disk that hangs for ever shall not keep the process from ending.
         thread = threading.Thread(
-            target=self._live, args=(worker, channel, bell), name=worker.name, daemon=True
+            target=self._live, args=(worker, channel), name=worker.name, daemon=True
         )
         self.threads.add(thread)
         thread.start()
@@ -216,10 +190,10 @@ class Xen:
         timer.daemon = True
         timer.start()
 
-    def _live(self, worker: Worker, channel: Channel, bell: Bell) -> None:
-        poll, event = select.poll(), channel.fileno()
+    def _live(self, worker: Worker, channel: Channel) -> None:
+        poll, event, bell = select.poll(), channel.fileno(), channel.bell.fd
         poll.register(event, select.POLLIN)
-        poll.register(bell.fd, select.POLLIN)
+        poll.register(bell, select.POLLIN)
         try:
             while (wait := self._turn(worker)) is not Wait.END:
                 if wait is Wait.NOTHING:
@@ -229,9 +203,8 @@ class Xen:
                     if fd == event:
                         channel.take()
                     else:
-                        os.eventfd_read(fd)
+                        os.eventfd_read(bell)
         finally:
-            bell.close()
             self.threads.discard(threading.current_thread())
 
     def _turn(self, worker: Worker) -> Wait:

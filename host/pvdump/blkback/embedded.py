@@ -8,6 +8,7 @@ disk gets its next turn RETRY later.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from .attach import number_of
 from .device import TYPE, Device, backend_path
 from .ports import REST, Refused, Wait, Worker
 from .sink import Sink
+from .transfer import Transfer
 
 if TYPE_CHECKING:
     from ..xen.domain import Domain
@@ -102,6 +104,7 @@ class Channel:
         self.port = port
         self._held = held
         held.add(self)
+        self.wake: Callable[[], None] = lambda: None
 
     def notify(self) -> None:
         self._xen.evtchn.send(DOM0, self.port)
@@ -111,12 +114,31 @@ class Channel:
         self._held.discard(self)
 
 
-class Lanes:
-    def __init__(self, back: BlkBack) -> None:
-        self._back = back
+class Flights:
+    """Transfers that end one by one, in the order of the clock's steps."""
 
-    def start(self, work: Callable[[], None]) -> None:
-        self._back.xen.clock.soon(lambda: None if self._back.is_dead else work())
+    depth = 8
+
+    def __init__(self, back: BlkBack, channel: Channel) -> None:
+        self._back = back
+        self._channel = channel
+        self._ended: list[Transfer] = []
+
+    def begin(self, transfers: Sequence[Transfer]) -> int:
+        for transfer in transfers:
+            self._back.xen.clock.soon(functools.partial(self._end, transfer))
+        return len(transfers)
+
+    def _end(self, transfer: Transfer) -> None:
+        if self._back.is_dead:
+            return
+        transfer.do()
+        self._ended.append(transfer)
+        self._channel.wake()
+
+    def over(self) -> list[Transfer]:
+        found, self._ended = self._ended, []
+        return found
 
     def close(self) -> None:
         pass
@@ -177,8 +199,8 @@ class BlkBack:
             raise Refused(f"event channel {port}: errno {error.errno}") from None
         return Channel(self.xen, ours, self._channels)
 
-    def lanes(self, number: int) -> Lanes:
-        return Lanes(self)
+    def queue(self, direct: int, channel: Channel) -> Flights:
+        return Flights(self, channel)
 
     def run(self, worker: Worker, channel: Channel) -> None:
         clock = self.xen.clock
@@ -193,7 +215,7 @@ class BlkBack:
         def wake() -> None:
             clock.soon(turn)
 
-        worker.wake = wake
+        worker.wake = channel.wake = wake
         self.xen.evtchn.on(DOM0, channel.port, wake)
         wake()
 

@@ -5,9 +5,9 @@ it waits for has come. The rules: the worker alone moves its state, and others o
 it to leave; in one step it does at most one ring's worth, so that others get their turn; when
 memory or the disk stalls, it is only this worker that waits, with its requests kept in order;
 requests that continue each other on the disk become one vectored read or write on the guest's own
-memory; several such I/Os go on beside each other in lanes, but for flush, barrier and discard,
-which are done when nothing else is. Answers are given in the order of the requests, so whoever
-connects to the ring after a backend that died goes on with the first one unanswered.
+memory; where the disk takes many at a time, they go on beside each other, but for flush, barrier
+and discard, which are done when nothing else is. Answers are given in the order of the requests, so
+whoever connects to the ring after a backend that died goes on with the first one unanswered.
 States and rules are those of NetBSD's xbdback since its rework of 2011.
 Source: NetBSD sys/arch/xen/xen/xbdback_xenbus.c, for its behaviour.
 """
@@ -33,6 +33,7 @@ from .ports import Refused, Stalled, Wait
 from .request import DISCARD, EOPNOTSUPP, ERROR, OKAY, READ, WRITE, BadRequest, Job
 from .ringmemory import RingMemory
 from .sink import Sink
+from .transfer import Queue, Transfer
 
 JOINED = 256  # frames of one I/O
 MOVES = (READ, WRITE)
@@ -70,41 +71,18 @@ class Connection:
     memory: RingMemory
     ring: BackRing
     channel: ports.Channel
-    lanes: ports.Lanes
+    queue: Queue | None
     pool: Pool
 
     def close(self) -> None:
         """In the reverse order of how it was taken."""
         self.pool.close()
-        self.lanes.close()
+        if self.queue is not None:
+            self.queue.close()
         self.memory.close()
         self.frames.unmap()
         self.channel.close()
         self.grants.close()
-
-
-@dataclass(slots=True, eq=False)
-class Io:
-    """Jobs that are one read or write. spare: to be unmapped when it is over."""
-
-    jobs: list[Job]
-    move: Callable[[int, list[memoryview]], None]
-    buffers: list[memoryview]
-    spare: ports.Frames | None
-    error: Exception | None = None
-
-    def do(self) -> None:
-        try:
-            self.move(self.jobs[0].sector * SECTOR, self.buffers)
-        except Exception as error:
-            self.error = error
-
-    def end(self) -> None:
-        """Give the memory back. Raises what went wrong."""
-        if self.spare is not None:
-            self.spare.unmap()
-        if self.error is not None:
-            raise self.error
 
 
 class Instance:
@@ -136,9 +114,8 @@ class Instance:
         self._jobs: deque[Job] = deque()  # not answered, as they came
         self._waiting: deque[Job] = deque()  # of these, those not begun
         self._number = 0
-        self._lanes = 0  # in use
+        self._flying = 0  # transfers that the queue has begun
         self._stalled = False  # in this step
-        self._over: deque[list[Io]] = deque()  # what lanes have done, put there by them
         # A backend that died may have answered and not told.
         connection.channel.notify()
 
@@ -167,6 +144,7 @@ class Instance:
             if not self._leaving:
                 self.state = State.RUN
                 self._fetch()
+                self._answer()
                 self._begin()
                 more = self._ring.rearm()
         except RingCorrupt as error:
@@ -181,7 +159,7 @@ class Instance:
 
     def _disconnect(self) -> Wait:
         self.state = State.DISCONNECTING
-        if self._lanes:
+        if self._flying:
             return Wait.EVENT
         self._connection.close()
         self.state = State.DISCONNECTED
@@ -244,83 +222,76 @@ class Instance:
             end += job.count
         return group
 
-    def _map(self, jobs: list[Job]) -> Io:
+    def _map(self, jobs: list[Job]) -> Transfer:
         """Raises Refused, Stalled."""
-        reads = jobs[0].op == READ
+        reads, offset = jobs[0].op == READ, jobs[0].sector * SECTOR
         refs, firsts, lasts = _segments(jobs)
         buffers, spare = self._connection.pool.take(refs, reads)
         if not all(job.whole for job in jobs):
             buffers = parts(buffers, firsts, lasts)
-        return Io(jobs, self._sink.read if reads else self._sink.write, buffers, spare)
+        return Transfer(self._sink, jobs, reads, offset, buffers, spare)
 
     # I/O.
 
     def _begin(self) -> None:
         """Begin all that can be begun now."""
+        queue = self._connection.queue
         while self._waiting and not self._stalled and not self._leaving:
             if self._waiting[0].op in MOVES:
-                free = self._sink.lanes - self._lanes
-                if not free:
+                room = queue.depth - self._flying if queue else 1
+                if not room:
                     break
-                self._move(self._ios(), free)
-            elif self._lanes:
+                self._move(self._transfers(room))
+            elif self._flying:
                 break
             else:
                 self._do_alone(self._waiting.popleft())
-        self._answer()
+            self._answer()
 
-    def _move(self, ios: list[Io], free: int) -> None:
-        """Do reads and writes: a single one here, more of them beside each other in lanes."""
-        if self._sink.lanes == 1 or (len(ios) == 1 and not self._lanes):
-            for io in ios:
-                io.do()
-            self._settle(ios)
-            return
-        share = max(-(-len(ios) // free), 1)
-        for at in range(0, len(ios), share):
-            self._give(ios[at : at + share])
-
-    def _ios(self) -> list[Io]:
+    def _transfers(self, most: int) -> list[Transfer]:
         """The reads and writes at the head of the queue, ready to be done."""
-        ios: list[Io] = []
-        while self._waiting and self._waiting[0].op in MOVES and not self._stalled:
+        found: list[Transfer] = []
+        while self._waiting and self._waiting[0].op in MOVES and len(found) < most:
             jobs = self._next()
             try:
-                ios.append(self._map(jobs))
+                found.append(self._map(jobs))
             except (Refused, Stalled) as error:
                 self._failed(jobs, error)
-        return ios
+                if self._stalled:
+                    break
+        return found
 
-    def _give(self, ios: list[Io]) -> None:
-        """Have I/Os done in a lane."""
-
-        def work() -> None:
-            for io in ios:
-                io.do()
-            self._over.append(ios)
-            self.wake()
-
-        self._lanes += 1
-        self._connection.lanes.start(work)
+    def _move(self, transfers: list[Transfer]) -> None:
+        """Do a single one here, which is shorter; have several begun."""
+        queue = self._connection.queue
+        while transfers:
+            if queue is not None and (self._flying or len(transfers) > 1):
+                begun = queue.begin(transfers)
+                self._flying += begun
+                transfers = transfers[begun:]
+            for transfer in transfers[:1]:
+                transfer.do()
+                self._settle(transfer)
+            transfers = transfers[1:]
 
     def _collect(self) -> None:
-        """Take up what lanes have done."""
-        while self._over:
-            self._lanes -= 1
-            self._settle(self._over.popleft())
-        self._answer()
+        """Take up what has ended."""
+        if self._flying and self._connection.queue:
+            for transfer in self._connection.queue.over():
+                self._flying -= 1
+                self._settle(transfer)
+            self._answer()
 
-    def _settle(self, ios: list[Io]) -> None:
-        for io in ios:
-            self._counts.ios += 1
-            self._counts.joined += len(io.jobs) > 1
-            try:
-                io.end()
-            except (OSError, Stalled) as error:
-                self._failed(io.jobs, error)
-            else:
-                for job in io.jobs:
-                    self._done(job, OKAY)
+    def _settle(self, transfer: Transfer) -> None:
+        self._counts.ios += 1
+        self._counts.joined += len(transfer.jobs) > 1
+        try:
+            transfer.end()
+        except (OSError, Stalled) as error:
+            self._failed(transfer.jobs, error)
+        else:
+            for job in transfer.jobs:
+                self._done(job, OKAY)
 
     def _do_alone(self, job: Job) -> None:
         """A flush, barrier or discard. Raises nothing that an I/O may."""
@@ -330,9 +301,9 @@ class Instance:
             else:
                 self._sink.flush()
             if job.refs:
-                io = self._map([job])
-                io.do()
-                io.end()
+                transfer = self._map([job])
+                transfer.do()
+                transfer.end()
                 self._sink.flush()
         except (Refused, OSError, Stalled) as error:
             self._failed([job], error)

@@ -50,7 +50,7 @@ class Nbd:
     Raises OSError: there is no such server or export.
     """
 
-    lanes = 1
+    direct: int | None = None
     physical = SECTOR
 
     def __init__(self, address: str) -> None:

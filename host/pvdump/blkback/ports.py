@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from .transfer import Queue
 
 REST = 100_000_000  # ns
 
@@ -56,14 +59,6 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
-class Lanes(Protocol):
-    """Threads, or what stands for them, that do a worker's I/Os beside each other."""
-
-    def start(self, work: Callable[[], None]) -> None: ...
-
-    def close(self) -> None: ...
-
-
 class Worker(Protocol):
     """step() does a ring's worth. wake is set by whoever gives it its turns."""
 
@@ -81,8 +76,8 @@ class Xen(Protocol):
     def bind(self, domid: int, port: int) -> Channel:
         """Raises Refused."""
 
-    def lanes(self, number: int) -> Lanes:
-        """Raises Stalled."""
+    def queue(self, direct: int, channel: Any) -> Queue:
+        """For a sink that has `direct`; it wakes who waits for the channel. Raises Stalled."""
 
     def run(self, worker: Worker, channel: Any) -> None:
         """Give a worker its turns, from now until it waits for the end.

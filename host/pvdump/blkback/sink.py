@@ -35,10 +35,10 @@ BUSY = (errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS)
 class Sink(Protocol):
     """size: bytes; sector_size, physical: bytes; granularity: of discard, 0 when it cannot.
 
-    lanes: how many reads and writes it takes at a time, each from a thread of its own.
+    direct: a file descriptor past the page cache, which takes many I/Os at a time; or None.
     """
 
-    lanes: int
+    direct: int | None
     size: int
     sector_size: int
     physical: int
@@ -69,7 +69,7 @@ def open_sink(params: str, readonly: bool) -> Sink:
 class File:
     """A regular file, which may be sparse; what is discarded becomes a hole."""
 
-    lanes = 4
+    direct: int | None = None
     flags = os.O_CLOEXEC
 
     def __init__(self, path: Path, readonly: bool) -> None:
@@ -123,6 +123,7 @@ class Device(File):
 
     def __init__(self, path: Path, readonly: bool) -> None:
         super().__init__(path, readonly)
+        self.direct = self._fd
         self.sector_size = self._ask("<I", BLKSSZGET)
         self.physical = self._ask("<I", BLKPBSZGET)
         self.size = self._ask("<Q", BLKGETSIZE64)

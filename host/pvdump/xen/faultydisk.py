@@ -51,10 +51,11 @@ UNHEARD = 7  # Reconfiguring, of which no backend of disks makes anything
 class FaultySink:
     """A sink that is full, or has sectors of another size."""
 
+    direct: int | None = None
+
     def __init__(self, sink: Sink, faults: Faults) -> None:
         self._sink = sink
         self._limit = faults.error_after
-        self.lanes = 1
         self._taken = bytearray(sink.size // SECTOR)
         self.size = sink.size
         self.sector_size = self.physical = faults.sector_size

@@ -1,0 +1,59 @@
+"""A read or write: jobs that continue each other on the disk, on the guest's own memory.
+
+Made by the worker, which does it or, where the disk takes several at a time, has it begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from . import ports
+from .request import Job
+from .sink import Sink
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """offset: bytes; spare: to be unmapped when it is over; error: what became of it."""
+
+    sink: Sink
+    jobs: list[Job]
+    reads: bool
+    offset: int
+    buffers: list[memoryview]
+    spare: ports.Frames | None
+    error: Exception | None = None
+
+    def do(self) -> None:
+        """Now, and wait for it."""
+        try:
+            (self.sink.read if self.reads else self.sink.write)(self.offset, self.buffers)
+        except Exception as error:
+            self.error = error
+
+    def end(self) -> None:
+        """Give the memory back. Raises what went wrong."""
+        self.buffers = []
+        if self.spare is not None:
+            self.spare.unmap()
+        if self.error is not None:
+            raise self.error
+
+
+class Queue(Protocol):
+    """Does transfers beside each other; wakes the worker when some are over.
+
+    depth: how many can be under way.
+    """
+
+    depth: int
+
+    def begin(self, transfers: Sequence[Transfer]) -> int:
+        """Returns how many were begun, the first ones; the others are to be done in another way."""
+
+    def over(self) -> list[Transfer]:
+        """Those that have ended since this was last asked."""
+
+    def close(self) -> None: ...
