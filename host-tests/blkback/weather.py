@@ -4,6 +4,7 @@ Used by worlds. A process is the backend of pvdump.blkback on the embedded Xen, 
 its ports. The rule: the weather only says no, later or twice; it makes nothing up.
 """
 
+from pvdump.blkback import embedded
 from pvdump.blkback.embedded import BlkBack, Nodes
 from pvdump.blkback.ports import Stalled, Wait
 from pvdump.xen.machine import DOM0
@@ -97,11 +98,24 @@ class Mortal:
             return Wait.END
 
 
+class Flights(embedded.Flights):
+    """Transfers of a process that may be killed in one of them."""
+
+    def _end(self, transfer):
+        try:
+            super()._end(transfer)
+        except Killed:
+            self._back.die()
+
+
 class Process(BlkBack):
     def __init__(self, xen, weather):
         super().__init__(xen)
         self.weather = weather
         self.nodes = Withholding(xen.store, weather)
+
+    def queue(self, direct, channel):
+        return Flights(self, channel)
 
     def grants(self, domid):
         return Grants(super().grants(domid), self.weather)
