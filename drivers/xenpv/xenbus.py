@@ -16,7 +16,7 @@ from .abi import (
     XenbusStateInitWait,
     XenbusStateUnknown,
 )
-from .errors import BackendError, Timeout
+from .errors import BackendError, Timeout, XenstoreError
 from .loop import SECOND
 
 STATE_NAMES = (
@@ -92,7 +92,14 @@ class Device:
         return await self._state(self.path)
 
     async def backend_state(self):
-        return await self._state(self.backend)
+        """The backend's state; Unknown also where there is none that we may see."""
+        try:
+            return await self._state(self.backend)
+        except XenstoreError as e:
+            # So servers answer for a node that is gone where we may not read the one above it.
+            if e.code != "EACCES":
+                raise
+            return XenbusStateUnknown
 
     async def _state(self, path):
         """Unknown for a node that is not there or holds no state: the other side may write one."""

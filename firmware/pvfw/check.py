@@ -4,10 +4,12 @@ Run by `pvdump.run=check`. main makes two clients, one after the other, so that 
 that the first left the ring usable.
 """
 
-from xenpv import abi
+from xenpv import abi, blkdisks
 from xenpv.blkif import SECTOR
 from xenpv.errors import XenError
+from xenpv.gnttab import GrantTable
 
+from . import survey
 from .disk import MIB, Target, find
 from .dump import NODE
 
@@ -28,9 +30,24 @@ async def round_trip(store, which, say):
     say("xenstore: %s client, %d bytes round trip, %s" % (which, len(value), way))
 
 
-async def try_disk(xen, loop, store, grants, name, say):
-    """Connect a target and read its superblock; nothing is written. Raises DumpError, XenError."""
-    goal = Target(xen, loop, grants, await find(store, loop, name), name, say)
+async def try_disks(xen, store, names, say):
+    """Connect what a dump would go to and read superblocks; nothing is written.
+
+    names: of disks, none: all. Raises DumpError, XenError when a dump would be refused, but not of
+    disks that nobody named.
+    """
+    grants = GrantTable(xen)
+    if len(names) == 1:
+        await _try_disk(xen, store, grants, names[0], say)
+    elif names:
+        await survey.choose(store, grants, names, abi.PAGE_SIZE, say)
+    else:
+        await survey.look(store, grants, await blkdisks.numbers(store), abi.PAGE_SIZE, say)
+
+
+async def _try_disk(xen, store, grants, name, say):
+    device = await find(store, store.loop, name)
+    goal = Target(xen, store.loop, grants, device, name, say)
     try:
         await goal.open()
         disk = goal.disk

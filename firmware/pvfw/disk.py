@@ -15,11 +15,10 @@ from xenpv.errors import XenError, XenstoreError
 from xenpv.loop import SECOND
 from xenpv.xenbus import Device
 
-from . import target
+from . import target, vdev
 from .errors import TargetRefused
-from .options import device_number
 
-MIB = 1 << 20
+MIB = target.MIB
 # Pages of zeros to write where there is no memory: as many as a request takes.
 ZEROS = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
 
@@ -32,7 +31,7 @@ async def find(store, loop, name):
         if e.code != "ENOENT":
             raise
         there = []
-    number = str(device_number(name))
+    number = str(vdev.number(name))
     if number not in there:
         raise TargetRefused(
             "no disk %s (device/vbd/%s); this guest has %s"
@@ -41,6 +40,17 @@ async def find(store, loop, name):
     device = Device(store, loop, "device/vbd/" + number)
     await device.find()
     return device
+
+
+async def read_superblock(disk, page):
+    """Read what stands where a superblock would. disk: BlkFront; page: address of a page of ours.
+
+    Raises TargetRefused, XenError.
+    """
+    if disk.sectors < PAGE_SECTORS:
+        raise TargetRefused("the disk has only %d sectors" % disk.sectors)
+    await disk.read(0, page // abi.PAGE_SIZE, PAGE_SECTORS)
+    await disk.drain()
 
 
 def now_utc():
@@ -107,11 +117,8 @@ class Target:
     async def open(self):
         """Connect the disk and read its superblock. Raises TargetRefused, XenError."""
         await self.disk.connect()
-        if self.disk.sectors < PAGE_SECTORS:
-            raise self._refused("the disk has only %d sectors" % self.disk.sectors)
-        await self.disk.read(0, self._page // abi.PAGE_SIZE, PAGE_SECTORS)
-        await self.disk.drain()
         try:
+            await read_superblock(self.disk, self._page)
             self.block = target.decode(hw.mem(self._page, target.SUPERBLOCK_SIZE))
         except TargetRefused as e:
             raise self._refused(str(e))
@@ -121,20 +128,10 @@ class Target:
 
     def check(self, size):
         """Refuse, before anything is written, a disk that may not or cannot hold `size` bytes."""
-        block = self.block
-        if self.disk.read_only:
-            raise self._refused("the disk is read-only: give the guest write access to it")
-        if block.state != target.READY:
-            raise self._refused(
-                "it holds a dump (%s): `pvdump collect` it, then `pvdump prepare` the disk again"
-                % target.STATE_NAMES[block.state]
-            )
-        room = min(block.size, self.disk.sectors * SECTOR) - block.data_offset
-        if room < size:
-            raise self._refused(
-                "it is too small: the dump has %d MiB, there is room for %d MiB"
-                % ((size + MIB - 1) // MIB, max(room, 0) // MIB)
-            )
+        disk = self.disk
+        why = target.refusal(self.block, disk.sectors * SECTOR, disk.read_only, size)
+        if why is not None:
+            raise self._refused(why)
 
     async def probe(self):
         """See, where that is not certain, that the backend counts sectors as we do."""
@@ -154,8 +151,9 @@ class Target:
         self.block.state = state
         self.block.ended = now_utc()
         hw.mem(self._page, target.SUPERBLOCK_SIZE)[:] = self.block.encode()
-        unit = self.disk.sector_size // SECTOR
-        await self.disk.write(0, self._page // abi.PAGE_SIZE, unit)
+        # A part of a physical block would be read, changed and written by the disk.
+        size = self.disk.properties.physical_size
+        await self.disk.write(0, self._page // abi.PAGE_SIZE, size // SECTOR)
 
     async def save(self, state):
         """Write the superblock in a new state, on stable storage when this returns."""

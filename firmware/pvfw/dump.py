@@ -13,7 +13,7 @@ from xenpv.blkif import PAGE_SECTORS, SECTOR
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
-from . import disk, elfcore, target
+from . import disk, elfcore, survey, target
 from .disk import MIB
 from .errors import CoreError, DumpError
 
@@ -36,8 +36,11 @@ class Dump:
         self._reported = 0
         self._reported_size = 0
 
-    async def run(self, elfcorehdr, disk_name, hole):
-        """Write the whole dump. Raises DumpError or XenError with what stopped it."""
+    async def run(self, elfcorehdr, disks, hole):
+        """Write the whole dump to one of the disks named, or, if none is, of those there are.
+
+        Raises DumpError or XenError with what stopped it.
+        """
         core = elfcore.read(elfcorehdr, hole)
         for problem in core.problems:
             self.say(problem)
@@ -45,8 +48,9 @@ class Dump:
             "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
             % (core.info("OSRELEASE") or "?", core.size // MIB, len(core.ranges), hw.vcpu())
         )
-        device = await disk.find(self.store, self.loop, disk_name)
-        goal = disk.Target(self.xen, self.loop, self.grants, device, disk_name, self.say)
+        name = disks[0] if len(disks) == 1 else await self._choose(disks, core.size)
+        device = await disk.find(self.store, self.loop, name)
+        goal = disk.Target(self.xen, self.loop, self.grants, device, name, self.say)
         try:
             await goal.open()
             goal.check(core.size)
@@ -54,6 +58,11 @@ class Dump:
             await self._record(goal, core)
         finally:
             await goal.close(self.say)
+
+    async def _choose(self, disks, size):
+        name = await survey.choose(self.store, self.grants, disks, size, self.say)
+        self.say("dumping to %s" % name)
+        return name
 
     async def _record(self, goal, core):
         block = goal.block

@@ -70,8 +70,7 @@ async def work(xen, loop, chosen, region):
         await store.connect()
         if chosen.run == "check":
             await check.round_trip(store, "first", say)
-            if chosen.disk is not None:
-                await check.try_disk(xen, loop, store, GrantTable(xen), chosen.disk, say)
+            await check.try_disks(xen, store, chosen.disks, say)
             await store.close()
             store = Xenstore(loop, RingTransport(xen, loop))
             await store.connect()
@@ -91,10 +90,8 @@ async def dump(xen, loop, store, chosen, region):
         raise OptionError(
             "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
         )
-    if chosen.disk is None:
-        raise OptionError("no usable pvdump.disk= on the command line: name the target disk")
     job = Dump(xen, loop, store, GrantTable(xen), say)
-    await job.run(chosen.elfcorehdr, chosen.disk, region)
+    await job.run(chosen.elfcorehdr, chosen.disks, region)
 
 
 async def leave(store, state, reason):

@@ -5,14 +5,15 @@ line, from module 0 if that is a text beginning with "#pvdump". Options of other
 passed over.
 
     elfcorehdr=[SIZE@]ADDRESS   where the crashed kernel described its memory; kexec adds it
-    pvdump.disk=xvdb            the dump target
+    pvdump.disk=xvdb            the dump target; several, xvdb,xvdc: the first that takes the dump
     pvdump.then=reboot          afterwards: reboot, poweroff or halt
-    pvdump.run=dump             dump, or check: try xenstore (and the disk, if one is named)
+    pvdump.run=dump             dump, or check: try xenstore and the disks
     pvdump.fault=page           fail on purpose: page, ud or python
 """
 
 import hw
 
+from . import vdev
 from .errors import OptionError
 
 THEN = ("reboot", "poweroff", "halt")
@@ -28,7 +29,8 @@ ADDRESS_MAX = 1 << 44
 class Options:
     def __init__(self):
         self.elfcorehdr = None
-        self.disk = None
+        # Names; none: the first disk that takes the dump.
+        self.disks = []
         self.then = "reboot"
         self.run = "dump"
         self.fault = None
@@ -68,8 +70,10 @@ def _set(options, key, value):
     if key == "elfcorehdr":
         options.elfcorehdr = address(value)
     elif key == "pvdump.disk":
-        device_number(value)
-        options.disk = value
+        for name in value.split(","):
+            vdev.number(name)
+            if name not in options.disks:
+                options.disks.append(name)
     elif key == "pvdump.then":
         options.then = _choice(key, value, THEN)
     elif key == "pvdump.run":
@@ -102,33 +106,3 @@ def address(value):
     if not 0 < result < ADDRESS_MAX:
         raise OptionError("elfcorehdr=%s is no usable address" % value[:40])
     return result
-
-
-def device_number(name):
-    """The virtual device number of a disk's name: xvdb, xvdb1, hda, sda or the number itself.
-
-    Raises OptionError. Source: Xen docs/man/xen-vbd-interface.7.
-    """
-    letters = name.rstrip("0123456789")
-    part = name[len(letters) :]
-    if not letters and part and len(part) < 10:
-        return int(part)
-    if len(letters) < 3 or len(letters) > 5 or len(part) > 3:
-        raise OptionError("pvdump.disk=%s: a name like xvdb expected" % name[:40])
-    index = 0
-    for c in letters[3 if letters[:3] == "xvd" else 2 :]:
-        if not "a" <= c <= "z":
-            raise OptionError("pvdump.disk=%s: a name like xvdb expected" % name[:40])
-        index = index * 26 + ord(c) - ord("a") + 1
-    index -= 1
-    number = int(part) if part else 0
-    if letters[:3] == "xvd" and index >= 0:
-        if index < 16 and number < 16:
-            return 202 << 8 | index << 4 | number
-        if number < 256:
-            return 1 << 28 | index << 8 | number
-    elif letters[:2] == "sd" and index < 16 and number < 16:
-        return 8 << 8 | index << 4 | number
-    elif letters[:2] == "hd" and index < 4 and number < 64:
-        return (3 if index < 2 else 22) << 8 | (index & 1) << 6 | number
-    raise OptionError("pvdump.disk=%s: a name like xvdb expected" % name[:40])

@@ -32,7 +32,8 @@ from .errors import TargetRefused
 MAGIC = b"PVDUMP\r\n"
 VERSION = 1
 SUPERBLOCK_SIZE = 512
-DATA_OFFSET = 1 << 20
+MIB = 1 << 20
+DATA_OFFSET = MIB
 READY = 1
 WRITING = 2
 COMPLETE = 3
@@ -109,6 +110,27 @@ def decode(raw):
     block.reason = _printable(fields[12])
     _check(block)
     return block
+
+
+def refusal(block, disk_size, read_only, size):
+    """Why a dump of `size` bytes may not or cannot go to a target; None if it can.
+
+    disk_size: bytes of the disk it is on.
+    """
+    if read_only:
+        return "the disk is read-only: give the guest write access to it"
+    if block.state != READY:
+        return (
+            "it holds a dump (%s): `pvdump collect` it, then `pvdump prepare` the disk again"
+            % STATE_NAMES[block.state]
+        )
+    room = min(block.size, disk_size) - block.data_offset
+    if room < size:
+        return "it is too small: the dump has %d MiB, there is room for %d MiB" % (
+            (size + MIB - 1) // MIB,
+            max(room, 0) // MIB,
+        )
+    return None
 
 
 def _check(block):

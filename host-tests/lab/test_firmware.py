@@ -37,6 +37,38 @@ def test_pvh_reaches_xenstore_and_disk_and_hands_both_back(xen, guest, target, b
     assert target.read_bytes() == before
 
 
+def lacking(domain, vdev):
+    """Shell lines: the guest has one more disk, whose backend is not there."""
+    home = f"/local/domain/{domain.domid}"
+    node = f"{home}/device/vbd/{vdev}"
+    keys = {
+        "backend": f"/local/domain/0/backend/vbd/{domain.domid}/{vdev}",
+        "backend-id": 0,
+        "state": 1,
+        "virtual-device": vdev,
+        "device-type": "disk",
+    }
+    lines = [f"xenstore-write {node}/{key} {value}" for key, value in keys.items()]
+    chmod = f"xenstore-chmod -r {node} n{domain.domid} r0"
+    return "\n".join([f"xenstore-write {node} ''", *lines, chmod])
+
+
+def test_disks_of_all_kinds_are_told_of_beside_each_other(xen, guest, target):
+    three = [
+        {"vdev": "xvda", "size": 16, "backend": "blkback"},
+        {"vdev": "xvdb", "file": str(target), "backend": "qdisk"},
+    ]
+    before = target.read_bytes()
+    domain = xen.create(guest("pvh.yaml", cmdline="pvdump.run=check", disks=three), paused=True)
+    xen.sh(lacking(domain, 51744))
+    xen.sh(f"xl unpause {domain.domid}")
+    passed(domain, xen.xenstored)
+    assert "disk xvda, 16 MiB: no dump target" in domain.console()
+    assert "disk xvdb, 512 MiB: a dump target, ready" in domain.console()
+    assert re.search(r"disk xvdc: device/vbd/51744, starting: .* after 5 s", domain.console())
+    assert target.read_bytes() == before
+
+
 def test_hvm_in_the_place_of_hvmloader_reaches_xenstore_and_disk(xen, guest, target):
     run = "#pvdump\n" + CHECK.replace(" ", "\n") + "\n"
     domain = xen.create(guest("firmware.yaml", run=run, disks=disks(target)))

@@ -35,6 +35,7 @@ LOADS = (
     (0xFFFF888001E00000, 0x1E00000, 0x1E00000, 0x100400),
 )
 UUID = bytes(range(16))
+GOOD = f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then=poweroff"
 
 
 class Crash:
@@ -43,7 +44,7 @@ class Crash:
     def __init__(self, cmdline=None, disk_size=SIZE, superblock=None, guest=None, **faults):
         line = cmdline
         if line is None:
-            line = f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then=poweroff"
+            line = GOOD
         options = {"door": "bzimage", "region": REGION, "vcpu": 1, **(guest or {})}
         self.guest = Guest(SIZE, cmdline=line.encode(), **options)
         ram = self.guest.machine.ram
@@ -153,6 +154,21 @@ def test_a_disk_that_the_crashed_kernel_used_is_taken_over(capsys):
     assert crash.superblock().state == target.COMPLETE
 
 
+@pytest.mark.parametrize("names", ["", "pvdump.disk=xvdc,xvdb"])
+def test_without_one_disk_named_the_dump_goes_to_the_one_that_is_a_target(names, capsys):
+    crash = Crash(GOOD.replace("pvdump.disk=xvdb", names))
+    others = [Memory(random.Random(3).randbytes(SIZE)) for _ in range(2)]
+    crash.guest.disk("xvda", others[0])
+    EarlierKernel(crash.guest).connect(crash.guest.disk("xvdc", others[1]))
+    before = [bytes(other.data) for other in others]
+    crash.run()
+    assert crash.superblock().state == target.COMPLETE
+    assert [bytes(other.data) for other in others] == before
+    said = capsys.readouterr().out
+    assert "disk xvdc, 32 MiB: no dump target" in said
+    assert "dumping to xvdb" in said
+
+
 @pytest.mark.parametrize(
     ("word", "reason"),
     [("reboot", abi.SHUTDOWN_reboot), ("poweroff", abi.SHUTDOWN_poweroff)],
@@ -169,16 +185,16 @@ def test_a_failure_ends_in_the_end_action_too(capsys):
     assert Crash("pvdump.then=reboot").run() == abi.SHUTDOWN_reboot
 
 
-GOOD = f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then=poweroff"
-
-
 @pytest.mark.parametrize(
     ("setup", "message"),
     [
         ({"cmdline": "pvdump.disk=xvdb pvdump.then=poweroff"}, "no usable elfcorehdr="),
         ({"cmdline": GOOD.replace(f"0x{AT:x}", "junk")}, "no usable elfcorehdr="),
         ({"cmdline": GOOD.replace(f"0x{AT:x}", "0x100000")}, "no ELF core header at elfcorehdr="),
-        ({"cmdline": GOOD.replace("pvdump.disk=xvdb", "")}, "no usable pvdump.disk="),
+        (
+            {"cmdline": GOOD.replace("pvdump.disk=xvdb", ""), "superblock": bytes(512)},
+            "none of xvdb takes the dump, nothing on them was changed",
+        ),
         ({"cmdline": GOOD.replace("xvdb", "xvdc")}, "no disk xvdc .*this guest has 51728"),
         ({"superblock": bytes(512)}, "xvdb refused, nothing on it was changed: no pvdump super"),
         ({"superblock": b"\xff" * 512}, "xvdb refused, nothing on it was changed: no pvdump super"),
@@ -365,6 +381,23 @@ def test_the_check_passes_on_a_guest_that_works(features, capsys):
     assert "check passed" in said
     assert bytes(crash.disk.data) == crash.before
     assert crash.guest.ring.reconnects == 4 * features
+
+
+def test_the_check_tells_what_each_disk_is_where_none_is_named(capsys):
+    crash = Crash("pvdump.run=check")
+    crash.guest.disk("xvda", Memory(1 << 20))
+    crash.run()
+    said = capsys.readouterr().out
+    assert "disk xvda, 1 MiB: no dump target" in said
+    assert "disk xvdb, 32 MiB: a dump target, ready" in said
+    assert "check passed" in said
+    assert bytes(crash.disk.data) == crash.before
+
+
+def test_the_check_fails_where_none_of_the_disks_named_is_a_target(capsys):
+    crash = Crash("pvdump.run=check pvdump.disk=xvdb,xvdc", superblock=bytes(512))
+    crash.run()
+    assert "check failed: none of xvdb, xvdc takes the dump" in capsys.readouterr().out
 
 
 def test_the_check_fails_on_a_disk_that_is_no_target(capsys):

@@ -1,9 +1,8 @@
-"""The image's command line: both spellings of elfcorehdr, disk names, and what is refused."""
+"""The image's command line: both spellings of elfcorehdr, disks, and what is refused."""
 
 import pytest
 
 from pvfw import options
-from pvfw.errors import OptionError
 
 
 @pytest.mark.parametrize(
@@ -31,43 +30,27 @@ def test_an_unusable_elfcorehdr_is_a_problem_and_not_an_address(value):
     assert "elfcorehdr" in chosen.problems[0]
 
 
-@pytest.mark.parametrize(
-    ("name", "number"),
-    [
-        ("xvda", 51712),
-        ("xvdb", 51728),
-        ("xvdb1", 51729),
-        ("xvdp15", 51712 + 255),
-        ("xvdq", 1 << 28 | 16 << 8),
-        ("xvdaa", 1 << 28 | 26 << 8),
-        ("hda", 768),
-        ("hdb1", 768 + 65),
-        ("hdc", 5632),
-        ("sda", 2048),
-        ("sdb2", 2066),
-        ("51728", 51728),
-    ],
-)
-def test_disk_names_become_virtual_device_numbers(name, number):
-    assert options.device_number(name) == number
-
-
-@pytest.mark.parametrize("name", ["", "xvd", "xvd1", "sd", "vda", "/dev/xvdb", "xvdB", "xvdb1234"])
-def test_names_that_are_no_disk_are_refused(name):
-    with pytest.raises(OptionError, match="a name like xvdb expected"):
-        options.device_number(name)
-
-
 def test_firmware_powers_off_and_a_crash_kernel_reboots_unless_told_otherwise():
     assert options.parse("", "pvh").then == "poweroff"
     assert options.parse("", "bzimage").then == "reboot"
     assert options.parse("pvdump.then=halt", "pvh").then == "halt"
 
 
+def test_several_disks_stand_in_their_order_each_once():
+    chosen = options.parse("pvdump.disk=xvdc,xvdb,xvdc", "bzimage")
+    assert chosen.disks == ["xvdc", "xvdb"]
+
+
+def test_a_name_that_is_no_disk_leaves_the_others():
+    chosen = options.parse("pvdump.disk=xvdc,/dev/xvdb", "bzimage")
+    assert chosen.disks == ["xvdc"]
+    assert chosen.problems == ["pvdump.disk=/dev/xvdb: a name like xvdb expected"]
+
+
 def test_a_wrong_word_is_named_and_the_rest_still_counts():
     chosen = options.parse("pvdump.then=explode pvdump.dsk=x pvdump.disk=xvdb", "bzimage")
     assert chosen.then == "reboot"
-    assert chosen.disk == "xvdb"
+    assert chosen.disks == ["xvdb"]
     assert chosen.problems == [
         "pvdump.then=explode: reboot, poweroff, halt expected",
         "pvdump.dsk is no option of pvdump",
