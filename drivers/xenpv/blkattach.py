@@ -54,7 +54,7 @@ class Attachment:
         self._make_ring()
         keys = blkneg.ring_keys(offered, self.link.ring_refs())
         keys += [("event-channel", self.port), ("protocol", X86_64.protocol)]
-        keys += [("feature-persistent", 1)] if self.pool.wanted_buffers else []
+        keys += [("feature-persistent", 1)] if self.persistent else []
         for key, value in keys:
             await device.write(key, value)
         await device.connect()
@@ -63,12 +63,14 @@ class Attachment:
 
     def _make_ring(self):
         limits, pool, remote = self.limits, self.pool, self.device.backend_id
-        limits.lower("pages", _power(self.grants.most(limits.pages)))
+        # As many entries for data as for the ring, at least.
+        limits.lower("pages", _power(self.grants.most(2 * limits.pages) // 2))
         if pool.memory is None:
             pool.memory = Memory(limits.pages)
         pages = min(limits.pages, pool.memory.pages)
         self.link = Link(pool.memory, self.grants, remote, pages, self.device.path)
         limits.lower("requests", self.link.ring.slots)
+        self.persistent = self._use_buffers()
         self.port = self.loop.evtchn.alloc_unbound(remote)
         self.kick = self.loop.port(self.port)
 
@@ -78,7 +80,9 @@ class Attachment:
         mode = await device.backend_text("mode")
         self.properties = properties = blkneg.Properties(found, mode, device.path)
         limits.agree_requests(found)
-        self.persistent = properties.persistent and self._use_buffers()
+        if self.persistent and not properties.persistent:
+            self.link.leave_buffers()
+            self.persistent = False
         if self.persistent:
             limits.lower("segments", blkneg.DIRECT)
         else:
@@ -90,7 +94,10 @@ class Attachment:
         self.notes += notes + limits.notes
 
     def _use_buffers(self):
-        """Have buffers of our own that the backend keeps mapped. Returns whether there are any."""
+        """Offer buffers of our own, to be kept mapped. Returns whether there are any.
+
+        Granted before they are announced: from then on the backend may keep whatever it maps.
+        """
         pool = self.pool
         if not pool.wanted_buffers:
             return False

@@ -143,6 +143,13 @@ class Link:
         self._buffers = buffers
         self._free = list(range(min(buffers.count, self.ring.slots)))
 
+    def leave_buffers(self):
+        """The backend keeps none mapped after all. Nothing has been submitted yet."""
+        frames, refs, n = self._lent.pop()
+        frames.end(refs, n)
+        self._buffers = None
+        self._free = list(range(self.ring.slots - 1, -1, -1))
+
     def takes(self, part):
         """Whether a part can be submitted now."""
         free = self._free_indirect if part.segments > DIRECT else self._free

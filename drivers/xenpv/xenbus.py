@@ -191,6 +191,7 @@ class Device:
 
     async def close(self):
         """Close the device and leave it as a toolstack makes it: nothing negotiated."""
+        self._patience = STEP_TIMEOUT
         await self._shut("closing")
         await self._forget()
         await self.set_state(XenbusStateInitialising)

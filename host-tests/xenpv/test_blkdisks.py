@@ -94,10 +94,7 @@ def test_each_fault_is_told_of_its_disk_and_the_others_are_read(seed):
 
 @pytest.mark.parametrize("stuck", [1, 3, 7])
 def test_stuck_backends_cost_the_time_of_one_however_many_they_are(stuck):
-    """Each of them waits for InitWait that never comes, and for nothing else."""
-    disks = Disks(WELL, *[{"no_init_wait": True}] * stuck, WELL)
-    for back in disks.backs[1:-1]:
-        back._set_state(abi.XenbusStateInitialising)
+    disks = Disks(WELL, *[{"never_connects": True}] * stuck, WELL)
     results, took = disks.run(read_first)
     assert [results[0], results[-1]] == [1, stuck + 2]
     assert all(isinstance(result, Timeout) for result in results[1:-1])
