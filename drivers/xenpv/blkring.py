@@ -31,7 +31,7 @@ class _Ring:
         self.slots = slots(pages, stride)
         # Our index as last published; how many entries of the other end's were seen, not taken.
         self._told = 0
-        self._unread = 0
+        self.unread = 0
 
     def _at(self, index):
         return abi.SRING_RING + (index & (self.slots - 1)) * self.stride
@@ -86,9 +86,9 @@ class FrontRing(_Ring):
 
         Raises RingCorrupt when the backend announces more responses than there are requests.
         """
-        if not self._unread and not self._look():
+        if not self.unread and not self._look():
             return None
-        self._unread -= 1
+        self.unread -= 1
         response = self._copy(self._rsp_cons, size)
         self._rsp_cons = (self._rsp_cons + 1) & U32
         return response
@@ -103,9 +103,10 @@ class FrontRing(_Ring):
                 "%s ring: rsp_prod 0x%x announces %d responses to %d requests"
                 % (self.name, prod, ready, outstanding)
             )
-        # The index before the responses that it publishes.
-        self.memory.mb()
-        self._unread = ready
+        if ready:
+            # The index before the responses that it publishes.
+            self.memory.mb()
+        self.unread = ready
         return ready
 
     def rearm(self):
@@ -130,9 +131,9 @@ class BackRing(_Ring):
         Raises RingCorrupt when the front end announces more requests than the ring has entries
         whose responses it was given.
         """
-        if not self._unread and not self._look():
+        if not self.unread and not self._look():
             return None
-        self._unread -= 1
+        self.unread -= 1
         entry = self._copy(self._req_cons, self.stride)
         self._req_cons = (self._req_cons + 1) & U32
         return entry
@@ -146,9 +147,10 @@ class BackRing(_Ring):
                 "%s ring: req_prod 0x%x is over rsp_prod 0x%x by more than its %d entries, or "
                 "behind 0x%x" % (self.name, prod, self._rsp_prod, self.slots, self._req_cons)
             )
-        # The index before the requests that it publishes.
-        self.memory.mb()
-        self._unread = ready
+        if ready:
+            # The index before the requests that it publishes.
+            self.memory.mb()
+        self.unread = ready
         return ready
 
     def rearm(self):

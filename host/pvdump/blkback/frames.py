@@ -10,7 +10,6 @@ Source: xen/include/public/io/blkif.h, feature-persistent.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
 
 from xenpv.abi import PAGE_SIZE
@@ -41,17 +40,17 @@ class Pool:
 
         Raises Refused, Stalled.
         """
-        with contextlib.suppress(KeyError):
-            return list(map(self._kept.__getitem__, refs)), None
-        if self._keep(refs, writable):
-            return list(map(self._kept.__getitem__, refs)), None
+        if self._persistent:
+            try:
+                return list(map(self._kept.__getitem__, refs)), None
+            except KeyError:
+                if self._keep(refs, writable):
+                    return list(map(self._kept.__getitem__, refs)), None
         frames = self._grants.map(refs, writable)
         return frames.slices(0, len(refs) * PAGE_SIZE), frames
 
     def _keep(self, refs: Sequence[int], writable: bool) -> bool:
         """Have the frames among the kept ones. Returns False when they cannot be there."""
-        if not self._persistent:
-            return False
         missing = list(set(refs) - self._kept.keys())
         if len(self._kept) + len(missing) > KEPT:
             return False

@@ -144,8 +144,8 @@ class Instance:
             if not self._leaving:
                 self.state = State.RUN
                 self._fetch()
-                self._answer()
                 self._begin()
+                self._answer()
                 more = self._ring.rearm()
         except RingCorrupt as error:
             self.fail(str(error))
@@ -173,11 +173,12 @@ class Instance:
 
         Raises RingCorrupt.
         """
-        while True:
+        ring, more = self._ring, True
+        while more:
             if self._entry is None:
-                self._entry = self._ring.take()
+                self._entry = ring.take()
             if self._entry is None:
-                return
+                break
             parsed = self._connection.layout.parse(self._entry)
             try:
                 job = self._judge(parsed)
@@ -194,6 +195,7 @@ class Instance:
                 job = Job(parsed.id, parsed.op, 0, 0, status=status)
             self._jobs.append(job)
             self._entry = None
+            more = ring.unread > 0
 
     def _judge(self, parsed: Request) -> Job:
         request.check_kind(parsed, self._geometry)
@@ -227,7 +229,7 @@ class Instance:
         reads, offset = jobs[0].op == READ, jobs[0].sector * SECTOR
         refs, firsts, lasts = _segments(jobs)
         buffers, spare = self._connection.pool.take(refs, reads)
-        if not all(job.whole for job in jobs):
+        if not (jobs[0].whole if len(jobs) == 1 else all(job.whole for job in jobs)):
             buffers = parts(buffers, firsts, lasts)
         return Transfer(self._sink, jobs, reads, offset, buffers, spare)
 

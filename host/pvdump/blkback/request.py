@@ -111,12 +111,15 @@ def job(request: Request, data: bytes, geometry: Geometry) -> Job:
         done.firsts = firsts = data[FIRST::SEGMENT_SIZE]
         done.lasts = lasts = data[LAST::SEGMENT_SIZE]
         done.whole = firsts.count(0) == lasts.count(PAGE_SECTORS - 1) == number
-        if not done.whole and (max(lasts) >= PAGE_SECTORS or any(map(gt, firsts, lasts))):
+        if done.whole:
+            done.count = number * PAGE_SECTORS
+        elif max(lasts) >= PAGE_SECTORS or any(map(gt, firsts, lasts)):
             bad = next(
                 s for s in zip(firsts, lasts, strict=True) if s[0] > s[1] or s[1] >= PAGE_SECTORS
             )
             raise BadRequest(f"a segment from sector {bad[0]} to {bad[1]} of a page")
-        done.count = sum(lasts) - sum(firsts) + number
+        else:
+            done.count = sum(lasts) - sum(firsts) + number
     if done.sector + done.count > geometry.sectors:
         raise BadRequest(f"{done}, but the disk has {geometry.sectors}")
     if done.sector % geometry.unit or done.count % geometry.unit:
