@@ -30,8 +30,10 @@ from xenpv.blkif import SECTOR
 from xenpv.blkring import BackRing
 
 from . import negotiate, ports
+from .connection import Connection
+from .counts import Counts
 from .frames import Pool
-from .instance import Connection, Counts, Instance
+from .instance import Instance
 from .negotiate import Disk, Front, Unusable
 from .ports import Refused, Stalled
 from .request import Geometry

@@ -16,24 +16,21 @@ from __future__ import annotations
 
 import enum
 import errno
-import itertools
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from operator import attrgetter
 
-from xenpv.blkif import OP_NAMES, RESPONSE, SECTOR, Layout, Request
-from xenpv.blkring import BackRing
+from xenpv.blkif import RESPONSE, SECTOR, Request
 from xenpv.errors import RingCorrupt
 
-from . import ports, request
-from .frames import Pool, parts
+from . import request, transfer
+from .connection import Connection
+from .counts import Counts
 from .ports import Refused, Stalled, Wait
 from .request import DISCARD, EOPNOTSUPP, ERROR, OKAY, READ, WRITE, BadRequest, Job
-from .ringmemory import RingMemory
 from .sink import Sink
-from .transfer import Queue, Transfer
+from .transfer import Transfer
 
 JOINED = 256  # frames of one I/O
 MOVES = (READ, WRITE)
@@ -46,43 +43,6 @@ class State(enum.Enum):
     RUN = "run"
     DISCONNECTING = "disconnecting"
     DISCONNECTED = "disconnected"
-
-
-@dataclass
-class Counts:
-    """Since the device was made. joined: I/Os that served more than one request; bytes."""
-
-    requests: dict[str, int] = field(default_factory=dict)
-    read: int = 0
-    written: int = 0
-    ios: int = 0
-    joined: int = 0
-    errors: int = 0
-    stalls: int = 0
-
-
-@dataclass
-class Connection:
-    """What a worker holds of Xen while it is connected, taken at connect for a full ring."""
-
-    layout: Layout
-    grants: ports.Grants
-    frames: ports.Frames
-    memory: RingMemory
-    ring: BackRing
-    channel: ports.Channel
-    queue: Queue | None
-    pool: Pool
-
-    def close(self) -> None:
-        """In the reverse order of how it was taken."""
-        self.pool.close()
-        if self.queue is not None:
-            self.queue.close()
-        self.memory.close()
-        self.frames.unmap()
-        self.channel.close()
-        self.grants.close()
 
 
 class Instance:
@@ -208,7 +168,7 @@ class Instance:
                 spare.unmap()
         return request.job(parsed, data, self._geometry)
 
-    # Map.
+    # Map and I/O.
 
     def _next(self) -> list[Job]:
         """Take the first jobs that are waiting: those that are one read or write."""
@@ -223,17 +183,6 @@ class Instance:
             group.append(self._waiting.popleft())
             end += job.count
         return group
-
-    def _map(self, jobs: list[Job]) -> Transfer:
-        """Raises Refused, Stalled."""
-        reads, offset = jobs[0].op == READ, jobs[0].sector * SECTOR
-        refs, firsts, lasts = _segments(jobs)
-        buffers, spare = self._connection.pool.take(refs, reads)
-        if not (jobs[0].whole if len(jobs) == 1 else all(job.whole for job in jobs)):
-            buffers = parts(buffers, firsts, lasts)
-        return Transfer(self._sink, jobs, reads, offset, buffers, spare)
-
-    # I/O.
 
     def _begin(self) -> None:
         """Begin all that can be begun now."""
@@ -256,7 +205,7 @@ class Instance:
         while self._waiting and self._waiting[0].op in MOVES and len(found) < most:
             jobs = self._next()
             try:
-                found.append(self._map(jobs))
+                found.append(transfer.prepare(jobs, self._sink, self._connection.pool))
             except (Refused, Stalled) as error:
                 self._failed(jobs, error)
                 if self._stalled:
@@ -271,28 +220,28 @@ class Instance:
                 begun = queue.begin(transfers)
                 self._flying += begun
                 transfers = transfers[begun:]
-            for transfer in transfers[:1]:
-                transfer.do()
-                self._settle(transfer)
+            for move in transfers[:1]:
+                move.do()
+                self._settle(move)
             transfers = transfers[1:]
 
     def _collect(self) -> None:
         """Take up what has ended."""
         if self._flying and self._connection.queue:
-            for transfer in self._connection.queue.over():
+            for move in self._connection.queue.over():
                 self._flying -= 1
-                self._settle(transfer)
+                self._settle(move)
             self._answer()
 
-    def _settle(self, transfer: Transfer) -> None:
+    def _settle(self, move: Transfer) -> None:
         self._counts.ios += 1
-        self._counts.joined += len(transfer.jobs) > 1
+        self._counts.joined += len(move.jobs) > 1
         try:
-            transfer.end()
+            move.end()
         except (OSError, Stalled) as error:
-            self._failed(transfer.jobs, error)
+            self._failed(move.jobs, error)
         else:
-            for job in transfer.jobs:
+            for job in move.jobs:
                 self._done(job, OKAY)
 
     def _do_alone(self, job: Job) -> None:
@@ -303,9 +252,9 @@ class Instance:
             else:
                 self._sink.flush()
             if job.refs:
-                transfer = self._map([job])
-                transfer.do()
-                transfer.end()
+                move = transfer.prepare([job], self._sink, self._connection.pool)
+                move.do()
+                move.end()
                 self._sink.flush()
         except (Refused, OSError, Stalled) as error:
             self._failed([job], error)
@@ -333,12 +282,7 @@ class Instance:
 
     def _done(self, job: Job, status: int) -> None:
         job.status = status
-        counts, name = self._counts, OP_NAMES[job.op]
-        counts.requests[name] = counts.requests.get(name, 0) + 1
-        if job.op == READ:
-            counts.read += job.count * SECTOR
-        elif job.op != DISCARD:
-            counts.written += job.count * SECTOR
+        self._counts.add(job)
 
     def _answer(self) -> None:
         """Answer the first requests, as far as they are done."""
@@ -350,11 +294,3 @@ class Instance:
             self._ring.respond(struct.pack(RESPONSE, job.id, job.op, job.status))
         if self._ring.push():
             self._connection.channel.notify()
-
-
-def _segments(jobs: list[Job]) -> tuple[Sequence[int], bytes, bytes]:
-    """refs, firsts and lasts of all jobs, one behind the other."""
-    if len(jobs) == 1:
-        return jobs[0].refs, jobs[0].firsts, jobs[0].lasts
-    refs = tuple(itertools.chain.from_iterable(job.refs for job in jobs))
-    return refs, b"".join(job.firsts for job in jobs), b"".join(job.lasts for job in jobs)

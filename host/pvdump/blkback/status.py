@@ -11,8 +11,8 @@ from typing import Any
 from xenpv.xenbus import state_name
 
 from ..record import printable
+from .counts import Counts
 from .device import Device
-from .instance import Counts
 
 MIB = 1 << 20
 

@@ -5,12 +5,16 @@ Made by the worker, which does it or, where the disk takes several at a time, ha
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from xenpv.blkif import SECTOR
+
 from . import ports
-from .request import Job
+from .frames import Pool, parts
+from .request import READ, Job
 from .sink import Sink
 
 
@@ -40,6 +44,22 @@ class Transfer:
             self.spare.unmap()
         if self.error is not None:
             raise self.error
+
+
+def prepare(jobs: list[Job], sink: Sink, pool: Pool) -> Transfer:
+    """Jobs of one kind, each of which continues the one before. Raises Refused, Stalled."""
+    first = jobs[0]
+    reads, offset = first.op == READ, first.sector * SECTOR
+    if len(jobs) == 1:
+        refs, whole = first.refs, first.whole
+    else:
+        refs = tuple(itertools.chain.from_iterable(job.refs for job in jobs))
+        whole = all(job.whole for job in jobs)
+    buffers, spare = pool.take(refs, reads)
+    if not whole:
+        firsts, lasts = (b"".join(job.firsts for job in jobs), b"".join(job.lasts for job in jobs))
+        buffers = parts(buffers, firsts, lasts)
+    return Transfer(sink, jobs, reads, offset, buffers, spare)
 
 
 class Queue(Protocol):
