@@ -11,9 +11,11 @@ beside the once a second that it may.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -35,6 +37,7 @@ from pvdump.store import Store
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
+from tools import Trouble
 from tools.progress import MIB, Display
 
 GUESTS = 16
@@ -42,6 +45,7 @@ DISK = 16 * MIB
 SETTLING_SECONDS = 0.5
 SECONDS = 2.0
 ROUNDS = 5
+ROUND_SECONDS = 60
 BEHAVES = "behaves"
 CORRUPTS = "corrupts its ring in a loop"
 BUSY = "has a busy disk"
@@ -74,9 +78,7 @@ def run(progress: Display) -> None:
     with progress.stage("neighbours", total=ROUNDS * len(KINDS), unit="rounds") as stage:
         for _ in range(ROUNDS):
             for kind in KINDS:
-                command = [sys.executable, "-m", "bench.neighbours", kind]
-                said = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
-                found = json.loads(said)
+                found = apart(kind)
                 done[kind].append(found["others"])
                 logged[kind].append(found["lines"])
                 if kind == CORRUPTS:
@@ -91,20 +93,34 @@ def run(progress: Display) -> None:
         show(f"backend, lines logged of a guest that {kind}", max(logged[kind]), 1, "lines/s")
 
 
-def measure(kind: str, folder: Path) -> dict[str, float]:
-    """A round: what one of the fifteen and what the sixteenth got done, and the lines, a second.
+def apart(kind: str) -> dict[str, float]:
+    """A round in a process that ends with all that it has started."""
+    command = [sys.executable, "-m", "bench.neighbours", kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
+        try:
+            said, _ = process.communicate(timeout=ROUND_SECONDS)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if not said:
+        raise Trouble(f"neighbours, {kind}: the round did not come to its end")
+    return dict(json.loads(said))
 
-    The processes that it starts are left to the end of this one.
+
+def measure(kind: str, folder: Path) -> dict[str, float]:
+    """What one of the fifteen and what the sixteenth got done, and the lines, a second.
+
+    The processes that it starts go on.
     """
     guests = [Guest(domid, DISK // SECTOR) for domid in range(1, GUESTS + 1)]
     last = guests[-1]
     path = folder / "store"
-    children = [fork(lambda: serve(path))]
+    fork(lambda: serve(path))
     while not path.exists():
         time.sleep(0.01)
     for guest in guests:
         act = last.corrupt if guest is last and kind == CORRUPTS else guest.behave
-        children.append(fork(lambda act=act: act(str(path))))  # type: ignore[misc]
+        fork(lambda act=act: act(str(path)))  # type: ignore[misc]
     lines = Lines()
     logging.getLogger("pvdump").addHandler(lines)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -117,7 +133,7 @@ def measure(kind: str, folder: Path) -> dict[str, float]:
     with Store(path) as tool, Store(path) as store:
         dispatcher = Dispatcher(store)
         dispatcher.start()
-        host = Host(dispatcher, Nodes(store), Xen({guest.domid: guest for guest in guests}), opened)
+        Host(dispatcher, Nodes(store), Xen({guest.domid: guest for guest in guests}), opened)
         for guest, params in zip(guests, sinks, strict=True):
             with Path(params).open("wb") as stream:
                 stream.truncate(DISK)
@@ -132,15 +148,11 @@ def measure(kind: str, folder: Path) -> dict[str, float]:
         time.sleep(SECONDS)
         took = time.monotonic() - began
         rates = [(guest.count - count) / took for guest, count in zip(guests, before, strict=True)]
-        figures = {
+        return {
             "others": statistics.median(rates[:-1]),
             "last": rates[-1],
             "lines": (lines.count - said) / took,
         }
-        assert len(host.status().rows) == GUESTS
-    for child in children:
-        os.kill(child, 9)
-    return figures
 
 
 class Lines(logging.Handler):
@@ -158,15 +170,13 @@ def serve(path: Path) -> None:
         unix.run()
 
 
-def fork(work: Callable[[], None]) -> int:
-    """Do it in a process of its own, which never returns."""
-    child = os.fork()
-    if child == 0:
+def fork(work: Callable[[], None]) -> None:
+    """Do it in a process of its own."""
+    if os.fork() == 0:
         try:
             work()
         finally:
             os._exit(1)
-    return child
 
 
 if __name__ == "__main__":
