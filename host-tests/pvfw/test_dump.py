@@ -271,6 +271,17 @@ def test_a_disk_with_large_sectors_takes_a_dump():
     assert crash.superblock().state == target.COMPLETE
 
 
+@pytest.mark.parametrize(("physical", "sectors"), [(512, 1), (4096, 8)])
+def test_the_superblock_is_written_as_a_whole_physical_block(physical, sectors):
+    crash = Crash()
+    crash.guest.settle()
+    crash.back._disk.sink.physical = physical
+    crash.run()
+    writes = [request.segments for request in crash.back.seen if request.op == abi.BLKIF_OP_WRITE]
+    assert {last + 1 for _, first, last in writes[0] if first == 0} == {sectors}
+    assert crash.superblock().state == target.COMPLETE
+
+
 def test_a_backend_that_dies_half_way_is_reported_where_it_still_works(capsys):
     crash = Crash(dies=10, no_init_wait=True)
     assert crash.run() == abi.SHUTDOWN_poweroff
