@@ -8,7 +8,7 @@ Source: xen/include/public/io/xenbus.h, blkif.h.
 """
 
 from .abi import BLKIF_OP_DISCARD, XenbusStateConnected
-from .blkattach import Attachment, Pool
+from .blkattach import Attachment
 from .blkif import OP_NAMES, SECTOR
 from .blkqueue import Queue
 from .errors import Timeout, XenError
@@ -24,9 +24,9 @@ BREATHER = SECOND // 100
 
 
 class Connection:
-    """As for BlkFront. wanted: blkneg.Limits, what to use at most."""
+    """As for BlkFront. wanted: blkneg.Limits, what to use at most; pool: blkattach.Pool."""
 
-    def __init__(self, loop, grants, device, mend, buffers, say, wanted):
+    def __init__(self, loop, grants, device, mend, say, wanted, pool):
         self.loop = loop
         self.grants = grants
         self.device = device
@@ -39,7 +39,7 @@ class Connection:
         self.persistent = False
         self.limits = self._wanted = wanted
         self._queue = Queue(loop, device.path, mend, self._unsupported)
-        self._pool = Pool(buffers)
+        self._pool = pool
         self._attached = None
         # The task that takes answers.
         self._pump = None

@@ -1,14 +1,18 @@
 """All disks of this domain, connected beside each other, each with its own failure.
 
 Used by whoever does not know yet which disk it wants. The rule: a disk whose backend is dead, slow
-or hostile costs its own time and nothing of the others'; what becomes of one is told for that one.
+or hostile costs its own time and nothing of the others', as long as fewer than AT_ONCE are so; what
+becomes of one is told for that one.
 """
 
+from .blkattach import Pool
 from .blkfront import BlkFront
 from .errors import XenError, XenstoreError
 from .xenbus import Device
 
 HOME = "device/vbd"
+# A disk takes two pages of memory at the least.
+AT_ONCE = 8
 
 
 async def numbers(store):
@@ -29,22 +33,30 @@ async def numbers(store):
 async def each(store, grants, numbers, work, say=None, limits=None):
     """Connect disks and do work(number, disk) with each as soon as it is connected.
 
-    store: Xenstore; numbers: of the disks; work: an async function, its second argument a BlkFront;
-    say, limits: as for BlkFront. Returns a list of what work returned for each, or the XenError or
-    MemoryError that it ended with; whose work has ended so is closed.
+    store: Xenstore; numbers: of the disks, AT_ONCE of which are connected at a time; work: an async
+    function, its second argument a BlkFront that it closes; say, limits: as for BlkFront. Returns a
+    list of what work returned for each, or the XenError or MemoryError that it ended with; whose
+    work has ended so is closed.
     """
+    line = list(numbers)
+    found = {}
 
-    async def one(number):
-        try:
-            device = Device(store, store.loop, "%s/%d" % (HOME, number))
-            await device.find()
-            disk = BlkFront(store.loop, grants, device, say=say, limits=limits)
-            await disk.connect()
-            return await _work(number, disk, work)
-        except (XenError, MemoryError) as e:
-            return e
+    async def some():
+        # Memory is given from each disk to the next.
+        pool = Pool(0)
+        while line:
+            number = line.pop(0)
+            try:
+                device = Device(store, store.loop, "%s/%d" % (HOME, number))
+                await device.find()
+                disk = BlkFront(store.loop, grants, device, say=say, limits=limits, pool=pool)
+                await disk.connect()
+                found[number] = await _work(number, disk, work)
+            except (XenError, MemoryError) as e:
+                found[number] = e
 
-    return await store.loop.gather([one(number) for number in numbers])
+    await store.loop.gather([some() for _ in range(min(AT_ONCE, len(line)))])
+    return [found[number] for number in numbers]
 
 
 async def _work(number, disk, work):

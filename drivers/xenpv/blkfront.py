@@ -12,6 +12,7 @@ Source: xen/include/public/io/blkif.h.
 import hw
 
 from . import abi
+from .blkattach import Pool
 from .blkconn import Connection
 from .blkif import OP_NAMES, PAGE_SECTORS, SECTOR
 from .blklink import Part
@@ -31,13 +32,16 @@ class BlkFront(Connection):
     buffers: how many requests' worth of buffers of our own to use, 0 for none.
     say: None, or a function that is given a line when something is worth telling.
     limits: blkneg.Limits, what to use at most.
+    pool: blkattach.Pool, the memory of a front end that is closed by now, in place of buffers.
     Once connected: properties, blkneg.Properties, and its sectors, sector_size, read_only and
     removable; persistent; limits as agreed on.
     """
 
-    def __init__(self, loop, grants, device, mend=None, buffers=0, say=None, limits=None):
+    def __init__(
+        self, loop, grants, device, mend=None, buffers=0, say=None, limits=None, pool=None
+    ):
         wanted = limits or Limits(RING_PAGES, REQUESTS, SEGMENTS)
-        super().__init__(loop, grants, device, mend, buffers, say, wanted)
+        super().__init__(loop, grants, device, mend, say, wanted, pool or Pool(buffers))
         self._scratch_page = 0
 
     async def write(self, sector, gfn, count):

@@ -25,8 +25,11 @@ async def look(store, grants, numbers, size, say):
     say: a function that is given a line for each disk.
     """
 
+    pages = []
+
     async def work(number, disk):
-        page = hw.alloc_pages(1)
+        page = pages.pop() if pages else hw.alloc_pages(1)
+        aside = grants.set_aside
         try:
             await read_superblock(disk, page)
             first = hw.mem(page, target.SUPERBLOCK_SIZE)
@@ -38,6 +41,9 @@ async def look(store, grants, numbers, size, say):
         except TargetRefused as e:
             problem = str(e)
         await disk.close()
+        if grants.set_aside == aside:
+            # No backend has it mapped any more.
+            pages.append(page)
         what = problem or "a dump target, ready"
         say("disk %s, %d MiB: %s" % (vdev.name(number), disk.sectors * SECTOR // MIB, what))
         return problem is None

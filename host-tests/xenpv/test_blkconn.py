@@ -162,7 +162,7 @@ def test_a_disk_is_connected_again_and_again_without_growing_anything():
 
 
 def test_a_backend_that_comes_back_with_less_gets_the_same_data_in_smaller_requests():
-    bench = Bench(dies=3, latency=SECOND // 1000)
+    bench = Bench(dies=1, latency=SECOND // 1000)
     back, data = bench.backs[0], bench.data()
 
     async def work(disk):
