@@ -129,11 +129,15 @@ class Front:
         self.layout = X86_64
         self.ring = None
         self.port = 0
-        self._gfn = 16
-        self._ref = abi.GNTTAB_NR_RESERVED_ENTRIES
         self._id = 0
+        self.begin_again()
 
     # Memory.
+
+    def begin_again(self):
+        """Forget what it granted, none of which is mapped; its pages are used anew."""
+        self._gfn = 16
+        self._ref = abi.GNTTAB_NR_RESERVED_ENTRIES
 
     def pages(self, count=1):
         """Pages of its own. Returns the first gfn."""
