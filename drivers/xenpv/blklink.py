@@ -118,7 +118,8 @@ class Link:
         self._free = list(range(self.ring.slots - 1, -1, -1))
         self._free_indirect = []
         self._buffers = None
-        self._serial = 0
+        # Parts so far.
+        self.submitted = 0
         # What is granted as long as the link lives: (grant frames, address of references, how many)
         self._lent = []
         self._lend(memory.ring_refs, pages, memory.ring.addr // abi.PAGE_SIZE, False)
@@ -167,8 +168,8 @@ class Link:
     def submit(self, part):
         """Put a part into the ring; push() publishes it. The caller has seen takes()."""
         index = (self._free_indirect if part.segments > DIRECT else self._free).pop()
-        self._serial += 1
-        id = self._serial * len(self.parts) + index
+        self.submitted += 1
+        id = self.submitted * len(self.parts) + index
         refs = self._refs(index)
         frames = None
         if self._buffers is not None:

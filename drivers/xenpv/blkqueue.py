@@ -86,13 +86,13 @@ class Queue:
     def admit(self):
         """Put into the ring what stands in line, as far as there is room."""
         link = self._link
-        if link is None or not self._line or not link.takes(self._line[0]):
+        line = self._line
+        if link is None:
             return
-        while self._line and link.in_flight < self._requests:
-            if not link.takes(self._line[0]):
-                break
-            link.submit(self._line.pop(0))
-        if link.ring.push():
+        before = link.submitted
+        while line and link.in_flight < self._requests and link.takes(line[0]):
+            link.submit(line.pop(0))
+        if link.submitted != before and link.ring.push():
             self.loop.evtchn.send(self._port)
 
     # Out.
