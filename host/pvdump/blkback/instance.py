@@ -228,8 +228,9 @@ class Instance:
     def _collect(self) -> None:
         """Take up what has ended."""
         if self._flying and self._connection.queue:
-            for move in self._connection.queue.over():
-                self._flying -= 1
+            ended = self._connection.queue.over()
+            self._flying -= len(ended)
+            for move in ended:
                 self._settle(move)
             self._answer()
 
