@@ -54,12 +54,12 @@ class Sectors:
 
     # What became of it.
 
-    def acknowledged(self):
-        """All that was in flight has been done."""
-        for s, pending in self._pending.items():
+    def acknowledged(self, sectors=None):
+        """All that was in flight has been done, or what touches these sectors."""
+        for s in list(self._pending) if sectors is None else sectors:
+            pending = self._pending.pop(s)
             if any(pending.values()):
                 self._now[s] = set(pending)
-        self._pending.clear()
 
     def failed(self):
         """Of what was in flight, nobody knows what was done."""

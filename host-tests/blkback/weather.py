@@ -101,7 +101,17 @@ class Mortal:
 class Flights(embedded.Flights):
     """Transfers of a process that may be killed in one of them."""
 
+    at_work = 0
+
+    def begin(self, transfers):
+        self.at_work += len(transfers)
+        return super().begin(transfers)
+
+    def close(self):
+        assert not self.at_work, "the memory of an I/O that is under way is let go"
+
     def _end(self, transfer):
+        self.at_work -= 1
         try:
             super()._end(transfer)
         except Killed:

@@ -76,6 +76,7 @@ class World:
         weather.withheld = {key for key in keys if draw.random() < 0.2}
         if draw.random() < 0.2:
             weather.withheld.add("feature-flush-cache")
+        weather.lowered = {}
         if draw.random() < 0.3:
             weather.lowered["feature-max-indirect-segments"] = str(draw.randint(0, 64))
 
@@ -238,7 +239,8 @@ class World:
         self.later(self.some(MS, 100 * SECOND), self._attach)
 
     def _attach(self):
-        """The disk is there as if it had never been."""
+        """The disk is there as if it had never been, by a backend that offers other things."""
+        self._offer_less()
         self._return()
         self.take_away()
         self.settle()
