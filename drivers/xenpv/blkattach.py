@@ -67,8 +67,8 @@ class Attachment:
         limits.lower("pages", _power(self.grants.most(2 * limits.pages) // 2))
         if pool.memory is None:
             pool.memory = Memory(limits.pages)
-        pages = min(limits.pages, pool.memory.pages)
-        self.link = Link(pool.memory, self.grants, remote, pages, self.device.path)
+        limits.lower("pages", pool.memory.pages)
+        self.link = Link(pool.memory, self.grants, remote, limits.pages, self.device.path)
         limits.lower("requests", self.link.ring.slots)
         self.persistent = self._use_buffers()
         self.port = self.loop.evtchn.alloc_unbound(remote)
