@@ -7,8 +7,10 @@ never does is to say that it did what it did not do: no front end could tell.
 
 import struct
 
+from pvdump.blkback.ports import Stalled
 from pvdump.xen.faults import Faults
 from pvdump.xen.machine import DOM0
+from pvdump.xen.sink import Memory
 from xenpv import abi
 from xenpv.blkif import RESPONSE
 
@@ -26,17 +28,39 @@ LIES = (
 NUMBERED = ("bad_id", "id_twice", "bad_status", "fails", "wrong_operation", "overflow")
 
 
-class LyingBack:
-    """domain: who gets the disk xvdb, made of sink. lies: what it did, by name."""
+class Slow(Memory):
+    """A disk that is busy now and then, so that what is asked is not done at once."""
 
-    def __init__(self, domain, sink, draw):
+    def __init__(self, size, draw):
+        super().__init__(size)
+        self.draw = draw
+        self.busy = 0.3
+
+    def _begin(self):
+        if self.draw.random() < self.busy:
+            raise Stalled("the disk is busy")
+
+    def read(self, offset, buffers):
+        self._begin()
+        super().read(offset, buffers)
+
+    def write(self, offset, buffers):
+        self._begin()
+        super().write(offset, buffers)
+
+
+class LyingBack:
+    """domain: who gets the disk xvdb, of `size` bytes. lies: what it did, by name."""
+
+    def __init__(self, domain, size, draw):
         self.domain = domain
-        self.sink = sink
+        self.sink = Slow(size, draw)
         self.draw = draw
         self.clock = domain.xen.clock
         self.lies = []
         self._lying = True
         self._losing = 0.0
+        self._connection = None, 0  # its ring, and how many requests there were before
         self._deliver = domain.xen.evtchn.deliver
         domain.xen.evtchn.deliver = self._event
         self._attach(plain=draw.random() < 0.5, reorder=draw.random() < 0.5, latency=self._some())
@@ -61,7 +85,7 @@ class LyingBack:
     def come_to_reason(self):
         """From now on all is well: the toolstack has given the disk anew."""
         self._lying = False
-        self._losing = 0.0
+        self._losing = self.sink.busy = 0.0
         self.domain.xen.blkback.close(self.device)
         for path in (self.device.path, self.device.front):
             self.domain.store.rm(path)
@@ -83,16 +107,30 @@ class LyingBack:
             ring.memory.view[at : at + len(response)] = response
 
     def _response(self):
-        """A response that is well-formed, to what was asked, or was not; not that it was done."""
+        """A well-formed one: to what is asked, that it failed; to what was answered, once more."""
         ring = self._ring()
         if ring is None:
             return
-        ids = [request.id for request in self.device.seen[-40:]] + [0, self.draw.getrandbits(64)]
-        status = self.draw.choice([-1, -2, -3, 1, 32767])
-        response = struct.pack(RESPONSE, self.draw.choice(ids), self.draw.randrange(8), status)
+        done = self._done(ring)
+        if done and self.draw.random() < 0.5:
+            request = self.draw.choice(done[-8:])
+            answer, op, status = request.id, request.op, abi.BLKIF_RSP_OKAY
+        else:
+            ids = [request.id for request in self.device.seen[-40:]]
+            answer = self.draw.choice([*ids, 0, self.draw.getrandbits(64)])
+            op, status = self.draw.randrange(8), self.draw.choice([-1, -2, -3, 1, 32767])
+        response = struct.pack(RESPONSE, answer, op, status)
         prod = ring.memory.rd32(abi.SRING_RSP_PROD)
         self._put(ring, prod, response)
         self._announce(ring, prod + 1)
+
+    def _done(self, ring):
+        """Requests of this connection that were answered."""
+        if ring is not self._connection[0]:
+            self._connection = ring, len(self.device.seen)
+        undone = [request for _, request in ring._given]
+        undone += [request for request, _ in self.device.held]
+        return [r for r in self.device.seen[self._connection[1] :] if r not in undone]
 
     def _entry(self):
         """Bytes of any entry that say nothing, published or not: no status is that of success."""

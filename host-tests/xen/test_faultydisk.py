@@ -22,7 +22,7 @@ from blkback.front import (
 )
 
 from pvdump.xen.earlier import EarlierKernel
-from pvdump.xen.faults import Faults
+from pvdump.xen.faults import UNUSED, Faults
 from pvdump.xen.faultydisk import FaultySink
 from pvdump.xen.guest import Guest
 from pvdump.xen.sink import Memory
@@ -133,7 +133,7 @@ class TestResponses:
     @pytest.mark.parametrize(
         ("fault", "response"),
         [
-            ("bad_id", (2 ^ 0x5555555555555555, READ, OKAY)),
+            ("bad_id", (2 + UNUSED, READ, OKAY)),
             ("bad_status", (2, READ, -77)),
             ("fails", (2, READ, ERROR)),
             ("wrong_operation", (2, WRITE, OKAY)),
