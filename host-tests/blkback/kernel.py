@@ -72,6 +72,8 @@ class Kernel:
         death = draw.randrange(operations) if self.ending != "closed" else -1
         for i in range(operations):
             if i == death:
+                await self._do("flush")
+                # What that flush covered has to be there, whenever it happens.
                 clock.after(self._moment(), self._die)
             if self.story.happens and draw.random() < 0.3:
                 name = draw.choice(self.story.happens)
