@@ -36,6 +36,7 @@ SAYS = re.compile(
     "|backend .* is .+ after [0-9]+ s, .+ expected"
     "|went .+ instead of Connected"
     "|the backend left Connected, its state is .*it was not back within [0-9]+ s: "
+    "|response (to|with) .+"
     "|rsp_prod 0x[0-9a-f]+ announces [0-9]+ responses to [0-9]+ requests"
     "|xenstore .*: (ENOENT|EACCES)"
     "|xenstore .*state: a decimal number expected, '"
