@@ -21,7 +21,7 @@ from blkback.front import (
 )
 from blkback.weather import Grants
 
-from pvdump.blkback.instance import State
+from pvdump.blkback.instance import PATIENCE, State
 from xenpv.blkif import X86_32
 
 SHUTDOWN_SUSPEND = 2
@@ -164,6 +164,25 @@ class TestStates:
         front.connect()
         assert front.say(CLOSING) == CLOSING
         assert front.status(FLUSH) == OKAY
+
+    def test_closed_comes_after_the_answers_and_after_what_was_held_back_meanwhile(self, front):
+        front.connect()
+        front.put(FLUSH)
+        front.ring.push()
+        front.write("state", CLOSED)
+        front.xen.settle()
+        assert [status for _, _, status in front.responses()] == [OKAY]
+        assert front.back_state() == CONNECTED
+        assert front.status(FLUSH) == OKAY
+        for _ in range(PATIENCE + 1):
+            front.xen.rest()
+        assert front.back_state() == CLOSED
+
+    def test_closed_comes_at_once_when_nothing_is_under_way(self, front):
+        front.connect()
+        front.write("state", CLOSED)
+        front.xen.settle()
+        assert front.back_state() == CLOSED
 
     @pytest.mark.parametrize("state", ["", "x", "7", "8", "99", "-1", "٣"])
     def test_a_state_that_is_none_hurts_nobody(self, front, state):

@@ -216,7 +216,10 @@ class Device:
 
     def _closed(self) -> None:
         """The front end has closed, or its node is gone."""
-        if self._let_go():
+        if self.instance is not None and not self.instance.gone:
+            # It calls look() when it has ended.
+            self.instance.finish()
+        if self.instance is None or (self.instance.gone and self._let_go()):
             self._keys = {}
             self._set_state(XenbusStateClosed)
 

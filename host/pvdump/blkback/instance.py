@@ -34,6 +34,7 @@ from .transfer import Transfer
 
 JOINED = 256  # frames of one I/O
 MOVES = (READ, WRITE)
+PATIENCE = 10  # steps of 10 ms
 UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY)  # a file or disk that knows no discard
 Complain = Callable[[str], None]
 
@@ -70,6 +71,8 @@ class Instance:
         self._complain = complain
         self._ended = ended
         self._leaving = False
+        self._finishing = False
+        self._patience = 0  # steps to wait for more while finishing
         self._entry: bytes | None = None  # taken, not yet read through
         self._jobs: deque[Job] = deque()  # not answered, as they came
         self._waiting: deque[Job] = deque()  # of these, those not begun
@@ -82,6 +85,15 @@ class Instance:
     def disconnect(self) -> None:
         """Ask the worker to leave. What it is doing it ends, what it has not begun it leaves."""
         self._leaving = True
+        self.wake()
+
+    def finish(self) -> None:
+        """Ask the worker to leave when what the ring holds is answered, or the disk stalls.
+
+        Linux closes with requests under way and waits for them for ever; those that it holds back
+        come a moment after the answers to the others.
+        """
+        self._finishing = True
         self.wake()
 
     def fail(self, why: str) -> None:
@@ -98,7 +110,7 @@ class Instance:
         if self.gone:
             return Wait.END
         self._stalled = False
-        more = False
+        more, before = False, self._number
         try:
             self._collect()
             if not self._leaving:
@@ -109,13 +121,21 @@ class Instance:
                 more = self._ring.rearm()
         except RingCorrupt as error:
             self.fail(str(error))
+        if self._finishing and not self._leaving:
+            self._leaving = self._finished(more or self._number != before or bool(self._jobs))
         if self._leaving:
             return self._disconnect()
+        if self._finishing:
+            return Wait.LATER
         if more and not self._stalled:
             return Wait.NOTHING
         self.state = State.WAITING
         self._counts.stalls += self._stalled
         return Wait.LATER if self._stalled else Wait.EVENT
+
+    def _finished(self, busy: bool) -> bool:
+        self._patience = PATIENCE if busy else self._patience - 1
+        return self._stalled or self._patience < 0
 
     def _disconnect(self) -> Wait:
         self.state = State.DISCONNECTING
