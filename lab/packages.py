@@ -18,6 +18,7 @@ GUEST = ("linux-image-cloud-amd64", "kexec-tools", "busybox-static", "grub-pc-bi
 PROGRAMS = ("fio", "e2fsprogs")
 DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
+NBD = ("nbdkit",)
 READERS = ("makedumpfile", "crash")  # of trixie: bookworm's misread today's kernels
 
 
@@ -51,6 +52,11 @@ def development(name: str, progress: Display = NULL) -> Root:
 def python(name: str, progress: Display = NULL) -> Root:
     """Python with cffi, and Xen's libraries for it."""
     return Root(suite(name, progress).unpack(PYTHON))
+
+
+def nbd(name: str, progress: Display = NULL) -> Root:
+    """An NBD server."""
+    return Root(suite(name, progress).unpack(NBD))
 
 
 def readers(progress: Display = NULL) -> Root:

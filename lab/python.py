@@ -40,15 +40,12 @@ COMMAND = f"""\
 #!/bin/sh
 PYTHONPATH={":".join(f"{HOME}/{tree}" for tree in TREES)} exec python3 -m pvdump "$@"
 """
-UNPACK_SECONDS = 120
 
 
 def put(xen: Xen) -> None:
     """Unpack Python and `pvdump` in a running dom0."""
-    for path in (_base(xen.suite, xen.progress), _ours(xen.suite, xen.progress)):
-        shutil.copyfile(path, xen.job / path.name)
-        # busybox would not write through a link such as /lib.
-        xen.sh(f"cd / && cpio -idu </job/{path.name}", UNPACK_SECONDS)
+    xen.unpack(_base(xen.suite, xen.progress))
+    xen.unpack(_ours(xen.suite, xen.progress))
 
 
 def _base(suite: str, progress: Display) -> Path:

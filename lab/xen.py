@@ -32,6 +32,7 @@ NODE_SIZE = 2048  # the default of both daemons
 BOOT_SECONDS = 120  # 4-7 is normal; some runs are many times slower for no visible reason
 GUEST_SECONDS = 300
 ASK_SECONDS = 30
+UNPACK_SECONDS = 120
 TAIL = 15  # lines of a log in an error
 
 
@@ -132,6 +133,12 @@ class Xen:
         if code and check:
             raise LabError(f"in dom0, exit {code}: {_first(script)}\n{_tail(text)}\n{self.tails()}")
         return text
+
+    def unpack(self, archive: Path) -> None:
+        """Unpack a cpio archive of the host in dom0's root."""
+        shutil.copyfile(archive, self.job / archive.name)
+        # busybox would not write through a link such as /lib.
+        self.sh(f"cd / && cpio -idu </job/{archive.name}", UNPACK_SECONDS)
 
     def attach(self, path: Path, readonly: bool = False, full_at: int | None = None) -> str:
         """Give dom0 a raw file of the host as a SCSI disk.
