@@ -19,7 +19,8 @@ from .xenbus import state_name
 STALL = 30 * SECOND
 AWAY = 60 * SECOND
 LOOK_AGAIN = SECOND
-# When nothing is in flight because other devices have all grant entries.
+# When nothing is in flight because other devices have all grant entries; whenever a wait of the
+# loop's has passed, all tasks with a port look, and so fill their rings.
 BREATHER = SECOND // 100
 
 
@@ -112,8 +113,6 @@ class Connection:
         queue.check()
         soon = LOOK_AGAIN if queue.in_flight() else BREATHER
         await queue.changed.wait(self.loop.now() + soon)
-        if not queue.in_flight():
-            queue.admit()
         waited = self.loop.now() - queue.answered_at
         if queue.failure is not None or self._away or waited < LOOK_AGAIN:
             return

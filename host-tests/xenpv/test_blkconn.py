@@ -234,3 +234,28 @@ def test_disks_that_share_a_small_grant_table_wait_for_each_others_entries():
     for sink in bench.sinks:
         assert sink.data[: len(data)] == data
     assert took < SECOND
+
+
+def test_a_disk_that_found_no_entries_gets_in_while_another_goes_on():
+    bench = Bench(disks=2, options={"gnttab_max_frames": 1})
+    done = []
+
+    async def stream(disk):
+        await disk.write(0, GFN, 440 * 8)
+        while not done and hw.now() < began + SECOND // 20:
+            await disk.write(0, GFN, 8)
+            await disk.drain()
+
+    async def once(disk):
+        await disk.write(0, GFN, 100 * 8)
+        await disk.drain()
+        done.append(hw.now() - began)
+
+    async def work(busy, late):
+        nonlocal began
+        began = hw.now()
+        await busy.loop.gather([stream(busy), once(late)])
+
+    began = 0
+    bench.run(work)
+    assert done[0] < SECOND // 40
