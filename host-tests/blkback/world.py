@@ -56,6 +56,7 @@ class World:
         self._sectors = sectors
         self.disks = {GUEST: disk, NEIGHBOUR: other}
         disk.strike = self._strike
+        other.strike = lambda name: Stalled("busy") if draw.random() < 0.3 else None
         self._strikes = []
         self.errors_left = 0
         self._stalled = False
@@ -312,11 +313,12 @@ class World:
         front.machine.evtchn.send(NEIGHBOUR, front.port)
 
     def _revoke(self, front):
+        """Ask for a write, and take back a grant: the write's, one in use, or the ring's."""
         if front.ring.free():
             segments = front.data(bytes(PAGE), self.draw.random() < 0.5)
             front.put(WRITE, 8 * self.draw.randrange(64), segments)
-            if self.draw.random() < 0.7:
-                front.machine.gnttab.set_entry(segments[0][0], 0, 0, 0)
+            ref = self.draw.randint(abi.GNTTAB_NR_RESERVED_ENTRIES, segments[0][0])
+            front.machine.gnttab.set_entry(ref, 0, 0, 0)
 
     def _key(self, front):
         names = ("ring-ref", "event-channel", "protocol", "feature-persistent", "ring-page-order")
