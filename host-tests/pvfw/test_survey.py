@@ -8,6 +8,7 @@ from pvdump.xen.sink import Memory
 from pvfw import target
 from pvfw.errors import TargetRefused
 from pvfw.survey import choose
+from xenpv import abi
 from xenpv.errors import XenError
 from xenpv.evtchn import EventChannels
 from xenpv.gnttab import GrantTable
@@ -78,6 +79,15 @@ def test_the_only_target_among_the_disks_is_found_without_being_named():
 )
 def test_of_several_the_first_in_the_order_asked_for_is_taken(names, chosen):
     assert Disks(ROOT, FIRST, SECOND_ONE).choose(names) == chosen
+
+
+def test_the_disks_are_left_as_they_were_found():
+    disks = Disks(ROOT, FIRST, SECOND_ONE)
+    disks.choose()
+    disks.guest.settle()
+    assert disks.guest.machine.gnttab.mappings == []
+    for back in disks.backs.values():
+        assert back.states[-2:] == [abi.XenbusStateClosed, abi.XenbusStateInitWait]
 
 
 def test_a_disk_that_nobody_named_is_not_looked_at():
