@@ -99,10 +99,12 @@ class FaultyDevice(Device):
     # States and keys.
 
     def step(self) -> bool:
-        if self.instance is not None and self.instance.gone and self.instance.fault == DIED:
-            self.instance = None
-            self._set_state(XenbusStateClosing)
-            self._set_state(XenbusStateClosed)
+        if self.instance is not None and self.instance.gone:
+            self._release()
+            if self.instance.fault == DIED:
+                self.instance = None
+                self._set_state(XenbusStateClosing)
+                self._set_state(XenbusStateClosed)
         return super().step()
 
     def _front_state(self) -> int:
@@ -138,14 +140,18 @@ class FaultyDevice(Device):
         return self._faulty_ring
 
     def _let_go(self) -> bool:
-        if self.instance is not None:
-            self._busy_until = self.clock.now + self.faults.lingers
+        was_connected = self.instance is not None
         gone = super()._let_go()
-        if gone:
-            for _, frames in self.held:
-                frames.unmap()
-            self.held.clear()
+        if gone and was_connected:
+            self._release()
         return gone
+
+    def _release(self) -> None:
+        """The connection has ended: what was held is let go."""
+        self._busy_until = self.clock.now + self.faults.lingers
+        for _, frames in self.held:
+            frames.unmap()
+        self.held.clear()
 
     def hold(self, request: Request) -> None:
         """Keep a request for ever, and what it lends mapped."""
