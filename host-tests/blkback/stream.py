@@ -83,6 +83,8 @@ class Stream:
             if not self.in_flight:
                 break
         assert not self.in_flight, f"never answered: {self.in_flight}"
+        # The last process may have come only now.
+        self.rest()
         assert self._is_persistent or self.front.mapped() == self._pages
         self.back.die()
         assert self.front.mapped() == 0
