@@ -24,7 +24,7 @@ from tools.progress import MIB, Display
 
 HERE = Path(__file__).resolve().parent
 BACKENDS = ("blkback", "qdisk")
-ROUNDS = 5
+ROUNDS = 3
 STREAM_MS = 800
 DD_MIB = 64
 FIO_SECONDS = 1

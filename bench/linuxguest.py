@@ -16,9 +16,10 @@ from lab.xen import Xen
 from tools import Trouble
 
 FIO = "/usr/bin/fio"
+CREATE_SECONDS = 300  # fio comes with 80 MB of libraries
 # Under emulation Xen would else trap each look at the clock, of which Linux has many in a request.
 NATIVE = {"tsc_mode": "native"}
-BOOT_SECONDS = 120
+BOOT_SECONDS = 180
 LOAD_SECONDS = 120
 # A line is a load; what it says is between its own echo and the next "bench: did".
 INIT = """\
@@ -86,7 +87,7 @@ class LinuxGuest:
             }
         )
         self._loads = 0
-        self.domain = xen.create(guest)
+        self.domain = xen.create(guest, CREATE_SECONDS)
 
     def wait(self) -> None:
         """Until all its disks are there."""

@@ -173,6 +173,8 @@ def serve(path: Path) -> None:
 def fork(work: Callable[[], None]) -> None:
     """Do it in a process of its own."""
     if os.fork() == 0:
+        # Whoever waits for the end of the round's output shall not wait for this.
+        os.close(sys.stdout.fileno())
         try:
             work()
         finally:
