@@ -292,6 +292,16 @@ def test_a_disk_is_there_again_after_a_soft_reset(site):
     assert guest.answer()[2] == OKAY
 
 
+def test_a_disk_is_there_again_though_its_domain_was_seen_to_be_gone(site):
+    guest = site.create(5).connect()
+    site.destroy(5)
+    guest.until(f"{guest.back}/frontend", None)
+    site.tool.write("/local/domain/5/vm", "/vm/5")
+    site.tool.call(lambda client: client.introduce(5, 1, 1))
+    guest.connect().write(0, b"\1" * PAGE)
+    assert guest.answer()[2] == OKAY
+
+
 def test_another_domain_with_the_same_number_does_not_get_the_disk(site):
     first, second = site.create(5).connect(), site.create(6).connect()
     soft_reset(site, first, "/vm/other")

@@ -20,6 +20,7 @@ from ..store import Store
 from .device import HOME, backend_path
 from .nodes import Nodes
 
+GIVEN = ("frontend", "frontend-id", "online", "dev", "mode", "params", "vm")
 XVD_MAJOR = 202
 CLOSE_SECONDS = 10.0
 
@@ -44,7 +45,7 @@ def front_path(domid: int, number: int) -> str:
 def attach(store: Store, domid: int, name: str, params: str, readonly: bool) -> None:
     """Raises AttachError, XenError. params: see sink.open_sink()."""
     number = number_of(name)
-    back, front = backend_path(domid, number), front_path(domid, number)
+    front = front_path(domid, number)
     nodes = Nodes(store)
     if nodes.read(f"/local/domain/{domid}/domid") is None:
         raise AttachError(f"domain {domid} is not there")
@@ -57,35 +58,48 @@ def attach(store: Store, domid: int, name: str, params: str, readonly: bool) -> 
         "dev": name,
         "mode": "r" if readonly else "w",
         "params": params,
-        "state": str(XenbusStateInitialising),
         "vm": nodes.read(f"/local/domain/{domid}/vm") or "",
     }
 
     async def work(transaction: Any) -> None:
         await _make_front(transaction, domid, number)
-        await _make(transaction, back, [("n", 0), ("r", domid)], values)
+        await _make_back(transaction, domid, number, values)
 
     store.transact(work)
 
 
-def restore(store: Store, domid: int, number: int) -> bool:
-    """Make a front end's nodes again if a soft reset of its domain took them away.
+def given(nodes: Nodes, domid: int, number: int) -> dict[str, str]:
+    """What attach() wrote into the nodes of a disk that is there."""
+    back = backend_path(domid, number)
+    return {key: nodes.read(f"{back}/{key}") or "" for key in GIVEN}
 
-    It is the domain that was given the disk if its `vm` is the same, not one that has its number
-    now. Returns whether nodes were made. Raises XenError.
+
+def restore(store: Store, domid: int, number: int, values: dict[str, str]) -> bool | None:
+    """Make a disk's nodes again if a soft reset of its domain took them away.
+
+    values: as from given(). It is the domain that was given the disk if its `vm` is the same, not
+    one that has its number now. Returns whether nodes were made, None when there is no such domain.
+    Raises XenError.
     """
     back, front = backend_path(domid, number), front_path(domid, number)
 
-    async def work(transaction: Any) -> bool:
+    async def work(transaction: Any) -> bool | None:
         vm = await transaction.read_text(f"/local/domain/{domid}/vm", "")
-        if not vm or await transaction.read_text(f"{back}/vm", "") != vm:
+        if not vm:
+            return None
+        if vm != values["vm"] or await transaction.read_text(f"{front}/backend", ""):
             return False
-        if await transaction.read_text(f"{front}/backend", ""):
-            return False
+        if not await transaction.read_text(f"{back}/frontend", ""):
+            await _make_back(transaction, domid, number, values)
         await _make_front(transaction, domid, number)
         return True
 
     return store.transact(work)
+
+
+async def _make_back(transaction: Any, domid: int, number: int, values: dict[str, str]) -> None:
+    values = {**values, "state": str(XenbusStateInitialising)}
+    await _make(transaction, backend_path(domid, number), [("n", 0), ("r", domid)], values)
 
 
 async def _make_front(transaction: Any, domid: int, number: int) -> None:

@@ -20,7 +20,7 @@ from ..watches.domains import INTRODUCED
 from ..watches.domains import domid as parse_domid
 from ..watches.queue import Domain, Event
 from . import ports
-from .attach import restore
+from .attach import given, restore
 from .device import HOME, TYPE, Device, Open
 from .nodes import Nodes
 from .sink import open_sink
@@ -56,6 +56,9 @@ class Host:
         self._complaints = Complaints(time.monotonic_ns, log.error)
         self._lock = threading.Lock()  # of the next
         self._served: dict[int, dict[int, Served]] = {}  # by domid and device number
+        # Disks of domains that are gone, or away for the moment of a soft reset, until another
+        # domain has the number.
+        self._lost: dict[tuple[int, int], dict[str, str]] = {}
         self._area = dispatcher.subscribe(AREA, self._domid_of, self._changed, "blkback")
         self._introduced = dispatcher.subscribe(
             INTRODUCED, lambda path, token: None, self._restore, "blkback"
@@ -80,9 +83,9 @@ class Host:
         domid = event.domain.domid
         with self._lock:
             served = self._served.setdefault(domid, {})
-        for name in self._nodes.directory(f"{AREA}/{domid}"):
-            if name.isascii() and name.isdigit() and len(name) <= 9 and int(name) not in served:
-                self._take_up(served, domid, int(name))
+        for number in _numbers(self._nodes.directory(f"{AREA}/{domid}")):
+            if number not in served:
+                self._take_up(served, domid, number)
         for number in list(served):
             self._step(served, number)
         with self._lock:
@@ -120,13 +123,28 @@ class Host:
         with self._lock:
             disks = [(domid, n) for domid, served in self._served.items() for n in list(served)]
         for domid, number in disks:
-            if restore(self._nodes.store, domid, number):
-                log.info("disk %d/%d: its domain was reset", domid, number)
+            restore(self._nodes.store, domid, number, given(self._nodes, domid, number))
+        self._restore_lost()
+
+    def _restore_lost(self) -> None:
+        with self._lock:
+            lost = list(self._lost.items())
+        for (domid, number), values in lost:
+            if restore(self._nodes.store, domid, number, values) is not None:
+                with self._lock:
+                    self._lost.pop((domid, number), None)
 
     def _vanished(self, domain: Domain) -> None:
-        if self._nodes.directory(f"{AREA}/{domain.domid}"):
-            self._nodes.remove(f"{AREA}/{domain.domid}")
+        path = f"{AREA}/{domain.domid}"
+        names = self._nodes.directory(path)
+        lost = {(domain.domid, n): given(self._nodes, domain.domid, n) for n in _numbers(names)}
+        with self._lock:
+            self._lost.update(lost)
+        if names:
+            self._nodes.remove(path)
         self._area.look(domain.domid)
+        # It may be there again already.
+        self._restore_lost()
 
     def close(self) -> None:
         """End all connections and close the sinks; nodes stay. The dispatcher is closed before."""
@@ -144,3 +162,8 @@ class Host:
         with self._lock:
             all_served = [this for served in self._served.values() for this in served.values()]
         return Status([row(this.device) for this in all_served])
+
+
+def _numbers(names: list[str]) -> list[int]:
+    """Of virtual devices, from names of nodes."""
+    return [int(name) for name in names if name.isascii() and name.isdigit() and len(name) <= 9]
