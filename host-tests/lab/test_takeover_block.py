@@ -1,0 +1,208 @@
+"""Linux is killed with its disk connected and reads and writes under way; pvdump takes it over.
+
+Nothing here is left to chance: what serves the disk stands still while the guest fills the block
+ring, the guest panics only when dom0 has seen as many requests unanswered as the ring holds, and
+the disk goes on at a moment that the test chooses: before the crash kernel starts, or when it has
+been seen to wait. Then the dump must be whole, and of the rest of the disk nothing may have changed
+but what the dead kernel was writing.
+"""
+
+import contextlib
+import hashlib
+import os
+
+import pytest
+
+from lab import linux, standstill
+from pvdump.collect import collect
+from pvdump.info import read_superblock
+from pvfw import target as superblock
+from xenpv import abi
+
+pytestmark = pytest.mark.xen
+
+SECONDS = 600
+MIB = 1 << 20
+SECTOR = 512
+XVDB = 51728
+ENTRIES = 32  # of the ring of one page, which is what Debian's front end uses
+DUMP = "pvdump.then=poweroff pvdump.disk=xvdb"
+# What the dead kernel writes and reads, far behind the dump.
+PLACE = 480
+STREAMS = 3
+PIECE = 2  # MiB of each, a MiB at a time
+# Streams of either kind that are started: less than fills the ring, and together more than that. A
+# MiB is 8 requests where they are indirect, else 24.
+STARTED = {"blkback": 3, "qdisk": 1}
+PVH = {"type": "pvh", "on_soft_reset": "preserve"}
+CLOSING = 5
+on_one = pytest.mark.parametrize("xen", ["bookworm oxenstored"], indirect=True)
+
+
+def run(streams):
+    """The guest's lines: all streams under way, and a panic when it is told to."""
+    lines = [
+        f"{linux.kexec('/pvdump.bin', DUMP, file_mode=True)} || poweroff -f",
+        "exec 6</dev/hvc0",
+        "echo ready; read line <&6",
+    ]
+    for i in range(streams):
+        at = PLACE + i * PIECE
+        lines += [
+            f"dd if=/dev/xvdb of=/dev/null bs=1M count={PIECE} skip={at} iflag=direct &",
+            f"dd if=/noise of=/dev/xvdb bs=1M count={PIECE} skip={i * PIECE} seek={at}"
+            " oflag=direct &",
+        ]
+    lines += [
+        "read line <&6; echo inflight $(cat /sys/block/xvdb/inflight)",
+        linux.crash(),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+class Disk:
+    """A dump target whose far end holds old data, and the new data that a guest writes there."""
+
+    def __init__(self, path, folder):
+        self.path = path
+        self.old, self.new = os.urandom(STREAMS * PIECE * MIB), os.urandom(STREAMS * PIECE * MIB)
+        with path.open("r+b") as stream:
+            stream.seek(PLACE * MIB)
+            stream.write(self.old)
+        self.noise = folder / "noise"
+        self.noise.write_bytes(self.new)
+        self.vmcore = folder / "vmcore"
+
+    def check(self):
+        """The dump is whole and true; everything behind it is as it was, or as it was written."""
+        block = read_superblock(self.path)
+        assert block.state == superblock.COMPLETE
+        assert collect(self.path, self.vmcore).missing == 0
+        held = set(pieces(self.vmcore.read_bytes(), abi.PAGE_SIZE))
+        assert not set(pieces(self.new, abi.PAGE_SIZE)) - held
+        with self.path.open("rb") as stream:
+            stream.seek(block.data_offset + block.dump_size)
+            rest = stream.read()
+        area = len(rest) - (512 - PLACE) * MIB
+        assert not rest[:area].strip(b"\0")
+        assert not rest[area + len(self.old) :].strip(b"\0")
+        found = pieces(rest[area : area + len(self.old)], SECTOR)
+        sectors = zip(pieces(self.old, SECTOR), pieces(self.new, SECTOR), found, strict=True)
+        assert all(is_now in (old, new) for old, new, is_now in sectors)
+
+
+def pieces(data, size):
+    return [hashlib.blake2b(data[i : i + size]).digest() for i in range(0, len(data), size)]
+
+
+@pytest.fixture
+def disk(target, tmp_path):
+    return Disk(target, tmp_path)
+
+
+@pytest.fixture
+def stall():
+    """What stands still; closing it lets it go on, which happens in any case."""
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def killed(xen, guest, disk, stall):
+    """Panics a Debian guest with a full ring that is not answered; gives its handle."""
+
+    def kill(backend, **fields):
+        domain = xen.boot(
+            guest(
+                "linux-crash.yaml",
+                run=run(STARTED[backend]),
+                vcpus=1,
+                memory=160,
+                disks=[{"vdev": "xvdb", "file": str(disk.path), "backend": backend}],
+                files={"pvdump.bin": "image-bin", "noise": str(disk.noise)},
+                **fields,
+            )
+        )
+        domain.wait_console("^ready", SECONDS)
+        domain.type("wait")
+        if backend == "blkback":
+            stall.enter_context(standstill.disk(xen, disk.path))
+        else:
+            pid = f"$(xenstore-read /local/domain/{domain.domid}/image/device-model-pid)"
+            stall.enter_context(standstill.process(xen, pid))
+        die(domain)
+        return domain
+
+    return kill
+
+
+def die(domain):
+    """Have a guest fill its ring and panic; whatever serves it stands still."""
+    domain.type("go")
+    domain.wait_block_ring(XVDB, lambda ring: ring.unanswered == ENTRIES)
+    domain.type("panic")
+    reads, writes = domain.wait_console(r"^inflight (\d+) (\d+)", SECONDS).groups()
+    assert int(reads) > 0
+    assert int(writes) > 0
+    domain.wait_console("Kernel panic", SECONDS)
+
+
+def front(domain, key):
+    return f"/local/domain/{domain.domid}/device/vbd/{XVDB}/{key}"
+
+
+def wait_node(path, pattern, domain):
+    """Wait until a node matches a shell pattern."""
+    domain.xen.sh(
+        "for try in $(seq 1200); do\n"
+        f"    case $(xenstore-read {path} 2>/dev/null) in {pattern}) exit 0;; esac; usleep 50000\n"
+        f"done; echo {path} is not {pattern}; exit 1",
+        SECONDS,
+    )
+
+
+def finish(domain, disk):
+    assert domain.wait_end(SECONDS) == "poweroff", domain.console()
+    assert "pvdump: dump complete" in domain.console()
+    disk.check()
+
+
+@on_one
+def test_a_soft_reset_guest_takes_a_disk_over_whose_requests_end_before(killed, disk, stall):
+    domain = killed("blkback")
+    stall.close()
+    finish(domain, disk)
+
+
+@on_one
+def test_a_resumed_guest_takes_a_disk_over_whose_requests_ended_before(killed, disk, stall):
+    domain = killed("blkback", **PVH)
+    assert domain.wait_end(SECONDS) == "soft-reset"
+    stall.close()
+    domain.wait_block_ring(XVDB, lambda ring: ring.unanswered == 0)
+    domain.resume()
+    finish(domain, disk)
+
+
+@on_one
+def test_a_resumed_guest_asks_blkback_again_until_the_earlier_requests_have_ended(
+    killed, disk, stall
+):
+    domain = killed("blkback", **PVH)
+    assert domain.wait_end(SECONDS) == "soft-reset"
+    domain.resume()
+    # It closed at once, forgot what was under way, and now does not take the new ring.
+    error = f"/local/domain/0/error/backend/vbd/{domain.domid}/{XVDB}/error"
+    wait_node(error, "*pending*", domain)
+    stall.close()
+    finish(domain, disk)
+
+
+@on_one
+def test_a_resumed_guest_waits_for_a_qdisk_that_has_not_answered_yet(killed, disk, stall):
+    domain = killed("qdisk", **PVH)
+    assert domain.wait_end(SECONDS) == "soft-reset"
+    domain.resume()
+    wait_node(front(domain, "state"), CLOSING, domain)
+    stall.close()
+    finish(domain, disk)
