@@ -1,64 +1,21 @@
 """Our block backend in a real dom0: Debian's blkfront and our own front end on its disks."""
 
 import hashlib
-import json
 import os
 import re
 
 import pytest
+from blkback.dom0 import SECONDS, WAIT, Site, linux_guest, on_each, on_one
 
-from lab import linux, python
+from lab import linux
 from pvdump.info import read_superblock
 from pvfw import target as superblock
 
 pytestmark = pytest.mark.xen
 
-SECONDS = 600
 MIB = 1 << 20
 CHECK = "pvdump.run=check pvdump.disk=xvdb"
 DUMP = "pvdump.then=poweroff pvdump.disk=xvdb"
-CMDLINE = "console=hvc0 crashkernel=16M random.trust_cpu=on"
-STATUS = "/run/blkback"
-WAIT = "until [ -b /dev/xvdb ]; do usleep 50000; done\n"
-XENS = pytest.mark.parametrize("xen", ["bookworm oxenstored"], indirect=True)
-
-
-class Site:
-    """A dom0 with `pvdump blkback run` in it."""
-
-    def __init__(self, xen):
-        self.xen = xen
-        python.put(xen)
-        self.start()
-
-    def start(self):
-        self.xen.sh(
-            f"pvdump blkback run --status {STATUS} >>/job/log/blkback 2>&1 & echo $! >/run/pid\n"
-            f"for try in $(seq 600); do [ -S {STATUS} ] && exit 0; usleep 50000; done; exit 1"
-        )
-
-    def stop(self, signal="TERM"):
-        self.xen.sh(
-            f"kill -{signal} $(cat /run/pid); rm -f {STATUS}\n"
-            "exe=/proc/$(cat /run/pid)/exe\n"  # which a zombie has not
-            "for try in $(seq 600); do [ -e $exe ] || exit 0; usleep 50000; done; exit 1"
-        )
-
-    def attach(self, domain, sink, *options):
-        self.xen.sh(f"pvdump blkback attach {domain.domid} xvdb {sink} {' '.join(options)}")
-
-    def detach(self, domain, *options):
-        self.xen.sh(f"pvdump blkback detach {domain.domid} xvdb {' '.join(options)}")
-
-    def disks(self):
-        return json.loads(self.xen.sh(f"pvdump blkback show --json {STATUS}"))["disks"]
-
-    def create(self, guest, sink, *options):
-        """Start a guest with a disk of ours from its first moment on."""
-        domain = self.xen.create(guest, paused=True)
-        self.attach(domain, sink, *options)
-        self.xen.sh(f"xl unpause {domain.domid}")
-        return domain
 
 
 @pytest.fixture(scope="module")
@@ -81,13 +38,7 @@ def noise(tmp_path):
     return path
 
 
-def linux_guest(guest, run, **fields):
-    """A Debian guest (PVH) that waits for its xvdb and runs lines."""
-    options = {"type": "pvh", "vcpus": 1, "memory": 256, "disks": [], "files": {}, **fields}
-    return guest("linux-crash.yaml", run=WAIT + run, cmdline=CMDLINE, **options)
-
-
-@XENS
+@on_each
 def test_what_linux_writes_is_on_the_disk_and_reads_back(site, guest, disk, noise):
     run = (
         "dd if=/noise of=/dev/xvdb bs=1M oflag=direct\n"
@@ -113,7 +64,7 @@ def test_what_linux_writes_is_on_the_disk_and_reads_back(site, guest, disk, nois
     assert f"sum {hashlib.sha256(wanted).hexdigest()}" in domain.console()
 
 
-@XENS
+@on_each
 def test_a_disk_is_taken_away_and_given_again_while_the_guest_runs(site, guest, disk, noise):
     run = (
         "dd if=/noise of=/dev/xvdb bs=1M oflag=direct; echo written\n"
@@ -131,7 +82,7 @@ def test_a_disk_is_taken_away_and_given_again_while_the_guest_runs(site, guest, 
     assert f"sum {hashlib.sha256(noise.read_bytes()).hexdigest()}" in domain.console()
 
 
-@XENS
+@on_one
 def test_a_guest_that_is_destroyed_under_load_leaves_nothing_and_hurts_no_other(
     site, guest, disk, noise
 ):
@@ -146,10 +97,7 @@ def test_a_guest_that_is_destroyed_under_load_leaves_nothing_and_hurts_no_other(
     other = site.create(linux_guest(guest, run, files={"noise": str(noise)}), "/run/other.img")
     other.wait_console("^written", SECONDS)
     dying.destroy()
-    site.xen.sh(
-        f"node=/local/domain/0/backend/pvdump_vbd/{dying.domid}\n"
-        "for try in $(seq 200); do xenstore-exists $node || exit 0; usleep 50000; done; exit 1"
-    )
+    site.without(dying)
     other.type("go on")
     assert other.wait_end(SECONDS) == "poweroff"
     assert f"sum {hashlib.sha256(noise.read_bytes()).hexdigest()}" in other.console()
@@ -158,7 +106,7 @@ def test_a_guest_that_is_destroyed_under_load_leaves_nothing_and_hurts_no_other(
     assert site.disks() == []
 
 
-@XENS
+@on_one
 @pytest.mark.parametrize("signal", ["TERM", "KILL"])
 def test_a_backend_that_is_started_again_goes_on_with_the_guests_requests(
     site, guest, disk, noise, signal
@@ -179,16 +127,16 @@ def test_a_backend_that_is_started_again_goes_on_with_the_guests_requests(
     assert f"sum {hashlib.sha256(wanted).hexdigest()}" in domain.console()
 
 
-@XENS
+@on_one
 def test_a_write_protected_disk_is_one_to_linux(site, guest, disk):
     run = "cat /sys/block/xvdb/ro; dd if=/dev/zero of=/dev/xvdb bs=4k count=1 || echo refused\n"
-    domain = site.create(linux_guest(guest, run), site.xen.attach(disk), "--readonly")
+    domain = site.create(linux_guest(guest, run), site.xen.attach(disk), options=["--readonly"])
     assert domain.wait_end(SECONDS) == "poweroff"
     assert re.search("^1$", domain.console(), re.MULTILINE)
     assert "refused" in domain.console()
 
 
-@XENS
+@on_each
 def test_our_front_end_finds_it_in_order_and_hands_it_back(site, guest, target):
     before = target.read_bytes()
     domain = site.create(guest("pvh.yaml", cmdline=CHECK, disks=[]), site.xen.attach(target))
@@ -198,7 +146,7 @@ def test_our_front_end_finds_it_in_order_and_hands_it_back(site, guest, target):
     assert target.read_bytes() == before
 
 
-@XENS
+@on_one
 def test_a_resumed_guest_takes_the_disk_over_from_linux_and_dumps_to_it(site, guest, target):
     run = (
         f"{linux.kexec('/pvdump.bin', DUMP, file_mode=True)} || poweroff -f\n"

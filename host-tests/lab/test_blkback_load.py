@@ -1,0 +1,181 @@
+"""Our block backend under load, in a real dom0: what was acknowledged is there, whatever happens.
+
+The load is pattern.c: it knows what must be on its disk, and says so. A guest that does what is
+typed at its console has most of the disks, so that one boot serves all tests on a Xen.
+"""
+
+import itertools
+import re
+import zlib
+from pathlib import Path
+
+import pytest
+from blkback.dom0 import CMDLINE, SECONDS, Site, on_one
+
+from lab import nbd, program
+
+pytestmark = pytest.mark.xen
+
+HERE = Path(__file__).parent
+MIB = 1 << 20
+SHELL = """\
+chmod +x /pattern
+stty -F /dev/hvc0 -echo
+exec 3</dev/hvc0
+echo shell ready
+while read -r line <&3; do eval "$line"; done
+"""
+LOAD = "mkfifo /tmp/{seed}; chmod +x /pattern; /pattern /dev/{vdev} {seed} {threads} <>/tmp/{seed}"
+SEEDS = itertools.count(1)
+
+
+class Load:
+    """pattern on one disk of a guest that has a shell."""
+
+    def __init__(self, domain, vdev, threads=4):
+        self.domain, self.seed, self.writes = domain, next(SEEDS), 0
+        domain.type(LOAD.format(seed=self.seed, vdev=vdev, threads=threads) + " &")
+
+    def say(self, what):
+        """Wait for a line of it."""
+        found = self.domain.wait_console(rf"^pattern {self.seed}: ({what}|bad.*)", SECONDS)
+        assert not found[1].startswith("bad"), found[0]
+        return found
+
+    def goes_on(self, writes=50):
+        """Wait until so many more have been acknowledged."""
+        told = re.findall(rf"^pattern {self.seed}: (\d+) writes", self.domain.console(), re.M)
+        self.say(f"{int((told or [0])[-1]) + writes} writes")
+
+    def end(self):
+        """How often it lost its disk, and the CRC-32 of it."""
+        self.domain.type(f"echo >/tmp/{self.seed}")
+        found = self.say(r"good, \d+ writes, (\d+) times lost, sum (\w+)")
+        return int(found[2]), int(found[3], 16)
+
+
+class Nbdkit:
+    """An NBD server in dom0 which holds what is written until it is flushed."""
+
+    def __init__(self, xen, device):
+        self.xen, self.device = xen, device
+        self.start()
+
+    def start(self):
+        self.xen.sh(
+            "export TMPDIR=/run; rm -f /run/nbd\n"
+            f"nbdkit -P /run/nbd.pid -U /run/nbd --filter=cache file {self.device}"
+        )
+
+    def kill(self):
+        self.xen.sh("kill -KILL $(cat /run/nbd.pid)")
+
+
+@pytest.fixture(scope="module")
+def site(xen):
+    nbd.put(xen)
+    return Site(xen)
+
+
+@pytest.fixture(scope="module")
+def pattern(site):
+    return program.build(HERE / "pattern.c", site.xen.suite)
+
+
+@pytest.fixture(scope="module")
+def shell(site, guest, pattern):
+    """A Debian guest (PVH) that runs what is typed at its console."""
+    domain = site.xen.boot(
+        guest(
+            "linux-crash.yaml",
+            type="pvh",
+            run=SHELL,
+            cmdline=f"{CMDLINE} loglevel=4",
+            vcpus=1,
+            memory=512,
+            extra={"tsc_mode": "native"},  # or Xen traps each look at the clock
+            disks=[],
+            files={"pattern": str(pattern)},
+            programs=["/usr/bin/fio"],
+        )
+    )
+    domain.wait_console("^shell ready", SECONDS)
+    return domain
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A raw file of the host."""
+
+    def make(name="disk", mib=16):
+        path = tmp_path / name
+        with path.open("wb") as stream:
+            stream.truncate(mib * MIB)
+        return path
+
+    return make
+
+
+@pytest.fixture
+def give(site, shell):
+    """Gives the shell's guest a disk; takes all away in the end. Returns its name."""
+    names = iter("bcdefghijklmnop")
+    given = []
+
+    def attach(sink):
+        vdev = f"xvd{next(names)}"
+        site.attach(shell, sink, vdev=vdev)
+        given.append(vdev)
+        shell.type(f"until [ -b /dev/{vdev} ]; do usleep 50000; done")
+        return vdev
+
+    yield attach
+    for vdev in given:
+        site.detach(shell, vdev=vdev)
+
+
+def crc(path):
+    return zlib.crc32(path.read_bytes())
+
+
+@on_one
+def test_nothing_acknowledged_is_lost_when_the_backend_ends(site, shell, give, file):
+    disk, served = file("disk"), file("served")
+    site.xen.sh("truncate -s 16M /run/file /run/loop; losetup /dev/loop0 /run/loop")
+    Nbdkit(site.xen, site.xen.attach(served))
+    nodes = (site.xen.attach(disk), "/run/file", "/dev/loop0", "nbd+unix:///?socket=/run/nbd")
+    names = [give(sink) for sink in nodes]
+    loads = [Load(shell, name) for name in names]
+    for signal in ("KILL", "TERM"):
+        for load in loads:
+            load.goes_on()
+        site.stop(signal)
+        site.start()
+    for load in loads:
+        load.goes_on()
+    ends = [load.end() for load in loads]
+    assert [lost for lost, _ in ends] == [0, 0, 0, 0]
+    assert [ends[0][1], ends[3][1]] == [crc(disk), crc(served)]
+
+
+@on_one
+def test_nothing_acknowledged_is_lost_when_an_nbd_server_dies(site, shell, give, file):
+    disk = file()
+    server = Nbdkit(site.xen, site.xen.attach(disk))
+    load = Load(shell, give("nbd+unix:///?socket=/run/nbd"))
+    for _ in range(3):
+        load.goes_on()
+        server.kill()
+        server.start()
+    load.goes_on()
+    assert load.end() == (0, crc(disk))
+
+
+@on_one
+def test_fio_finds_what_it_wrote(shell, give, file, site):
+    vdev = give(site.xen.attach(file()))
+    shell.type(
+        f"fio --name=verify --filename=/dev/{vdev} --direct=1 --rw=randwrite --bs=4k --size=3M "
+        "--ioengine=libaio --iodepth=32 --verify=crc32c --verify_fatal=1 --minimal; echo fio $?"
+    )
+    assert shell.wait_console(r"^fio (\d+)", SECONDS)[1] == "0", shell.console()
