@@ -35,7 +35,7 @@ PIECE = 2  # MiB of each, a MiB at a time
 # MiB is 8 requests where they are indirect, else 24.
 STARTED = {"blkback": 3, "qdisk": 1}
 PVH = {"type": "pvh", "on_soft_reset": "preserve"}
-CLOSING = 5
+CONNECTED, CLOSING = 4, 5
 on_one = pytest.mark.parametrize("xen", ["bookworm oxenstored"], indirect=True)
 
 
@@ -168,8 +168,22 @@ def finish(domain, disk):
 
 
 @on_one
-def test_a_soft_reset_guest_takes_a_disk_over_whose_requests_end_before(killed, disk, stall):
+@pytest.mark.parametrize("backend", STARTED)
+def test_a_soft_reset_guest_takes_a_disk_over_whose_requests_end_before(
+    killed, disk, stall, backend
+):
+    domain = killed(backend)
+    stall.close()
+    finish(domain, disk)
+
+
+@on_one
+def test_a_soft_reset_guest_connects_while_the_earlier_requests_are_under_way(killed, disk, stall):
     domain = killed("blkback")
+    domain.wait_console("^pvdump: kernel ", SECONDS)
+    wait_node(front(domain, "state"), CONNECTED, domain)
+    # What it asks for waits as well, behind the requests of before.
+    domain.wait_block_ring(XVDB, lambda ring: ring.unanswered > 0)
     stall.close()
     finish(domain, disk)
 
