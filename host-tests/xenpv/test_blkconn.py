@@ -179,6 +179,22 @@ def test_a_backend_that_comes_back_with_less_gets_the_same_data_in_smaller_reque
     assert "device/vbd/51712: segments 256 reduced to 11" in bench.said
 
 
+def test_a_backend_is_looked_for_again_and_again_until_it_is_back():
+    bench = Bench(dies=1)
+    back, data = bench.backs[0], bench.data()
+    store, node = bench.guest.store, f"{bench.backs[0].front}/backend"
+
+    async def work(disk):
+        store.rm(node)
+        back.clock.after(20 * SECOND, lambda: store.write(node, back.path))
+        await disk.write(0, GFN, PAGES * 8)
+        await disk.flush()
+        return disk.loop.now()
+
+    assert bench.run(work) > 20 * SECOND
+    assert bench.sinks[0].data[: len(data)] == data
+
+
 def test_a_backend_that_comes_back_with_more_is_used_as_far_as_the_rings_memory_goes():
     bench = Bench(dies=3, plain=True)
     back, data = bench.backs[0], bench.data()

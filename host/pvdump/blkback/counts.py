@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from xenpv.blkif import OP_NAMES, SECTOR
 
-from .request import DISCARD, READ, Job
+from .request import DISCARD, OKAY, READ, Job
 
 
 @dataclass
@@ -25,9 +25,11 @@ class Counts:
     stalls: int = 0
 
     def add(self, job: Job) -> None:
-        """A job that is done."""
+        """A job that is over; bytes count when all is well."""
         name = OP_NAMES[job.op]
         self.requests[name] = self.requests.get(name, 0) + 1
+        if job.status != OKAY:
+            return
         if job.op == READ:
             self.read += job.count * SECTOR
         elif job.op != DISCARD:
