@@ -21,7 +21,7 @@ from tools.progress import MIB, Display
 
 DISK_MIB = 256
 ROUNDS = 3
-SECONDS = 2
+SECONDS = 1.5
 SETTLE_SECONDS = 60
 LOG = "/job/log/blkback"
 OURS = "ours"

@@ -43,7 +43,7 @@ from tools.progress import MIB, Display
 GUESTS = 16
 DISK = 16 * MIB
 SETTLING_SECONDS = 0.5
-SECONDS = 2.0
+SECONDS = 1.5
 ROUNDS = 5
 ROUND_SECONDS = 60
 BEHAVES = "behaves"
