@@ -6,6 +6,7 @@ The guest's memory is this process's, and an event channel a pair of eventfds.
 import os
 import struct
 import threading
+from types import SimpleNamespace
 
 import pytest
 from blkback.front import CLOSED, CONNECTED, INITIALISED, INITIALISING, OKAY, PAGE, WRITE
@@ -281,6 +282,8 @@ def soft_reset(site, guest, vm):
     follower.close()
     site.tool.rm(f"/local/domain/{guest.domid}")
     guest.until(f"{guest.back}/state", "6")
+    # As xenstored does for a domain that is gone.
+    site.tool.set_perms(f"{guest.back}/state", [("n", 0)])
     site.tool.write(f"/local/domain/{guest.domid}/vm", vm)
     site.tool.call(lambda client: client.introduce(guest.domid, 1, 1))
 
@@ -290,6 +293,7 @@ def test_a_disk_is_there_again_after_a_soft_reset(site):
     soft_reset(site, guest, "/vm/5")
     guest.connect().write(0, b"\1" * PAGE)
     assert guest.answer()[2] == OKAY
+    assert ("r", 5) in site.tool.get_perms(f"{guest.back}/state")
 
 
 def test_a_disk_is_there_again_though_its_domain_was_seen_to_be_gone(site):
@@ -299,6 +303,14 @@ def test_a_disk_is_there_again_though_its_domain_was_seen_to_be_gone(site):
     site.tool.write("/local/domain/5/vm", "/vm/5")
     site.tool.call(lambda client: client.introduce(5, 1, 1))
     guest.connect().write(0, b"\1" * PAGE)
+    assert guest.answer()[2] == OKAY
+
+
+def test_a_disk_is_there_again_though_its_domain_is_found_to_be_gone_when_it_is_not(site):
+    guest = site.create(5).connect()
+    site.host._vanished(SimpleNamespace(domid=5))
+    guest.until(f"{guest.back}/state", str(CONNECTED))
+    guest.write(0, b"\1" * PAGE)
     assert guest.answer()[2] == OKAY
 
 

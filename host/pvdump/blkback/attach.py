@@ -82,16 +82,24 @@ def restore(store: Store, domid: int, number: int, values: dict[str, str]) -> bo
     Raises XenError.
     """
     back, front = backend_path(domid, number), front_path(domid, number)
+    # The nodes of one that is destroyed are there for a while longer.
+    if not store.call(lambda client: client.is_domain_introduced(domid)):
+        return None
 
     async def work(transaction: Any) -> bool | None:
         vm = await transaction.read_text(f"/local/domain/{domid}/vm", "")
         if not vm:
             return None
-        if vm != values["vm"] or await transaction.read_text(f"{front}/backend", ""):
+        backend = await transaction.read_text(f"{front}/backend", "")
+        has_back = await transaction.read_text(f"{back}/frontend", "")
+        if vm != values["vm"] or backend not in ("", back) or (backend and has_back):
             return False
-        if not await transaction.read_text(f"{back}/frontend", ""):
-            await _make_back(transaction, domid, number, values)
-        await _make_front(transaction, domid, number)
+        # xenstored has taken the permissions of a domain that was away out of all nodes.
+        if has_back:
+            await transaction.rm(back)
+        await _make_back(transaction, domid, number, values)
+        if not backend:
+            await _make_front(transaction, domid, number)
         return True
 
     return store.transact(work)
