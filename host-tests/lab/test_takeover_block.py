@@ -12,6 +12,7 @@ import hashlib
 import os
 
 import pytest
+from blkback.dom0 import Site, on_one
 
 from lab import linux, standstill
 from pvdump.collect import collect
@@ -33,10 +34,9 @@ STREAMS = 3
 PIECE = 2  # MiB of each, a MiB at a time
 # Streams of either kind that are started: less than fills the ring, and together more than that. A
 # MiB is 8 requests where they are indirect, else 24.
-STARTED = {"blkback": 3, "qdisk": 1}
+STARTED = {"blkback": 3, "qdisk": 1, "pvdump": 3}
 PVH = {"type": "pvh", "on_soft_reset": "preserve"}
 CONNECTED, CLOSING = 4, 5
-on_one = pytest.mark.parametrize("xen", ["bookworm oxenstored"], indirect=True)
 
 
 def run(streams):
@@ -44,6 +44,7 @@ def run(streams):
     lines = [
         f"{linux.kexec('/pvdump.bin', DUMP, file_mode=True)} || poweroff -f",
         "exec 6</dev/hvc0",
+        "until [ -b /dev/xvdb ]; do usleep 50000; done",
         "echo ready; read line <&6",
     ]
     for i in range(streams):
@@ -107,28 +108,38 @@ def stall():
         yield stack
 
 
+@pytest.fixture(scope="module")
+def site(xen):
+    return Site(xen)
+
+
 @pytest.fixture
-def killed(xen, guest, disk, stall):
+def killed(request, xen, guest, disk, stall):
     """Panics a Debian guest with a full ring that is not answered; gives its handle."""
 
     def kill(backend, **fields):
-        domain = xen.boot(
-            guest(
-                "linux-crash.yaml",
-                run=run(STARTED[backend]),
-                vcpus=1,
-                memory=160,
-                disks=[{"vdev": "xvdb", "file": str(disk.path), "backend": backend}],
-                files={"pvdump.bin": "image-bin", "noise": str(disk.noise)},
-                **fields,
-            )
+        disks = [{"vdev": "xvdb", "file": str(disk.path), "backend": backend}]
+        spec = guest(
+            "linux-crash.yaml",
+            run=run(STARTED[backend]),
+            vcpus=1,
+            memory=160,
+            disks=[] if backend == "pvdump" else disks,
+            files={"pvdump.bin": "image-bin", "noise": str(disk.noise)},
+            **fields,
         )
+        if backend == "pvdump":
+            domain = request.getfixturevalue("site").create(spec, xen.attach(disk.path))
+            assert domain.wait_init(SECONDS)
+        else:
+            domain = xen.boot(spec)
         domain.wait_console("^ready", SECONDS)
         domain.type("wait")
         if backend == "blkback":
             stall.enter_context(standstill.disk(xen, disk.path))
         else:
             pid = f"$(xenstore-read /local/domain/{domain.domid}/image/device-model-pid)"
+            pid = "$(cat /run/pid)" if backend == "pvdump" else pid
             stall.enter_context(standstill.process(xen, pid))
         die(domain)
         return domain
@@ -213,8 +224,11 @@ def test_a_resumed_guest_asks_blkback_again_until_the_earlier_requests_have_ende
 
 
 @on_one
-def test_a_resumed_guest_waits_for_a_qdisk_that_has_not_answered_yet(killed, disk, stall):
-    domain = killed("qdisk", **PVH)
+@pytest.mark.parametrize("backend", ["qdisk", "pvdump"])
+def test_a_resumed_guest_waits_for_a_process_that_has_not_answered_yet(
+    killed, disk, stall, backend
+):
+    domain = killed(backend, **PVH)
     assert domain.wait_end(SECONDS) == "soft-reset"
     domain.resume()
     wait_node(front(domain, "state"), CLOSING, domain)
