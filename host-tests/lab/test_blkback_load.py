@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 from blkback.dom0 import CMDLINE, SECONDS, Site, on_one
 
-from lab import nbd, program
+from lab import nbd, packages, program, root
 
 pytestmark = pytest.mark.xen
 
 HERE = Path(__file__).parent
 MIB = 1 << 20
+PROGRAMS = ["/usr/bin/fio", "/sbin/mke2fs", "/sbin/e2fsck"]
 SHELL = """\
 chmod +x /pattern
 stty -F /dev/hvc0 -echo
@@ -96,7 +97,8 @@ def shell(site, guest, pattern):
             extra={"tsc_mode": "native"},  # or Xen traps each look at the clock
             disks=[],
             files={"pattern": str(pattern)},
-            programs=["/usr/bin/fio"],
+            programs=PROGRAMS,
+            modules=["crc32c_generic", "ext4"],
         )
     )
     domain.wait_console("^shell ready", SECONDS)
@@ -179,3 +181,37 @@ def test_fio_finds_what_it_wrote(shell, give, file, site):
         "--ioengine=libaio --iodepth=32 --verify=crc32c --verify_fatal=1 --minimal; echo fio $?"
     )
     assert shell.wait_console(r"^fio (\d+)", SECONDS)[1] == "0", shell.console()
+
+
+@on_one
+def test_a_file_system_on_it_is_in_order_for_the_guest_and_for_the_host(site, shell, give, file):
+    disk = file(mib=64)
+    vdev = give(site.xen.attach(disk))
+    shell.type(
+        f"/sbin/mke2fs -q -t ext4 /dev/{vdev} && mkdir -p /mnt && "
+        f"mount -t ext4 /dev/{vdev} /mnt && "
+        "cp /usr/bin/fio /usr/lib/x86_64-linux-gnu/libc.so.6 /mnt && "
+        "for i in $(seq 300); do mkdir /mnt/$i; echo $i >/mnt/$i/file; done && "
+        "rm -r /mnt/1? /mnt/fio && umount /mnt && "
+        f"mount -t ext4 /dev/{vdev} /mnt && cmp /mnt/libc.so.6 /usr/lib/x86_64-linux-gnu/libc.so.6 "
+        "&& cat /mnt/*/file | wc -l | sed 's/^/files /' && umount /mnt && "
+        f"e2fsck -f -n /dev/{vdev}; echo fsck $?"
+    )
+    assert shell.wait_console(r"^fsck (\d+)", SECONDS)[1] == "0", shell.console()
+    assert re.search("^files 290", shell.console(), re.M)
+    checked = root.run(packages.programs(site.xen.suite), "/sbin/e2fsck", "-f", "-n", str(disk))
+    assert checked.returncode == 0, checked.stdout
+
+
+@on_one
+def test_a_disk_is_taken_away_and_given_again_under_load(site, shell, give, file):
+    disk = file()
+    device = site.xen.attach(disk)
+    vdev = give(device)
+    load = Load(shell, vdev)
+    for _ in range(3):
+        load.goes_on()
+        site.detach(shell, vdev=vdev)
+        site.attach(shell, device, vdev=vdev)
+    load.goes_on()
+    assert load.end() == (3, crc(disk))
