@@ -18,6 +18,7 @@ from pvdump.store import Store
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.watches.pattern import Pattern
 from pvdump.watches.server import ask
+from pvdump.watches.status import Status
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
 
@@ -169,7 +170,7 @@ def test_run_show_and_end(path: Path, other: Store, tmp_path: Path, number: int)
         with pvdump("watches", "show", "--json", str(status)) as show:
             rows = json.loads(show.communicate()[0])["rows"]
         assert [row["path"] for row in rows if row["domid"] == 9] == [f"{BASE}/9/data/state"]
-        assert [row.handler for row in ask(status).rows if row.domid == 9] == ["/bin/sh"]
+        assert [row.handler for row in ask(status, Status).rows if row.domid == 9] == ["/bin/sh"]
         process.send_signal(number)
         out, wrong = process.communicate()
     assert (process.returncode, out, wrong) == (0, "", "")
