@@ -110,7 +110,8 @@ def test_handler_that_closes_its_own_subscription_waits_for_the_other_domains(
     handler, order = Handler(), []
     subscription = dispatcher.subscribe("/data", domain_of, handler)
     fire(store, "/data/7/a", "/data/8/a")
-    closer, other = handler.called(), handler.called()
+    calls = {call.event.path: call for call in (handler.called(), handler.called())}
+    closer, other = calls["/data/7/a"], calls["/data/8/a"]
 
     def close() -> None:
         subscription.close()
