@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab import LabError, LabTimeout, linux
+from lab import PATIENCE, LabError, LabTimeout, linux
 from lab.guest import IMAGES, Guest
 
 if TYPE_CHECKING:
@@ -117,11 +117,11 @@ class Domain:
         found = (mark.search(line) for line in self.xen.log().splitlines())
         return "".join(f"{match[1]}\n" for match in found if match)
 
-    def wait_console(self, pattern: str, timeout: float = 60) -> re.Match[str]:
+    def wait_console(self, pattern: str, timeout: float = PATIENCE) -> re.Match[str]:
         """Wait until the PV console has `pattern` (a regular expression, ^ and $ by line)."""
         return self._wait(pattern, timeout, "its console", self.console)
 
-    def wait_debug(self, pattern: str, timeout: float = 60) -> re.Match[str]:
+    def wait_debug(self, pattern: str, timeout: float = PATIENCE) -> re.Match[str]:
         """Wait until port 0xE9 has `pattern`."""
         return self._wait(pattern, timeout, "port 0xE9", self.debug)
 
@@ -135,7 +135,7 @@ class Domain:
         """Its xenstore ring, read from its memory."""
         return Ring(*map(int, self.xen.sh(f"lab-domain ring {self.domid}").split()))
 
-    def wait_ring(self, wanted: Callable[[Ring], bool], timeout: float = 60) -> Ring:
+    def wait_ring(self, wanted: Callable[[Ring], bool], timeout: float = PATIENCE) -> Ring:
         """Wait until its xenstore ring is as `wanted` says."""
         deadline = time.monotonic() + timeout
         while not wanted(ring := self.ring()):
@@ -152,7 +152,7 @@ class Domain:
         return BlockRing(*map(int, found.split()))
 
     def wait_block_ring(
-        self, number: int, wanted: Callable[[BlockRing], bool], timeout: float = 60
+        self, number: int, wanted: Callable[[BlockRing], bool], timeout: float = PATIENCE
     ) -> BlockRing:
         """Wait until the ring of a virtual device is as `wanted` says."""
         deadline = time.monotonic() + timeout
@@ -162,7 +162,7 @@ class Domain:
                 raise LabTimeout(f"{what}; {ring}\n{self.xen.tails()}")
         return ring
 
-    def wait_init(self, timeout: float) -> bool:
+    def wait_init(self, timeout: float = PATIENCE) -> bool:
         """Wait until Linux' init is in its `run`; False when it stands still before.
 
         Raises LabTimeout when it does neither in `timeout` s.
@@ -210,7 +210,7 @@ class Domain:
         ends = self.reasons()[self.before or 0 :]
         return any(reason != "soft-reset" or not reset for reason in ends)
 
-    def wait_end(self, timeout: float = 60) -> str:
+    def wait_end(self, timeout: float = PATIENCE) -> str:
         """Wait until it has shut down; a soft reset that xl does is no end. Gives the reason."""
         deadline = time.monotonic() + timeout
         while True:

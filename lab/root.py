@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
-from lab import LabError, LabTimeout
+from lab import PATIENCE, LabError, LabTimeout
 from lab.cpio import Cpio
 
 LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib")
@@ -93,7 +93,7 @@ class Root:
 
 
 def run(
-    root: Root, program: str, *arguments: str, given: str = "", timeout: float = 300
+    root: Root, program: str, *arguments: str, given: str = "", timeout: float = PATIENCE
 ) -> subprocess.CompletedProcess[str]:
     """Run a program of the unpacked packages on the host, with its own linker and libraries.
 

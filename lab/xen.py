@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lab import LabError, LabTimeout, dom0, packages
+from lab import PATIENCE, LabError, LabTimeout, dom0, packages
 from lab.channel import Channel, Qmp
 from lab.domain import Domain
 from lab.guest import Guest
@@ -29,10 +29,6 @@ from tools.progress import NULL, Display
 XENSTOREDS = ("oxenstored", "xenstored")
 QEMU = "qemu-system-x86_64"
 NODE_SIZE = 2048  # the default of both daemons
-BOOT_SECONDS = 120  # 4-7 is normal; some runs are many times slower for no visible reason
-GUEST_SECONDS = 300
-ASK_SECONDS = 30
-UNPACK_SECONDS = 120
 TAIL = 15  # lines of a log in an error
 
 
@@ -111,7 +107,7 @@ class Xen:
         if self.temporary:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
-    def sh(self, script: str, timeout: float = 60, check: bool = True) -> str:
+    def sh(self, script: str, timeout: float = PATIENCE, check: bool = True) -> str:
         """Run a shell script in dom0.
 
         script: lines for busybox sh; xl, xenstore-* and the like are in its PATH, /job is `job`.
@@ -138,7 +134,7 @@ class Xen:
         """Unpack a cpio archive of the host in dom0's root."""
         shutil.copyfile(archive, self.job / archive.name)
         # busybox would not write through a link such as /lib.
-        self.sh(f"cd / && cpio -idu </job/{archive.name}", UNPACK_SECONDS)
+        self.sh(f"cd / && cpio -idu </job/{archive.name}")
 
     def attach(self, path: Path, readonly: bool = False, full_at: int | None = None) -> str:
         """Give dom0 a raw file of the host as a SCSI disk.
@@ -151,7 +147,7 @@ class Xen:
         if path in self.devices:
             return self.devices[path]
         number, self.attached = self.attached, self.attached + 1
-        node, deadline = f"disk{number}", time.monotonic() + ASK_SECONDS
+        node, deadline = f"disk{number}", time.monotonic() + PATIENCE
         file: dict[str, Any] = {"driver": "file", "filename": str(path), "discard": "unmap"}
         if full_at is not None:
             fault = {"event": "none", "iotype": "write", "errno": errno.ENOSPC, "sector": full_at}
@@ -168,31 +164,29 @@ class Xen:
             "device_add", deadline, driver="scsi-hd", drive=node, id=node, werror="report", **place
         )
         found = self.sh(
-            f"for try in $(seq 200); do\n"
+            f"while true; do\n"
             f"    for disk in /sys/bus/scsi/devices/*:0:{number}:0/block/*; do\n"
             f'        name=/dev/"${{disk##*/}}"; [ -b "$name" ] && echo "$name" && exit 0\n'
             f"    done; usleep 50000\n"
-            f"done; exit 1",
-            ASK_SECONDS,
+            f"done"
         )
         self.devices[path] = found.strip()
         return self.devices[path]
 
     def detach(self, path: Path) -> None:
         """Take a disk away from dom0; nobody may use it any more."""
-        self.qmp.ask("device_del", time.monotonic() + ASK_SECONDS, id=self.qdev(path))
+        self.qmp.ask("device_del", time.monotonic() + PATIENCE, id=self.qdev(path))
         device = self.devices.pop(path.absolute())
-        script = f"for try in $(seq 200); do [ -b {device} ] || exit 0; usleep 50000; done; exit 1"
-        self.sh(script, ASK_SECONDS)
+        self.sh(f"while [ -b {device} ]; do usleep 50000; done")
 
     def qdev(self, path: Path) -> str:
         """QEMU's name for the disk that an attached file is."""
-        for block in self.qmp.ask("query-block", time.monotonic() + ASK_SECONDS):
+        for block in self.qmp.ask("query-block", time.monotonic() + PATIENCE):
             if (block.get("inserted") or {}).get("file") == str(path.absolute()):
                 return str(block["qdev"])
         raise LabError(f"{path} is not attached")
 
-    def create(self, guest: Guest, timeout: float = 120, paused: bool = False) -> Domain:
+    def create(self, guest: Guest, timeout: float = PATIENCE, paused: bool = False) -> Domain:
         """Start a guest.
 
         timeout: s for xl create alone.
@@ -200,7 +194,7 @@ class Xen:
         """
         return Domain.create(self, guest, timeout, paused)
 
-    def boot(self, guest: Guest, timeout: float = GUEST_SECONDS) -> Domain:
+    def boot(self, guest: Guest, timeout: float = PATIENCE) -> Domain:
         """Start a guest with `kernel: debian` and wait until its init does the guest's `run`.
 
         Under this emulation a guest now and then stands still for ever while it starts its second
@@ -281,7 +275,7 @@ class Xen:
             end.close()
 
     def _booted(self) -> None:
-        deadline = time.monotonic() + BOOT_SECONDS
+        deadline = time.monotonic() + PATIENCE
         try:
             self.qmp.greet(deadline)
             self.channel.ready(deadline)
@@ -291,7 +285,7 @@ class Xen:
                 if said.strip():
                     raise LabError(f"booting Xen: {error}\n--- QEMU\n{_tail(said)}") from None
             kind = LabTimeout if isinstance(error, LabTimeout) else LabError
-            raise kind(f"booting Xen ({BOOT_SECONDS} s): {error}\n{self.tails()}") from None
+            raise kind(f"booting Xen ({PATIENCE} s): {error}\n{self.tails()}") from None
 
 
 def _xen_options() -> str:

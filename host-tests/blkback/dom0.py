@@ -6,7 +6,6 @@ import pytest
 
 from lab import python
 
-SECONDS = 600
 STATUS = "/run/blkback"
 CMDLINE = "console=hvc0 crashkernel=16M random.trust_cpu=on"
 WAIT = "until [ -b /dev/xvdb ]; do usleep 50000; done\n"
@@ -26,14 +25,14 @@ class Site:
     def start(self):
         self.xen.sh(
             f"pvdump blkback run --status {STATUS} >>/job/log/blkback 2>&1 & echo $! >/run/pid\n"
-            f"for try in $(seq 600); do [ -S {STATUS} ] && exit 0; usleep 50000; done; exit 1"
+            f"until [ -S {STATUS} ]; do usleep 50000; done"
         )
 
     def stop(self, signal="TERM"):
         self.xen.sh(
             f"kill -{signal} $(cat /run/pid); rm -f {STATUS}\n"
             "exe=/proc/$(cat /run/pid)/exe\n"  # which a zombie has not
-            "for try in $(seq 600); do [ -e $exe ] || exit 0; usleep 50000; done; exit 1"
+            "while [ -e $exe ]; do usleep 50000; done"
         )
 
     def attach(self, domain, sink, *options, vdev="xvdb"):
@@ -57,7 +56,7 @@ class Site:
         """Wait until nothing of a domain's disks is left in xenstore."""
         self.xen.sh(
             f"node=/local/domain/0/backend/pvdump_vbd/{domain.domid}\n"
-            "for try in $(seq 600); do xenstore-exists $node || exit 0; usleep 50000; done; exit 1"
+            "while xenstore-exists $node; do usleep 50000; done"
         )
 
 

@@ -30,7 +30,7 @@ def test_grants_work_on_version_2_while_it_is_in_force_and_on_1_from_then_on(tmp
     fields = {"name": "grants", "type": "pvh", "kernel": str(image.elf), "memory": 32}
     with Xen("bookworm", "xenstored") as xen:
         domain = xen.create(Guest.parse(fields))
-        assert domain.wait_end(120) == "poweroff"  # the one vCPU has halted
+        assert domain.wait_end() == "poweroff"  # the one vCPU has halted
         lines = domain.console().splitlines()
     found = lines[lines.index("earlier 0") :]
     assert found[: found.index("end ") + 1] == [

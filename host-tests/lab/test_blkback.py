@@ -5,7 +5,7 @@ import os
 import re
 
 import pytest
-from blkback.dom0 import SECONDS, WAIT, Site, linux_guest, on_each, on_one
+from blkback.dom0 import WAIT, Site, linux_guest, on_each, on_one
 
 from lab import linux
 from pvdump.info import read_superblock
@@ -53,7 +53,7 @@ def test_what_linux_writes_is_on_the_disk_and_reads_back(site, guest, disk, nois
     domain = site.create(
         linux_guest(guest, run, files={"noise": str(noise)}), site.xen.attach(disk)
     )
-    assert domain.wait_end(SECONDS) == "poweroff"
+    assert domain.wait_end() == "poweroff"
     data = noise.read_bytes()
     wanted = bytearray(48 * MIB)
     wanted[: 8 * MIB] = wanted[16 * MIB : 24 * MIB] = data
@@ -74,11 +74,11 @@ def test_a_disk_is_taken_away_and_given_again_while_the_guest_runs(site, guest, 
     )
     device = site.xen.attach(disk)
     domain = site.create(linux_guest(guest, run, files={"noise": str(noise)}), device)
-    domain.wait_console("^written", SECONDS)
+    domain.wait_console("^written")
     site.detach(domain)
-    domain.wait_console("^gone", SECONDS)
+    domain.wait_console("^gone")
     site.attach(domain, device)
-    assert domain.wait_end(SECONDS) == "poweroff"
+    assert domain.wait_end() == "poweroff"
     assert f"sum {hashlib.sha256(noise.read_bytes()).hexdigest()}" in domain.console()
 
 
@@ -88,18 +88,18 @@ def test_a_guest_that_is_destroyed_under_load_leaves_nothing_and_hurts_no_other(
 ):
     load = "echo load; while :; do dd if=/dev/zero of=/dev/xvdb bs=1M count=32 oflag=direct; done"
     dying = site.create(linux_guest(guest, load), site.xen.attach(disk))
-    dying.wait_console("records out", SECONDS)
+    dying.wait_console("records out")
     site.xen.sh("truncate -s 16M /run/other.img")
     run = (
         "dd if=/noise of=/dev/xvdb bs=1M oflag=direct; echo written; read line </dev/hvc0\n"
         "echo sum $(dd if=/dev/xvdb bs=1M count=8 iflag=direct | sha256sum)\n"
     )
     other = site.create(linux_guest(guest, run, files={"noise": str(noise)}), "/run/other.img")
-    other.wait_console("^written", SECONDS)
+    other.wait_console("^written")
     dying.destroy()
     site.without(dying)
     other.type("go on")
-    assert other.wait_end(SECONDS) == "poweroff"
+    assert other.wait_end() == "poweroff"
     assert f"sum {hashlib.sha256(noise.read_bytes()).hexdigest()}" in other.console()
     # All its grants were given back, or Xen would keep it.
     assert dying.state() == "gone"
@@ -118,10 +118,10 @@ def test_a_backend_that_is_started_again_goes_on_with_the_guests_requests(
     )
     device = site.xen.attach(disk)
     domain = site.create(linux_guest(guest, run, files={"noise": str(noise)}), device)
-    domain.wait_console("^begins", SECONDS)
+    domain.wait_console("^begins")
     site.stop(signal)
     site.start()
-    assert domain.wait_end(SECONDS) == "poweroff"
+    assert domain.wait_end() == "poweroff"
     assert "not written" not in domain.console()
     wanted = noise.read_bytes() * 4
     assert f"sum {hashlib.sha256(wanted).hexdigest()}" in domain.console()
@@ -131,7 +131,7 @@ def test_a_backend_that_is_started_again_goes_on_with_the_guests_requests(
 def test_a_write_protected_disk_is_one_to_linux(site, guest, disk):
     run = "cat /sys/block/xvdb/ro; dd if=/dev/zero of=/dev/xvdb bs=4k count=1 || echo refused\n"
     domain = site.create(linux_guest(guest, run), site.xen.attach(disk), options=["--readonly"])
-    assert domain.wait_end(SECONDS) == "poweroff"
+    assert domain.wait_end() == "poweroff"
     assert re.search("^1$", domain.console(), re.MULTILINE)
     assert "refused" in domain.console()
 
@@ -140,7 +140,7 @@ def test_a_write_protected_disk_is_one_to_linux(site, guest, disk):
 def test_our_front_end_finds_it_in_order_and_hands_it_back(site, guest, target):
     before = target.read_bytes()
     domain = site.create(guest("pvh.yaml", cmdline=CHECK, disks=[]), site.xen.attach(target))
-    assert domain.wait_end(SECONDS) == "poweroff", domain.console()
+    assert domain.wait_end() == "poweroff", domain.console()
     assert "check passed" in domain.console()
     assert "disk xvdb: 512 MiB, writable" in domain.console()
     assert target.read_bytes() == before
@@ -160,8 +160,8 @@ def test_a_resumed_guest_takes_the_disk_over_from_linux_and_dumps_to_it(site, gu
         on_soft_reset="preserve",
     )
     domain = site.create(spec, site.xen.attach(target))
-    assert domain.wait_end(SECONDS) == "soft-reset"
+    assert domain.wait_end() == "soft-reset"
     domain.resume()
-    assert domain.wait_end(SECONDS) == "poweroff", domain.console()
+    assert domain.wait_end() == "poweroff", domain.console()
     assert "pvdump: dump complete" in domain.console()
     assert read_superblock(target).state == superblock.COMPLETE

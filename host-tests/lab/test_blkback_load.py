@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from blkback.dom0 import CMDLINE, SECONDS, Site, on_one
+from blkback.dom0 import CMDLINE, Site, on_one
 
 from lab import nbd, packages, program, root
 
@@ -39,7 +39,7 @@ class Load:
 
     def say(self, what):
         """Wait for a line of it."""
-        found = self.domain.wait_console(rf"^pattern {self.seed}: ({what}|bad.*)", SECONDS)
+        found = self.domain.wait_console(rf"^pattern {self.seed}: ({what}|bad.*)")
         assert not found[1].startswith("bad"), found[0]
         return found
 
@@ -101,7 +101,7 @@ def shell(site, guest, pattern):
             modules=["crc32c_generic", "ext4"],
         )
     )
-    domain.wait_console("^shell ready", SECONDS)
+    domain.wait_console("^shell ready")
     return domain
 
 
@@ -180,7 +180,7 @@ def test_fio_finds_what_it_wrote(shell, give, file, site):
         f"fio --name=verify --filename=/dev/{vdev} --direct=1 --rw=randwrite --bs=4k --size=3M "
         "--ioengine=libaio --iodepth=32 --verify=crc32c --verify_fatal=1 --minimal; echo fio $?"
     )
-    assert shell.wait_console(r"^fio (\d+)", SECONDS)[1] == "0", shell.console()
+    assert shell.wait_console(r"^fio (\d+)")[1] == "0", shell.console()
 
 
 @on_one
@@ -197,7 +197,7 @@ def test_a_file_system_on_it_is_in_order_for_the_guest_and_for_the_host(site, sh
         "&& cat /mnt/*/file | wc -l | sed 's/^/files /' && umount /mnt && "
         f"e2fsck -f -n /dev/{vdev}; echo fsck $?"
     )
-    assert shell.wait_console(r"^fsck (\d+)", SECONDS)[1] == "0", shell.console()
+    assert shell.wait_console(r"^fsck (\d+)")[1] == "0", shell.console()
     assert re.search("^files 290", shell.console(), re.M)
     checked = root.run(packages.programs(site.xen.suite), "/sbin/e2fsck", "-f", "-n", str(disk))
     assert checked.returncode == 0, checked.stdout

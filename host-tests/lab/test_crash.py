@@ -21,7 +21,6 @@ pytestmark = pytest.mark.xen
 
 PAGE = 4096
 NOISE_MIB = 8
-SECONDS = 600
 # Over all of them: each way to load, each backend, each vCPU.
 WAYS = {
     ("bookworm", "oxenstored"): {"file_mode": False, "backend": "blkback", "cpu": 0},
@@ -44,7 +43,7 @@ def crash(xen, guest, disk, *, file_mode, backend, cpu, files=None, **fields):
             **fields,
         )
     )
-    assert domain.wait_end(SECONDS) == "poweroff"
+    assert domain.wait_end() == "poweroff"
     return domain
 
 

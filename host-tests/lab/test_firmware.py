@@ -7,7 +7,6 @@ import pytest
 pytestmark = pytest.mark.xen
 
 CHECK = "pvdump.run=check pvdump.disk=xvdb"
-SECONDS = 120
 
 
 def disks(path, backend="blkback", **more):
@@ -16,7 +15,7 @@ def disks(path, backend="blkback", **more):
 
 def passed(domain, xenstored):
     """The self-check passed, and the handshake was used just where the server has it."""
-    reason = domain.wait_end(SECONDS)
+    reason = domain.wait_end()
     said = domain.console()
     assert reason == "poweroff", said
     assert "check passed" in said
@@ -77,7 +76,7 @@ def test_hvm_in_the_place_of_hvmloader_reaches_xenstore_and_disk(xen, guest, tar
 
 def test_without_anything_to_do_it_says_so_and_powers_off(xen, guest):
     domain = xen.create(guest("pvh.yaml", cmdline="", on_poweroff="preserve"))
-    assert domain.wait_end(SECONDS) == "poweroff"
+    assert domain.wait_end() == "poweroff"
     assert "dump failed: no usable elfcorehdr= on the command line" in domain.console()
     home = f"/local/domain/{domain.domid}/data/pvdump"
     assert "no usable elfcorehdr=" in xen.sh(f"xenstore-read {home}/reason")
@@ -88,7 +87,7 @@ def test_without_anything_to_do_it_says_so_and_powers_off(xen, guest):
 @pytest.mark.parametrize("fault", ["page", "ud", "python"])
 def test_a_fault_is_reported_on_the_console_and_crashes_the_domain(xen, guest, fault):
     domain = xen.create(guest("pvh.yaml", cmdline=f"pvdump.fault={fault}"))
-    assert domain.wait_end(SECONDS) == "crash"
+    assert domain.wait_end() == "crash"
     said = domain.console()
     assert "Traceback (most recent call last):" in said
     assert 'File "pvfw/main.py"' in said
@@ -101,5 +100,5 @@ def test_a_fault_is_reported_on_the_console_and_crashes_the_domain(xen, guest, f
 def test_a_read_only_disk_is_refused(xen, guest, target):
     line = CHECK + " pvdump.then=poweroff"
     domain = xen.create(guest("pvh.yaml", cmdline=line, disks=disks(target, readonly=True)))
-    assert domain.wait_end(SECONDS) == "poweroff"
+    assert domain.wait_end() == "poweroff"
     assert "nothing on it was changed: the disk is read-only" in domain.console()

@@ -18,7 +18,6 @@ from xenpv import abi
 
 pytestmark = pytest.mark.xen
 
-SECONDS = 600
 NODE = b"data/takeover\0"
 RING = abi.XENSTORE_RING_SIZE
 CHECK = "pvdump.run=check pvdump.then=poweroff pvdump.disk=xvdb"
@@ -66,13 +65,13 @@ def killed(xen, guest, target, tmp_path):
                 **fields,
             )
         )
-        domain.wait_console("^ready", SECONDS)
+        domain.wait_console("^ready")
         domain.type("stall")
         with xen.stalled():
             domain.type("send")
             domain.wait_ring(lambda ring: ring.requests == min(total, RING))
             domain.type("panic")
-            domain.wait_console("Kernel panic", SECONDS)
+            domain.wait_console("Kernel panic")
         return domain
 
     return kill
@@ -80,7 +79,7 @@ def killed(xen, guest, target, tmp_path):
 
 def test_a_soft_reset_guest_takes_a_ring_over_in_the_middle_of_a_message(xen, killed):
     domain = killed("read write read", CHECK)
-    assert domain.wait_end(SECONDS) == "poweroff"
+    assert domain.wait_end() == "poweroff"
     assert "check passed" in domain.console()
 
 
@@ -107,8 +106,8 @@ def test_a_resumed_guest_is_dumped(killed, target):
 
 def resume(domain, packets):
     """Let a guest that has panicked go on as it is, to the end of its crash kernel."""
-    assert domain.wait_end(SECONDS) == "soft-reset"
+    assert domain.wait_end() == "soft-reset"
     if "read" in packets:
         domain.wait_ring(lambda ring: ring.replies == RING)
     domain.resume()
-    assert domain.wait_end(SECONDS) == "poweroff"
+    assert domain.wait_end() == "poweroff"
