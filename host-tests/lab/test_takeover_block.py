@@ -46,7 +46,7 @@ def run(streams):
         "until [ -b /dev/xvdb ]; do usleep 50000; done",
         # It is there before the kernel has looked for partitions; who opens it waits for that.
         "dd if=/dev/xvdb of=/dev/null bs=4k count=1 iflag=direct",
-        "echo ready; read line <&6",
+        "echo ready; read line <&6; read line <&6",
     ]
     for i in range(streams):
         at = PLACE + i * PIECE
