@@ -46,7 +46,7 @@ def run(streams):
         "until [ -b /dev/xvdb ]; do usleep 50000; done",
         # It is there before the kernel has looked for partitions; who opens it waits for that.
         "dd if=/dev/xvdb of=/dev/null bs=4k count=1 iflag=direct",
-        "echo ready; read line <&6; read line <&6",
+        "echo ready; read line <&6",
     ]
     for i in range(streams):
         at = PLACE + i * PIECE
@@ -135,7 +135,6 @@ def killed(request, xen, guest, disk, stall):
         else:
             domain = xen.boot(spec)
         domain.wait_console("^ready")
-        domain.type("wait")
         if backend == "blkback":
             stall.enter_context(standstill.disk(xen, disk.path))
         else:
