@@ -145,20 +145,21 @@ class Channel:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
-        self.bell = dom0.Bell()
-        os.eventfd_write(guest.kick, 1)
-
-    def fileno(self) -> int:
-        return self._guest.kick
+        self.fd = guest.kick
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK)
+        os.eventfd_write(self.fd, 1)
 
     def take(self) -> None:
-        os.eventfd_read(self._guest.kick)
+        os.eventfd_read(self.fd)
 
     def notify(self) -> None:
         os.eventfd_write(self._guest.told, 1)
 
+    def wake(self) -> None:
+        os.eventfd_write(self.fd, 1)
+
     def close(self) -> None:
-        self.bell.close()
+        os.close(self.bell)
 
 
 class Xen(dom0.Xen):

@@ -68,17 +68,16 @@ class Channel:
 
     def __init__(self, told):
         self.fd = os.eventfd(1)
-        self.bell = dom0.Bell()
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK)
         self.lock = threading.Lock()
         self.told = told
-
-    def fileno(self):
-        return self.fd
 
     def kick(self):
         with self.lock:
             if self.fd >= 0:
                 os.eventfd_write(self.fd, 1)
+
+    wake = kick
 
     def take(self):
         os.eventfd_read(self.fd)
@@ -89,8 +88,8 @@ class Channel:
     def close(self):
         with self.lock:
             os.close(self.fd)
+            os.close(self.bell)
             self.fd = -1
-        self.bell.close()
 
 
 class Xen(dom0.Xen):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,8 +23,8 @@ DEPTH = 64
 IO_SETUP, IO_DESTROY, IO_GETEVENTS, IO_SUBMIT = 206, 207, 208, 209
 PREADV, PWRITEV = 7, 8
 RESFD = 1
+IOVEC = struct.Struct("=QQ")  # address, bytes
 CDEF = """
-struct iovec { void *base; size_t size; };
 struct iocb {
     uint64_t data; uint32_t key, rw_flags; uint16_t opcode; int16_t priority; uint32_t fd;
     uint64_t buf, count; int64_t offset; uint64_t reserved; uint32_t flags, resfd;
@@ -68,22 +69,27 @@ class Aio:
             self._flying[block.data] = transfer
         return begun
 
+    def vector(self, memory: memoryview) -> bytes:
+        """A struct iovec."""
+        address = int(self._ffi.cast("uintptr_t", self._ffi.from_buffer(memory)))
+        return IOVEC.pack(address, len(memory))
+
     def _block(self, transfer: Transfer) -> tuple[Any, Any]:
         """The control block of a transfer, and what it points to."""
         ffi = self._ffi
         self._serial += 1
-        pieces = [(ffi.from_buffer(piece), len(piece)) for piece in transfer.buffers]
-        vectors = ffi.new("struct iovec[]", pieces)
+        vectors = transfer.vectors or b"".join(map(self.vector, transfer.buffers))
+        pointer = ffi.from_buffer(vectors)
         block = ffi.new("struct iocb *")
         block.data = self._serial
         block.opcode = PREADV if transfer.reads else PWRITEV
         block.fd = self._fd
-        block.buf = ffi.cast("uintptr_t", vectors)
-        block.count = len(pieces)
+        block.buf = ffi.cast("uintptr_t", pointer)
+        block.count = len(vectors) // IOVEC.size
         block.offset = transfer.offset
         block.flags = RESFD
         block.resfd = self._bell
-        return block, (vectors, pieces)
+        return block, pointer
 
     def over(self) -> list[Transfer]:
         """The transfers that have ended since this was last asked."""

@@ -196,7 +196,7 @@ class Device:
             undo.callback(channel.close)
             queue = None if sink.direct is None else self._xen.queue(sink.direct, channel)
             undo.pop_all()
-        pool = Pool(grants, front.persistent)
+        pool = Pool(grants, front.persistent, queue.vector if queue else None)
         connection = Connection(layout, grants, frames, memory, ring, channel, queue, pool)
         geometry = Geometry(
             sink.size // SECTOR, max(sink.sector_size // SECTOR, 1), self._disk.readonly

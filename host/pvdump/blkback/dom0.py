@@ -1,10 +1,12 @@
 """The backend on a real Xen: libxenevtchn and libxengnttab, called without a compiler.
 
 Used by host.py. Each connection has handles of its own, so no lock of one is waited for by another,
-and its worker is a thread that sleeps in poll() on its event channel. The rules: an event is taken
-and its port unmasked before the ring is looked at; what the libraries would print of each refusal
-is switched off, since a guest chooses how many there are.
-Source: Xen tools/include/xenevtchn.h, xengnttab.h, xentoollog.h (libraries' major version 1).
+and its worker is a thread that sleeps in a read of its event channel, or in poll() where it waits
+for more than events. The rules: an event is taken and its port unmasked before the ring is looked
+at; what the libraries would print of each refusal is switched off, since a guest chooses how many
+there are.
+Source: Xen tools/include/xenevtchn.h, xengnttab.h, xentoollog.h (libraries' major version 1);
+Linux include/uapi/xen/evtchn.h (what is read are ports, which are unmasked by writing them).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Any
 
 import cffi
 
-from xenpv.abi import PAGE_SIZE
+from xenpv.abi import DOMID_SELF, PAGE_SIZE
 
 from .aio import Aio
 from .ports import REST, Refused, Stalled, Wait, Worker
@@ -36,8 +38,7 @@ int xenevtchn_close(void *handle);
 int xenevtchn_fd(void *handle);
 int xenevtchn_notify(void *handle, uint32_t port);
 int xenevtchn_bind_interdomain(void *handle, uint32_t domid, uint32_t remote_port);
-int xenevtchn_pending(void *handle);
-int xenevtchn_unmask(void *handle, uint32_t port);
+int xenevtchn_bind_unbound_port(void *handle, uint32_t domid);
 void *xengnttab_open(void *logger, unsigned flags);
 int xengnttab_close(void *handle);
 void *xengnttab_map_domain_grant_refs(
@@ -46,6 +47,7 @@ int xengnttab_unmap(void *handle, void *start, uint32_t count);
 """
 XTL_CRITICAL = 9
 RETRY_MS = 10
+EVENTS = 64  # bytes; there are two ports of 4
 PASSING = (errno.ENOMEM, errno.ENOSPC, errno.EAGAIN, errno.EMFILE, errno.ENFILE)
 
 
@@ -111,53 +113,52 @@ class Grants:
         self.libraries.gnttab.xengnttab_close(self.handle)
 
 
-class Bell:
-    """Wakes a thread that sleeps in poll(), from any other, for as long as it is there."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self.fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-
-    def ring(self) -> None:
-        with self._lock:
-            if self.fd >= 0:
-                os.eventfd_write(self.fd, 1)
-
-    def close(self) -> None:
-        with self._lock:
-            os.close(self.fd)
-            self.fd = -1
-
-
 class Channel:
-    """bell: for whoever wakes the worker that waits for its events."""
+    """bell: an eventfd for the worker that waits for its events; I/O that ends rings it."""
 
     def __init__(self, libraries: Libraries, domid: int, port: int) -> None:
+        self._libraries = libraries
         self._library = libraries.evtchn
         opened = self._library.xenevtchn_open(libraries.logger, 0)
         self._handle = libraries.handle(opened, "/dev/xen/evtchn")
-        self.bell = Bell()
-        self._port = self._library.xenevtchn_bind_interdomain(self._handle, domid, port)
-        if self._port < 0:
-            error = libraries.refused(f"event channel {port}")
+        self._closing = threading.Lock()
+        self._is_open = True
+        self.bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._port = self._bind(domid, port)
+        # Two ends of a channel to ourselves, for wake().
+        near = self._bound(self._library.xenevtchn_bind_unbound_port(self._handle, DOMID_SELF), 0)
+        self._waker = self._bind(DOMID_SELF, near)
+        self.fd = int(self._library.xenevtchn_fd(self._handle))
+
+    def _bind(self, domid: int, port: int) -> int:
+        bound = self._library.xenevtchn_bind_interdomain(self._handle, domid, port)
+        return self._bound(bound, port)
+
+    def _bound(self, bound: int, port: int) -> int:
+        if bound < 0:
+            error = self._libraries.refused(f"event channel {port}")
             self.close()
             raise error
-
-    def fileno(self) -> int:
-        return int(self._library.xenevtchn_fd(self._handle))
+        return bound
 
     def take(self) -> None:
-        """Take the event that made the file descriptor readable."""
-        port = self._library.xenevtchn_pending(self._handle)
-        if port >= 0:
-            self._library.xenevtchn_unmask(self._handle, port)
+        """Take events; waits for one when there is none."""
+        os.write(self.fd, os.read(self.fd, EVENTS))
 
     def notify(self) -> None:
         self._library.xenevtchn_notify(self._handle, self._port)
 
+    def wake(self) -> None:
+        """An event for ourselves; from any thread, for as long as we are there."""
+        with self._closing:
+            if self._is_open:
+                self._library.xenevtchn_notify(self._handle, self._waker)
+
     def close(self) -> None:
-        self.bell.close()
-        self._library.xenevtchn_close(self._handle)
+        with self._closing:
+            self._is_open = False
+            os.close(self.bell)
+            self._library.xenevtchn_close(self._handle)
 
 
 class Xen:
@@ -174,10 +175,10 @@ class Xen:
         return Channel(self._libraries, domid, port)
 
     def queue(self, direct: int, channel: Channel) -> Aio:
-        return Aio(direct, channel.bell.fd)
+        return Aio(direct, channel.bell)
 
     def run(self, worker: Worker, channel: Channel) -> None:
-        worker.wake = channel.bell.ring
+        worker.wake = channel.wake
         # A daemon: a disk that hangs for ever shall not keep the process from ending.
         thread = threading.Thread(
             target=self._live, args=(worker, channel), name=worker.name, daemon=True
@@ -191,19 +192,21 @@ class Xen:
         timer.start()
 
     def _live(self, worker: Worker, channel: Channel) -> None:
-        poll, event, bell = select.poll(), channel.fileno(), channel.bell.fd
-        poll.register(event, select.POLLIN)
-        poll.register(bell, select.POLLIN)
+        poll = select.poll()
+        poll.register(channel.fd, select.POLLIN)
+        poll.register(channel.bell, select.POLLIN)
         try:
             while (wait := self._turn(worker)) is not Wait.END:
-                if wait is Wait.NOTHING:
+                if wait is Wait.EVENT:
+                    channel.take()
+                elif wait is Wait.NOTHING:
                     time.sleep(0)
-                    continue
-                for fd, _ in poll.poll(RETRY_MS if wait is Wait.LATER else None):
-                    if fd == event:
-                        channel.take()
-                    else:
-                        os.eventfd_read(bell)
+                else:
+                    for fd, _ in poll.poll(RETRY_MS if wait is Wait.LATER else None):
+                        if fd == channel.fd:
+                            channel.take()
+                        else:
+                            os.eventfd_read(fd)
         finally:
             self.threads.discard(threading.current_thread())
 

@@ -10,7 +10,7 @@ Source: xen/include/public/io/blkif.h, feature-persistent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from xenpv.abi import PAGE_SIZE
 from xenpv.blkif import SECTOR
@@ -21,12 +21,19 @@ KEPT = 4096  # frames
 
 
 class Pool:
-    """persistent: keep what is mapped."""
+    """persistent: keep what is mapped. vector: how a queue names memory."""
 
-    def __init__(self, grants: ports.Grants, persistent: bool) -> None:
+    def __init__(
+        self,
+        grants: ports.Grants,
+        persistent: bool,
+        vector: Callable[[memoryview], bytes] | None = None,
+    ) -> None:
         self._grants = grants
         self._persistent = persistent
+        self._vector = vector
         self._kept: dict[int, memoryview] = {}
+        self._vectors: dict[int, bytes] = {}
         self._mapped: list[ports.Frames] = []  # those that have the kept ones
 
     def __len__(self) -> int:
@@ -49,6 +56,10 @@ class Pool:
         frames = self._grants.map(refs, writable)
         return frames.slices(0, len(refs) * PAGE_SIZE), frames
 
+    def vectors(self, refs: Sequence[int]) -> bytes:
+        """How the queue names frames that are kept; nothing where it does not."""
+        return b"".join(map(self._vectors.__getitem__, refs)) if self._vector else b""
+
     def _keep(self, refs: Sequence[int], writable: bool) -> bool:
         """Have the frames among the kept ones. Returns False when they cannot be there."""
         missing = list(set(refs) - self._kept.keys())
@@ -62,11 +73,15 @@ class Pool:
             return False
         self._mapped.append(frames)
         for i, ref in enumerate(missing):
-            (self._kept[ref],) = frames.slices(i * PAGE_SIZE, (i + 1) * PAGE_SIZE)
+            (view,) = frames.slices(i * PAGE_SIZE, (i + 1) * PAGE_SIZE)
+            self._kept[ref] = view
+            if self._vector:
+                self._vectors[ref] = self._vector(view)
         return True
 
     def close(self) -> None:
         self._kept.clear()
+        self._vectors.clear()
         for frames in self._mapped:
             frames.unmap()
         self._mapped.clear()

@@ -107,17 +107,20 @@ class Instance:
 
     def step(self) -> Wait:
         """One ring's worth. Returns what the next step is to wait for."""
-        if self.gone:
+        if self.state is State.DISCONNECTED:
             return Wait.END
         self._stalled = False
         more, before = False, self._number
         try:
-            self._collect()
+            if self._flying:
+                self._collect()
             if not self._leaving:
                 self.state = State.RUN
                 self._fetch()
-                self._begin()
-                self._answer()
+                if self._waiting:
+                    self._begin()
+                if self._jobs:
+                    self._answer()
                 more = self._ring.rearm()
         except RingCorrupt as error:
             self.fail(str(error))
@@ -130,8 +133,10 @@ class Instance:
         if more and not self._stalled:
             return Wait.NOTHING
         self.state = State.WAITING
-        self._counts.stalls += self._stalled
-        return Wait.LATER if self._stalled else Wait.EVENT
+        if self._stalled:
+            self._counts.stalls += 1
+            return Wait.LATER
+        return Wait.IO if self._flying else Wait.EVENT
 
     def _finished(self, busy: bool) -> bool:
         self._patience = PATIENCE if busy else self._patience - 1
@@ -140,7 +145,7 @@ class Instance:
     def _disconnect(self) -> Wait:
         self.state = State.DISCONNECTING
         if self._flying:
-            return Wait.EVENT
+            return Wait.IO
         self._connection.close()
         self.state = State.DISCONNECTED
         self._ended()
@@ -223,7 +228,7 @@ class Instance:
         """The reads and writes at the head of the queue, ready to be done."""
         found: list[Transfer] = []
         while self._waiting and self._waiting[0].op in MOVES and len(found) < most:
-            jobs = self._next()
+            jobs = self._next() if len(self._waiting) > 1 else [self._waiting.popleft()]
             try:
                 found.append(transfer.prepare(jobs, self._sink, self._connection.pool))
             except (Refused, Stalled) as error:
@@ -247,12 +252,12 @@ class Instance:
 
     def _collect(self) -> None:
         """Take up what has ended."""
-        if self._flying and self._connection.queue:
-            ended = self._connection.queue.over()
-            self._flying -= len(ended)
-            for move in ended:
-                self._settle(move)
-            self._answer()
+        assert self._connection.queue is not None
+        ended = self._connection.queue.over()
+        self._flying -= len(ended)
+        for move in ended:
+            self._settle(move)
+        self._answer()
 
     def _settle(self, move: Transfer) -> None:
         self._counts.ios += 1
@@ -307,11 +312,9 @@ class Instance:
 
     def _answer(self) -> None:
         """Answer the first requests, as far as they are done."""
-        jobs = self._jobs
-        if not jobs or jobs[0].status is None:
-            return
+        jobs, ring, some = self._jobs, self._ring, False
         while jobs and jobs[0].status is not None:
-            job = jobs.popleft()
-            self._ring.respond(struct.pack(RESPONSE, job.id, job.op, job.status))
-        if self._ring.push():
+            job, some = jobs.popleft(), True
+            ring.respond(struct.pack(RESPONSE, job.id, job.op, job.status))
+        if some and ring.push():
             self._connection.channel.notify()

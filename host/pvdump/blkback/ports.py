@@ -29,6 +29,7 @@ class Wait(enum.Enum):
 
     NOTHING = "nothing"
     EVENT = "an event"
+    IO = "an event, or I/O that ends"
     LATER = "memory or the disk"
     END = "the end"
 

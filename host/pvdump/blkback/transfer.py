@@ -20,7 +20,10 @@ from .sink import Sink
 
 @dataclass(slots=True, eq=False)
 class Transfer:
-    """offset: bytes; spare: to be unmapped when it is over; error: what became of it."""
+    """offset: bytes; spare: to be unmapped when it is over; error: what became of it.
+
+    vectors: the buffers as the queue names them, or nothing.
+    """
 
     sink: Sink
     jobs: list[Job]
@@ -28,6 +31,7 @@ class Transfer:
     offset: int
     buffers: list[memoryview]
     spare: ports.Frames | None
+    vectors: bytes = b""
     error: Exception | None = None
 
     def do(self) -> None:
@@ -56,10 +60,14 @@ def prepare(jobs: list[Job], sink: Sink, pool: Pool) -> Transfer:
         refs = tuple(itertools.chain.from_iterable(job.refs for job in jobs))
         whole = all(job.whole for job in jobs)
     buffers, spare = pool.take(refs, reads)
-    if not whole:
+    vectors = b""
+    if whole:
+        if spare is None:
+            vectors = pool.vectors(refs)
+    else:
         firsts, lasts = (b"".join(job.firsts for job in jobs), b"".join(job.lasts for job in jobs))
         buffers = parts(buffers, firsts, lasts)
-    return Transfer(sink, jobs, reads, offset, buffers, spare)
+    return Transfer(sink, jobs, reads, offset, buffers, spare, vectors)
 
 
 class Queue(Protocol):
@@ -72,6 +80,9 @@ class Queue(Protocol):
 
     def begin(self, transfers: Sequence[Transfer]) -> int:
         """Returns how many were begun, the first ones; the others are to be done in another way."""
+
+    def vector(self, memory: memoryview) -> bytes:
+        """How it names memory. What it names in a transfer is these, joined."""
 
     def over(self) -> list[Transfer]:
         """Those that have ended since this was last asked."""
