@@ -2,9 +2,10 @@
 
 Part of `./build.py bench block`. One disk of dom0 is given to the guest by all three, which are
 loaded in turn; the disk is a file of the host in its page cache, so what is compared is the way
-from the guest to dom0's block device. Before each load dom0 writes back and forgets what it has
-cached, since ours and qdisk go through its page cache. A line for each load gives the median speed;
-another one what dom0 computed for a GiB, all its processes and threads, by Xen's own count.
+from the guest to dom0's block device. qdisk, as Debian builds it, goes through dom0's page cache,
+which answers a write before the disk has it, and the other two do not. Before each load dom0 writes
+back and forgets what it has cached. A line for each load gives the median speed; another one what
+dom0 computed for a GiB, all its processes and threads, by Xen's own count.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import json
 import logging
 import sys
@@ -27,6 +28,7 @@ from .nodes import Nodes
 from .status import Status, text
 
 SWITCH_SECONDS = 0.0005  # a worker that computes lets another one go on
+GARBAGE = 20_000  # objects made between two looks for garbage, of which a request leaves none
 
 DESCRIPTION = """\
 Serve disks to guests, each by a worker that no other guest can hold up. A disk is given with
@@ -101,6 +103,8 @@ def serve(options: argparse.Namespace) -> int:
         return 1
     logging.basicConfig(format="pvdump blkback: %(message)s")
     sys.setswitchinterval(SWITCH_SECONDS)
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
 
     def begin(store: Store, stack: contextlib.ExitStack) -> None:
         dispatcher = Dispatcher(store)
