@@ -6,18 +6,13 @@ The backend is pvdump.blkback's own; only the values of its keys are others.
 import dataclasses
 import random
 
+from stack import Stack
+
 import hw
 from pvdump.blkback.device import Device as BackDevice
 from pvdump.xen.guest import Guest
 from pvdump.xen.sink import Memory
 from xenpv.blkfront import BlkFront
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
-from xenpv.schedpoll import PollLoop
-from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 SIZE = 8 << 20
 PAGE = 4096
@@ -59,24 +54,20 @@ class Bench:
 
     def run(self, work):
         """Run work(disk) with the disk connected, and close it."""
-        xen = Hypercalls()
-        loop = PollLoop(xen, EventChannels(xen))
-        store = Xenstore(loop, RingTransport(xen, loop))
-        self.grants = GrantTable(xen)
+        stack = Stack()
+        self.grants = stack.grants
 
         async def main():
-            await store.connect()
-            device = Device(store, loop, "device/vbd/51728")
-            await device.find()
+            device = await stack.device()
             disk = BlkFront(
-                loop, self.grants, device, None, self.buffers, self.said.append, self.limits
+                stack.loop, stack.grants, device, None, self.buffers, self.said.append, self.limits
             )
             await disk.connect()
             result = await work(disk)
             await disk.close()
             return result
 
-        return loop.run(main())
+        return stack.run(main)
 
     def front(self, key):
         return self.guest.store.read(f"{self.back.front}/{key}", "")

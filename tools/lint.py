@@ -19,7 +19,13 @@ from tools import cache, subset
 
 ROOT = Path(__file__).resolve().parent.parent
 # What MicroPython runs too.
-IMAGE = ("drivers", "firmware", "bench/guest", "host-tests/conformance/suite")
+IMAGE = (
+    "drivers",
+    "firmware",
+    "bench/guest",
+    "host-tests/conformance/suite",
+    "host-tests/lab/hostile",
+)
 TYPED = ("build.py", "tools", "lab", "host")
 
 # What must never stand in the tree: addresses of package mirrors and indexes, which are the

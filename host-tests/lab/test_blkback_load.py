@@ -6,13 +6,15 @@ typed at its console has most of the disks, so that one boot serves all tests on
 
 import itertools
 import re
+import time
 import zlib
 from pathlib import Path
 
 import pytest
 from blkback.dom0 import CMDLINE, Site, on_one
 
-from lab import nbd, packages, program, root
+from lab import nbd, packages, program, root, standstill
+from tools import image
 
 pytestmark = pytest.mark.xen
 
@@ -103,6 +105,21 @@ def shell(site, guest, pattern):
     )
     domain.wait_console("^shell ready")
     return domain
+
+
+@pytest.fixture
+def hostile(site, guest, tmp_path):
+    """Makes guests, paused, that break the ring of a disk in dom0's memory as often as they can."""
+    built = image.build(tmp_path, config=HERE / "hostile/image.yaml")
+
+    def create():
+        spec = guest("pvh.yaml", kernel=str(built.elf), cmdline="", disks=[])
+        domain = site.xen.create(spec, paused=True)
+        site.xen.sh("truncate -s 16M /run/hostile")
+        site.attach(domain, "/run/hostile")
+        return domain
+
+    return create
 
 
 @pytest.fixture
@@ -215,3 +232,54 @@ def test_a_disk_is_taken_away_and_given_again_under_load(site, shell, give, file
         site.attach(shell, device, vdev=vdev)
     load.goes_on()
     assert load.end() == (3, crc(disk))
+
+
+@on_one
+def test_a_disk_that_hangs_holds_up_no_other(site, shell, give, file):
+    hanging, other = file("hanging"), file("other")
+    loads = [Load(shell, give(site.xen.attach(disk))) for disk in (hanging, other)]
+    for load in loads:
+        load.goes_on()
+    with standstill.disk(site.xen, hanging):
+        loads[1].goes_on(200)
+    for load in loads:
+        load.goes_on()
+    assert [load.end() for load in loads] == [(0, crc(hanging)), (0, crc(other))]
+
+
+@on_one
+def test_a_guest_that_breaks_its_ring_again_and_again_hurts_no_other(
+    site, shell, give, file, hostile
+):
+    disk = file()
+    load = Load(shell, give(site.xen.attach(disk)))
+    domain = hostile()
+    began = time.monotonic()
+    site.xen.sh(f"xl unpause {domain.domid}")
+    domain.wait_console("^round 2$")
+    load.goes_on(200)
+    domain.wait_console("^round 10$")
+    (row,) = [row for row in site.disks() if row["disk"].startswith(f"{domain.domid}/")]
+    assert "req_prod" in row["error"]
+    domain.destroy()
+    site.without(domain)
+    said = (site.xen.job / "log/blkback").read_text()
+    lines = len(re.findall(rf" {domain.domid}/", said))
+    assert 0 < lines <= 1 + time.monotonic() - began, said
+    load.goes_on()
+    assert load.end() == (0, crc(disk))
+
+
+@on_one
+def test_a_guest_may_be_destroyed_at_any_moment(site, shell, give, file, hostile):
+    disk = file()
+    load = Load(shell, give(site.xen.attach(disk)))
+    for moment in ("lab: never runs", "^round 1$", "^round 3$"):
+        domain = hostile()
+        if moment.startswith("^"):
+            site.xen.sh(f"xl unpause {domain.domid}")
+            domain.wait_console(moment)
+        domain.destroy()
+        site.without(domain)
+        load.goes_on()
+    assert load.end() == (0, crc(disk))

@@ -1,6 +1,7 @@
 """The dump finds its disk: the first of those in question that is a target and takes it."""
 
 import pytest
+from stack import Stack
 
 import hw
 from pvdump.xen.guest import Guest
@@ -10,13 +11,7 @@ from pvfw.errors import TargetRefused
 from pvfw.survey import choose
 from xenpv import abi
 from xenpv.errors import XenError
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
-from xenpv.schedpoll import PollLoop
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 MIB = 1 << 20
 DUMP = 2 * MIB
@@ -44,17 +39,14 @@ class Disks:
 
     def choose(self, names=()):
         """The disk chosen; the lines said are in `said`."""
-        xen = Hypercalls()
-        loop = PollLoop(xen, EventChannels(xen))
-        store = Xenstore(loop, RingTransport(xen, loop))
+        stack = Stack()
         self.said = []
 
-        async def main():
-            await store.connect()
-            return await choose(store, GrantTable(xen), list(names), DUMP, self.said.append)
+        def work():
+            return choose(stack.store, stack.grants, list(names), DUMP, self.said.append)
 
         try:
-            return loop.run(main())
+            return stack.run(work)
         finally:
             assert {name: bytes(sink.data) for name, sink in self.sinks.items()} == self.before
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from stack import Stack
 
 import hw
 from pvdump.xen.faults import Faults
@@ -21,14 +22,10 @@ from pvdump.xen.toolstack import Toolstack
 from xenpv import abi
 from xenpv.blkfront import BlkFront
 from xenpv.errors import XenError, XenstoreError
-from xenpv.evtchn import EventChannels
 from xenpv.gnttab import GrantTable
 from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
-from xenpv.schedpoll import PollLoop
 from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 FOLDER = Path(__file__).resolve().parents[1] / "scenarios"
 SCENARIOS = [Scenario.load(path) for path in sorted(FOLDER.glob("*.yaml"))]
@@ -84,16 +81,13 @@ async def use_disk(store):
 
 def run(work):
     """Run work(store) in the domain that `hw` is about."""
-    xen = Hypercalls()
-    loop = PollLoop(xen, EventChannels(xen))
-    store = Xenstore(loop, RingTransport(xen, loop))
+    stack = Stack()
 
     async def main():
-        await store.connect()
-        await work(store)
-        await store.close()
+        await work(stack.store)
+        await stack.store.close()
 
-    loop.run(main())
+    stack.run(main)
 
 
 def play(scenario, seed, work, plain=False, **options):

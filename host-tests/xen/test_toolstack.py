@@ -3,6 +3,7 @@
 import struct
 
 import pytest
+from stack import Stack
 
 import hw
 from pvdump.xen.earlier import EarlierKernel
@@ -16,25 +17,15 @@ from xenpv.evtchn import EventChannels
 from xenpv.gnttab import GrantTable
 from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
-from xenpv.schedpoll import PollLoop
 from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 BLOCK = bytes(range(256)) * 16
 
 
 def with_store(work):
     """Run work(store, loop) on the client, in the domain that `hw` is about."""
-    xen = Hypercalls()
-    loop = PollLoop(xen, EventChannels(xen))
-    store = Xenstore(loop, RingTransport(xen, loop))
-
-    async def main():
-        await store.connect()
-        return await work(store, loop)
-
-    return loop.run(main())
+    stack = Stack()
+    return stack.run(lambda: work(stack.store, stack.loop))
 
 
 async def round_trip(store, loop):

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from stack import Stack
 
 import hw
 from pvdump.xen.guest import Guest
@@ -10,14 +11,7 @@ from pvdump.xen.sink import Memory
 from xenpv import abi
 from xenpv.blkfront import BlkFront
 from xenpv.errors import BackendError
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
-from xenpv.schedpoll import PollLoop
-from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 GFN, PAGES = 0x200, 600
 PAGE = 4096
@@ -42,24 +36,20 @@ class Bench:
 
     def run(self, work):
         """work(*disks), which are connected."""
-        xen = Hypercalls()
-        loop = PollLoop(xen, EventChannels(xen))
-        store = Xenstore(loop, RingTransport(xen, loop))
-        self.grants = GrantTable(xen)
+        stack = Stack()
+        self.grants = stack.grants
 
         async def main():
-            await store.connect()
             disks = []
             for back in self.backs:
-                device = Device(store, loop, back.front.split("/", 4)[4])
-                await device.find()
-                disks.append(BlkFront(loop, self.grants, device, say=self.said.append))
+                device = await stack.device(back.front.split("/", 4)[4])
+                disks.append(BlkFront(stack.loop, stack.grants, device, say=self.said.append))
                 await disks[-1].connect()
             result = await work(*disks)
-            await loop.sleep(SECOND)
+            await stack.loop.sleep(SECOND)
             return result
 
-        return loop.run(main())
+        return stack.run(main)
 
 
 # Leaving.

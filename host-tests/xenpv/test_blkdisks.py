@@ -1,6 +1,7 @@
 """All disks of a guest beside each other: what is wrong with one costs the others nothing."""
 
 import pytest
+from stack import Stack
 
 import hw
 from pvdump.xen.earlier import EarlierKernel
@@ -9,14 +10,8 @@ from pvdump.xen.sink import Memory
 from xenpv import abi, blkdisks
 from xenpv.blkneg import Limits
 from xenpv.errors import BackendError, Timeout, XenError
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
-from xenpv.schedpoll import PollLoop
 from xenpv.xenbus import STEP_TIMEOUT
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 SIZE = 1 << 20
 XVDA = 51712
@@ -36,20 +31,17 @@ class Disks:
 
     def run(self, work, numbers=None):
         """Do work(number, disk) with each. Returns the results and how long it took (ns)."""
-        xen = Hypercalls()
-        loop = PollLoop(xen, EventChannels(xen))
-        self.store = Xenstore(loop, RingTransport(xen, loop))
-        self.grants = GrantTable(xen)
+        stack = Stack()
+        self.store, self.grants = stack.store, stack.grants
 
         async def main():
-            await self.store.connect()
             found = await blkdisks.numbers(self.store) if numbers is None else numbers
             began = hw.now()
             limits = Limits(1, 32, 11)
             results = await blkdisks.each(self.store, self.grants, found, work, limits=limits)
             return results, hw.now() - began
 
-        return loop.run(main())
+        return stack.run(main)
 
 
 async def read_first(number, disk):

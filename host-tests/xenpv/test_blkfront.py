@@ -1,67 +1,16 @@
 """The block front end against a block backend that behaves, and against one that does not."""
 
-import random
-
 import pytest
+from onedisk import SIZE, Bench
 
 import hw
-from pvdump.xen.earlier import EarlierKernel
-from pvdump.xen.guest import Guest
 from pvdump.xen.hypervisor import DOM0
-from pvdump.xen.sink import Memory
 from xenpv import abi
-from xenpv.blkfront import BlkFront
 from xenpv.blkprobe import probe
 from xenpv.errors import BackendError, RingCorrupt, Timeout
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
-from xenpv.schedpoll import PollLoop
-from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
-SIZE = 4 << 20
 PATH = "device/vbd/51728"
-
-
-class Bench:
-    """A guest with the disk xvdb; options: faults of the backend, and seed and the like."""
-
-    def __init__(self, guest_options=None, size=SIZE, **faults):
-        self.guest = Guest(**(guest_options or {}))
-        self.sink = Memory(size)
-        self.back = self.guest.disk("xvdb", self.sink, **{"plain": True, **faults})
-        self.earlier = EarlierKernel(self.guest)
-
-    def run(self, work, connect=True, **options):
-        """Run work(disk); the disk is connected and its guest's stack made before.
-
-        options: of BlkFront.
-        """
-        xen = Hypercalls()
-        loop = PollLoop(xen, EventChannels(xen))
-        store = Xenstore(loop, RingTransport(xen, loop))
-        self.grants = GrantTable(xen)
-
-        async def main():
-            await store.connect()
-            device = Device(store, loop, PATH)
-            await device.find()
-            disk = BlkFront(loop, self.grants, device, **options)
-            self.disk = disk
-            if connect:
-                await disk.connect()
-            return await work(disk)
-
-        return loop.run(main())
-
-    def frames(self, pages, seed=1):
-        """Frames of the guest with random content. Returns (first frame, the content)."""
-        data = random.Random(seed).randbytes(pages * 4096)
-        self.guest.machine.ram[0x200000 : 0x200000 + len(data)] = data
-        return 0x200, data
 
 
 SEEDS = [{"seed": s} for s in range(12)]
@@ -304,130 +253,3 @@ def test_a_backend_that_comes_back_gets_again_what_it_did_not_acknowledge(seed):
 
 
 # Taking over from an earlier kernel.
-
-
-def assert_writes(bench):
-    """The disk can be connected, and what is written is on it."""
-    gfn, data = bench.frames(4)
-
-    async def work(disk):
-        await disk.write(0, gfn, 32)
-        await disk.flush()
-
-    bench.run(work)
-    assert bench.sink.data[: len(data)] == data
-
-
-@pytest.mark.parametrize("start", [0, 1000, 0xFFFFFFF0])
-@pytest.mark.parametrize("features", [0, 1])
-def test_a_disk_left_connected_is_taken_over(start, features):
-    bench = Bench({"server_features": features})
-    bench.earlier.connect(bench.back, start)
-    bench.earlier.write_in_flight(bench.back, 100, b"old" * 128 + bytes(128))
-    assert_writes(bench)
-    connected, closing, closed, wait = (
-        abi.XenbusStateConnected,
-        abi.XenbusStateClosing,
-        abi.XenbusStateClosed,
-        abi.XenbusStateInitWait,
-    )
-    assert bench.back.states == [wait, connected, closing, closed, wait, connected]
-
-
-def test_a_state_of_ours_that_is_none_is_taken_over():
-    bench = Bench()
-    bench.guest.store.write(f"{bench.back.front}/state", "x")
-    assert_writes(bench)
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (
-            {"stuck_closing": True},
-            "taking over .* is Closing after 60 s, Closed or Unknown expected",
-        ),
-        (
-            {"ignores_closing": True},
-            "is Connected after 60 s, Closing or Closed or Unknown expected",
-        ),
-        (
-            {"no_init_wait": True},
-            "starting: .* is Closed after 60 s, InitWait or Initialised expected",
-        ),
-    ],
-)
-def test_a_takeover_that_does_not_come_off_says_where_it_stood(fault, message):
-    bench = Bench(**fault)
-    bench.earlier.connect(bench.back)
-    with pytest.raises(Timeout, match=message):
-        bench.run(None)
-
-
-def test_a_backend_that_refuses_while_the_earlier_kernel_s_requests_end_is_asked_again():
-    bench = Bench(lingers=20 * SECOND)
-    bench.earlier.connect(bench.back)
-    assert_writes(bench)
-    assert bench.back.fatal.endswith("pending I/O")
-
-
-def test_a_backend_that_refuses_for_good_is_given_up_after_its_time():
-    bench = Bench(lingers=3600 * SECOND)
-    bench.earlier.connect(bench.back)
-    with pytest.raises(BackendError, match="went Closing instead of Connected"):
-        bench.run(None)
-
-
-def test_why_a_disk_cannot_be_connected_is_not_hidden_by_why_it_cannot_be_closed():
-    bench = Bench(never_connects=True, ignores_closing=True)
-    with pytest.raises(Timeout, match="51728, connecting: "):
-        bench.run(None)
-    assert bench.grants.free() == 2 * 512
-
-
-def test_what_an_earlier_driver_negotiated_is_forgotten():
-    bench = Bench()
-    bench.earlier.connect(bench.back)
-    stale = ("ring-page-order", "ring-ref0", "multi-queue-num-queues", "feature-persistent")
-    for key in (*stale, "queue-0/ring-ref"):
-        bench.guest.store.write(f"{bench.back.front}/{key}", 1)
-    assert_writes(bench)
-    for key in (*stale, "queue-0"):
-        assert not bench.guest.store.exists(f"{bench.back.front}/{key}")
-
-
-def test_a_backend_that_never_connects_is_given_up():
-    with pytest.raises(Timeout, match=r"connecting: .* is InitWait after 5 s"):
-        Bench(never_connects=True).run(None)
-
-
-def test_entries_that_an_earlier_kernel_granted_are_not_used():
-    # The table is as large as it may become.
-    bench = Bench({"gnttab_max_frames": 2})
-    grants = bench.guest.machine.gnttab
-    busy = set(range(400, 512, 2))
-    for ref in busy:
-        grants.set_entry(ref, abi.GTF_permit_access, 0, 0x300)
-
-    async def work(disk):
-        gfn, _ = bench.frames(100)
-        await disk.write(0, gfn, 800)
-        await disk.drain()
-
-    bench.run(work)
-    used = {gref for request in bench.back.seen for gref, _, _ in request.segments}
-    assert used
-    assert not used & busy
-    assert min(used) >= abi.GNTTAB_NR_RESERVED_ENTRIES
-
-
-@pytest.mark.parametrize("frames", [1, 4, 32])
-def test_grants_are_taken_from_the_top_of_the_table(frames):
-    bench = Bench({"gnttab_frames": frames})
-
-    async def work(disk):
-        await disk.write(0, 0x200, 8)
-        await disk.drain()
-
-    bench.run(work)
-    assert bench.back.seen[0].segments[0][0] >= frames * 512

@@ -5,20 +5,15 @@ import random
 
 import pytest
 from seeds import seeds
+from stack import XVDB, Stack
 
 from pvdump.xen.guest import Guest
 from pvdump.xen.sink import Memory
 from xenpv import abi
 from xenpv.blkfront import BlkFront
 from xenpv.errors import XenError
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
-from xenpv.schedpoll import PollLoop
 from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 STATES = ("", "x", "99", *map(str, range(10)))
 BOUND = 400 * SECOND
@@ -53,14 +48,11 @@ def use(jump=None, state=""):
         raise Hang
 
     machine.clock.after(BOUND, hang)
-    xen = Hypercalls()
-    loop = PollLoop(xen, EventChannels(xen))
-    store = Xenstore(loop, RingTransport(xen, loop))
-    grants = GrantTable(xen)
-    disk = BlkFront(loop, grants, Device(store, loop, "device/vbd/51728"))
+    stack = Stack()
+    loop, grants = stack.loop, stack.grants
+    disk = BlkFront(loop, grants, Device(stack.store, loop, XVDB))
 
     async def main():
-        await store.connect()
         try:
             await disk.device.find()
             await disk.connect()
@@ -73,7 +65,7 @@ def use(jump=None, state=""):
 
     error = None
     try:
-        loop.run(main())
+        stack.run(main)
     except XenError as e:
         error = e
     table = machine.gnttab

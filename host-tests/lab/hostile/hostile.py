@@ -1,0 +1,64 @@
+"""Frozen into an image: a block front end that does its backend all the harm it can, for ever.
+
+A round: connect, a ring full of requests that are none, an index that cannot be; and again as soon
+as the backend has cut the connection. On the console: "round N" when one has ended.
+"""
+
+import hw
+from xenpv import abi
+from xenpv.blkattach import Attachment, Pool
+from xenpv.blkneg import Limits
+from xenpv.errors import XenError
+from xenpv.evtchn import EventChannels
+from xenpv.gnttab import GrantTable
+from xenpv.hypercall import Hypercalls
+from xenpv.schedpoll import PollLoop
+from xenpv.xenbus import Device
+from xenpv.xenstore import Xenstore
+from xenpv.xs_ring import RingTransport
+
+FLUSH_MS = 2000
+GARBAGE = 0xA5
+BEYOND = 5000
+
+
+def main():
+    xen = Hypercalls()
+    loop = PollLoop(xen, EventChannels(xen))
+    loop.run(work(xen, loop))
+
+
+async def work(xen, loop):
+    store = Xenstore(loop, RingTransport(xen, loop))
+    await store.connect()
+    (number,) = await store.directory("device/vbd")
+    device = Device(store, loop, "device/vbd/" + number)
+    grants, pool = GrantTable(xen), Pool(0)
+    rounds = 0
+    while True:
+        rounds += 1
+        await device.find()
+        await device.begin()
+        attached = Attachment(loop, grants, device, pool, Limits(4, 512, 256))
+        try:
+            await attached.connect()
+            await harm(loop, device, attached)
+        except XenError as e:
+            print("round %d: %s" % (rounds, e))
+        attached.let_go()
+        await device.close()
+        print("round %d" % rounds)
+        hw.console_flush(FLUSH_MS)
+
+
+async def harm(loop, device, attached):
+    ring = attached.link.ring
+    memory, size = ring.memory, ring.slots * ring.stride
+    memory.view[abi.SRING_RING : abi.SRING_RING + size] = bytes([GARBAGE]) * size
+    for prod in (ring.slots, ring.slots + BEYOND):
+        memory.wr32(abi.SRING_REQ_PROD, prod)
+        loop.evtchn.send(attached.port)
+        while prod == ring.slots and memory.rd32(abi.SRING_RSP_PROD) != prod:
+            await attached.kick.wait(None)
+    gone = (abi.XenbusStateClosing, abi.XenbusStateClosed)
+    await device.wait_backend(gone, "doing harm")
