@@ -30,6 +30,7 @@ class Sectors:
     def __init__(self, count):
         self.count = count
         self._number = 0
+        self.losses = 0  # of the disk's cache
         self._now = [{0} for _ in range(count)]  # what a read may find
         self._kept = [{0} for _ in range(count)]  # what a loss of power may leave
         self._pending = {}  # by sector: whether it was written in the end, by number
@@ -83,6 +84,7 @@ class Sectors:
 
     def cache_lost(self):
         """The disk lost what it had not flushed, and goes on."""
+        self.losses += 1
         for s in range(self.count):
             self._now[s] |= self._kept[s]
         for pending in self._pending.values():
