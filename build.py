@@ -29,7 +29,8 @@ usage: ./build.py COMMAND [ARGUMENTS]
 
   image    build out/pvdump.elf, out/pvdump.bin and out/pvdump.fw
   demo     panic a guest on a real Xen in QEMU and show its vmcore
-  test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones)
+  test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones;
+           -n 0: in one process, which -s needs)
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
   bench    figures beside a peer's, one JSON line each: ./build.py bench NAME
   lab      start a guest on a real Xen: ./build.py lab GUEST.yaml
@@ -65,7 +66,9 @@ def lint(arguments: list[str]) -> int:
 
 
 def test(arguments: list[str]) -> int:
-    return module("pytest", arguments)
+    # Each file in one process: its tests share a Xen, which takes a CPU and 4 GiB.
+    processes = ["--numprocesses", "auto", "--maxprocesses", "2", "--dist", "loadfile"]
+    return module("pytest", [*processes, "--no-loadscope-reorder", *arguments])
 
 
 def lab(arguments: list[str]) -> int:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,8 +98,10 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
     # The key is in the name too: whoever builds another image meanwhile takes nothing away here.
     kept = cache.stamped(cache.folder("image") / key, key, make)
     out.mkdir(parents=True, exist_ok=True)
-    for name in PRODUCTS:
-        shutil.copyfile(kept / name, out / name)
+    with tempfile.TemporaryDirectory(prefix=".", dir=out) as scratch:
+        for name in PRODUCTS:
+            # Whole at any time: another process may be at the same.
+            shutil.copyfile(kept / name, Path(scratch) / name).replace(out / name)
     elf, flat, fw, dbg = (out / name for name in PRODUCTS)
     return Image(elf, flat, fw, dbg, measure(elf, flat, dbg))
 
