@@ -54,6 +54,17 @@ def wait(aio, bell, count):
     return found
 
 
+def test_memory_may_be_named_beforehand(disk, aio, bell):
+    pages = [bytearray(PAGE) for _ in range(5)]
+    move = transfer(disk, 3, pages)
+    order = [4, 0, 2, 1, 3]
+    move.vectors = b"".join(aio.vector(memoryview(pages[i])) for i in order)
+    assert aio.begin([move]) == 1
+    wait(aio, bell, 1)
+    move.end()
+    assert b"".join(pages[i] for i in order) == disk.path.read_bytes()[3 * PAGE : 8 * PAGE]
+
+
 def test_each_read_finds_its_own_and_rings_the_bell(disk, aio, bell):
     order = random.Random(2).sample(range(PAGES), DEPTH)
     wanted = {page: bytearray(PAGE) for page in order}
