@@ -9,6 +9,7 @@ from blkback.hostsite import XVDB, Site
 
 from pvdump.blkback.attach import AttachError, attach, detach, number_of
 from pvdump.blkback.host import AREA
+from pvdump.blkback.instance import Instance
 from pvdump.blkback.nodes import Nodes
 from pvdump.blkback.ports import Stalled
 from pvdump.blkback.sink import open_sink
@@ -127,6 +128,39 @@ def test_a_disk_is_there_again_though_its_domain_is_found_to_be_gone_when_it_is_
     site.host._vanished(SimpleNamespace(domid=5))
     guest.until(f"{guest.back}/state", str(CONNECTED))
     guest.write(0, b"\1" * PAGE)
+    assert guest.answer()[2] == OKAY
+
+
+def test_a_disk_is_there_again_though_its_worker_still_leaves(site, monkeypatch):
+    writing, leaving, go_on = threading.Event(), threading.Event(), threading.Event()
+    sink = open_sink(str(site.folder / "disk"), False)
+
+    def write(offset, buffers):
+        writing.set()
+        go_on.wait()
+
+    sink.write = write
+    site.opened["slow"] = lambda: sink
+    guest = site.create(5, "slow").connect()
+    guest.write(0, b"\1" * PAGE)
+    writing.wait()
+    disconnect, restore = Instance.disconnect, site.host._restore_lost
+
+    def disconnect_and_tell(instance):
+        disconnect(instance)
+        leaving.set()
+
+    def restore_late():
+        leaving.wait()
+        restore()
+
+    monkeypatch.setattr(Instance, "disconnect", disconnect_and_tell)
+    monkeypatch.setattr(site.host, "_restore_lost", restore_late)
+    site.host._vanished(SimpleNamespace(domid=5))
+    site.opened.clear()
+    site.opened["slow"] = lambda: open_sink(str(site.folder / "disk"), False)
+    go_on.set()
+    guest.until(f"{guest.back}/state", str(CONNECTED))
     assert guest.answer()[2] == OKAY
 
 

@@ -83,6 +83,7 @@ class Device:
         self._params = ""  # those that the sink was opened with, or failed
         self._keys: dict[str, str] = {}  # those that were connected, or failed
         self._resting = False
+        self._over = False
 
     def step(self) -> bool:
         """Do what the two ends' nodes ask for. Returns False when the device is over."""
@@ -90,7 +91,9 @@ class Device:
             fault, self.instance = self.instance.fault, None
             if fault:
                 self._fail(fault)
-        if self._nodes.read(f"{self.path}/frontend") is None:
+        if self._over or self._nodes.read(f"{self.path}/frontend") is None:
+            # Nodes that are made meanwhile are another device's.
+            self._over = True
             return not self.close()
         if self._ready():
             ACTIONS.get(self._front_state(), Device._do_nothing)(self)

@@ -117,6 +117,8 @@ class Host:
             over = not this.device.step()
         if over and served.pop(number, None) is this:
             this.watch.close()
+            # Its nodes may be there again.
+            self._area.look(this.device.domid)
 
     def _restore(self, event: Event) -> None:
         """A domain was introduced, new or after a soft reset; which one is not said."""
