@@ -7,12 +7,13 @@ import pytest
 from blkback.front import CLOSED, CONNECTED, INITIALISING, OKAY, PAGE, WRITE
 from blkback.hostsite import XVDB, Site
 
-from pvdump.blkback.attach import AttachError, attach, detach, number_of
+from pvdump.blkback.attach import AttachError, attach, detach, given, number_of
 from pvdump.blkback.host import AREA
 from pvdump.blkback.instance import Instance
 from pvdump.blkback.nodes import Nodes
 from pvdump.blkback.ports import Stalled
 from pvdump.blkback.sink import open_sink
+from pvdump.watches.dispatcher import Dispatcher
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
 from xenpv import abi
@@ -57,6 +58,28 @@ def test_one_that_was_there_before_is_served_from_where_it_stood(site):
     site.start()
     assert guest.answer()[2] == OKAY
     assert (site.folder / "disk").read_bytes()[2 * PAGE : 3 * PAGE] == b"\6" * PAGE
+
+
+def test_one_that_was_there_before_is_found_before_its_subscription_is_known(site, monkeypatch):
+    guest = site.create(5).connect()
+    site.stop()
+    subscribe = Dispatcher.subscribe
+
+    def subscribe_slowly(dispatcher, path, domain_of, handler, name):
+        handled = threading.Event()
+
+        def handle(event):
+            handler(event)
+            handled.set()
+
+        subscription = subscribe(dispatcher, path, domain_of, handle, name)
+        handled.wait(0.1)
+        return subscription
+
+    monkeypatch.setattr(Dispatcher, "subscribe", subscribe_slowly)
+    site.start()
+    guest.write(16, b"\6" * PAGE)
+    assert guest.answer()[2] == OKAY
 
 
 def test_a_disk_that_takes_for_ever_to_open_holds_up_its_own_domain_only(site):
@@ -127,6 +150,23 @@ def test_a_disk_is_there_again_though_its_domain_is_found_to_be_gone_when_it_is_
     guest = site.create(5).connect()
     site.host._vanished(SimpleNamespace(domid=5))
     guest.until(f"{guest.back}/state", str(CONNECTED))
+    guest.write(0, b"\1" * PAGE)
+    assert guest.answer()[2] == OKAY
+
+
+def test_nodes_that_are_made_anew_at_once_tell_what_there_is(site):
+    guest = site.create(5).connect()
+    nodes = Nodes(site.tool)
+    sectors, values = nodes.read(f"{guest.back}/sectors"), given(nodes, 5, XVDB)
+
+    async def anew(transaction):
+        await transaction.rm(guest.back)
+        for key, value in {**values, "state": str(INITIALISING)}.items():
+            await transaction.write(f"{guest.back}/{key}", value)
+
+    site.tool.transact(anew)
+    guest.until(f"{guest.back}/state", str(CONNECTED))
+    assert nodes.read(f"{guest.back}/sectors") == sectors
     guest.write(0, b"\1" * PAGE)
     assert guest.answer()[2] == OKAY
 

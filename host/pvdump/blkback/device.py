@@ -152,9 +152,10 @@ class Device:
         """The front end has made its ring; the same keys as before say nothing new."""
         keys = negotiate.read_keys(self._nodes, self.front)
         if keys == self._keys:
-            # Not where we are: a toolstack may have written Closing there, for the front end.
-            if self.instance is not None and self.state != XenbusStateConnected:
-                self._set_state(XenbusStateConnected)
+            # Not where we are: a toolstack may have written Closing there, or made the nodes anew.
+            if self.instance is not None:
+                assert self._disk is not None
+                self._set_state(XenbusStateConnected, negotiate.properties(self._disk))
             return
         if not self._let_go() or self._resting:
             return

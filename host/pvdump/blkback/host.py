@@ -59,11 +59,11 @@ class Host:
         # Disks of domains that are gone, or away for the moment of a soft reset, until another
         # domain has the number.
         self._lost: dict[tuple[int, int], dict[str, str]] = {}
-        self._area = dispatcher.subscribe(AREA, self._domid_of, self._changed, "blkback")
-        self._introduced = dispatcher.subscribe(
-            INTRODUCED, lambda path, token: None, self._restore, "blkback"
-        )
-        self._follower = dispatcher.follow(lambda domain: None, self._vanished, "blkback")
+        # A subscription's first event comes before it is known here.
+        with self._lock:
+            self._area = dispatcher.subscribe(AREA, self._domid_of, self._changed, "blkback")
+            dispatcher.subscribe(INTRODUCED, lambda path, token: None, self._restore, "blkback")
+            dispatcher.follow(lambda domain: None, self._vanished, "blkback")
 
     def _domid_of(self, path: str, token: str) -> int | None:
         parts = path.removeprefix(AREA).split("/")[1:]
@@ -76,9 +76,11 @@ class Host:
 
     def _changed(self, event: Event) -> None:
         if event.domain is None:
+            with self._lock:
+                area = self._area
             for name in self._nodes.directory(AREA):
                 if (domid := parse_domid(name)) is not None:
-                    self._area.look(domid)
+                    area.look(domid)
             return
         domid = event.domain.domid
         with self._lock:
