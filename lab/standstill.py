@@ -38,7 +38,7 @@ def disk(xen: Xen, path: Path) -> Iterator[None]:
     """An attached disk answers nothing meanwhile.
 
     A byte a second is the least that QEMU can be told, and one request passes before that is felt.
-    It is one of dom0's if nobody else has made one: then dom0's stands still as well.
+    dom0 makes one of its own: it passes, or stands still since another has passed.
     """
     device = xen.devices[path.absolute()]
     _limit(xen, path, 1)

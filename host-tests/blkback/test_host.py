@@ -4,7 +4,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from blkback.front import CLOSED, CONNECTED, INITIALISING, OKAY, PAGE, WRITE
+from blkback.front import CLOSED, CLOSING, CONNECTED, INITIALISING, OKAY, PAGE, WRITE
 from blkback.hostsite import XVDB, Site
 
 from pvdump.blkback.attach import AttachError, attach, detach, given, number_of
@@ -211,6 +211,14 @@ def test_another_domain_with_the_same_number_does_not_get_the_disk(site):
     # The first is looked at before the second.
     second.connect()
     assert Nodes(site.tool).read(f"{first.front}/backend") is None
+
+
+def test_what_a_toolstack_wrote_for_the_front_end_stays(site):
+    guest = site.create(5).connect()
+    nodes = Nodes(site.tool)
+    nodes.update(guest.back, {"online": "0", "state": str(CLOSING)})
+    site.host._changed(SimpleNamespace(domain=SimpleNamespace(domid=5)))
+    assert nodes.read(f"{guest.back}/state") == str(CLOSING)
 
 
 def test_a_disk_is_detached_when_the_guest_lets_go(site):

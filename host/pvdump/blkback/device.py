@@ -152,8 +152,10 @@ class Device:
         """The front end has made its ring; the same keys as before say nothing new."""
         keys = negotiate.read_keys(self._nodes, self.front)
         if keys == self._keys:
-            # Not where we are: a toolstack may have written Closing there, or made the nodes anew.
-            if self.instance is not None:
+            # Not where we are: a toolstack may have written Closing there, for the front end. Where
+            # it has made the nodes anew, they have lost what we wrote.
+            anew = self._nodes.read(f"{self.path}/state") == str(XenbusStateInitialising)
+            if self.instance is not None and (anew or self.state != XenbusStateConnected):
                 assert self._disk is not None
                 self._set_state(XenbusStateConnected, negotiate.properties(self._disk))
             return
