@@ -5,6 +5,8 @@ Used by these tests for what a front end that behaves would never do.
 
 import struct
 
+from ringpages import RingPages
+
 from pvdump.blkback.embedded import BlkBack
 from pvdump.blkback.ports import REST, Stalled
 from pvdump.xen.toolstack import Toolstack
@@ -80,20 +82,11 @@ class Disk:
         self.closed += 1
 
 
-class Pages:
+class Pages(RingPages):
     """Frames of a guest, one behind the other, as a ring sees them."""
 
     def __init__(self, machine, gfn, pages):
-        self.view = memoryview(machine.ram)[gfn * PAGE : (gfn + pages) * PAGE]
-
-    def rd32(self, offset):
-        return struct.unpack_from("<I", self.view, offset)[0]
-
-    def wr32(self, offset, value):
-        struct.pack_into("<I", self.view, offset, value)
-
-    def mb(self):
-        pass
+        super().__init__(memoryview(machine.ram)[gfn * PAGE : (gfn + pages) * PAGE])
 
 
 class Xen:

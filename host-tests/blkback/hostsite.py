@@ -8,6 +8,7 @@ import struct
 import threading
 
 from blkback.front import CONNECTED, INITIALISED, PAGE, WRITE
+from ringpages import RingPages
 
 from pvdump.blkback import dom0
 from pvdump.blkback.attach import attach
@@ -104,20 +105,6 @@ class Xen(dom0.Xen):
         return self.channels[domid]
 
 
-class Pages:
-    def __init__(self, view):
-        self.view = view
-
-    def rd32(self, offset):
-        return struct.unpack_from("<I", self.view, offset)[0]
-
-    def wr32(self, offset, value):
-        struct.pack_into("<I", self.view, offset, value)
-
-    def mb(self):
-        pass
-
-
 class Guest:
     """A front end over a connection of its own. Ring: page 0; data: page 1."""
 
@@ -141,7 +128,7 @@ class Guest:
     def connect(self):
         self.until(f"{self.back}/state", "2")
         memory = self.xen.memory.setdefault(self.domid, Memory())
-        self.ring = FrontRing(Pages(memory.page(0)), 1, X86_64.stride, "front")
+        self.ring = FrontRing(RingPages(memory.page(0)), 1, X86_64.stride, "front")
         self.store.write(f"{self.front}/ring-ref", "0")
         self.store.write(f"{self.front}/event-channel", "1")
         self.say(INITIALISED, CONNECTED)

@@ -274,9 +274,9 @@ def test_a_guest_that_breaks_its_ring_again_and_again_hurts_no_other(
 def test_a_guest_may_be_destroyed_at_any_moment(site, shell, give, file, hostile):
     disk = file()
     load = Load(shell, give(site.xen.attach(disk)))
-    for moment in ("lab: never runs", "^round 1$", "^round 3$"):
+    for moment in (None, "^round 1$", "^round 3$"):  # None: before it runs
         domain = hostile()
-        if moment.startswith("^"):
+        if moment:
             site.xen.sh(f"xl unpause {domain.domid}")
             domain.wait_console(moment)
         domain.destroy()

@@ -5,6 +5,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from ringpages import RingPages
 
 from xenpv import abi
 from xenpv.blkring import U32, BackRing, FrontRing, slots
@@ -13,18 +14,9 @@ from xenpv.errors import RingCorrupt
 STRIDE = 112
 
 
-class Memory:
+class Memory(RingPages):
     def __init__(self, pages):
-        self.view = memoryview(bytearray(pages * 4096))
-
-    def rd32(self, offset):
-        return struct.unpack_from("<I", self.view, offset)[0]
-
-    def wr32(self, offset, value):
-        struct.pack_into("<I", self.view, offset, value)
-
-    def mb(self):
-        pass
+        super().__init__(memoryview(bytearray(pages * 4096)))
 
 
 def pair(pages=1, start=0):
