@@ -97,9 +97,12 @@ EVTCHN_2L_NR_CHANNELS = 4096
 
 # grant_table.h
 GNTTABOP_setup_table = 2
+GNTTABOP_copy = 5
 GNTTABOP_query_size = 6
 GNTTABOP_set_version = 8
 GNTTABOP_get_version = 10
+GNTST_okay = 0
+GTF_type_mask = 3
 GTF_permit_access = 1
 GTF_readonly = 4
 GTF_reading = 8
@@ -111,7 +114,10 @@ GRANT_ENTRY_V1_DOMID = 2
 GRANT_ENTRY_V1_FRAME = 4
 GRANT_ENTRY_V1_SIZEOF = 8
 # union grant_entry_v2
+GRANT_ENTRY_V2_FRAME = 8
 GRANT_ENTRY_V2_SIZEOF = 16
+# struct gnttab_copy
+GNTTAB_COPY_STATUS = 36
 # struct gnttab_query_size
 GNTTAB_QUERY_SIZE_DOM = 0
 GNTTAB_QUERY_SIZE_NR_FRAMES = 4

@@ -7,6 +7,7 @@ who looks after the backend.
 Source: xen/include/public/io/xenbus.h, blkif.h.
 """
 
+from . import blkearlier
 from .abi import BLKIF_OP_DISCARD, XenbusStateConnected
 from .blkattach import Attachment
 from .blkif import OP_NAMES, SECTOR
@@ -51,6 +52,7 @@ class Connection:
 
     async def connect(self):
         """Bring the disk up, or leave it closed. Raises XenError, MemoryError."""
+        await blkearlier.ended(self.loop, self.grants, self.device, self._tell)
         await self.device.begin()
         try:
             await self._attach()

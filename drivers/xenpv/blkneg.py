@@ -51,7 +51,7 @@ async def read(device, table):
     notes = []
     for (key, default, least, most), text in zip(table, texts):
         found[key] = default
-        if text and _is_number(text, least, most):
+        if text and is_number(text, least, most):
             found[key] = int(text)
         elif default is None or (text and key in STRICT):
             raise BackendError(
@@ -63,8 +63,9 @@ async def read(device, table):
     return found, notes
 
 
-def _is_number(text, least, most):
-    if len(text) > 20 or not all("0" <= c <= "9" for c in text):
+def is_number(text, least, most):
+    """Whether a text is a decimal number from least to most."""
+    if not 0 < len(text) <= 20 or not all("0" <= c <= "9" for c in text):
         return False
     return least <= int(text) <= most
 

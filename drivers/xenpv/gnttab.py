@@ -36,6 +36,8 @@ class GrantTable:
         self._mapped = []
         # Addresses of status frames, by their number.
         self._statuses = {}
+        # The page at which lent() looks at one frame more.
+        self._window = 0
         nr, limit = self._query_size()
         # Entry 0 must not come to lie below address 0, and later pages are above this one.
         self._limit = min(limit, xen.page // abi.PAGE_SIZE)
@@ -109,7 +111,8 @@ class GrantTable:
             return False
         if mapped:
             table = base - first * abi.PAGE_SIZE
-            frames = Frames(self, table, self._statuses.get(number), base + count * abi.PAGE_SIZE)
+            stack = base + count * abi.PAGE_SIZE
+            frames = Frames(self, table, self._statuses.get(number), stack, first, mapped)
             frames.find_free(first * self._entries, (first + mapped) * self._entries)
             self._mapped.append(frames)
             self._low = min(self._low, first)
@@ -128,6 +131,36 @@ class GrantTable:
 
     def _add(self, idx, at):
         self.xen.add_to_physmap(abi.XENMAPSPACE_grant_table, idx, at // abi.PAGE_SIZE)
+
+    # Looking.
+
+    def lent(self, ref):
+        """(domain, frame) of what an entry lends, whoever lent it; None if it lends no frame.
+
+        Raises HypercallError, MemoryError.
+        """
+        number = ref // self._entries
+        if not 0 <= number < self._high:
+            return None
+        size = abi.PAGE_SIZE // self._entries
+        at = self._look_at(number) + ref % self._entries * size
+        if hw.rd16(at) & abi.GTF_type_mask != abi.GTF_permit_access:
+            return None
+        domid = hw.rd16(at + abi.GRANT_ENTRY_V1_DOMID)
+        if self.version == 1:
+            return domid, hw.rd32(at + abi.GRANT_ENTRY_V1_FRAME)
+        return domid, hw.rd64(at + abi.GRANT_ENTRY_V2_FRAME)
+
+    def _look_at(self, number):
+        """The address of a frame of the table."""
+        for frames in self._mapped:
+            at = frames.address(number)
+            if at is not None:
+                return at
+        if not self._window:
+            self._window = hw.alloc_pages(1)
+        self._add(number, self._window)
+        return self._window
 
     # Lending.
 
@@ -170,11 +203,12 @@ class GrantTable:
 
 
 class Frames:
-    """Some frames of the table. table, status: where entry 0 and its status would be."""
+    """`count` frames of the table. table, status: where entry 0 and its status would be."""
 
-    def __init__(self, owner, table, status, stack):
+    def __init__(self, owner, table, status, stack, first, count):
         self.owner = owner
         self.free = 0
+        self._numbers = range(first, first + count)
         self._table = table
         self._status = status
         self._stack = stack
@@ -190,6 +224,10 @@ class Frames:
             if not in_use:
                 hw.wr32(self._stack + 4 * self.free, ref)
                 self.free += 1
+
+    def address(self, number):
+        """Where a frame of the table is; None if it is not one of these."""
+        return self._table + number * abi.PAGE_SIZE if number in self._numbers else None
 
     def lend(self, refs, n, domid, gfn, readonly):
         self.free -= n

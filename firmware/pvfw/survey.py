@@ -48,7 +48,7 @@ async def look(store, grants, numbers, size, say):
         say("disk %s, %d MiB: %s" % (vdev.name(number), disk.sectors * SECTOR // MIB, what))
         return problem is None
 
-    found = await blkdisks.each(store, grants, numbers, work, limits=Limits(*LIGHT))
+    found = await blkdisks.each(store, grants, numbers, work, say, Limits(*LIGHT))
     for number, result in zip(numbers, found):
         if result is not True and result is not False:
             say("disk %s: %s" % (vdev.name(number), result))

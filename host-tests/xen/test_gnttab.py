@@ -15,9 +15,7 @@ from pvdump.xen.public import (
     GNTST_bad_domain,
     GNTST_bad_gntref,
     GNTST_general_error,
-    GNTST_okay,
     GNTST_permission_denied,
-    GNTTABOP_copy,
     GNTTABOP_get_status_frames,
     GTF_sub_page,
 )
@@ -245,24 +243,24 @@ class TestCopy:
     def copy(self, source, dest, length, flags):
         """source, dest: (reference or gfn, domain, offset). Returns the status."""
         fields = (*source, *dest, length, flags, 99)
-        assert op(GNTTABOP_copy, "<QHH4xQHH4xHHh", *fields) == 0
+        assert op(abi.GNTTABOP_copy, "<QHH4xQHH4xHHh", *fields) == 0
         return struct.unpack("<h", hw.mem(ARG + 36, 2))[0]
 
     def test_from_a_grant_into_a_frame_of_ones_own(self):
         here = (0x30, abi.DOMID_SELF, 100)
-        assert self.copy((REF, 2, 1), here, 4, GNTCOPY_source_gref) == GNTST_okay
+        assert self.copy((REF, 2, 1), here, 4, GNTCOPY_source_gref) == abi.GNTST_okay
         assert bytes(hw.mem(0x30000 + 100, 4)) == b"here"
         assert self.other.gnttab.active == {}
 
     def test_from_a_frame_of_ones_own_into_a_grant(self):
         here = (0x30, abi.DOMID_SELF, 0)
-        assert self.copy(here, (REF, 2, 8), 4, GNTCOPY_dest_gref) == GNTST_okay
+        assert self.copy(here, (REF, 2, 8), 4, GNTCOPY_dest_gref) == abi.GNTST_okay
         assert self.other.ram[0x40008:0x4000C] == b"here"
 
     def test_a_part_of_a_page_is_all_that_may_be_copied(self):
         self.grant(abi.GTF_permit_access | GTF_sub_page, part=1 | 4 << 16)
         here = (0x30, abi.DOMID_SELF, 0)
-        assert self.copy((REF, 2, 1), here, 4, GNTCOPY_source_gref) == GNTST_okay
+        assert self.copy((REF, 2, 1), here, 4, GNTCOPY_source_gref) == abi.GNTST_okay
         assert self.copy((REF, 2, 0), here, 4, GNTCOPY_source_gref) == GNTST_general_error
         assert self.copy((REF, 2, 2), here, 4, GNTCOPY_source_gref) == GNTST_general_error
 

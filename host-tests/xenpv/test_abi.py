@@ -17,6 +17,7 @@ STRUCTS = {
     "EVTCHN_BIND_INTERDOMAIN_": "evtchn_bind_interdomain",
     "EVTCHN_STATUS_": "evtchn_status",
     "GRANT_ENTRY_V1_": "grant_entry_v1",
+    "GNTTAB_COPY_": "gnttab_copy",
     "GNTTAB_QUERY_SIZE_": "gnttab_query_size",
     "GNTTAB_GET_VERSION_": "gnttab_get_version",
     "GNTTAB_SET_VERSION_": "gnttab_set_version",
@@ -37,6 +38,7 @@ EXPRESSIONS = {
     # The stride of a ring is its union's, which the ring macros hide.
     "SRING_RING": offset("blkif_sring", "ring"),
     "BLKIF_REQUEST_SIZEOF": "sizeof(union blkif_sring_entry)",
+    "GRANT_ENTRY_V2_FRAME": "offsetof(union grant_entry_v2, full_page.frame)",
     "GRANT_ENTRY_V2_SIZEOF": "sizeof(union grant_entry_v2)",
 }
 

@@ -10,7 +10,6 @@ from xenpv.hypercall import Hypercalls
 
 GNTTABOP_map_grant_ref = 0
 GNTTABOP_unmap_grant_ref = 1
-GNTTABOP_copy = 5
 GNTMAP_host_map = 2
 GNTCOPY_source_gref = 1
 MAP = "<QIIHhIQ"
@@ -41,7 +40,7 @@ def unmap_grant(xen, mapping):
 def copy(xen, ref, me, page):
     """Copy 16 bytes out of a grant into a page of our own. Returns the status."""
     dest = (page // abi.PAGE_SIZE, abi.DOMID_SELF, 0, 0)
-    op(xen, GNTTABOP_copy, COPY, ref, me, 0, 0, *dest, 16, GNTCOPY_source_gref, 0, 0)
+    op(xen, abi.GNTTABOP_copy, COPY, ref, me, 0, 0, *dest, 16, GNTCOPY_source_gref, 0, 0)
     return xen.result("<h", 36)
 
 

@@ -24,6 +24,7 @@ class Faults:
     no_init_wait: bool = False  # never goes from Closed to InitWait
     never_connects: bool = False  # stays in InitWait
     lingers: int = 0  # ns that I/O goes on after Closed; meanwhile no front end is connected
+    fragile: bool = False  # as QEMU 7.2: ends for good when it is closed with requests unanswered
     dies: int | None = None  # goes Closing and Closed instead of answering
     read_only: bool = False
     no_flush: bool = False  # neither flush nor barrier is offered, both are EOPNOTSUPP

@@ -92,6 +92,7 @@ class FaultyDevice(Device):
         self.seen: list[Request] = []
         self.held: list[tuple[Request, ports.Frames]] = []
         self._busy_until = 0  # ns
+        self._crashed = False
         self._faulty_ring: FaultyRing | None = None
         self._withheld = {*(OFFERS if faults.plain else ()), *(FLUSHES if faults.no_flush else ())}
         super().__init__(*args)
@@ -112,6 +113,8 @@ class FaultyDevice(Device):
         return UNHEARD if self._is_deaf(state) else state
 
     def _is_deaf(self, state: int) -> bool:
+        if self._crashed:
+            return True
         if any(getattr(self.faults, name) and state in states for name, states in DEAF.items()):
             return True
         if self.faults.no_init_wait and self.state == XenbusStateClosed:
@@ -141,6 +144,8 @@ class FaultyDevice(Device):
 
     def _let_go(self) -> bool:
         was_connected = self.instance is not None
+        if was_connected and self.faults.fragile and self._faulty_ring is not None:
+            self._crashed |= self._faulty_ring.unanswered()
         gone = super()._let_go()
         if gone and was_connected:
             self._release()

@@ -47,6 +47,10 @@ class FaultyRing(BackRing):
         self._worker = worker
         self._channel = channel
 
+    def unanswered(self) -> bool:
+        """Whether there are requests without a response."""
+        return self.memory.rd32(abi.SRING_REQ_PROD) != self.memory.rd32(abi.SRING_RSP_PROD)
+
     def take(self) -> bytes | None:
         seen = self._device.seen
         while True:

@@ -20,7 +20,6 @@ from .public import (
     GNTST_bad_copy_arg,
     GNTST_bad_domain,
     GNTST_general_error,
-    GNTST_okay,
     GNTST_permission_denied,
 )
 
@@ -54,7 +53,7 @@ class Claim:
 def copy(hypervisor: Hypervisor, caller: int, source: Place, dest: Place, length: int) -> int:
     """Copy `length` bytes. Returns one of GNTST_*."""
     if length == 0:
-        return GNTST_okay
+        return abi.GNTST_okay
     try:
         machines = [_machine(hypervisor, caller, place) for place in (source, dest)]
         with (
@@ -97,4 +96,4 @@ def _move(source: Place, out: Claim, dest: Place, into: Claim, length: int) -> i
         return GNTST_general_error
     data = bytes(out.view[source.offset : source.offset + length])
     into.view[dest.offset : dest.offset + length] = data
-    return GNTST_okay
+    return abi.GNTST_okay

@@ -24,7 +24,7 @@ INVALID_GFN = 0xFFFFFFFFFFFFFFFF
 
 
 def grant_table_op(machine: Machine, cmd: int, arg: int, count: int = 1, *_: int) -> int:
-    if cmd == public.GNTTABOP_copy:
+    if cmd == abi.GNTTABOP_copy:
         for i in range(count):
             _copy(machine, arg + i * COPY_STRIDE)
         return 0
@@ -48,7 +48,7 @@ def grant_table_op(machine: Machine, cmd: int, arg: int, count: int = 1, *_: int
 def _standing(machine: Machine, domid: int) -> int:
     """Whether a guest may ask about the table of `domid`, as one of GNTST_*."""
     if domid in (abi.DOMID_SELF, machine.domid):
-        return public.GNTST_okay
+        return abi.GNTST_okay
     there = machine.hypervisor.exists(domid)
     return public.GNTST_permission_denied if there else public.GNTST_bad_domain
 
@@ -78,9 +78,9 @@ def _setup_table(machine: Machine, arg: int) -> None:
     domid, frames, _status, frame_list = read(machine, "<H2xIh6xQ", arg)
     table = machine.gnttab
     status = _standing(machine, domid)
-    if status == public.GNTST_okay and frames > table.max_frames:
+    if status == abi.GNTST_okay and frames > table.max_frames:
         status = public.GNTST_general_error
-    if status == public.GNTST_okay:
+    if status == abi.GNTST_okay:
         table.grow(frames)
         _list_frames(machine, table.frames[:frames], frame_list)
     write(machine, "<h", arg + 8, status)
@@ -90,9 +90,9 @@ def _get_status_frames(machine: Machine, arg: int) -> None:
     frames, domid, _status, frame_list = read(machine, "<IHhQ", arg)
     table = machine.gnttab
     status = _standing(machine, domid)
-    if status == public.GNTST_okay and frames > len(table.status_frames):
+    if status == abi.GNTST_okay and frames > len(table.status_frames):
         status = public.GNTST_general_error
-    if status == public.GNTST_okay:
+    if status == abi.GNTST_okay:
         _list_frames(machine, table.status_frames[:frames], frame_list)
     write(machine, "<h", arg + 6, status)
 

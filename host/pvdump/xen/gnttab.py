@@ -21,7 +21,6 @@ from .public import (
     GNTST_bad_gntref,
     GNTST_general_error,
     GTF_sub_page,
-    GTF_type_mask,
 )
 
 if TYPE_CHECKING:
@@ -171,7 +170,7 @@ class GrantTable:
         return active
 
     def _check(self, ref: int, flags: int, granted_to: int, domid: int, whole: bool) -> None:
-        mask = GTF_type_mask | (GTF_sub_page if whole else 0)
+        mask = abi.GTF_type_mask | (GTF_sub_page if whole else 0)
         if flags & mask != abi.GTF_permit_access:
             raise GrantRefused(f"grant {ref}: flags 0x{flags:x} are no GTF_permit_access")
         if granted_to != domid:
@@ -243,10 +242,10 @@ class GrantTable:
         """The toolstack's entries, as the other version can have them."""
         for ref in range(abi.GNTTAB_NR_RESERVED_ENTRIES):
             flags, domid, frame = self.entry(ref)
-            kind = flags & GTF_type_mask
+            kind = flags & abi.GTF_type_mask
             if self.version == 1:
                 yield flags, domid, frame
-            elif kind == GTF_type_mask or (kind == abi.GTF_permit_access and frame >> 32):
+            elif kind == abi.GTF_type_mask or (kind == abi.GTF_permit_access and frame >> 32):
                 raise XenRefuses(ERANGE)
             elif kind == abi.GTF_permit_access:
                 yield flags | self.status(ref), domid, frame

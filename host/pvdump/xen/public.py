@@ -30,13 +30,10 @@ EVTCHN_FIFO_LINK_BITS = 17
 EVTCHN_FIFO_NR_CHANNELS = 1 << 17
 
 # grant_table.h
-GNTTABOP_copy = 5
 GNTTABOP_get_status_frames = 9
-GTF_type_mask = 3
 GTF_sub_page = 256
 GNTCOPY_source_gref = 1
 GNTCOPY_dest_gref = 2
-GNTST_okay = 0
 GNTST_general_error = -1
 GNTST_bad_domain = -2
 GNTST_bad_gntref = -3
