@@ -38,15 +38,16 @@ class Request:
     of a discard. op is what is to be done, also of an indirect one.
     """
 
+    data = b""
+    grefs = ()
+    flag = 0
+    is_indirect = False
+
     def __init__(self, op, id, sector, count):
         self.op = op
         self.id = id
         self.sector = sector
         self.count = count
-        self.data = b""
-        self.grefs = []
-        self.flag = 0
-        self.is_indirect = False
 
     @property
     def segments(self):

@@ -29,15 +29,16 @@ class _Ring:
         self.stride = stride
         self.name = name
         self.slots = slots(pages, stride)
+        self._mask = self.slots - 1
         # Our index as last published; how many entries of the other end's were seen, not taken.
         self._told = 0
         self.unread = 0
 
     def _at(self, index):
-        return abi.SRING_RING + (index & (self.slots - 1)) * self.stride
+        return abi.SRING_RING + (index & self._mask) * self.stride
 
     def _copy(self, index, size):
-        at = self._at(index)
+        at = abi.SRING_RING + (index & self._mask) * self.stride
         return bytes(self.memory.view[at : at + size])
 
     def _publish(self, prod_at, event_at, prod):

@@ -42,7 +42,8 @@ def aio(disk, bell):
 
 
 def transfer(disk, page, buffers, reads=True):
-    return Transfer(disk, [], reads, page * PAGE, list(map(memoryview, buffers)), None)
+    size = sum(map(len, buffers))
+    return Transfer(disk, [], reads, page * PAGE, size, None, list(map(memoryview, buffers)))
 
 
 def wait(aio, bell, count):

@@ -17,21 +17,22 @@ from typing import Any
 import cffi
 
 from .ports import Stalled
-from .transfer import Transfer
+from .transfer import JOINED, Transfer
 
 DEPTH = 64
 IO_SETUP, IO_DESTROY, IO_GETEVENTS, IO_SUBMIT = 206, 207, 208, 209
 PREADV, PWRITEV = 7, 8
 RESFD = 1
 IOVEC = struct.Struct("=QQ")  # address, bytes
-CDEF = """
-struct iocb {
-    uint64_t data; uint32_t key, rw_flags; uint16_t opcode; int16_t priority; uint32_t fd;
-    uint64_t buf, count; int64_t offset; uint64_t reserved; uint32_t flags, resfd;
-};
-struct io_event { uint64_t data, obj; int64_t res, res2; };
-long syscall(long number, ...);
-"""
+# data, key, rw_flags, opcode, priority, fd, buf, count, offset, reserved, flags, resfd
+IOCB = struct.Struct("=QIIHhIQQqQII")
+EVENT = struct.Struct("=QQqq")  # data, obj, res, res2
+# What lies in our memory for the kernel, one behind the other, each DEPTH times.
+POINTERS = 0
+BLOCKS = POINTERS + DEPTH * 8
+EVENTS = BLOCKS + DEPTH * IOCB.size
+VECTORS = EVENTS + DEPTH * EVENT.size
+SIZE = VECTORS + DEPTH * JOINED * IOVEC.size
 BUSY = (errno.EAGAIN, errno.ENOMEM)
 
 
@@ -44,70 +45,76 @@ class Aio:
         self._fd = fd
         self._bell = bell
         self._ffi: Any = cffi.FFI()
-        self._ffi.cdef(CDEF)
+        # Its arguments are a word each, like those of any system call.
+        self._ffi.cdef("long syscall(long, long, long, long, long, long);")
         self._libc: Any = self._ffi.dlopen(None)
+        self._syscall: Any = self._libc.syscall
         context = self._ffi.new("unsigned long *")
-        if self._call(IO_SETUP, DEPTH, context) < 0:
+        if self._syscall(IO_SETUP, DEPTH, self._address(context), 0, 0, 0) < 0:
             raise Stalled(f"io_setup: {os.strerror(self._ffi.errno)}")
         self._context = context[0]
-        self._events = self._ffi.new("struct io_event[]", DEPTH)
+        self._memory: Any = self._ffi.new("char[]", SIZE)
+        self._view: Any = memoryview(self._ffi.buffer(self._memory))
+        self._base = self._address(self._memory)
+        blocks = range(self._base + BLOCKS, self._base + EVENTS, IOCB.size)
+        self._view[POINTERS:BLOCKS] = struct.pack(f"={DEPTH}Q", *blocks)
         self._flying: dict[int, Transfer] = {}
         self._serial = 0
 
-    def _call(self, number: int, first: int, *args: Any) -> int:
-        cast = self._ffi.cast
-        words = [cast("long", arg) if isinstance(arg, int) else arg for arg in args]
-        return int(self._libc.syscall(number, cast("long", first), *words))
-
-    def begin(self, transfers: Sequence[Transfer]) -> int:
-        """Begin up to DEPTH transfers, less those under way. Returns how many were begun."""
-        ffi = self._ffi
-        kept = [self._block(transfer) for transfer in transfers]
-        blocks = ffi.new("struct iocb *[]", [block for block, _ in kept])
-        begun = max(self._call(IO_SUBMIT, self._context, len(kept), blocks), 0)
-        for (block, _), transfer in zip(kept[:begun], transfers, strict=False):
-            self._flying[block.data] = transfer
-        return begun
+    def _address(self, memory: Any) -> int:
+        return int(self._ffi.cast("uintptr_t", memory))
 
     def vector(self, memory: memoryview) -> bytes:
         """A struct iovec."""
-        address = int(self._ffi.cast("uintptr_t", self._ffi.from_buffer(memory)))
-        return IOVEC.pack(address, len(memory))
+        return IOVEC.pack(self._address(self._ffi.from_buffer(memory)), len(memory))
 
-    def _block(self, transfer: Transfer) -> tuple[Any, Any]:
-        """The control block of a transfer, and what it points to."""
-        ffi = self._ffi
-        self._serial += 1
-        vectors = transfer.vectors or b"".join(map(self.vector, transfer.buffers))
-        pointer = ffi.from_buffer(vectors)
-        block = ffi.new("struct iocb *")
-        block.data = self._serial
-        block.opcode = PREADV if transfer.reads else PWRITEV
-        block.fd = self._fd
-        block.buf = ffi.cast("uintptr_t", pointer)
-        block.count = len(vectors) // IOVEC.size
-        block.offset = transfer.offset
-        block.flags = RESFD
-        block.resfd = self._bell
-        return block, pointer
+    def begin(self, transfers: Sequence[Transfer]) -> int:
+        """Begin up to DEPTH transfers, less those under way. Returns how many were begun."""
+        block, at, serial = BLOCKS, VECTORS, self._serial
+        for transfer in transfers:
+            vectors = transfer.vectors or b"".join(map(self.vector, transfer.buffers))
+            end = at + len(vectors)
+            self._view[at:end] = vectors
+            IOCB.pack_into(
+                self._view,
+                block,
+                serial,
+                0,
+                0,
+                PREADV if transfer.reads else PWRITEV,
+                0,
+                self._fd,
+                self._base + at,
+                len(vectors) // IOVEC.size,
+                transfer.offset,
+                0,
+                RESFD,
+                self._bell,
+            )
+            block, at, serial = block + IOCB.size, end, serial + 1
+        # The kernel takes copies of all that.
+        count = self._syscall(IO_SUBMIT, self._context, len(transfers), self._base, 0, 0)
+        begun = transfers[: max(count, 0)]
+        self._flying.update(enumerate(begun, self._serial))
+        self._serial = serial
+        return len(begun)
 
     def over(self) -> list[Transfer]:
         """The transfers that have ended since this was last asked."""
         if not self._flying:
             return []
-        none = self._ffi.NULL
-        count = self._call(IO_GETEVENTS, self._context, 0, DEPTH, self._events, none)
+        count = self._syscall(IO_GETEVENTS, self._context, 0, DEPTH, self._base + EVENTS, 0)
+        end = EVENTS + max(count, 0) * EVENT.size
         found = []
-        for event in self._events[0 : max(count, 0)]:
-            transfer = self._flying.pop(event.data)
+        for serial, _, done, _ in EVENT.iter_unpack(self._view[EVENTS:end]):
+            transfer = self._flying.pop(serial)
             found.append(transfer)
-            if event.res < 0:
-                what = os.strerror(-event.res)
-                busy = -event.res in BUSY
-                transfer.error = Stalled(what) if busy else OSError(-event.res, what)
-            elif event.res != sum(map(len, transfer.buffers)):
+            if done < 0:
+                what = os.strerror(-done)
+                transfer.error = Stalled(what) if -done in BUSY else OSError(-done, what)
+            elif done != transfer.size:
                 transfer.do()
         return found
 
     def close(self) -> None:
-        self._call(IO_DESTROY, self._context)
+        self._syscall(IO_DESTROY, self._context, 0, 0, 0, 0)

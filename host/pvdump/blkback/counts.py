@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xenpv.blkif import OP_NAMES, SECTOR
+from xenpv.blkif import OP_NAMES
 
-from .request import DISCARD, OKAY, READ, Job
+from .request import DISCARD, OKAY, READ
 
 
 @dataclass
@@ -24,13 +24,13 @@ class Counts:
     errors: int = 0
     stalls: int = 0
 
-    def add(self, job: Job) -> None:
-        """A job that is over; bytes count when all is well."""
-        name = OP_NAMES[job.op]
-        self.requests[name] = self.requests.get(name, 0) + 1
-        if job.status != OKAY:
+    def add(self, op: int, size: int, status: int, number: int = 1) -> None:
+        """Requests of `size` bytes together are over; bytes count when all is well."""
+        name = OP_NAMES[op]
+        self.requests[name] = self.requests.get(name, 0) + number
+        if status != OKAY:
             return
-        if job.op == READ:
-            self.read += job.count * SECTOR
-        elif job.op != DISCARD:
-            self.written += job.count * SECTOR
+        if op == READ:
+            self.read += size
+        elif op != DISCARD:
+            self.written += size

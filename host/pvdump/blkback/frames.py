@@ -49,16 +49,29 @@ class Pool:
         """
         if self._persistent:
             try:
-                return list(map(self._kept.__getitem__, refs)), None
+                return self.kept(refs), None
             except KeyError:
                 if self._keep(refs, writable):
-                    return list(map(self._kept.__getitem__, refs)), None
+                    return self.kept(refs), None
         frames = self._grants.map(refs, writable)
         return frames.slices(0, len(refs) * PAGE_SIZE), frames
 
-    def vectors(self, refs: Sequence[int]) -> bytes:
-        """How the queue names frames that are kept; nothing where it does not."""
-        return b"".join(map(self._vectors.__getitem__, refs)) if self._vector else b""
+    def name(self, refs: Sequence[int], writable: bool) -> bytes:
+        """How the queue names frames, which are kept; nothing where they are not, or it does not.
+
+        Raises Refused, Stalled.
+        """
+        if not self._persistent or self._vector is None:
+            return b""
+        try:
+            return b"".join(map(self._vectors.__getitem__, refs))
+        except KeyError:
+            kept = self._keep(refs, writable)
+            return b"".join(map(self._vectors.__getitem__, refs)) if kept else b""
+
+    def kept(self, refs: Iterable[int]) -> list[memoryview]:
+        """The memory of frames that are kept. Raises KeyError for others."""
+        return list(map(self._kept.__getitem__, refs))
 
     def _keep(self, refs: Sequence[int], writable: bool) -> bool:
         """Have the frames among the kept ones. Returns False when they cannot be there."""

@@ -30,9 +30,8 @@ from .counts import Counts
 from .ports import Refused, Stalled, Wait
 from .request import DISCARD, EOPNOTSUPP, ERROR, OKAY, READ, WRITE, BadRequest, Job
 from .sink import Sink
-from .transfer import Transfer
+from .transfer import JOINED, Transfer
 
-JOINED = 256  # frames of one I/O
 MOVES = (READ, WRITE)
 PATIENCE = 10  # steps of 10 ms
 UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY)  # a file or disk that knows no discard
@@ -186,9 +185,9 @@ class Instance:
         request.check_kind(parsed, self._geometry)
         data = parsed.data
         if parsed.is_indirect:
-            pages = request.pages_of_segments(parsed)
-            pieces, spare = self._connection.pool.take(parsed.grefs[:pages], False)
-            data = b"".join(pieces)[: request.SEGMENT_SIZE * parsed.count]
+            # All that it may announce fits in one page.
+            (page,), spare = self._connection.pool.take(parsed.grefs[:1], False)
+            data = bytes(page[: request.SEGMENT_SIZE * parsed.count])
             if spare is not None:
                 spare.unmap()
         return request.job(parsed, data, self._geometry)
@@ -260,15 +259,17 @@ class Instance:
         self._answer()
 
     def _settle(self, move: Transfer) -> None:
-        self._counts.ios += 1
-        self._counts.joined += len(move.jobs) > 1
+        counts, jobs = self._counts, move.jobs
+        counts.ios += 1
+        counts.joined += len(jobs) > 1
         try:
             move.end()
         except (OSError, Stalled) as error:
-            self._failed(move.jobs, error)
+            self._failed(jobs, error)
         else:
-            for job in move.jobs:
-                self._done(job, OKAY)
+            for job in jobs:
+                job.status = OKAY
+            counts.add(jobs[0].op, move.size, OKAY, len(jobs))
 
     def _do_alone(self, job: Job) -> None:
         """A flush, barrier or discard. Raises nothing that an I/O may."""
@@ -308,7 +309,7 @@ class Instance:
 
     def _done(self, job: Job, status: int) -> None:
         job.status = status
-        self._counts.add(job)
+        self._counts.add(job.op, job.count * SECTOR, status)
 
     def _answer(self) -> None:
         """Answer the first requests, as far as they are done."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import gt
 
 from xenpv import abi
-from xenpv.blkif import OP_NAMES, PAGE_SECTORS, SEGMENTS_A_PAGE, Request
+from xenpv.blkif import OP_NAMES, PAGE_SECTORS, Request
 
 READ, WRITE = abi.BLKIF_OP_READ, abi.BLKIF_OP_WRITE
 BARRIER, FLUSH = abi.BLKIF_OP_WRITE_BARRIER, abi.BLKIF_OP_FLUSH_DISKCACHE
@@ -92,37 +92,33 @@ def check_kind(request: Request, geometry: Geometry) -> None:
         raise BadRequest(f"{OP_NAMES[request.op]} to a disk that is write-protected")
 
 
-def pages_of_segments(request: Request) -> int:
-    """How many pages an indirect request's segments take."""
-    return -(-int(request.count) // SEGMENTS_A_PAGE)
-
-
 def job(request: Request, data: bytes, geometry: Geometry) -> Job:
     """The request as it is to be done. Raises BadRequest.
 
     data: a private copy of its segments, as many as it announces.
     """
-    done = Job(request.id, request.op, request.sector, request.count)
-    if request.op != DISCARD:
-        number = len(data) // SEGMENT_SIZE
-        if not number:
-            return Job(request.id, request.op, 0, 0)
-        done.refs = _references(number).unpack(data)
-        done.firsts = firsts = data[FIRST::SEGMENT_SIZE]
-        done.lasts = lasts = data[LAST::SEGMENT_SIZE]
-        done.whole = firsts.count(0) == lasts.count(PAGE_SECTORS - 1) == number
-        if done.whole:
-            done.count = number * PAGE_SECTORS
+    number = len(data) // SEGMENT_SIZE
+    if request.op == DISCARD:
+        done = Job(request.id, request.op, request.sector, request.count)
+    elif not number:
+        return Job(request.id, request.op, 0, 0)
+    else:
+        refs = _references(number).unpack(data)
+        firsts, lasts = data[FIRST::SEGMENT_SIZE], data[LAST::SEGMENT_SIZE]
+        whole = firsts.count(0) == lasts.count(PAGE_SECTORS - 1) == number
+        if whole:
+            count = number * PAGE_SECTORS
         elif max(lasts) >= PAGE_SECTORS or any(map(gt, firsts, lasts)):
             bad = next(
                 s for s in zip(firsts, lasts, strict=True) if s[0] > s[1] or s[1] >= PAGE_SECTORS
             )
             raise BadRequest(f"a segment from sector {bad[0]} to {bad[1]} of a page")
         else:
-            done.count = sum(lasts) - sum(firsts) + number
+            count = sum(lasts) - sum(firsts) + number
+        done = Job(request.id, request.op, request.sector, count, refs, firsts, lasts, whole)
     if done.sector + done.count > geometry.sectors:
         raise BadRequest(f"{done}, but the disk has {geometry.sectors}")
-    if done.sector % geometry.unit or done.count % geometry.unit:
+    if (done.sector | done.count) % geometry.unit:
         raise BadRequest(f"{done}, but the disk is made of units of {geometry.unit}")
     return done
 

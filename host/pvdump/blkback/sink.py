@@ -102,7 +102,7 @@ class File:
                 if done == 0:
                     raise OSError(errno.EIO, "the disk is shorter than it was")
                 offset += done
-                left = behind(left, done)
+                left = behind(left, done) if done < sum(map(len, left)) else []
 
     def flush(self) -> None:
         os.fdatasync(self._fd)

@@ -17,27 +17,32 @@ from .frames import Pool, parts
 from .request import READ, Job
 from .sink import Sink
 
+JOINED = 256  # frames of one transfer, at most
+
 
 @dataclass(slots=True, eq=False)
 class Transfer:
-    """offset: bytes; spare: to be unmapped when it is over; error: what became of it.
+    """offset, size: bytes; spare: to be unmapped when it is over; error: what became of it.
 
-    vectors: the buffers as the queue names them, or nothing.
+    vectors: the memory as the queue names it, of frames that are kept; else that is in buffers.
     """
 
     sink: Sink
     jobs: list[Job]
     reads: bool
     offset: int
+    size: int
+    pool: Pool
     buffers: list[memoryview]
-    spare: ports.Frames | None
+    spare: ports.Frames | None = None
     vectors: bytes = b""
     error: Exception | None = None
 
     def do(self) -> None:
         """Now, and wait for it."""
+        buffers = self.buffers or self.pool.kept(_references(self.jobs))
         try:
-            (self.sink.read if self.reads else self.sink.write)(self.offset, self.buffers)
+            (self.sink.read if self.reads else self.sink.write)(self.offset, buffers)
         except Exception as error:
             self.error = error
 
@@ -50,24 +55,29 @@ class Transfer:
             raise self.error
 
 
+def _references(jobs: Sequence[Job]) -> Sequence[int]:
+    if len(jobs) == 1:
+        return jobs[0].refs
+    return tuple(itertools.chain.from_iterable(job.refs for job in jobs))
+
+
 def prepare(jobs: list[Job], sink: Sink, pool: Pool) -> Transfer:
     """Jobs of one kind, each of which continues the one before. Raises Refused, Stalled."""
     first = jobs[0]
-    reads, offset = first.op == READ, first.sector * SECTOR
-    if len(jobs) == 1:
-        refs, whole = first.refs, first.whole
-    else:
-        refs = tuple(itertools.chain.from_iterable(job.refs for job in jobs))
-        whole = all(job.whole for job in jobs)
-    buffers, spare = pool.take(refs, reads)
-    vectors = b""
+    reads, whole, count = first.op == READ, first.whole, first.count
+    if len(jobs) > 1:
+        whole, count = all(job.whole for job in jobs), sum(job.count for job in jobs)
+    move = Transfer(sink, jobs, reads, first.sector * SECTOR, count * SECTOR, pool, [])
     if whole:
-        if spare is None:
-            vectors = pool.vectors(refs)
-    else:
+        names = [pool.name(job.refs, reads) for job in jobs]
+        if all(names):
+            move.vectors = b"".join(names)
+            return move
+    move.buffers, move.spare = pool.take(_references(jobs), reads)
+    if not whole:
         firsts, lasts = (b"".join(job.firsts for job in jobs), b"".join(job.lasts for job in jobs))
-        buffers = parts(buffers, firsts, lasts)
-    return Transfer(sink, jobs, reads, offset, buffers, spare, vectors)
+        move.buffers = parts(move.buffers, firsts, lasts)
+    return move
 
 
 class Queue(Protocol):
@@ -82,7 +92,7 @@ class Queue(Protocol):
         """Returns how many were begun, the first ones; the others are to be done in another way."""
 
     def vector(self, memory: memoryview) -> bytes:
-        """How it names memory. What it names in a transfer is these, joined."""
+        """How it names memory; what it names in a transfer is these, joined."""
 
     def over(self) -> list[Transfer]:
         """Those that have ended since this was last asked."""
