@@ -1,99 +1,22 @@
 """The whole agent on the embedded machine: main() from command line to vmcore, and every refusal.
 
-The "crashed Linux" is 32 MiB of patterned memory with an elfcorehdr, a store and a disk as the
-toolstack leaves them. What is checked is what counts: the bytes on the disk, the console, xenstore,
-the end of the domain.
+What is checked is what counts: the bytes on the disk, the console, xenstore, the end of the domain.
 """
 
 import io
 import random
 import re
-import struct
 
 import pytest
+from crashed import AT, GOOD, LOADS, SIZE, UUID, Crash
 from elftools.elf.elffile import ELFFile
 
-import hw
 from pvdump.xen.earlier import EarlierKernel
-from pvdump.xen.guest import Guest
-from pvdump.xen.machine import Shutdown
 from pvdump.xen.sink import Memory
 from pvfw import main, target
 from xenpv import abi
 from xenpv.blkfront import BlkFront
 from xenpv.loop import SECOND
-
-SIZE = 32 << 20
-AT = 0x1800000  # elfcorehdr, inside the crash region
-REGION = (0x1900000, 0x1D00000)
-INFO = b"OSRELEASE=6.1.0-test\nPAGESIZE=4096\n"
-# (vaddr, paddr, where it is read, size): kernel text, low memory by its backup, the rest.
-LOADS = (
-    (0xFFFFFFFF81000000, 0x400000, 0x400000, 0x100000),
-    (0xFFFF888000001000, 0x1000, 0x1810000, 0x9EC00),
-    (0xFFFF888000100000, 0x100000, 0x100000, 0x1700000),
-    (0xFFFF888001E00000, 0x1E00000, 0x1E00000, 0x100400),
-)
-UUID = bytes(range(16))
-GOOD = f"elfcorehdr=0x{AT:x} pvdump.disk=xvdb pvdump.then=poweroff"
-
-
-class Crash:
-    """A guest that crashed. disk_size: bytes; superblock: bytes, or None for a good one."""
-
-    def __init__(self, cmdline=None, disk_size=SIZE, superblock=None, guest=None, **faults):
-        line = cmdline
-        if line is None:
-            line = GOOD
-        options = {"door": "bzimage", "region": REGION, "vcpu": 1, **(guest or {})}
-        self.guest = Guest(SIZE, cmdline=line.encode(), **options)
-        ram = self.guest.machine.ram
-        noise = random.Random(7).randbytes(1 << 20)
-        for at in range(1 << 20, 0x1800000, 1 << 20):
-            ram[at : at + len(noise)] = noise
-            struct.pack_into("<Q", ram, at, at)
-        ram[0x1810000:0x1810010] = b"low memory is me"
-        self._elfcorehdr(ram)
-        self.disk = Memory(disk_size)
-        good = target.Superblock(UUID, disk_size).encode()
-        self.disk.data[:512] = good if superblock is None else superblock
-        self.before = bytes(self.disk.data)
-        self.back = self.guest.disk("xvdb", self.disk, **faults)
-
-    def _elfcorehdr(self, ram):
-        note = struct.pack("<III", 11, len(INFO), 0) + b"VMCOREINFO\0\0" + INFO
-        note += bytes(-len(note) % 4)
-        ram[AT + 0x1000 : AT + 0x1000 + len(note)] = note
-        count = 1 + len(LOADS)
-        raw = struct.pack(
-            "<4sBBBB8sHHIQQQIHHHHHH",
-            b"\x7fELF", 2, 1, 1, 0, bytes(8), 4, 62, 1, 0, 64, 0, 0, 64, 56, count, 0, 0, 0,
-        )  # fmt: skip
-        at = AT + 0x1000
-        raw += struct.pack("<IIQQQQQQ", 4, 0, at, 0, at, 0x1000, 0x1000, 4)
-        for vaddr, paddr, offset, size in LOADS:
-            raw += struct.pack("<IIQQQQQQ", 1, 7, offset, vaddr, paddr, size, size, 0)
-        ram[AT : AT + len(raw)] = raw
-        self.notes = note
-
-    def run(self):
-        """main() to the end of the domain. Returns the shutdown reason."""
-        self.memory = bytes(self.guest.machine.ram)
-        with pytest.raises(Shutdown) as ended:
-            main.main()
-        return ended.value.reason
-
-    def superblock(self):
-        return target.decode(bytes(self.disk.data[:512]))
-
-    def reported(self, key):
-        return self.guest.store.read(f"{self.guest.home}/data/pvdump/{key}", "")
-
-    def vmcore(self):
-        block = self.superblock()
-        start = block.data_offset
-        return bytes(self.disk.data[start : start + block.dump_size])
-
 
 VARIANTS = [
     {},
@@ -375,62 +298,3 @@ def test_a_store_port_that_is_closed_ends_in_a_line_and_the_end_action(capsys):
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert "dump failed: EVTCHNOP_send port" in capsys.readouterr().out
     assert bytes(crash.disk.data) == crash.before
-
-
-# The self-check.
-
-
-@pytest.mark.parametrize("features", [0, 1])
-def test_the_check_passes_on_a_guest_that_works(features, capsys):
-    line = "pvdump.run=check pvdump.disk=xvdb"
-    crash = Crash(line, guest={"server_features": features, "door": "pvh"})
-    assert crash.run() == abi.SHUTDOWN_poweroff
-    said = capsys.readouterr().out
-    assert "xenstore: first client" in said
-    assert "xenstore: second client" in said
-    assert "disk xvdb: 32 MiB, writable" in said
-    assert "check passed" in said
-    assert bytes(crash.disk.data) == crash.before
-    assert crash.guest.ring.reconnects == 4 * features
-
-
-def test_the_check_tells_what_each_disk_is_where_none_is_named(capsys):
-    crash = Crash("pvdump.run=check")
-    crash.guest.disk("xvda", Memory(1 << 20))
-    crash.run()
-    said = capsys.readouterr().out
-    assert "disk xvda, 1 MiB: no dump target" in said
-    assert "disk xvdb, 32 MiB: a dump target, ready" in said
-    assert "check passed" in said
-    assert bytes(crash.disk.data) == crash.before
-
-
-def test_the_check_fails_where_none_of_the_disks_named_is_a_target(capsys):
-    crash = Crash("pvdump.run=check pvdump.disk=xvdb,xvdc", superblock=bytes(512))
-    crash.run()
-    assert "check failed: none of xvdb, xvdc takes the dump" in capsys.readouterr().out
-
-
-def test_the_check_fails_on_a_disk_that_is_no_target(capsys):
-    crash = Crash("pvdump.run=check pvdump.disk=xvdb", superblock=bytes(512))
-    crash.run()
-    assert (
-        "check failed: xvdb refused, nothing on it was changed: no pvdump"
-        in capsys.readouterr().out
-    )
-
-
-class Halted(BaseException):
-    """What stands for hw.halt, which CPython's `hw` does not have: there is nothing to halt."""
-
-
-def test_without_xen_it_says_so_and_halts(capsys, monkeypatch):
-    def halt():
-        raise Halted
-
-    crash = Crash()
-    crash.guest.machine.xen = lambda: 0
-    monkeypatch.setattr(hw, "halt", halt, raising=False)
-    with pytest.raises(Halted):
-        main.main()
-    assert "this machine is not Xen" in capsys.readouterr().out

@@ -15,6 +15,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from xenpv.blkif import SECTOR
@@ -69,11 +70,11 @@ class Nbd:
 
     def read(self, offset: int, buffers: list[memoryview]) -> None:
         for at, part in _portions(offset, buffers):
-            self._ask(READ, at, sum(map(len, part)), into=part)
+            self._ask(READ, at, sum(map(len, part)), part)
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
         for at, part in _portions(offset, buffers):
-            self._ask(WRITE, at, sum(map(len, part)), data=part)
+            self._ask(WRITE, at, sum(map(len, part)), part)
             if self._flags & NBD_FLAG_SEND_FLUSH:
                 self._kept.append((at, b"".join(part)))
                 self._kept_size += len(self._kept[-1][1])
@@ -103,21 +104,19 @@ class Nbd:
     # Requests.
 
     def _ask(
-        self,
-        command: int,
-        offset: int,
-        length: int,
-        data: list[memoryview] | None = None,
-        into: list[memoryview] | None = None,
+        self, command: int, offset: int, length: int, buffers: Sequence[memoryview] = ()
     ) -> None:
-        """One request and its reply. Raises Stalled when the connection is lost, OSError."""
+        """One request, with the memory it writes or reads into, and its reply.
+
+        Raises Stalled when the connection is lost, OSError.
+        """
         try:
             if self._socket is None:
                 self._connect()
                 for at, kept in self._kept:
                     if self._exchange(WRITE, at, len(kept), [memoryview(kept)]):
                         raise ConnectionError("what it lost is not taken again")
-            error = self._exchange(command, offset, length, data, into)
+            error = self._exchange(command, offset, length, buffers)
         except BROKEN as problem:
             self._let_go()
             raise Stalled(f"{self._address}: {problem}") from None
@@ -125,22 +124,17 @@ class Nbd:
             raise OSError(error, f"{self._address}: {os.strerror(error)}")
 
     def _exchange(
-        self,
-        command: int,
-        offset: int,
-        length: int,
-        data: list[memoryview] | None = None,
-        into: list[memoryview] | None = None,
+        self, command: int, offset: int, length: int, buffers: Sequence[memoryview]
     ) -> int:
         """Send a request and take its reply. Returns the reply's error. Raises one of BROKEN."""
         self._handle += 1
         head = struct.pack(REQUEST, REQUEST_MAGIC, 0, command, self._handle, offset, length)
-        self._send([memoryview(head), *(data or [])])
+        self._send([memoryview(head), *(buffers if command == WRITE else ())])
         magic, error, handle = struct.unpack(REPLY, self._take(struct.calcsize(REPLY)))
         if magic != REPLY_MAGIC or handle != self._handle:
             raise ConnectionError(f"a reply 0x{magic:x} to request {handle}")
-        if error == 0 and into:
-            self._fill(into)
+        if error == 0 and command == READ:
+            self._fill(list(buffers))
         return int(error)
 
     def _send(self, buffers: list[memoryview]) -> None:
