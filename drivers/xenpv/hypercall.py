@@ -69,28 +69,23 @@ class Hypercalls:
         return self.result("<H", abi.XEN_HVM_GET_MEM_TYPE_MEM_TYPE) == abi.HVMMEM_mmio_dm
 
     def peek(self, gfn, size):
-        """The first bytes of a frame of ours, up to 2048; None when there is no memory at gfn.
+        """The first bytes of a frame of ours, up to 2048; None where Xen does not give them.
 
-        Xen copies them, so gfn may be any number.
+        It is Xen that copies them, so gfn may be any number.
         """
         at = abi.PAGE_SIZE // 2
-        self.call(
-            "GNTTABOP_copy from 0x%x" % gfn,
-            abi.HYPERVISOR_grant_table_op,
-            abi.GNTTABOP_copy,
-            "<QHHIQHHIHHI",
-            gfn,
-            abi.DOMID_SELF,
-            0,
-            0,
-            self.page // abi.PAGE_SIZE,
-            abi.DOMID_SELF,
-            at,
-            0,
-            size,
-            0,
-            0,
-        )
+        source = (gfn, abi.DOMID_SELF, 0, 0)
+        dest = (self.page // abi.PAGE_SIZE, abi.DOMID_SELF, at, 0)
+        try:
+            self.call(
+                "GNTTABOP_copy from 0x%x" % gfn,
+                abi.HYPERVISOR_grant_table_op,
+                abi.GNTTABOP_copy,
+                "<QHHIQHHIHHI",
+                *(source + dest + (size, 0, 0)),
+            )
+        except HypercallError:
+            return None
         if self.result("<h", abi.GNTTAB_COPY_STATUS) != abi.GNTST_okay:
             return None
         return bytes(self._mem[at : at + size])
