@@ -15,10 +15,12 @@ from .loop import SECOND
 from .ring import ByteRing
 
 TIMEOUT = 5 * SECOND
-# How long a server that has taken a whole request may take to answer, at most.
+# How long a server that has taken a whole request takes to answer: as a rule, and at most.
 QUIET = SECOND // 4
 ANSWER = SECOND
-# How often the boundary is looked for; each round that is answered comes one byte closer to it.
+# How long the boundary is looked for; a busy machine may take a second for each try.
+SEARCH = 60 * SECOND
+# How often a ring is emptied when it is left.
 ROUNDS = 24
 ERRORS = ("none", "communication", "ring index", "protocol")
 
@@ -165,23 +167,36 @@ class RingTransport:
     # The server may wait for the rest of a request whose writer is dead. NULs complete it; after
     # its end sixteen of them are a header of type 0 (CONTROL) without payload, which every server
     # refuses to a guest with an error that has req_id 0. The phase of these headers is found so:
-    # fifteen NULs are never answered if, and only if, they began at a boundary.
+    # fifteen NULs are never answered if, and only if, they began at a boundary; those that are
+    # answered come one byte closer to it. What seems to be a boundary may be a late answer, so it
+    # is proved with more patience; where that finds an answer, all later tries have more, too.
 
     async def _align(self):
-        await self._drain()
+        deadline = self.loop.now() + SEARCH
+        await self._drain(QUIET, deadline)
         padded = 0
-        for _ in range(ROUNDS):
+        patience = QUIET
+        likely = False
+        while self.loop.now() < deadline:
+            quiet = ANSWER if likely else patience
             padded += 15
-            if await self._pad(15) or await self._drain():
+            if await self._pad(15) or await self._drain(quiet, deadline):
+                if likely:
+                    patience = min(2 * patience, ANSWER)
+                likely = False
                 continue
             padded += 1
-            if await self._refused(await self._pad(1)):
-                if padded > 16:
+            if not await self._refused(await self._pad(1)):
+                likely = False
+                padded += xs_wire.PACKET_MAX
+                await self._pad(xs_wire.PACKET_MAX)
+                await self._drain(patience, deadline)
+            elif quiet < ANSWER:
+                likely = True
+            else:
+                if padded > 2 * 16:
                     self.found += ", in step after %d bytes" % padded
                 return
-            padded += xs_wire.PACKET_MAX
-            await self._pad(xs_wire.PACKET_MAX)
-            await self._drain()
         raise Timeout(
             "xenstore: no request of this guest is answered as it should be; %s" % self.state()
         )
@@ -190,8 +205,12 @@ class RingTransport:
         """Send NULs and wait until the server has taken them. Returns what it sent meanwhile."""
         left = bytes(count)
         came = b""
+        waiting = count + self._requests.used()
         deadline = self.loop.now() + TIMEOUT
         while left or self._requests.used():
+            if len(left) + self._requests.used() < waiting:
+                waiting = len(left) + self._requests.used()
+                deadline = self.loop.now() + TIMEOUT
             if self.loop.now() >= deadline:
                 raise Timeout(
                     "xenstore: the server took nothing from the ring for 5 s; %s" % self.state()
@@ -202,11 +221,10 @@ class RingTransport:
             await self.signal.wait(self.loop.now() + SECOND // 100)
         return came
 
-    async def _drain(self):
-        """Take replies away until none has come for a while. Returns whether any came."""
+    async def _drain(self, quiet, deadline):
+        """Take replies away until none has come for `quiet` ns. Returns whether any came."""
         any_came = False
-        deadline = self.loop.now() + TIMEOUT
-        until = self.loop.now() + QUIET
+        until = self.loop.now() + quiet
         while self.loop.now() < until:
             if self.loop.now() >= deadline:
                 raise Timeout(
@@ -216,7 +234,7 @@ class RingTransport:
             if self.read(abi.XENSTORE_RING_SIZE):
                 any_came = True
                 self.tell()
-                until = self.loop.now() + QUIET
+                until = self.loop.now() + quiet
             await self.signal.wait(until)
         return any_came
 

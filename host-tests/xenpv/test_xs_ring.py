@@ -59,6 +59,43 @@ def test_messages_larger_than_the_ring_go_through_in_pieces_of_any_size(seed, fe
     setup.run(work)
 
 
+def answers_late(ring, wait):
+    """Have the server give its answers `wait` ns after it has the first of them."""
+    give, clock = ring._give, ring.machine.clock
+    timers = []
+
+    def later():
+        if ring.connection.pending() and not timers:
+            timers.append(clock.after(wait, now))
+        return 0
+
+    def now():
+        timers.clear()
+        with hw.attached(ring.machine):
+            give()
+        ring.machine.evtchn.send(DOM0, ring.port)
+        ring._wake()
+
+    ring._give = later
+
+
+def serves_slowly(ring, period):
+    """Have the server move sixteen bytes each way, and no more, every so many ns."""
+    work, clock = ring.step, ring.machine.clock
+    timers = []
+
+    def step():
+        if not timers:
+            timers.append(clock.after(period, turn))
+
+    def turn():
+        timers.clear()
+        work()
+
+    ring.step, ring._limit = step, lambda: 16
+    ring.machine.evtchn.on(DOM0, ring.port, step)
+
+
 class TestAnEarlierKernel:
     def test_with_reconnection_leaves_nothing(self):
         setup = Setup(features=1, start=(5, 1000))
@@ -75,14 +112,26 @@ class TestAnEarlierKernel:
         setup.machine.clock.idle()
         setup.run(round_trip)
 
+    @pytest.mark.parametrize("wait", [300, 600, 900])
+    @pytest.mark.parametrize("cut", range(1, len(WRITE), 3))
+    def test_left_a_request_half_written_to_a_server_that_is_slow_to_answer(self, cut, wait):
+        setup = Setup(start=(500, 700))
+        setup.ring.leave_request(WRITE[:cut])
+        setup.machine.clock.idle()
+        answers_late(setup.ring, wait * SECOND // 1000)
+        setup.run(round_trip)
+
+    @pytest.mark.parametrize("slow", [False, True])
     @pytest.mark.parametrize("missing", [1, 15, 16, 1000, 2080])
-    def test_left_a_large_request_half_written_and_it_is_completed(self, missing):
+    def test_left_a_large_request_half_written_and_it_is_completed(self, missing, slow):
         setup = Setup(start=(500, 700))
         whole = xs_wire.Packet(abi.XS_WRITE, 3, 0, b"data/half\0" + bytes(2000 + missing)).encode()
         for at in range(0, len(whole) - missing, 500):
             setup.ring.leave_request(whole[at : min(at + 500, len(whole) - missing)])
             setup.machine.clock.idle()
             hw.wr32(PAGE + abi.XENSTORE_RING_RSP_CONS, hw.rd32(PAGE + abi.XENSTORE_RING_RSP_PROD))
+        if slow:
+            serves_slowly(setup.ring, SECOND // 30)
         setup.run(round_trip)
         assert "as found, in step after" in setup.store.transport.found
 
