@@ -81,8 +81,10 @@ async def _number(device, key):
 
 
 def _unanswered(head):
-    """How many requests have no answer, by the first bytes of a ring, None for no ring; 0 also for
-    more than any ring holds."""
+    """How many requests have no answer; 0 where this is no ring.
+
+    head: the first bytes of its page, or None.
+    """
     if head is None:
         return 0
     prod = struct.unpack_from("<I", head, abi.SRING_REQ_PROD)[0]

@@ -208,8 +208,9 @@ class RingTransport:
         waiting = count + self._requests.used()
         deadline = self.loop.now() + TIMEOUT
         while left or self._requests.used():
-            if len(left) + self._requests.used() < waiting:
-                waiting = len(left) + self._requests.used()
+            rest = len(left) + self._requests.used()
+            if rest < waiting:
+                waiting = rest
                 deadline = self.loop.now() + TIMEOUT
             if self.loop.now() >= deadline:
                 raise Timeout(

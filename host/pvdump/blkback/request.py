@@ -118,7 +118,7 @@ def job(request: Request, data: bytes, geometry: Geometry) -> Job:
         done = Job(request.id, request.op, request.sector, count, refs, firsts, lasts, whole)
     if done.sector + done.count > geometry.sectors:
         raise BadRequest(f"{done}, but the disk has {geometry.sectors}")
-    if (done.sector | done.count) % geometry.unit:
+    if done.sector % geometry.unit or done.count % geometry.unit:
         raise BadRequest(f"{done}, but the disk is made of units of {geometry.unit}")
     return done
 
