@@ -15,7 +15,7 @@ from pathlib import Path
 from lab import linux
 from lab.guest import Guest
 from lab.xen import Xen
-from pvdump.prepare import prepare
+from pvdump.dump.prepare import prepare
 from tools import Trouble, image
 from tools.progress import MIB, Display
 

@@ -33,8 +33,8 @@ from pvdump.blkback.command import SWITCH_SECONDS
 from pvdump.blkback.host import Host
 from pvdump.blkback.nodes import Nodes
 from pvdump.blkback.sink import SECTOR, File, Sink
-from pvdump.store import Store
 from pvdump.watches.dispatcher import Dispatcher
+from pvdump.xenstore.store import Store
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
 from tools import Trouble

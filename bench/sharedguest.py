@@ -18,11 +18,11 @@ from pvdump.blkback.attach import number_of
 from pvdump.blkback.device import backend_path
 from pvdump.blkback.nodes import Nodes
 from pvdump.blkback.ringmemory import RingMemory
-from pvdump.store import Store
+from pvdump.xenstore.store import Store
 from xenpv import abi
 from xenpv.abi import PAGE_SIZE
-from xenpv.blkif import RESPONSE, SECTOR, SEGMENT, X86_64
-from xenpv.blkring import FrontRing
+from xenpv.block.blkif import RESPONSE, SECTOR, SEGMENT, X86_64
+from xenpv.block.ring import FrontRing
 
 VDEV = "xvdb"
 RING, COUNT, DATA = 0, 1, 2  # pages: of the ring, of the count, the first of the data

@@ -30,12 +30,12 @@ hwlib.install()
 
 from bench import watches  # noqa: E402
 from bench.guest.load import loads  # noqa: E402 - `hw` is compiled by now
-from pvdump.xen.guest import Guest as EmbeddedGuest  # noqa: E402
+from pvxen.guest import EmbeddedGuest  # noqa: E402
 from xenpv.evtchn import EventChannels  # noqa: E402
 from xenpv.hypercall import Hypercalls  # noqa: E402
-from xenpv.schedpoll import PollLoop  # noqa: E402
-from xenpv.xenstore import Xenstore  # noqa: E402
-from xenpv.xs_ring import RingTransport  # noqa: E402
+from xenpv.pollloop import PollLoop  # noqa: E402
+from xenpv.xenstore.client import Xenstore  # noqa: E402
+from xenpv.xenstore.ring import RingTransport  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 HERE = Path(__file__).resolve().parent / "guest"
@@ -78,7 +78,7 @@ def growth(folder: Path, progress: Display) -> None:
     """What the client adds to the image."""
     whole = image.build(folder / "image", progress=progress)
     shutil.copytree(
-        ROOT / "drivers/xenpv", folder / "xenpv", ignore=shutil.ignore_patterns("xs_*", "xenstore*")
+        ROOT / "drivers/xenpv", folder / "xenpv", ignore=shutil.ignore_patterns("xenstore")
     )
     config = yaml.safe_load((ROOT / "image.yaml").read_text(encoding="utf-8"))
     config["frozen"] = [

@@ -7,8 +7,8 @@ from tools import hwlib
 hwlib.install()
 
 import hw  # noqa: E402 - only there once it is compiled
-from pvdump.xen import clock  # noqa: E402
-from pvdump.xen.machine import Machine  # noqa: E402
+from pvxen import clock  # noqa: E402
+from pvxen.machine import Machine  # noqa: E402
 
 
 def pytest_runtest_setup():

@@ -17,9 +17,9 @@ from lab import readers
 from lab.domain import Domain
 from lab.guest import Guest
 from lab.xen import Xen
-from pvdump.collect import collect
-from pvdump.info import read_superblock
-from pvdump.prepare import prepare
+from pvdump.dump.collect import collect
+from pvdump.dump.info import read_superblock
+from pvdump.dump.prepare import prepare
 from tools import Trouble, image
 from tools.progress import MIB, Display, Stage, display
 

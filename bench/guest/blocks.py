@@ -19,9 +19,9 @@ from oneshot import say
 
 import hw
 from xenpv import abi
-from xenpv.blkfront import BlkFront
-from xenpv.blkif import PAGE_SECTORS
-from xenpv.blkneg import Limits
+from xenpv.block.blkif import PAGE_SECTORS
+from xenpv.block.front import BlkFront
+from xenpv.block.negotiate import Limits
 from xenpv.errors import XenError
 from xenpv.gnttab import GrantTable
 from xenpv.xenbus import Device

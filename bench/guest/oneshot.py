@@ -6,27 +6,22 @@ work with a connected store, told in lines on the console, and the guest powers 
 
 import hw
 from xenpv import abi
-from xenpv.evtchn import EventChannels
-from xenpv.hypercall import Hypercalls
-from xenpv.schedpoll import PollLoop
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
+from xenpv.guest import Guest
 
 FLUSH_MS = 2000
 
 
 def run(work):
     """work(xen, loop, store): a coroutine function; it returns the last line to say."""
-    xen = Hypercalls()
-    loop = PollLoop(xen, EventChannels(xen))
-    loop.run(_work(xen, loop, work))
-    xen.shutdown(abi.SHUTDOWN_poweroff)
+    guest = Guest()
+    guest.loop.run(_work(guest, work))
+    guest.xen.shutdown(abi.SHUTDOWN_poweroff)
 
 
-async def _work(xen, loop, work):
-    store = Xenstore(loop, RingTransport(xen, loop))
+async def _work(guest, work):
+    store = guest.store
     await store.connect()
-    last = await work(xen, loop, store)
+    last = await work(guest.xen, guest.loop, store)
     await store.close()
     say(last)
 

@@ -31,3 +31,7 @@ class BackendError(XenError):
 
 class Timeout(XenError):
     """A wait came to its deadline."""
+
+
+class BadDiskName(XenError):
+    """A disk's name is none that Xen has a device number for."""

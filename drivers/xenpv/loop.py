@@ -1,7 +1,7 @@
 """The loop: tasks, signals, deadlines.
 
 Everything that waits, waits here, with a deadline in ns of the loop's clock. There are no threads
-and no interrupts. What the loop does when no task can run is its subclass's: schedpoll.PollLoop
+and no interrupts. What the loop does when no task can run is its subclass's: pollloop.PollLoop
 blocks in Xen; a host's loop may wait for file descriptors.
 """
 

@@ -9,13 +9,14 @@ Where xenstore fails the dump goes on: the disk decides.
 
 import hw
 from xenpv import abi
-from xenpv.blkif import PAGE_SECTORS, SECTOR
+from xenpv.block.blkif import PAGE_SECTORS, SECTOR
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
-from . import disk, elfcore, survey, target
-from .disk import MIB
+from . import choose, elfcore, superblock
+from . import target as disk
 from .errors import CoreError, DumpError
+from .target import MIB
 
 # Frames handed to the block driver at a time; between two such pieces progress is shown.
 PIECE = 1024
@@ -60,7 +61,7 @@ class Dump:
             await goal.close(self.say)
 
     async def _choose(self, disks, size):
-        name = await survey.choose(self.store, self.grants, disks, size, self.say)
+        name = await choose.choose(self.store, self.grants, disks, size, self.say)
         self.say("dumping to %s" % name)
         return name
 
@@ -70,13 +71,13 @@ class Dump:
         block.started = disk.now_utc()
         block.crash_vcpu = hw.vcpu()
         block.release = core.info("OSRELEASE")
-        await goal.save(target.WRITING)
+        await goal.save(superblock.WRITING)
         began = self._reported = hw.now()
         try:
             await self._stream(goal, core)
             await goal.disk.flush()
             block.written = core.size
-            await goal.save(target.COMPLETE)
+            await goal.save(superblock.COMPLETE)
         except Exception as e:
             # Whatever it is: what is on the disk so far must be found there.
             await self._partial(goal, str(e) or repr(e))
@@ -149,7 +150,7 @@ class Dump:
         try:
             await goal.disk.settle()
             block.written = goal.written()
-            await goal.save(target.PARTIAL)
+            await goal.save(superblock.PARTIAL)
         except (DumpError, XenError) as e:
             self.say("the superblock could not be set to partial: %s" % e)
             return

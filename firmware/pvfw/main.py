@@ -8,15 +8,12 @@ crash of the domain, which the boot stub sees to.
 import hw
 from xenpv import abi
 from xenpv.errors import XenError
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
+from xenpv.guest import Guest
 from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
-from xenpv.schedpoll import WATCHDOG_SECONDS, PollLoop
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
+from xenpv.pollloop import WATCHDOG_SECONDS
 
-from . import check, options
+from . import options, selfcheck
 from .dump import NODE, Dump
 from .errors import DumpError, OptionError
 
@@ -48,8 +45,8 @@ def main():
         hw.halt()
     xen = Hypercalls()
     try:
-        loop = PollLoop(xen, EventChannels(xen))
-        loop.run(work(xen, loop, chosen, region))
+        guest = Guest(xen)
+        guest.loop.run(work(guest, chosen, region))
     except XenError as e:
         say("%s failed: %s" % (chosen.run, e))
     end(xen, chosen.then)
@@ -62,22 +59,22 @@ def fail(kind):
     hw.fault(kind)
 
 
-async def work(xen, loop, chosen, region):
+async def work(guest, chosen, region):
     """Do what was asked; say how it ended, on the console and in xenstore."""
-    store = Xenstore(loop, RingTransport(xen, loop))
+    store = guest.store
     state, reason = "complete", ""
     try:
         await store.connect()
         if chosen.run == "check":
-            await check.round_trip(store, "first", say)
-            await check.try_disks(xen, store, chosen.disks, say)
+            await selfcheck.round_trip(store, "first", say)
+            await selfcheck.try_disks(guest, chosen.disks, say)
             await store.close()
-            store = Xenstore(loop, RingTransport(xen, loop))
+            store = guest.new_store()
             await store.connect()
-            await check.round_trip(store, "second", say)
+            await selfcheck.round_trip(store, "second", say)
             say("check passed")
         else:
-            await dump(xen, loop, store, chosen, region)
+            await dump(guest, chosen, region)
     except (DumpError, XenError) as e:
         state, reason = "failed", str(e)
         say("%s failed: %s" % (chosen.run, reason))
@@ -85,12 +82,12 @@ async def work(xen, loop, chosen, region):
         await leave(store, state, reason)
 
 
-async def dump(xen, loop, store, chosen, region):
+async def dump(guest, chosen, region):
     if chosen.elfcorehdr is None:
         raise OptionError(
             "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
         )
-    job = Dump(xen, loop, store, GrantTable(xen), say)
+    job = Dump(guest.xen, guest.loop, guest.store, guest.grants, say)
     await job.run(chosen.elfcorehdr, chosen.disks, region)
 
 

@@ -12,8 +12,9 @@ passed over.
 """
 
 import hw
+from xenpv.block import vdev
+from xenpv.errors import BadDiskName
 
-from . import vdev
 from .errors import OptionError
 
 THEN = ("reboot", "poweroff", "halt")
@@ -71,7 +72,10 @@ def _set(options, key, value):
         options.elfcorehdr = address(value)
     elif key == "pvdump.disk":
         for name in value.split(","):
-            vdev.number(name)
+            try:
+                vdev.number(name)
+            except BadDiskName as e:
+                raise OptionError("%s=%s" % (key, e))
             if name not in options.disks:
                 options.disks.append(name)
     elif key == "pvdump.then":

@@ -1,158 +1,178 @@
-"""The superblock of a dump target: what tells a disk that pvdump may write from every other disk.
+"""The disk that a dump goes to: found by name, and believed and described by its superblock.
 
-`pvdump prepare` writes it, the dump agent checks and updates it, `pvdump collect` and `pvdump
-info` read it. It is the first sector of the target; the vmcore stands as it is from DATA_OFFSET
-on. Only a target whose state is READY is ever written, so that a dump nobody has collected is not
-lost either.
-
-Layout, little-endian, 512 bytes:
-
-    offset  size  field
-         0     8  magic "PVDUMP\\r\\n"
-         8     4  version, 1
-        12     4  state: 1 ready, 2 writing, 3 complete, 4 partial
-        16    16  uuid of the target, made by prepare
-        32     8  size: bytes of the target
-        40     8  data_offset: where the vmcore begins
-        48     8  dump_size: bytes of the vmcore
-        56     8  written: bytes of the vmcore, from its start, known to be on the target
-        64     8  started: seconds since 1970, UTC
-        72     8  ended: likewise
-        80     4  crash_vcpu: vCPU that crashed, 0xffffffff unknown
-        84    64  release: kernel release, NUL-padded
-       148   192  reason: why a dump is partial, NUL-padded
-       508     4  CRC-32 of bytes 0 to 507
+Used by the dump agent and the self-check. The rule: everything is checked before the first write,
+and the superblock never says more than what the backend has acknowledged. A frame that has no
+memory behind it, as where a balloon driver gave it back to Xen, cannot be granted; zeros are
+written in its place and counted.
 """
 
-import binascii
-import struct
+import hw
+from xenpv import abi
+from xenpv.block import vdev
+from xenpv.block.blkif import PAGE_SECTORS, SECTOR
+from xenpv.block.front import BlkFront
+from xenpv.block.probe import probe
+from xenpv.errors import XenError, XenstoreError
+from xenpv.loop import SECOND
+from xenpv.xenbus import Device
 
+from . import superblock
 from .errors import TargetRefused
 
-MAGIC = b"PVDUMP\r\n"
-VERSION = 1
-SUPERBLOCK_SIZE = 512
-MIB = 1 << 20
-DATA_OFFSET = MIB
-READY = 1
-WRITING = 2
-COMPLETE = 3
-PARTIAL = 4
-STATE_NAMES = {READY: "ready", WRITING: "writing", COMPLETE: "complete", PARTIAL: "partial"}
-UNKNOWN_VCPU = 0xFFFFFFFF
-_FIELDS = "<8sII16sQQQQQQI64s192s"
-_CRC_AT = 508
+MIB = superblock.MIB
+# Pages of zeros to write where there is no memory: as many as a request takes.
+ZEROS = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
 
 
-class Superblock:
-    """size: bytes of the target; uuid: 16 bytes; the other fields as in the layout."""
-
-    def __init__(self, uuid, size):
-        self.state = READY
-        self.uuid = uuid
-        self.size = size
-        self.data_offset = DATA_OFFSET
-        self.dump_size = 0
-        self.written = 0
-        self.started = 0
-        self.ended = 0
-        self.crash_vcpu = UNKNOWN_VCPU
-        self.release = ""
-        self.reason = ""
-
-    def encode(self):
-        """The 512 bytes of the superblock."""
-        raw = bytearray(SUPERBLOCK_SIZE)
-        struct.pack_into(
-            _FIELDS,
-            raw,
-            0,
-            MAGIC,
-            VERSION,
-            self.state,
-            self.uuid,
-            self.size,
-            self.data_offset,
-            self.dump_size,
-            self.written,
-            self.started,
-            self.ended,
-            self.crash_vcpu,
-            _text(self.release, 64),
-            _text(self.reason, 192),
-        )
-        struct.pack_into("<I", raw, _CRC_AT, binascii.crc32(memoryview(raw)[:_CRC_AT]))
-        return bytes(raw)
-
-
-def decode(raw):
-    """The superblock in the first 512 bytes of a target.
-
-    Raises TargetRefused when it is none, of another version, damaged, or contradicts itself.
-    """
-    raw = bytes(raw[:SUPERBLOCK_SIZE])
-    if len(raw) < SUPERBLOCK_SIZE or raw[: len(MAGIC)] != MAGIC:
-        raise TargetRefused("no pvdump superblock: run `pvdump prepare` on this disk first")
-    if binascii.crc32(memoryview(raw)[:_CRC_AT]) != struct.unpack_from("<I", raw, _CRC_AT)[0]:
-        raise TargetRefused("the superblock is damaged (CRC): run `pvdump prepare` again")
-    fields = struct.unpack_from(_FIELDS, raw, 0)
-    if fields[1] != VERSION:
-        raise TargetRefused("superblock version %d, this pvdump knows %d" % (fields[1], VERSION))
-    block = Superblock(fields[3], fields[4])
-    block.state = fields[2]
-    block.data_offset = fields[5]
-    block.dump_size = fields[6]
-    block.written = fields[7]
-    block.started = fields[8]
-    block.ended = fields[9]
-    block.crash_vcpu = fields[10]
-    block.release = _printable(fields[11])
-    block.reason = _printable(fields[12])
-    _check(block)
-    return block
-
-
-def refusal(block, disk_size, read_only, size):
-    """Why a dump of `size` bytes may not or cannot go to a target; None if it can.
-
-    disk_size: bytes of the disk it is on.
-    """
-    if read_only:
-        return "the disk is read-only: give the guest write access to it"
-    if block.state != READY:
-        return (
-            "it holds a dump (%s): `pvdump collect` it, then `pvdump prepare` the disk again"
-            % STATE_NAMES[block.state]
-        )
-    room = min(block.size, disk_size) - block.data_offset
-    if room < size:
-        return "it is too small: the dump has %d MiB, there is room for %d MiB" % (
-            (size + MIB - 1) // MIB,
-            max(room, 0) // MIB,
-        )
-    return None
-
-
-def _check(block):
-    if block.state not in STATE_NAMES:
-        raise TargetRefused("superblock state %d is none of 1 to 4" % block.state)
-    if block.data_offset % 4096 or not SUPERBLOCK_SIZE < block.data_offset <= block.size:
+async def find(store, loop, name):
+    """The device of ours with this name. Raises TargetRefused naming those that are there."""
+    try:
+        there = await store.directory("device/vbd")
+    except XenstoreError as e:
+        if e.code != "ENOENT":
+            raise
+        there = []
+    number = str(vdev.number(name))
+    if number not in there:
         raise TargetRefused(
-            "superblock data_offset %d does not fit a target of %d bytes"
-            % (block.data_offset, block.size)
+            "no disk %s (device/vbd/%s); this guest has %s"
+            % (name, number, ", ".join(there) if there else "none")
         )
-    if block.dump_size > block.size - block.data_offset or block.written > block.dump_size:
-        raise TargetRefused(
-            "superblock sizes contradict each other: written %d, dump %d, target %d bytes"
-            % (block.written, block.dump_size, block.size)
-        )
+    device = Device(store, loop, "device/vbd/" + number)
+    await device.find()
+    return device
 
 
-def _text(text, size):
-    raw = text.encode()[:size]
-    return raw + bytes(size - len(raw))
+async def read_superblock(disk, page):
+    """Read what stands where a superblock would. disk: BlkFront; page: address of a page of ours.
+
+    Raises TargetRefused, XenError.
+    """
+    if disk.sectors < PAGE_SECTORS:
+        raise TargetRefused("the disk has only %d sectors" % disk.sectors)
+    await disk.read(0, page // abi.PAGE_SIZE, PAGE_SECTORS)
+    await disk.drain()
 
 
-def _printable(raw):
-    end = raw.find(b"\0")
-    return "".join(chr(c) if 32 <= c < 127 else "?" for c in (raw if end < 0 else raw[:end]))
+def now_utc():
+    """Seconds since 1970. Source: xen.h, struct shared_info: wc_* is the time at system time 0."""
+    page = hw.shared_info()
+    base = hw.rd32(page + abi.SHARED_INFO_WC_SEC) | hw.rd32(page + abi.SHARED_INFO_WC_SEC_HI) << 32
+    return base + hw.now() // SECOND
+
+
+class Target:
+    """A disk with a superblock of ours.
+
+    xen: Hypercalls; device: xenbus.Device, found; say: a function that is given lines to tell.
+    """
+
+    def __init__(self, xen, loop, grants, device, name, say):
+        self.xen = xen
+        self.name = name
+        self.disk = BlkFront(loop, grants, device, self._mend, say=say)
+        self.block = None
+        self.holes = 0
+        self._page = hw.alloc_pages(1)
+        self._zeros = hw.alloc_pages(ZEROS) // abi.PAGE_SIZE
+
+    async def write(self, sector, gfn, pages):
+        """Write frames of any memory; once a hole was met, each is looked at before."""
+        if self.holes == 0:
+            await self.disk.write(sector, gfn, pages * PAGE_SECTORS)
+            return
+        end = gfn + pages
+        while gfn < end:
+            hole = self.xen.is_hole(gfn)
+            run = 1
+            while gfn + run < end and self.xen.is_hole(gfn + run) == hole:
+                run += 1
+            if hole:
+                self.holes += run
+                await self._write_zeros(sector, run)
+            else:
+                await self.disk.write(sector, gfn, run * PAGE_SECTORS)
+            sector += run * PAGE_SECTORS
+            gfn += run
+
+    async def _write_zeros(self, sector, pages):
+        for done in range(0, pages, ZEROS):
+            count = min(ZEROS, pages - done) * PAGE_SECTORS
+            await self.disk.write(sector + done * PAGE_SECTORS, self._zeros, count)
+
+    def _mend(self, sector, gfn, count):
+        """Writes in place of one that failed because of frames without memory; None if not so."""
+        frames = range(gfn, gfn + (count + PAGE_SECTORS - 1) // PAGE_SECTORS)
+        holes = [frame for frame in frames if self.xen.is_hole(frame)]
+        if not holes:
+            return None
+        self.holes += len(holes)
+        parts = []
+        for frame in frames:
+            at = sector + (frame - gfn) * PAGE_SECTORS
+            size = min(PAGE_SECTORS, sector + count - at)
+            source = self._zeros if frame in holes else frame
+            parts.append((at, source, size))
+        return parts
+
+    async def open(self):
+        """Connect the disk and read its superblock. Raises TargetRefused, XenError."""
+        await self.disk.connect()
+        try:
+            await read_superblock(self.disk, self._page)
+            self.block = superblock.decode(hw.mem(self._page, superblock.SUPERBLOCK_SIZE))
+        except TargetRefused as e:
+            raise self._refused(str(e))
+
+    def _refused(self, why):
+        return TargetRefused("%s refused, nothing on it was changed: %s" % (self.name, why))
+
+    def check(self, size):
+        """Refuse, before anything is written, a disk that may not or cannot hold `size` bytes."""
+        disk = self.disk
+        why = superblock.refusal(self.block, disk.sectors * SECTOR, disk.read_only, size)
+        if why is not None:
+            raise self._refused(why)
+
+    async def probe(self):
+        """See, where that is not certain, that the backend counts sectors as we do."""
+        if self.disk.sector_size != SECTOR:
+            await probe(self.disk, self.first())
+
+    def first(self):
+        """The sector where the vmcore begins."""
+        return self.block.data_offset // SECTOR
+
+    def written(self):
+        """Bytes of the vmcore, from its start, that the backend has acknowledged."""
+        done = self.disk.acknowledged(self.first()) - self.first()
+        return min(max(done, 0) * SECTOR, self.block.dump_size)
+
+    async def _put(self, state):
+        self.block.state = state
+        self.block.ended = now_utc()
+        hw.mem(self._page, superblock.SUPERBLOCK_SIZE)[:] = self.block.encode()
+        # A part of a physical block would be read, changed and written by the disk.
+        size = self.disk.properties.physical_size
+        await self.disk.write(0, self._page // abi.PAGE_SIZE, size // SECTOR)
+
+    async def save(self, state):
+        """Write the superblock in a new state, on stable storage when this returns."""
+        await self.disk.drain()
+        await self._put(state)
+        await self.disk.flush()
+
+    async def close(self, say):
+        """Leave the disk in order; that it cannot be left so undoes nothing."""
+        if not self.disk.connected():
+            return
+        try:
+            await self.disk.close()
+        except XenError as e:
+            say("leaving the disk: %s" % e)
+
+    async def note(self):
+        """Bring the superblock up to date on the way, unless the last time is still in flight."""
+        if not self.disk.writing(0):
+            self.block.written = self.written()
+            await self._put(superblock.WRITING)

@@ -5,14 +5,14 @@ Used by these tests for what a front end that behaves would never do.
 
 import struct
 
-from ringpages import RingPages
+from fixtures.ringpages import RingPages
 
-from pvdump.blkback.embedded import BlkBack
 from pvdump.blkback.ports import REST, Stalled
-from pvdump.xen.toolstack import Toolstack
+from pvxen.blkback import BlkBack
+from pvxen.toolstack import Toolstack
 from xenpv import abi
-from xenpv.blkif import RESPONSE, SEGMENT, X86_64
-from xenpv.blkring import FrontRing
+from xenpv.block.blkif import RESPONSE, SEGMENT, X86_64
+from xenpv.block.ring import FrontRing
 
 READ, WRITE, BARRIER = abi.BLKIF_OP_READ, abi.BLKIF_OP_WRITE, abi.BLKIF_OP_WRITE_BARRIER
 FLUSH, DISCARD, INDIRECT = (

@@ -8,17 +8,17 @@ import struct
 import threading
 
 from blkback.front import CONNECTED, INITIALISED, PAGE, WRITE
-from ringpages import RingPages
+from fixtures.ringpages import RingPages
 
 from pvdump.blkback import dom0
 from pvdump.blkback.attach import attach
 from pvdump.blkback.host import AREA, Host
 from pvdump.blkback.nodes import Nodes
 from pvdump.blkback.ports import Refused
-from pvdump.store import Store
 from pvdump.watches.dispatcher import Dispatcher
-from xenpv.blkif import RESPONSE, SEGMENT, X86_64
-from xenpv.blkring import FrontRing
+from pvdump.xenstore.store import Store
+from xenpv.block.blkif import RESPONSE, SEGMENT, X86_64
+from xenpv.block.ring import FrontRing
 
 XVDB = 51728
 

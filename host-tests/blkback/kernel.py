@@ -10,19 +10,14 @@ import re
 
 from blkback.world import GUEST, MS
 
-from pvdump.xen.machine import Shutdown
+from pvxen.machine import Shutdown
 from xenpv import abi
-from xenpv.blkfront import BlkFront
-from xenpv.blkneg import Limits
+from xenpv.block.front import BlkFront
+from xenpv.block.negotiate import Limits
 from xenpv.errors import XenError
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
+from xenpv.guest import Guest
 from xenpv.loop import SECOND
-from xenpv.schedpoll import PollLoop
 from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 US = 1000
 PAGE, SECTOR = 4096, 512
@@ -52,10 +47,8 @@ class Kernel:
         self.ending = ending
         self.draw = story.draw
         self.sectors = story.sectors
-        xen = Hypercalls()
-        self.loop = PollLoop(xen, EventChannels(xen))
-        self.store = Xenstore(self.loop, RingTransport(xen, self.loop))
-        self.grants = GrantTable(xen)
+        guest = Guest()
+        self.loop, self.store, self.grants = guest.loop, guest.store, guest.grants
         self._buffers = self.draw.choice([0, 0, 1, 2, 8])
         pages = self.draw.choice([1, 2, 4, 8, 16])
         self._limits = (pages, self.draw.choice([1, 3, 32, 512]), self.draw.choice([1, 5, 11, 256]))

@@ -25,8 +25,8 @@ from blkback.sectors import SECTOR, Sectors
 from blkback.weather import Killed, Process, Weather
 
 from pvdump.blkback.ports import Stalled
-from pvdump.xen.toolstack import Toolstack
-from xenpv.blkif import X86_32, X86_64
+from pvxen.toolstack import Toolstack
+from xenpv.block.blkif import X86_32, X86_64
 
 SECTORS = 1024
 XVDB = 51728

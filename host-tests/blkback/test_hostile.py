@@ -22,7 +22,7 @@ from blkback.front import (
 
 from pvdump.blkback.instance import State
 from xenpv import abi
-from xenpv.blkif import X86_32, X86_64
+from xenpv.block.blkif import X86_32, X86_64
 
 SECOND = 1_000_000_000
 

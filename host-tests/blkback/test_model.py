@@ -6,8 +6,8 @@ import random
 import pytest
 from blkback.front import CLOSED, FLUSH, INIT_WAIT, INITIALISING, OKAY, PAGE, WRITE, Xen
 
-from pvdump.blkback.embedded import BlkBack
-from pvdump.xen.evtchn import XenRefuses
+from pvxen.blkback import BlkBack
+from pvxen.evtchn import XenRefuses
 from xenpv import abi
 from xenpv.errors import RingCorrupt
 

@@ -22,18 +22,13 @@ from blkback.front import (
 )
 
 from pvdump.blkback.device import backend_path
-from pvdump.blkback.embedded import BlkBack
-from pvdump.xen.toolstack import Toolstack
-from xenpv.blkfront import BlkFront
+from pvxen.blkback import BlkBack
+from pvxen.toolstack import Toolstack
+from xenpv.block.front import BlkFront
 from xenpv.errors import XenError
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
+from xenpv.guest import Guest
 from xenpv.loop import SECOND
-from xenpv.schedpoll import PollLoop
 from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 LENGTH = int(os.environ.get("PVDUMP_ORDERS", "0"))
 GONE, NONE, RING = "gone", "x", "ring"
@@ -148,10 +143,8 @@ class Ends:
 
     def run(self, work):
         with self.xen.running(1):
-            xen = Hypercalls()
-            self.loop = PollLoop(xen, EventChannels(xen))
-            self.store = Xenstore(self.loop, RingTransport(xen, self.loop))
-            self.grants = GrantTable(xen)
+            guest = Guest()
+            self.loop, self.store, self.grants = guest.loop, guest.store, guest.grants
             self.loop.run(self.main(work))
 
     async def main(self, work):

@@ -23,7 +23,7 @@ from blkback.front import (
 
 from pvdump.blkback import frames, instance
 from xenpv import abi
-from xenpv.blkif import X86_32, X86_64
+from xenpv.block.blkif import X86_32, X86_64
 
 LAYOUTS = pytest.mark.parametrize("layout", [X86_64, X86_32], ids=lambda layout: layout.protocol)
 

@@ -22,7 +22,7 @@ from blkback.front import (
 from blkback.weather import Grants
 
 from pvdump.blkback.instance import PATIENCE, State
-from xenpv.blkif import X86_32
+from xenpv.block.blkif import X86_32
 
 SHUTDOWN_SUSPEND = 2
 

@@ -4,10 +4,10 @@ Used by worlds. A process is the backend of pvdump.blkback on the embedded Xen, 
 its ports. The rule: the weather only says no, later or twice; it makes nothing up.
 """
 
-from pvdump.blkback import embedded
-from pvdump.blkback.embedded import BlkBack, Nodes
 from pvdump.blkback.ports import Stalled, Wait
-from pvdump.xen.machine import DOM0
+from pvxen import blkback
+from pvxen.blkback import BlkBack, Nodes
+from pvxen.machine import DOM0
 
 
 class Killed(BaseException):
@@ -98,7 +98,7 @@ class Mortal:
             return Wait.END
 
 
-class Flights(embedded.Flights):
+class Flights(blkback.Flights):
     """Transfers of a process that may be killed in one of them."""
 
     at_work = 0

@@ -14,9 +14,9 @@ from blkback.weather import Killed, Process, Weather
 
 from pvdump.blkback.device import backend_path
 from pvdump.blkback.ports import Stalled
-from pvdump.xen.evtchn import XenRefuses
-from pvdump.xen.machine import DOM0
-from pvdump.xen.toolstack import SERVERS, Toolstack
+from pvxen.evtchn import XenRefuses
+from pvxen.machine import DOM0
+from pvxen.toolstack import SERVERS, Toolstack
 from xenpv import abi
 from xenpv.errors import RingCorrupt
 from xenpv.loop import SECOND

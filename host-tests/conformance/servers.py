@@ -5,24 +5,24 @@ Each function runs all cases and returns what was seen, by case.
 
 import threading
 
-from pvdump.selectloop import SelectLoop
-from pvdump.xen.guest import Guest
+from pvdump.xenstore.selectloop import SelectLoop
+from pvdump.xenstore.stream import StreamTransport
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
-from pvdump.xs_stream import StreamTransport
+from pvxen.guest import EmbeddedGuest
 from xenpv.evtchn import EventChannels
 from xenpv.hypercall import Hypercalls
-from xenpv.schedpoll import PollLoop
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
+from xenpv.pollloop import PollLoop
+from xenpv.xenstore.client import Xenstore
+from xenpv.xenstore.ring import RingTransport
 
 from .suite import stage
 from .suite.all import DOM0, GUEST, run
 
 
 def over_the_ring(**options):
-    """options: of pvdump.xen.guest.Guest."""
-    guest = Guest(server_features=7, **options)
+    """options: of pvxen.guest.EmbeddedGuest."""
+    guest = EmbeddedGuest(server_features=7, **options)
     top = f"{guest.home}/{stage.TOP}"
     for name, value, perms in stage.NODES:
         perms = perms.replace("%d", str(guest.domid))

@@ -7,7 +7,7 @@ import pytest
 
 from lab.guest import Guest
 from lab.xen import Xen
-from pvdump.prepare import prepare
+from pvdump.dump.prepare import prepare
 from tools import image
 
 ROOT = Path(__file__).resolve().parents[2]

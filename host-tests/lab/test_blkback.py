@@ -8,8 +8,8 @@ import pytest
 from blkback.dom0 import WAIT, Site, linux_guest, on_each, on_one
 
 from lab import linux
-from pvdump.info import read_superblock
-from pvfw import target as superblock
+from pvdump.dump.info import read_superblock
+from pvfw import superblock
 
 pytestmark = pytest.mark.xen
 

@@ -12,10 +12,10 @@ from drgn.helpers.linux.sched import task_cpu
 from elftools.elf.elffile import ELFFile
 
 from lab import linux, readers, symbols
-from pvdump.collect import collect
-from pvdump.info import read_superblock
-from pvdump.prepare import prepare
-from pvfw import target as superblock
+from pvdump.dump.collect import collect
+from pvdump.dump.info import read_superblock
+from pvdump.dump.prepare import prepare
+from pvfw import superblock
 
 pytestmark = pytest.mark.xen
 

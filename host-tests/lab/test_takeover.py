@@ -12,8 +12,8 @@ import struct
 import pytest
 
 from lab import linux
-from pvdump.info import read_superblock
-from pvfw import target as superblock
+from pvdump.dump.info import read_superblock
+from pvfw import superblock
 from xenpv import abi
 
 pytestmark = pytest.mark.xen

@@ -15,9 +15,9 @@ import pytest
 from blkback.dom0 import Site, on_one
 
 from lab import linux, standstill
-from pvdump.collect import collect
-from pvdump.info import read_superblock
-from pvfw import target as superblock
+from pvdump.dump.collect import collect
+from pvdump.dump.info import read_superblock
+from pvfw import superblock
 from xenpv import abi
 
 pytestmark = pytest.mark.xen

@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from dumps import MIB, PAGE, SIZE, make, vmcore
+from fixtures.targets import MIB, PAGE, SIZE, make, vmcore
 
 from pvdump import cli
-from pvfw import target
+from pvfw import superblock
 
 DATA = vmcore()
 
@@ -26,7 +26,7 @@ def test_prepare_collect_and_info_end_with_zero(
 ) -> None:
     assert cli.main(["prepare", str(disk), "--size", "8M"]) == 0
     assert "7.0 MiB" in capsys.readouterr().out
-    make(disk, target.COMPLETE, DATA)
+    make(disk, superblock.COMPLETE, DATA)
     assert cli.main(["collect", str(disk), str(disk.with_name("vmcore"))]) == 0
     assert "MiB/s" in capsys.readouterr().out
     assert cli.main(["info", str(disk)]) == 0
@@ -36,7 +36,7 @@ def test_prepare_collect_and_info_end_with_zero(
 def test_partial_dump_ends_with_three_and_says_why(
     disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make(disk, target.PARTIAL, DATA, 50 * PAGE)
+    make(disk, superblock.PARTIAL, DATA, 50 * PAGE)
     assert cli.main(["collect", str(disk), str(disk.with_name("vmcore"))]) == 3
     assert "I/O error" in capsys.readouterr().err
 
@@ -53,7 +53,7 @@ def test_refusal_is_one_line_on_standard_error(
 
 
 def test_prepare_over_a_dump_says_force(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(disk, target.COMPLETE, DATA)
+    make(disk, superblock.COMPLETE, DATA)
     assert cli.main(["prepare", str(disk)]) == 1
     assert "--force" in capsys.readouterr().err
     assert cli.main(["prepare", str(disk), "--force"]) == 0
@@ -71,7 +71,7 @@ def test_missing_disk_is_named(
 def test_info_tells_a_person_everything_that_is_known(
     disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    block = make(disk, target.PARTIAL, DATA, 256 * PAGE)
+    block = make(disk, superblock.PARTIAL, DATA, 256 * PAGE)
     cli.main(["info", str(disk)])
     lines = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines())
     assert lines["state"] == "partial: the dump ended early"
@@ -83,7 +83,7 @@ def test_info_tells_a_person_everything_that_is_known(
 
 
 def test_info_of_a_ready_target_has_no_dump(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(disk, target.READY, b"")
+    make(disk, superblock.READY, b"")
     cli.main(["info", str(disk)])
     out = capsys.readouterr().out
     assert "waiting for a crash" in out
@@ -91,7 +91,7 @@ def test_info_of_a_ready_target_has_no_dump(disk: Path, capsys: pytest.CaptureFi
 
 
 def test_info_json_has_sizes_in_bytes(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(disk, target.COMPLETE, DATA)
+    make(disk, superblock.COMPLETE, DATA)
     cli.main(["info", "--json", str(disk)])
     facts = json.loads(capsys.readouterr().out)
     assert facts["state"] == "complete"
@@ -101,7 +101,7 @@ def test_info_json_has_sizes_in_bytes(disk: Path, capsys: pytest.CaptureFixture[
 
 
 def test_unknown_vcpu_is_null(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make(disk, target.READY, b"")
+    make(disk, superblock.READY, b"")
     cli.main(["info", "--json", str(disk)])
     assert json.loads(capsys.readouterr().out)["crash_vcpu"] is None
 
@@ -130,7 +130,7 @@ def test_help_names_the_commands_and_exit_codes(capsys: pytest.CaptureFixture[st
 
 
 def test_it_runs_as_a_module(disk: Path) -> None:
-    make(disk, target.READY, b"")
+    make(disk, superblock.READY, b"")
     command = [sys.executable, "-m", "pvdump", "info", str(disk)]
     found = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=found)
@@ -138,7 +138,7 @@ def test_it_runs_as_a_module(disk: Path) -> None:
 
 
 def test_reader_that_has_read_enough_is_no_error_to_be_told_of(disk: Path) -> None:
-    make(disk, target.COMPLETE, DATA)
+    make(disk, superblock.COMPLETE, DATA)
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run(

@@ -8,14 +8,14 @@ import random
 import re
 
 import pytest
-from crashed import AT, GOOD, LOADS, SIZE, UUID, Crash
 from elftools.elf.elffile import ELFFile
+from fixtures.crashedguest import AT, GOOD, LOADS, SIZE, UUID, Crash
 
-from pvdump.xen.earlier import EarlierKernel
-from pvdump.xen.sink import Memory
-from pvfw import main, target
+from pvfw import main, superblock
+from pvxen.earlier import EarlierKernel
+from pvxen.sink import Memory
 from xenpv import abi
-from xenpv.blkfront import BlkFront
+from xenpv.block.front import BlkFront
 from xenpv.loop import SECOND
 
 VARIANTS = [
@@ -51,7 +51,7 @@ def test_the_superblock_and_xenstore_tell_how_it_went(capsys):
     crash = Crash()
     crash.run()
     block = crash.superblock()
-    assert (block.state, block.crash_vcpu, block.release) == (target.COMPLETE, 1, "6.1.0-test")
+    assert (block.state, block.crash_vcpu, block.release) == (superblock.COMPLETE, 1, "6.1.0-test")
     assert block.written == block.dump_size > 0x1700000
     assert crash.disk.flushes >= 2
     assert (crash.reported("state"), crash.reported("reason")) == ("complete", "")
@@ -74,7 +74,7 @@ def test_a_disk_that_the_crashed_kernel_used_is_taken_over(capsys):
     crash = Crash()
     EarlierKernel(crash.guest).connect(crash.back)
     crash.run()
-    assert crash.superblock().state == target.COMPLETE
+    assert crash.superblock().state == superblock.COMPLETE
 
 
 @pytest.mark.parametrize("names", ["", "pvdump.disk=xvdc,xvdb"])
@@ -85,7 +85,7 @@ def test_without_one_disk_named_the_dump_goes_to_the_one_that_is_a_target(names,
     EarlierKernel(crash.guest).connect(crash.guest.disk("xvdc", others[1]))
     before = [bytes(other.data) for other in others]
     crash.run()
-    assert crash.superblock().state == target.COMPLETE
+    assert crash.superblock().state == superblock.COMPLETE
     assert [bytes(other.data) for other in others] == before
     said = capsys.readouterr().out
     assert "disk xvdc, 32 MiB: no dump target" in said
@@ -143,14 +143,14 @@ def test_what_cannot_be_dumped_is_refused_in_one_line(setup, message, capsys):
     assert crash.reported("reason") in failed[0]
 
 
-@pytest.mark.parametrize("state", [target.WRITING, target.COMPLETE, target.PARTIAL])
+@pytest.mark.parametrize("state", [superblock.WRITING, superblock.COMPLETE, superblock.PARTIAL])
 def test_a_dump_that_nobody_collected_is_not_overwritten(state, capsys):
-    block = target.Superblock(UUID, SIZE)
+    block = superblock.Superblock(UUID, SIZE)
     block.state = state
     crash = Crash(superblock=block.encode())
     crash.run()
     assert bytes(crash.disk.data) == crash.before
-    assert f"it holds a dump ({target.STATE_NAMES[state]})" in capsys.readouterr().out
+    assert f"it holds a dump ({superblock.STATE_NAMES[state]})" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("store", ["absent", "late"])
@@ -169,7 +169,7 @@ def test_a_disk_full_half_way_leaves_a_partial_dump_that_says_so(limit, capsys):
     crash = Crash(error_after=limit, reorder=True, latency=1000)
     assert crash.run() == abi.SHUTDOWN_poweroff
     block = crash.superblock()
-    assert block.state == target.PARTIAL
+    assert block.state == superblock.PARTIAL
     assert "failed: status -1 (ERROR)" in block.reason
     assert 0 < block.written <= limit
     assert limit - block.written < 2 << 20
@@ -183,7 +183,7 @@ def test_a_disk_full_half_way_leaves_a_partial_dump_that_says_so(limit, capsys):
 def test_a_backend_that_comes_back_half_way_gets_the_whole_dump(capsys):
     crash = Crash(dies=10)
     assert crash.run() == abi.SHUTDOWN_poweroff
-    assert crash.superblock().state == target.COMPLETE
+    assert crash.superblock().state == superblock.COMPLETE
     assert crash.vmcore().find(crash.notes) > 0
     assert "requests are done again" in capsys.readouterr().out
 
@@ -191,7 +191,7 @@ def test_a_backend_that_comes_back_half_way_gets_the_whole_dump(capsys):
 def test_a_disk_with_large_sectors_takes_a_dump():
     crash = Crash(sector_size=4096)
     assert crash.run() == abi.SHUTDOWN_poweroff
-    assert crash.superblock().state == target.COMPLETE
+    assert crash.superblock().state == superblock.COMPLETE
 
 
 @pytest.mark.parametrize(("physical", "sectors"), [(512, 1), (4096, 8)])
@@ -202,13 +202,13 @@ def test_the_superblock_is_written_as_a_whole_physical_block(physical, sectors):
     crash.run()
     writes = [request.segments for request in crash.back.seen if request.op == abi.BLKIF_OP_WRITE]
     assert {last + 1 for _, first, last in writes[0] if first == 0} == {sectors}
-    assert crash.superblock().state == target.COMPLETE
+    assert crash.superblock().state == superblock.COMPLETE
 
 
 def test_a_backend_that_dies_half_way_is_reported_where_it_still_works(capsys):
     crash = Crash(dies=10, no_init_wait=True)
     assert crash.run() == abi.SHUTDOWN_poweroff
-    assert crash.superblock().state == target.WRITING
+    assert crash.superblock().state == superblock.WRITING
     said = capsys.readouterr().out
     assert "the backend left Connected" in said
     assert "the superblock could not be set to partial" in said
@@ -242,7 +242,7 @@ def test_a_dump_goes_on_when_xenstore_fails_on_the_way(fails, capsys):
 
     crash.guest.machine.clock.after(SECOND // 2, fail)
     crash.run()
-    assert crash.superblock().state == target.COMPLETE
+    assert crash.superblock().state == superblock.COMPLETE
     said = capsys.readouterr().out
     assert said.count("the dump goes on") == 1
     assert "dump complete" in said
@@ -253,7 +253,7 @@ def test_pages_without_memory_are_zeros_and_are_counted(capsys):
     crash = Crash(reorder=True, latency=1000)
     crash.guest.machine.holes |= holes
     crash.run()
-    assert crash.superblock().state == target.COMPLETE
+    assert crash.superblock().state == superblock.COMPLETE
     assert f"{len(holes)} pages had no memory behind them" in capsys.readouterr().out
     elf = ELFFile(io.BytesIO(crash.vmcore()))
     for segment in elf.iter_segments("PT_LOAD"):
@@ -287,7 +287,7 @@ def test_an_error_that_nobody_foresaw_leaves_a_partial_dump(capsys, monkeypatch)
     with pytest.raises(OverflowError):
         main.main()
     block = crash.superblock()
-    assert (block.state, block.reason) == (target.PARTIAL, "a number too large")
+    assert (block.state, block.reason) == (superblock.PARTIAL, "a number too large")
     assert 4 << 20 < block.written < 8 << 20
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from watches.fakes import Clock, FakeStore, Followed, Handler, domain_of
 
-from pvdump.record import build
+from pvdump.service.records import build
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.watches.queues import Queues
 from pvdump.watches.server import CLIENTS, REQUEST_MAX, StatusError, StatusServer, ask

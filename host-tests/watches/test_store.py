@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from watches.fakes import Followed, Handler
 
-from pvdump.store import Store
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.watches.pattern import Pattern
 from pvdump.watches.server import ask
 from pvdump.watches.status import Status
+from pvdump.xenstore.store import Store
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
 

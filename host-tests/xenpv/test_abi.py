@@ -5,7 +5,8 @@ import errno
 import pytest
 
 from tools.xenheaders import evaluate, offset, public
-from xenpv import abi, xs_wire
+from xenpv import abi
+from xenpv.xenstore import wire
 
 # The prefix of an offset in xenpv.abi: the struct it is an offset in.
 STRUCTS = {
@@ -74,5 +75,5 @@ def test_the_value_is_that_of_the_headers(headers, name):
 def test_xenstore_errors_are_those_of_the_protocol():
     # The last one is oxenstored's own.
     known = evaluate([f"(long long)xsd_errors[{i}].errnum" for i in range(16)])
-    assert [errno.errorcode[number] for number in known.values()] == xs_wire.ERRORS[:-1]
-    assert xs_wire.ERRORS[-1] == "EQUOTA"
+    assert [errno.errorcode[number] for number in known.values()] == wire.ERRORS[:-1]
+    assert wire.ERRORS[-1] == "EQUOTA"

@@ -3,8 +3,8 @@
 import pytest
 
 import hw
-from pvdump.xen.gnttab import ENTRIES
-from pvdump.xen.machine import DOM0, Machine
+from pvxen.gnttab import ENTRIES
+from pvxen.machine import DOM0, Machine
 from xenpv import abi
 from xenpv.errors import XenError
 from xenpv.gnttab import GrantTable

@@ -3,12 +3,12 @@
 import pytest
 
 import hw
-from pvdump.xen.machine import Machine
+from pvxen.machine import Machine
 from xenpv import abi
 from xenpv.evtchn import EventChannels
 from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND, Signal
-from xenpv.schedpoll import POLL_MAX, WATCHDOG_SECONDS, PollLoop
+from xenpv.pollloop import POLL_MAX, WATCHDOG_SECONDS, PollLoop
 
 
 def new_loop(**options):

@@ -2,7 +2,7 @@
 
 from pvdump.xenstored.server import Xenstored
 from xenpv import abi
-from xenpv.xs_wire import Packet, Parser
+from xenpv.xenstore.wire import Packet, Parser
 
 HOME = "/local/domain/1"
 

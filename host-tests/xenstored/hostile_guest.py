@@ -8,18 +8,19 @@ the server raises is let through. The same bytes give the same run.
 
 from collections import Counter
 
-from hostile import Plan
+from fixtures.hostileserver import Plan
 from xenstored.clients import HOME, Client, guests_store
 
 import hw
-from pvdump.xen.machine import Machine
 from pvdump.xenstored.domain import DOM0
-from pvdump.xenstored.ring import RingTransport
 from pvdump.xenstored.trace import NAMES
-from xenpv import abi, xs_wire
+from pvxen.machine import Machine
+from pvxen.storering import RingTransport
+from xenpv import abi
+from xenpv.bytering import ByteRing
 from xenpv.errors import RingCorrupt
-from xenpv.ring import ByteRing
-from xenpv.xs_wire import ERRORS, Packet, Parser
+from xenpv.xenstore import wire
+from xenpv.xenstore.wire import ERRORS, Packet, Parser
 
 GFN = 0x100
 PAGE = GFN * abi.PAGE_SIZE
@@ -58,9 +59,9 @@ SHAPES = {
     abi.XS_RESUME: (NUMBERS,),
     abi.XS_SET_TARGET: (NUMBERS, NUMBERS),
     abi.XS_DIRECTORY_PART: (PATHS, NUMBERS),
-    xs_wire.XS_SET_FEATURE: (NUMBERS, NUMBERS),
-    xs_wire.XS_GET_QUOTA: (NUMBERS, QUOTAS),
-    xs_wire.XS_SET_QUOTA: (QUOTAS, NUMBERS),
+    wire.XS_SET_FEATURE: (NUMBERS, NUMBERS),
+    wire.XS_GET_QUOTA: (NUMBERS, QUOTAS),
+    wire.XS_SET_QUOTA: (QUOTAS, NUMBERS),
 }
 TRANSACTIONS = (0, 0, 0, 0, 1, 1, 2, 9)
 

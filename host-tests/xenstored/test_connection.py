@@ -4,9 +4,10 @@ import pytest
 from xenstored.clients import HOME, Client, guests_store
 
 from pvdump.xenstored.domain import DOM0
-from xenpv import abi, xs_wire
+from xenpv import abi
 from xenpv.errors import RingCorrupt
-from xenpv.xs_wire import Packet
+from xenpv.xenstore import wire
+from xenpv.xenstore.wire import Packet
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_request_may_come_in_pieces(client, size):
         (abi.XS_SET_PERMS, b"data\0n2\0", "EPERM"),
         (abi.XS_SET_PERMS, b"data\0", "EINVAL"),
         (abi.XS_SET_PERMS, b"@introduceDomain\0n0\0r1\0", "EACCES"),
-        (xs_wire.XS_GET_FEATURE, b"1\0", "EACCES"),
+        (wire.XS_GET_FEATURE, b"1\0", "EACCES"),
         (abi.XS_WATCH_EVENT, b"a\0b\0", "ENOSYS"),
         (abi.XS_ERROR, b"EIO\0", "ENOSYS"),
         (20, b"", "ENOSYS"),
@@ -95,9 +96,9 @@ TOOLSTACK = [
     abi.XS_IS_DOMAIN_INTRODUCED,
     abi.XS_RESUME,
     abi.XS_SET_TARGET,
-    xs_wire.XS_SET_FEATURE,
-    xs_wire.XS_GET_QUOTA,
-    xs_wire.XS_SET_QUOTA,
+    wire.XS_SET_FEATURE,
+    wire.XS_GET_QUOTA,
+    wire.XS_SET_QUOTA,
 ]
 
 
@@ -170,21 +171,21 @@ class TestDirectoryPart:
 
 class TestFeatures:
     def test_all_of_them_are_offered(self, client):
-        assert client.ask(xs_wire.XS_GET_FEATURE, b"") == b"7\0"
+        assert client.ask(wire.XS_GET_FEATURE, b"") == b"7\0"
 
     def test_each_can_be_switched_off_for_the_server(self):
         client = Client(guests_store(features=3))
-        assert client.ask(xs_wire.XS_GET_FEATURE, b"") == b"3\0"
+        assert client.ask(wire.XS_GET_FEATURE, b"") == b"3\0"
         assert client.watch("data", depth=1) == "EINVAL"
 
     def test_the_toolstack_switches_them_for_a_domain_that_is_to_come(self, server):
         dom0 = Client(server, DOM0)
-        assert dom0.ask(xs_wire.XS_SET_FEATURE, b"5\x001\0") == b"OK\0"
-        assert dom0.ask(xs_wire.XS_GET_FEATURE, b"5\0") == b"1\0"
+        assert dom0.ask(wire.XS_SET_FEATURE, b"5\x001\0") == b"OK\0"
+        assert dom0.ask(wire.XS_GET_FEATURE, b"5\0") == b"1\0"
         client = Client(server, 5)
-        assert client.ask(xs_wire.XS_GET_FEATURE, b"") == b"1\0"
-        assert dom0.ask(xs_wire.XS_SET_FEATURE, b"5\x003\0") == "EBUSY"
-        assert dom0.ask(xs_wire.XS_SET_FEATURE, b"6\x008\0") == "EINVAL"
+        assert client.ask(wire.XS_GET_FEATURE, b"") == b"1\0"
+        assert dom0.ask(wire.XS_SET_FEATURE, b"5\x003\0") == "EBUSY"
+        assert dom0.ask(wire.XS_SET_FEATURE, b"6\x008\0") == "EINVAL"
 
 
 def test_replies_may_be_shuffled_and_events_stay_in_order(client, server):

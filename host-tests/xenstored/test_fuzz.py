@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hostile import Plan
+from fixtures.hostileserver import Plan
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from xenstored.clients import Client, guests_store

@@ -4,7 +4,8 @@ import pytest
 from xenstored.clients import HOME, Client, guests_store
 
 from pvdump.xenstored.domain import DOM0, QUOTAS
-from xenpv import abi, xs_wire
+from xenpv import abi
+from xenpv.xenstore import wire
 
 FEW = 5
 
@@ -126,24 +127,24 @@ class TestSetting:
         return Client(server, DOM0)
 
     def test_the_names_can_be_asked(self, dom0):
-        assert dom0.ask(xs_wire.XS_GET_QUOTA, b"").rstrip(b"\0").decode().split() == list(QUOTAS)
+        assert dom0.ask(wire.XS_GET_QUOTA, b"").rstrip(b"\0").decode().split() == list(QUOTAS)
 
     def test_the_global_ones_are_those_of_new_domains(self, server, dom0):
         old = Client(server, 1)
-        assert dom0.ask(xs_wire.XS_SET_QUOTA, b"watches\x001\0") == b"OK\0"
-        assert dom0.ask(xs_wire.XS_GET_QUOTA, b"watches\0") == b"1\0"
+        assert dom0.ask(wire.XS_SET_QUOTA, b"watches\x001\0") == b"OK\0"
+        assert dom0.ask(wire.XS_GET_QUOTA, b"watches\0") == b"1\0"
         new = Client(server, 2)
         assert [fill(lambda i, c=c: c.watch(f"/{i}"))[0] for c in (old, new)] == [128, 1]
 
     def test_one_domain_can_have_others_even_before_it_is_there(self, server, dom0):
-        assert dom0.ask(xs_wire.XS_SET_QUOTA, b"7\0watches\x002\0") == b"OK\0"
-        assert dom0.ask(xs_wire.XS_GET_QUOTA, b"7\0watches\0") == b"2\0"
+        assert dom0.ask(wire.XS_SET_QUOTA, b"7\0watches\x002\0") == b"OK\0"
+        assert dom0.ask(wire.XS_GET_QUOTA, b"7\0watches\0") == b"2\0"
         client = Client(server, 7)
         assert fill(lambda i: client.watch(f"/{i}")) == (2, "E2BIG")
 
     def test_zero_is_no_limit(self, server, dom0):
         client = Client(server)
-        assert dom0.ask(xs_wire.XS_SET_QUOTA, b"1\0node-size\x000\0") == b"OK\0"
+        assert dom0.ask(wire.XS_SET_QUOTA, b"1\0node-size\x000\0") == b"OK\0"
         assert client.write("data/big", "v" * 4000) == b"OK\0"
 
     @pytest.mark.parametrize(
@@ -156,7 +157,7 @@ class TestSetting:
         ],
     )
     def test_what_cannot_be_is_refused(self, dom0, payload, error):
-        assert dom0.ask(xs_wire.XS_SET_QUOTA, payload) == error
+        assert dom0.ask(wire.XS_SET_QUOTA, payload) == error
 
     def test_of_an_unknown_domain_nothing_can_be_asked(self, dom0):
-        assert dom0.ask(xs_wire.XS_GET_QUOTA, b"77\0watches\0") == "ENOENT"
+        assert dom0.ask(wire.XS_GET_QUOTA, b"77\0watches\0") == "ENOENT"

@@ -14,7 +14,7 @@ import pytest
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
 from xenpv import abi
-from xenpv.xs_wire import Packet, Parser
+from xenpv.xenstore.wire import Packet, Parser
 
 ROOT = Path(__file__).resolve().parents[2]
 

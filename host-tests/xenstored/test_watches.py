@@ -5,7 +5,7 @@ from xenstored.clients import HOME, Client, guests_store
 
 from pvdump.xenstored.domain import DOM0
 from xenpv import abi
-from xenpv.xs_wire import Packet
+from xenpv.xenstore.wire import Packet
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from pathlib import Path
 from pvfw.errors import DumpError
 
 from .blkback import command as blkback
-from .collect import collect
-from .disk import MIB
-from .info import info, read_superblock, text
-from .prepare import prepare
+from .dump.collect import collect
+from .dump.disk import MIB
+from .dump.info import info, read_superblock, text
+from .dump.prepare import prepare
 from .watches import command as watches
 from .xenstored import command as xenstored
 

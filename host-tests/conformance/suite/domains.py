@@ -1,6 +1,7 @@
 """Cases: domains, and what only domain 0 may."""
 
-from xenpv import abi, xs_wire
+from xenpv import abi
+from xenpv.xenstore import wire
 
 from .case import case, code, in_turn, value
 
@@ -39,7 +40,7 @@ async def a_guest_may_not_control(here):
 
 @case("ok", None)
 async def a_guest_may_ask_for_its_features(here):
-    return await here.raw(xs_wire.XS_GET_FEATURE, b"")
+    return await here.raw(wire.XS_GET_FEATURE, b"")
 
 
 @case("EACCES EACCES", None)

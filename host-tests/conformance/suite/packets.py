@@ -1,6 +1,7 @@
 """Cases: requests that are not as they should be, and that the next one is answered."""
 
-from xenpv import abi, xs_wire
+from xenpv import abi
+from xenpv.xenstore import wire
 
 from .case import case, in_turn, value
 
@@ -95,7 +96,7 @@ async def a_part_beyond_a_directory_s_end_is_empty(here):
 @case("value")
 async def after_all_that_a_read_is_answered(here):
     await here.store.write(here("x"), "value")
-    for type in range(xs_wire.XS_SET_QUOTA + 1):
+    for type in range(wire.XS_SET_QUOTA + 1):
         # Not those that would do something when they are whole.
         if type not in (abi.XS_RM, abi.XS_RESET_WATCHES, abi.XS_TRANSACTION_START):
             for payload in (b"", b"\0", b"\0\0\0", b"\xff" * 40, b"/" * 4096):

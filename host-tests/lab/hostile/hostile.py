@@ -6,16 +6,11 @@ as the backend has cut the connection. On the console: "round N" when one has en
 
 import hw
 from xenpv import abi
-from xenpv.blkattach import Attachment, Pool
-from xenpv.blkneg import Limits
+from xenpv.block.connection import Attachment, Pool
+from xenpv.block.negotiate import Limits
 from xenpv.errors import XenError
-from xenpv.evtchn import EventChannels
-from xenpv.gnttab import GrantTable
-from xenpv.hypercall import Hypercalls
-from xenpv.schedpoll import PollLoop
+from xenpv.guest import Guest
 from xenpv.xenbus import Device
-from xenpv.xenstore import Xenstore
-from xenpv.xs_ring import RingTransport
 
 FLUSH_MS = 2000
 GARBAGE = 0xA5
@@ -23,17 +18,16 @@ BEYOND = 5000
 
 
 def main():
-    xen = Hypercalls()
-    loop = PollLoop(xen, EventChannels(xen))
-    loop.run(work(xen, loop))
+    guest = Guest()
+    guest.loop.run(work(guest))
 
 
-async def work(xen, loop):
-    store = Xenstore(loop, RingTransport(xen, loop))
+async def work(guest):
+    loop, store = guest.loop, guest.store
     await store.connect()
     (number,) = await store.directory("device/vbd")
     device = Device(store, loop, "device/vbd/" + number)
-    grants, pool = GrantTable(xen), Pool(0)
+    grants, pool = guest.grants, Pool(0)
     rounds = 0
     while True:
         rounds += 1

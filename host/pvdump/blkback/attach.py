@@ -16,7 +16,7 @@ from typing import Any
 
 from xenpv.abi import XenbusStateClosed, XenbusStateClosing, XenbusStateInitialising
 
-from ..store import Store
+from ..xenstore.store import Store
 from .device import HOME, backend_path
 from .nodes import Nodes
 

@@ -17,11 +17,11 @@ from typing import Any
 
 from xenpv.errors import XenError
 
-from .. import foreground
-from ..store import Store
+from ..service import foreground
 from ..watches.dispatcher import Dispatcher
 from ..watches.server import StatusError, StatusServer, ask
-from ..xs_stream import default_path
+from ..xenstore.store import Store
+from ..xenstore.stream import default_path
 from .attach import AttachError, attach, detach
 from .host import Host
 from .nodes import Nodes

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from xenpv.blkif import Layout
-from xenpv.blkring import BackRing
+from xenpv.block.blkif import Layout
+from xenpv.block.ring import BackRing
 
 from . import ports
 from .frames import Pool

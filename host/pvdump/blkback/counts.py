@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from xenpv.blkif import OP_NAMES
+from xenpv.block.blkif import OP_NAMES
 
 from .request import DISCARD, OKAY, READ
 

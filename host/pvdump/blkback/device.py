@@ -26,8 +26,8 @@ from xenpv.abi import (
     XenbusStateInitWait,
     XenbusStateUnknown,
 )
-from xenpv.blkif import SECTOR
-from xenpv.blkring import BackRing
+from xenpv.block.blkif import SECTOR
+from xenpv.block.ring import BackRing
 
 from . import negotiate, ports
 from .connection import Connection

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from xenpv.abi import PAGE_SIZE
-from xenpv.blkif import SECTOR
+from xenpv.block.blkif import SECTOR
 
 from . import ports
 

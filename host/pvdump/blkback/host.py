@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 
-from ..watches.complaints import Complaints
+from ..service.complaints import Complaints
 from ..watches.dispatcher import NOBODY, Dispatcher, Subscription
 from ..watches.domains import INTRODUCED
 from ..watches.domains import domid as parse_domid

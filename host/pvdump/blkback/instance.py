@@ -21,7 +21,7 @@ from collections import deque
 from collections.abc import Callable
 from operator import attrgetter
 
-from xenpv.blkif import RESPONSE, SECTOR, Request
+from xenpv.block.blkif import RESPONSE, SECTOR, Request
 from xenpv.errors import RingCorrupt
 
 from . import request, transfer

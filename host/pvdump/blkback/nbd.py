@@ -18,7 +18,7 @@ import struct
 from collections.abc import Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from xenpv.blkif import SECTOR
+from xenpv.block.blkif import SECTOR
 
 from .ports import Stalled
 from .sink import IOV_MAX, behind

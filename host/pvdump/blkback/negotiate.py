@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from xenpv import abi
-from xenpv.blkif import LAYOUTS, SECTOR, X86_64, Layout
-from xenpv.blkring import PAGES_MAX, slots
+from xenpv.block.blkif import LAYOUTS, SECTOR, X86_64, Layout
+from xenpv.block.ring import PAGES_MAX, slots
 
 from .ports import Nodes
 from .request import INDIRECT_SEGMENTS

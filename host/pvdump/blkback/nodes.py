@@ -11,7 +11,7 @@ from typing import Any
 
 from xenpv.errors import XenstoreError
 
-from ..store import Store
+from ..xenstore.store import Store
 
 
 class Nodes:

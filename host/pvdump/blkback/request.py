@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from operator import gt
 
 from xenpv import abi
-from xenpv.blkif import OP_NAMES, PAGE_SECTORS, Request
+from xenpv.block.blkif import OP_NAMES, PAGE_SECTORS, Request
 
 READ, WRITE = abi.BLKIF_OP_READ, abi.BLKIF_OP_WRITE
 BARRIER, FLUSH = abi.BLKIF_OP_WRITE_BARRIER, abi.BLKIF_OP_FLUSH_DISKCACHE

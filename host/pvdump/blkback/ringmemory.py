@@ -1,4 +1,4 @@
-"""The ring's pages as xenpv.blkring sees them, on mapped frames.
+"""The ring's pages as xenpv.block.ring sees them, on mapped frames.
 
 Made at connect. The rules of the single accesses: an item of a memoryview of 32-bit words is
 fetched and stored by CPython with a copy of four bytes, which is one move on x86; and mb() has to

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from xenpv.blkif import SECTOR
+from xenpv.block.blkif import SECTOR
 
 from .ports import Stalled
 

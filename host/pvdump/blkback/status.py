@@ -10,7 +10,7 @@ from typing import Any
 
 from xenpv.xenbus import state_name
 
-from ..record import printable
+from ..service.records import printable
 from .counts import Counts
 from .device import Device
 

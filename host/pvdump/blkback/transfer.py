@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from xenpv.blkif import SECTOR
+from xenpv.block.blkif import SECTOR
 
 from . import ports
 from .frames import Pool, parts

@@ -17,8 +17,8 @@ from typing import Any
 
 from xenpv.errors import XenError
 
-from ..foreground import add_store, serve
-from ..store import Store
+from ..service.foreground import add_store, serve
+from ..xenstore.store import Store
 from .dispatcher import Dispatcher
 from .pattern import Pattern, PatternError
 from .run import CommandError, Runner

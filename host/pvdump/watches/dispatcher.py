@@ -20,7 +20,7 @@ from collections.abc import Callable
 
 from xenpv.errors import XenError
 
-from .complaints import Complaints
+from ..service.complaints import Complaints
 from .domains import INTRODUCED, RELEASED, Domains, Handle, Store
 from .queue import NO_DOMAIN, Domain, Entry, Event, Queue
 from .queues import Queues

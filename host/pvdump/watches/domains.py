@@ -27,7 +27,7 @@ class Handle(Protocol):
 
 
 class Store(Protocol):
-    """What is needed of pvdump.store.Store. tell is called in one thread and must not block."""
+    """What is needed of xenstore.store.Store. tell is called in one thread and must not block."""
 
     def watch(self, path: str, tell: Callable[[str, str], None]) -> Handle: ...
 

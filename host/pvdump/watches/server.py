@@ -17,8 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from .. import record
-from ..socketfile import SocketFile, SocketRefused
+from ..service import records
+from ..service.sockets import SocketFile, SocketRefused
 
 
 class Sayable(Protocol):
@@ -170,6 +170,6 @@ def ask(path: Path, kind: type[T]) -> T:
         value: Any = json.loads(line)
         if isinstance(value, dict) and "error" in value:
             raise ValueError(f"it says {value['error']!r}")
-        return record.build(kind, value)
+        return records.build(kind, value)
     except (ValueError, RecursionError) as error:
         raise StatusError(f"{path}: not the status socket that was expected: {error}") from error

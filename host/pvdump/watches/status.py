@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..record import printable
+from ..service.records import printable
 from .queue import Domain, Queue
 
 NS = 1_000_000_000

@@ -12,16 +12,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from xenpv import abi, xs_wire
+from xenpv import abi
+from xenpv.xenstore import wire
 
-from ..socketfile import SocketRefused
+from ..service.sockets import SocketRefused
 from .server import FEATURES, Xenstored
 from .unix import UnixTransport
 
 NAMES = {
     "reconnection": abi.XENSTORE_SERVER_FEATURE_RECONNECTION,
     "error": abi.XENSTORE_SERVER_FEATURE_ERROR,
-    "watchdepth": xs_wire.SERVER_FEATURE_WATCHDEPTH,
+    "watchdepth": wire.SERVER_FEATURE_WATCHDEPTH,
 }
 DESCRIPTION = """\
 Serve an empty xenstore on a unix socket until SIGINT or SIGTERM. Every client is domain 0. Xen's

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xenpv import abi
-from xenpv.xs_wire import Packet, Parser
+from xenpv.xenstore.wire import Packet, Parser
 
 from . import requests, trace
 from .domain import Domain, StoreError

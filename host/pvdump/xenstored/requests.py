@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from xenpv import abi, xs_wire
-from xenpv.xs_wire import Packet
+from xenpv import abi
+from xenpv.xenstore import wire
+from xenpv.xenstore.wire import Packet
 
 from . import toolstack
 from .domain import DOM0, StoreError
@@ -164,7 +165,7 @@ def _node(connection: Connection, raw: bytes) -> str:
 def _watch(connection: Connection, packet: Packet) -> bytes:
     found = words(packet)
     depth = None
-    if len(found) == 3 and connection.domain.features & xs_wire.SERVER_FEATURE_WATCHDEPTH:
+    if len(found) == 3 and connection.domain.features & wire.SERVER_FEATURE_WATCHDEPTH:
         if not found[2].isdigit():
             raise StoreError("EINVAL")
         depth = int(found[2])
@@ -269,6 +270,6 @@ REQUESTS: dict[int, Callable[[Connection, Packet], bytes]] = {
     abi.XS_TRANSACTION_START: _transaction_start,
     abi.XS_TRANSACTION_END: _transaction_end,
     abi.XS_GET_DOMAIN_PATH: _get_domain_path,
-    xs_wire.XS_GET_FEATURE: _get_feature,
+    wire.XS_GET_FEATURE: _get_feature,
 }
 WITHOUT_TRANSACTION = (abi.XS_WATCH, abi.XS_UNWATCH)  # their tx_id is ignored

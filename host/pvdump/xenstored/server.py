@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping
 
-from xenpv import abi, xs_wire
+from xenpv import abi
+from xenpv.xenstore import wire
 
 from .connection import Connection, Request
 from .domain import DOM0, QUOTAS, Domain, StoreError, Transport
@@ -22,7 +23,7 @@ from .watches import Watch, Watches
 FEATURES = (
     abi.XENSTORE_SERVER_FEATURE_RECONNECTION
     | abi.XENSTORE_SERVER_FEATURE_ERROR
-    | xs_wire.SERVER_FEATURE_WATCHDEPTH
+    | wire.SERVER_FEATURE_WATCHDEPTH
 )
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from xenpv import abi, xs_wire
-from xenpv.xs_wire import Packet
+from xenpv import abi
+from xenpv.xenstore import wire
+from xenpv.xenstore.wire import Packet
 
 from .domain import DOM0, QUOTAS, Domain, StoreError
 
@@ -191,7 +192,7 @@ REQUESTS: dict[int, Callable[[Xenstored, Domain, Packet], bytes]] = {
     abi.XS_IS_DOMAIN_INTRODUCED: _is_domain_introduced,
     abi.XS_RESUME: _resume,
     abi.XS_SET_TARGET: _set_target,
-    xs_wire.XS_SET_FEATURE: _set_feature,
-    xs_wire.XS_GET_QUOTA: _get_quota,
-    xs_wire.XS_SET_QUOTA: _set_quota,
+    wire.XS_SET_FEATURE: _set_feature,
+    wire.XS_GET_QUOTA: _get_quota,
+    wire.XS_SET_QUOTA: _set_quota,
 }

@@ -6,8 +6,9 @@ NULs are shown as |, what cannot be printed as \\xNN, and long payloads are cut.
 
 from __future__ import annotations
 
-from xenpv import abi, xs_wire
-from xenpv.xs_wire import Packet
+from xenpv import abi
+from xenpv.xenstore import wire
+from xenpv.xenstore.wire import Packet
 
 PAYLOAD_SHOWN = 120  # characters
 NAMES = {
@@ -33,10 +34,10 @@ NAMES = {
     abi.XS_SET_TARGET: "SET_TARGET",
     abi.XS_RESET_WATCHES: "RESET_WATCHES",
     abi.XS_DIRECTORY_PART: "DIRECTORY_PART",
-    xs_wire.XS_GET_FEATURE: "GET_FEATURE",
-    xs_wire.XS_SET_FEATURE: "SET_FEATURE",
-    xs_wire.XS_GET_QUOTA: "GET_QUOTA",
-    xs_wire.XS_SET_QUOTA: "SET_QUOTA",
+    wire.XS_GET_FEATURE: "GET_FEATURE",
+    wire.XS_SET_FEATURE: "SET_FEATURE",
+    wire.XS_GET_QUOTA: "GET_QUOTA",
+    wire.XS_SET_QUOTA: "SET_QUOTA",
 }
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 
 from xenpv.errors import RingCorrupt
 
-from ..socketfile import SocketFile
+from ..service.sockets import SocketFile
 from .domain import DOM0
 from .server import Xenstored
 

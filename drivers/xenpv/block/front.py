@@ -1,0 +1,167 @@
+"""Block front end: a PV disk with many requests in flight.
+
+Used by whoever reads or writes a disk. Data goes to and from whole frames of guest memory, which
+may be any of this domain's, granted for one request each, so nothing is copied; or, where that was
+asked for and the backend keeps grants mapped, through buffers of our own. Rules: a part stays ours
+until the backend has answered it; the first failure that cannot be helped stops the device, and the
+caller hears which sector.
+Units: sectors of 512 bytes, frames of 4096.
+Source: xen/include/public/io/blkif.h.
+"""
+
+import hw
+
+from .. import abi
+from ..errors import BackendError
+from .blkif import OP_NAMES, PAGE_SECTORS, SECTOR
+from .connection import Pool
+from .negotiate import Limits
+from .requests import Part
+from .supervise import Connection
+
+RING_PAGES = 4
+REQUESTS = 128
+SEGMENTS = 256
+
+
+class BlkFront(Connection):
+    """loop: Loop; grants: GrantTable; device: xenbus.Device, found.
+
+    mend: None, or a function (sector, gfn, count) that is asked when a write has failed; it returns
+    the writes that are to be done in its place, a list of such triples, or None when it failed.
+    buffers: how many requests' worth of buffers of our own to use, 0 for none.
+    say: None, or a function that is given a line when something is worth telling.
+    limits: negotiate.Limits, what to use at most.
+    pool: connection.Pool, the memory of a front end that is closed by now, in place of buffers.
+    Once connected: properties, negotiate.Properties, and its sectors, sector_size, read_only and
+    removable; persistent; limits as agreed on.
+    """
+
+    def __init__(
+        self, loop, grants, device, mend=None, buffers=0, say=None, limits=None, pool=None
+    ):
+        wanted = limits or Limits(RING_PAGES, REQUESTS, SEGMENTS)
+        super().__init__(loop, grants, device, mend, say, wanted, pool or Pool(buffers))
+        self._scratch_page = 0
+
+    async def write(self, sector, gfn, count):
+        """Write `count` sectors from frame gfn on to `sector`; returns when all are in the ring.
+
+        drain() tells of their end. Raises BackendError (also of earlier requests), Timeout.
+        """
+        await self._transfer(abi.BLKIF_OP_WRITE, sector, gfn, count)
+
+    async def read(self, sector, gfn, count):
+        """Read `count` sectors from `sector` on into frame gfn and the following; as write()."""
+        await self._transfer(abi.BLKIF_OP_READ, sector, gfn, count)
+
+    async def discard(self, sector, count):
+        """Tell the backend that sectors hold nothing of value; as write(). No promise at all."""
+        self._bounds(abi.BLKIF_OP_DISCARD, sector, count)
+        sector, count = self.properties.extents(sector, count)
+        if self.properties.discards and count:
+            await self._put(Part(abi.BLKIF_OP_DISCARD, sector, 0, count))
+
+    def _bounds(self, op, sector, count):
+        if sector + count > self.sectors:
+            raise BackendError(
+                "%s: %s of sectors %d to %d, but the disk has %d"
+                % (self.device.path, OP_NAMES[op], sector, sector + count, self.sectors)
+            )
+        unit = self.sector_size // SECTOR
+        if sector % unit or count % unit:
+            raise BackendError(
+                "%s: %s of %d sectors from %d on, but the disk is written in units of %d bytes"
+                % (self.device.path, OP_NAMES[op], count, sector, self.sector_size)
+            )
+
+    async def _transfer(self, op, sector, gfn, count):
+        self._bounds(op, sector, count)
+        while count:
+            size = min(count, self.limits.sectors())
+            await self._put(Part(op, sector, gfn, size))
+            sector += size
+            gfn += size // PAGE_SECTORS
+            count -= size
+
+    async def _put(self, part):
+        """Wait until a part is in the ring, behind those that stand in line."""
+        queue = self._queue
+        queue.check()
+        queue.put(part)
+        while queue.waits(part):
+            await self._progress()
+        queue.check()
+
+    async def drain(self):
+        """Wait until nothing is in flight. Raises BackendError of the first failure, Timeout."""
+        while self._queue.busy() and self._queue.failure is None:
+            await self._progress()
+        self._queue.check()
+
+    async def flush(self):
+        """Have the backend put what it acknowledged on stable storage, where it offers that."""
+        await self.drain()
+        # One that is offered and then refused gives way to the next.
+        while self.properties.flushes:
+            kind = self.properties.flushes[0]
+            if kind == abi.BLKIF_OP_FLUSH_DISKCACHE:
+                await self._put(Part(kind, 0, 0, 0))
+            else:
+                await self._barrier()
+            await self.drain()
+            if kind in self.properties.flushes:
+                break
+        self._queue.unflushed = False
+
+    async def _barrier(self):
+        """A write of what is there, behind which nothing is reordered: an older kind of flush."""
+        if not self._scratch_page:
+            self._scratch_page = hw.alloc_pages(1)
+        gfn = self._scratch_page // abi.PAGE_SIZE
+        unit = self.sector_size // SECTOR
+        sector = max(self._queue.written_to - unit, 0)
+        await self.read(sector, gfn, unit)
+        await self.drain()
+        await self._put(Part(abi.BLKIF_OP_WRITE_BARRIER, sector, gfn, unit))
+
+    def writing(self, sector):
+        """Whether a write that begins at this sector is not yet acknowledged."""
+        return self._queue.writing(sector)
+
+    def acknowledged(self, first):
+        """The sector up to which all writes from sector `first` on have been completed.
+
+        True of a caller that writes these sectors in ascending order.
+        """
+        return self._queue.acknowledged(first)
+
+    async def settle(self):
+        """After a failed request: wait for the rest, whatever becomes of it, and go on.
+
+        Raises BackendError when the backend is gone, Timeout.
+        """
+        queue = self._queue
+        while queue.in_flight() and not queue.dead:
+            queue.forgive()
+            await self._progress()
+        queue.drop_line()
+        queue.forgive()
+        queue.check()
+
+    async def close(self):
+        """Leave the disk so that the next kernel can attach at once, grants taken back.
+
+        What is in flight is waited for, and made to last; where that fails the disk is left all the
+        same, and the failure raised.
+        """
+        try:
+            if self._queue.failure is None and self._attached is not None:
+                await self._finish()
+        finally:
+            await self._leave()
+
+    async def _finish(self):
+        await self.drain()
+        if self._queue.unflushed:
+            await self.flush()

@@ -1,0 +1,202 @@
+"""What is to be done on a disk: parts that stand in line, are in the ring, or have failed.
+
+Used by BlkFront, which waits and looks after the backend; nothing here waits. Rules: a part stays
+here until the backend has answered it, so that a link which ends gives its parts back, in their
+order, and the next one gets them first; a part that failed is mended or done again before that is
+believed; the first failure that cannot be helped is kept for whoever waits.
+Units: sectors of 512 bytes, frames of 4096.
+"""
+
+from .. import abi
+from ..errors import BackendError
+from ..loop import Signal
+from .blkif import OP_NAMES, PAGE_SECTORS, STATUS_NAMES
+from .requests import Part
+
+# How often a request that failed is done again before that is believed.
+RETRIES = 2
+
+
+class Queue:
+    """name: of the device; mend: as for BlkFront.
+
+    unsupported: a function that is given an operation which the backend does not know after all.
+    """
+
+    def __init__(self, loop, name, mend, unsupported):
+        self.loop = loop
+        self.name = name
+        self.mend = mend
+        self.unsupported = unsupported
+        # Set at each answer and each failure; when that was last so.
+        self.changed = Signal()
+        self.answered_at = 0
+        self.failure = None
+        # The device is not to be used any more.
+        self.dead = False
+        self.written_to = 0
+        self.unflushed = False
+        self._line = []
+        self._failed_sectors = []
+        self._link = None
+        self._requests = 0
+        self._port = 0
+
+    # Links come and go.
+
+    def begin(self, link, port, limits):
+        """A new link: what the one before did not answer goes first, in parts that fit this one."""
+        self._link = link
+        self._port = port
+        self._requests = limits.requests
+        self.answered_at = self.loop.now()
+        most = limits.sectors()
+        self._line = [piece for part in self._line for piece in _split(part, most)]
+
+    def end(self):
+        """The link has ended: its parts stand in line again. Returns how many are to be done."""
+        if self._link is not None:
+            self._line = self._link.unanswered() + self._line
+            self._link = None
+        return len(self._line)
+
+    def in_flight(self):
+        return self._link.in_flight if self._link is not None else 0
+
+    def busy(self):
+        """Whether anything is to be done or being done."""
+        return self.in_flight() > 0 or len(self._line) > 0
+
+    # In.
+
+    def put(self, part):
+        """Add a part behind those that stand in line."""
+        if not self.busy():
+            self.answered_at = self.loop.now()
+        self._line.append(part)
+        if part.op == abi.BLKIF_OP_WRITE:
+            self.unflushed = True
+            self.written_to = max(self.written_to, part.sector + part.count)
+        self.admit()
+
+    def waits(self, part):
+        """Whether a part stands in line, not in the ring."""
+        return part in self._line
+
+    def admit(self):
+        """Put into the ring what stands in line, as far as there is room."""
+        link = self._link
+        line = self._line
+        if link is None:
+            return
+        before = link.submitted
+        while line and link.in_flight < self._requests and link.takes(line[0]):
+            link.submit(line.pop(0))
+        if link.submitted != before and link.ring.push():
+            self.loop.evtchn.send(self._port)
+
+    # Out.
+
+    def collect(self):
+        """Take all answers that are there, and fill the ring again. Raises RingCorrupt."""
+        done = self._link.take()
+        while done is not None:
+            self._judge(done[0], done[1])
+            done = self._link.take()
+        self.admit()
+
+    def _judge(self, part, status):
+        self.answered_at = self.loop.now()
+        self.changed.set()
+        if status == abi.BLKIF_RSP_OKAY:
+            return
+        if part.op in (abi.BLKIF_OP_FLUSH_DISKCACHE, abi.BLKIF_OP_WRITE_BARRIER):
+            if status == abi.BLKIF_RSP_EOPNOTSUPP:
+                self.unsupported(part.op)
+                return
+        elif part.op == abi.BLKIF_OP_DISCARD:
+            if status == abi.BLKIF_RSP_EOPNOTSUPP:
+                self.unsupported(part.op)
+            return
+        elif self._help(part):
+            return
+        if part.op == abi.BLKIF_OP_WRITE:
+            self._failed_sectors.append(part.sector)
+        self.fail(
+            "%s of sector %d failed: status %d (%s)"
+            % (OP_NAMES[part.op], part.sector, status, STATUS_NAMES[status])
+        )
+
+    def _help(self, part):
+        """Put into the line what may do in place of a part that failed. Returns whether it may."""
+        if part.op == abi.BLKIF_OP_WRITE and self.mend is not None:
+            again = self.mend(part.sector, part.gfn, part.count)
+            if again is not None:
+                self._line = [Part(part.op, at, gfn, n) for at, gfn, n in again] + self._line
+                return True
+        part.tries += 1
+        if part.tries > RETRIES:
+            return False
+        self._line.insert(0, part)
+        return True
+
+    # Failures.
+
+    def check(self):
+        """Raises BackendError of the first failure."""
+        if self.failure is not None:
+            raise BackendError(self.failure)
+
+    def fail(self, why):
+        """The first failure counts; whoever waits for an answer hears of it."""
+        if self.failure is None:
+            self.failure = "%s: %s" % (self.name, why)
+        self.changed.set()
+
+    def die(self, why):
+        """The device is not used any more."""
+        self.dead = True
+        self.failure = None
+        self.fail(why)
+
+    def forgive(self):
+        """Go on after a failure that leaves the device usable."""
+        if not self.dead:
+            self.failure = None
+
+    def drop_line(self):
+        """Give up what is not in the ring."""
+        self._failed_sectors += [part.sector for part in self._line]
+        self._line = []
+
+    # What is written.
+
+    def writing(self, sector):
+        """Whether a write that begins at this sector is not yet acknowledged."""
+        return sector in self._unwritten()
+
+    def _unwritten(self):
+        parts = (self._link.unanswered() if self._link else []) + self._line
+        return [part.sector for part in parts if part.op == abi.BLKIF_OP_WRITE]
+
+    def acknowledged(self, first):
+        """The sector up to which all writes from sector `first` on have been completed.
+
+        True of a caller that writes these sectors in ascending order.
+        """
+        lowest = max(self.written_to, first)
+        for sector in self._unwritten() + self._failed_sectors:
+            if sector >= first:
+                lowest = min(lowest, sector)
+        return lowest
+
+
+def _split(part, most):
+    """A part in pieces of at most so many sectors."""
+    if part.segments * PAGE_SECTORS <= most:
+        return [part]
+    pieces = []
+    for done in range(0, part.count, most):
+        gfn = part.gfn + done // PAGE_SECTORS
+        pieces.append(Part(part.op, part.sector + done, gfn, min(most, part.count - done)))
+    return pieces

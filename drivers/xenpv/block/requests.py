@@ -1,0 +1,248 @@
+"""One connection of a block front end to its backend: ring, grants, requests in flight.
+
+Made by BlkFront, anew each time the backend is taken up again; the memory is kept. Rules: a
+response is believed only after its id, operation and status were checked against what was asked,
+and each id is answered once; a frame is granted for one request and taken back before its part
+is reported; whatever breaks the protocol raises RingCorrupt and the link is not used any more.
+Units: sectors of 512 bytes, frames of 4096.
+Source: xen/include/public/io/blkif.h.
+"""
+
+import struct
+
+import hw
+
+from .. import abi
+from ..errors import RingCorrupt
+from .blkif import OP_NAMES, PAGE_SECTORS, RESPONSE, SECTOR, STATUS_NAMES, X86_64
+from .ring import FrontRing, slots
+
+DIRECT = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
+RESPONSE_SIZE = struct.calcsize(RESPONSE)
+# Bytes of grant references that a request of either kind has room for.
+DIRECT_REFS = 64
+INDIRECT_REFS = 4 * 256
+# Requests with a page of segments that can be in flight.
+INDIRECT_DEPTH = 8
+
+
+class Part:
+    """What one request does: `count` sectors from `sector` on, in frames from `gfn` on."""
+
+    def __init__(self, op, sector, gfn, count):
+        self.op = op
+        self.sector = sector
+        self.gfn = gfn
+        self.count = count
+        self.tries = 0
+        self.segments = 0
+        if op != abi.BLKIF_OP_DISCARD:
+            self.segments = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
+
+
+class Pages:
+    """Physical memory as a ring sees it."""
+
+    def __init__(self, pages):
+        self.addr = hw.alloc_pages(pages)
+        self.view = hw.mem(self.addr, pages * abi.PAGE_SIZE)
+
+    def rd32(self, offset):
+        return hw.rd32(self.addr + offset)
+
+    def wr32(self, offset, value):
+        hw.wr32(self.addr + offset, value)
+
+    def mb(self):
+        hw.mb()
+
+
+class Memory:
+    """The pages of a front end's links; allocated once. pages: of the ring."""
+
+    def __init__(self, pages):
+        self.pages = pages
+        self.ring = Pages(pages)
+        # References of each slot's frames, then of the ring's pages.
+        size = slots(pages, X86_64.stride) * DIRECT_REFS
+        self.refs = hw.alloc_pages((size + 4 * pages + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
+        self.ring_refs = self.refs + size
+        self.lists = 0
+
+    def need_lists(self):
+        """Have pages of segments: `lists`, their references, and those of each one's frames."""
+        if not self.lists:
+            size = INDIRECT_DEPTH * (4 + INDIRECT_REFS)
+            pages = (size + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE
+            self.lists = hw.alloc_pages(INDIRECT_DEPTH + pages)
+            self.list_refs = self.lists + INDIRECT_DEPTH * abi.PAGE_SIZE
+            self.indirect_refs = self.list_refs + 4 * INDIRECT_DEPTH
+
+
+class Buffers:
+    """Pages of our own whose grants a backend may keep mapped. count: requests they serve."""
+
+    def __init__(self, count):
+        self.count = count
+        self.pages = count * DIRECT
+        self.addr = hw.alloc_pages(self.pages)
+        self.gfn = self.addr // abi.PAGE_SIZE
+        self.refs = hw.alloc_pages((4 * self.pages + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
+
+    def _at(self, index):
+        return self.addr + index * DIRECT * abi.PAGE_SIZE
+
+    def fill(self, index, part):
+        hw.copy(self._at(index), part.gfn * abi.PAGE_SIZE, part.count * SECTOR)
+
+    def empty(self, index, part):
+        hw.copy(part.gfn * abi.PAGE_SIZE, self._at(index), part.count * SECTOR)
+
+
+class Link:
+    """memory: Memory; domid: the backend's domain; pages: of the ring that are used.
+
+    Raises XenError when the grant table has no room for the ring.
+    """
+
+    def __init__(self, memory, grants, domid, pages, name):
+        self.memory = memory
+        self.grants = grants
+        self.domid = domid
+        self.pages = pages
+        self.ring = FrontRing(memory.ring, pages, X86_64.stride, name)
+        self.in_flight = 0
+        # (id, part, grant frames) in flight: those of one entry, then those with a page of
+        # segments.
+        self.parts = [None] * (self.ring.slots + INDIRECT_DEPTH)
+        self._free = list(range(self.ring.slots - 1, -1, -1))
+        self._free_indirect = []
+        self._buffers = None
+        # Parts so far.
+        self.submitted = 0
+        # What is granted as long as the link lives: (grant frames, address of references, how many)
+        self._lent = []
+        self._lend(memory.ring_refs, pages, memory.ring.addr // abi.PAGE_SIZE, False)
+
+    def _lend(self, refs, n, gfn, readonly):
+        frames = self.grants.lend(refs, n, self.domid, gfn, readonly)
+        self._lent.append((frames, refs, n))
+
+    def ring_refs(self):
+        return [hw.rd32(self.memory.ring_refs + 4 * i) for i in range(self.pages)]
+
+    def use_indirect(self):
+        """The backend takes requests with a page of segments."""
+        memory = self.memory
+        memory.need_lists()
+        self._lend(memory.list_refs, INDIRECT_DEPTH, memory.lists // abi.PAGE_SIZE, True)
+        self._free_indirect = list(range(self.ring.slots, len(self.parts)))
+
+    def use_buffers(self, buffers):
+        """The backend keeps grants mapped: all data goes through these, which stay granted."""
+        self._lend(buffers.refs, buffers.pages, buffers.gfn, False)
+        self._buffers = buffers
+        self._free = list(range(min(buffers.count, self.ring.slots)))
+
+    def leave_buffers(self):
+        """The backend keeps none mapped after all. Nothing has been submitted yet."""
+        frames, refs, n = self._lent.pop()
+        frames.end(refs, n)
+        self._buffers = None
+        self._free = list(range(self.ring.slots - 1, -1, -1))
+
+    def takes(self, part):
+        """Whether a part can be submitted now."""
+        free = self._free_indirect if part.segments > DIRECT else self._free
+        if not free or self.ring.free() == 0:
+            return False
+        return self._buffers is not None or self.grants.fits(part.segments)
+
+    def _refs(self, index):
+        if self._buffers is not None:
+            return self._buffers.refs + 4 * DIRECT * index
+        if index < self.ring.slots:
+            return self.memory.refs + DIRECT_REFS * index
+        return self.memory.indirect_refs + INDIRECT_REFS * (index - self.ring.slots)
+
+    def submit(self, part):
+        """Put a part into the ring; push() publishes it. The caller has seen takes()."""
+        index = (self._free_indirect if part.segments > DIRECT else self._free).pop()
+        self.submitted += 1
+        id = self.submitted * len(self.parts) + index
+        refs = self._refs(index)
+        frames = None
+        if self._buffers is not None:
+            if part.segments and part.op != abi.BLKIF_OP_READ:
+                self._buffers.fill(index, part)
+        elif part.segments:
+            readonly = part.op != abi.BLKIF_OP_READ
+            frames = self.grants.lend(refs, part.segments, self.domid, part.gfn, readonly)
+        self.parts[index] = (id, part, frames)
+        self.in_flight += 1
+        at = self.ring.slot()
+        entry = self._entry(part, id)
+        memory = self.memory
+        memory.ring.view[at : at + len(entry)] = entry
+        last = (part.count - 1) % PAGE_SECTORS
+        if part.segments > DIRECT:
+            number = index - self.ring.slots
+            hw.seg_fill(memory.lists + number * abi.PAGE_SIZE, refs, part.segments, 0, last)
+            where = at + X86_64.indirect_grefs
+            hw.copy(memory.ring.addr + where, memory.list_refs + 4 * number, 4)
+        elif part.segments:
+            hw.seg_fill(memory.ring.addr + at + X86_64.segments, refs, part.segments, 0, last)
+
+    def _entry(self, part, id):
+        if part.op == abi.BLKIF_OP_DISCARD:
+            return X86_64.discard(id, part.sector, part.count)
+        if part.segments > DIRECT:
+            return X86_64.indirect(part.op, part.segments, id, part.sector)
+        return X86_64.request(part.op, part.segments, id, part.sector)
+
+    def take(self):
+        """The next part that has been answered and its status, or None. Raises RingCorrupt."""
+        response = self.ring.take(RESPONSE_SIZE)
+        if response is None:
+            return None
+        id, op, status = struct.unpack(RESPONSE, response)
+        index = id % len(self.parts)
+        kept = self.parts[index]
+        if kept is None or kept[0] != id:
+            raise RingCorrupt("response to id %d, which is not in flight" % id)
+        part = kept[1]
+        asked = abi.BLKIF_OP_INDIRECT if part.segments > DIRECT else part.op
+        if op not in (part.op, asked):
+            raise RingCorrupt(
+                "response with operation %d to a %s (id %d)" % (op, OP_NAMES[part.op], id)
+            )
+        if status not in STATUS_NAMES:
+            raise RingCorrupt("response with status %d (id %d)" % (status, id))
+        if self._buffers is not None and part.op == abi.BLKIF_OP_READ and status == 0:
+            self._buffers.empty(index, part)
+        self._release(index)
+        return part, status
+
+    def _release(self, index):
+        _, part, frames = self.parts[index]
+        self.parts[index] = None
+        self.in_flight -= 1
+        (self._free if index < self.ring.slots else self._free_indirect).append(index)
+        if frames is not None:
+            frames.end(self._refs(index), part.segments)
+
+    def unanswered(self):
+        """The parts in flight, in the order in which they were submitted."""
+        ids = sorted(kept[0] for kept in self.parts if kept is not None)
+        return [self.parts[id % len(self.parts)][1] for id in ids]
+
+    def end(self):
+        """Take all grants back; what the backend still has mapped is set aside.
+
+        Returns whether it has pages of the ring, and of the buffers.
+        """
+        for index, kept in enumerate(self.parts):
+            if kept is not None:
+                self._release(index)
+        mapped = [frames.end(refs, n) > 0 for frames, refs, n in self._lent]
+        return mapped[0], self._buffers is not None and mapped[-1]

@@ -1,0 +1,171 @@
+"""Request/response rings of block devices, both ends, of 1 to 16 pages.
+
+Used by the front end and by backends. The ring's memory is given as an object with a `view`
+(memoryview) and single accesses rd32, wr32 at byte offsets, and a barrier mb(). Rules: indexes are
+free-running u32; the other end's index is read once, checked before any entry is touched, and only
+the copy is used; entries are read as private copies; the other end is told only when it asked to be
+told of what is published now.
+Source: xen/include/public/io/ring.h.
+"""
+
+from .. import abi
+from ..errors import RingCorrupt
+
+U32 = 0xFFFFFFFF
+PAGES_MAX = 16
+
+
+def slots(pages, stride):
+    """Entries of a ring: the power of two that fits."""
+    count = 1
+    while abi.SRING_RING + 2 * count * stride <= pages * abi.PAGE_SIZE:
+        count *= 2
+    return count
+
+
+class _Ring:
+    def __init__(self, memory, pages, stride, name):
+        self.memory = memory
+        self.stride = stride
+        self.name = name
+        self.slots = slots(pages, stride)
+        self._mask = self.slots - 1
+        # Our index as last published; how many entries of the other end's were seen, not taken.
+        self._told = 0
+        self.unread = 0
+
+    def _at(self, index):
+        return abi.SRING_RING + (index & self._mask) * self.stride
+
+    def _copy(self, index, size):
+        at = abi.SRING_RING + (index & self._mask) * self.stride
+        return bytes(self.memory.view[at : at + size])
+
+    def _publish(self, prod_at, event_at, prod):
+        """Move our index. Returns whether the other end asked to be told of one that passed."""
+        memory = self.memory
+        old, self._told = self._told, prod
+        # Entries before the index that publishes them, the index before the look at the event.
+        memory.mb()
+        memory.wr32(prod_at, prod)
+        memory.mb()
+        event = memory.rd32(event_at)
+        return (prod - event) & U32 < (prod - old) & U32
+
+
+class FrontRing(_Ring):
+    """The front end's side; it makes the ring."""
+
+    def __init__(self, memory, pages, stride, name):
+        super().__init__(memory, pages, stride, name)
+        self._req_prod = 0
+        self._rsp_cons = 0
+        for offset, value in (
+            (abi.SRING_REQ_PROD, 0),
+            (abi.SRING_REQ_EVENT, 1),
+            (abi.SRING_RSP_PROD, 0),
+            (abi.SRING_RSP_EVENT, 1),
+        ):
+            memory.wr32(offset, value)
+
+    def free(self):
+        """Entries that can be used for requests now."""
+        return self.slots - ((self._req_prod - self._rsp_cons) & U32)
+
+    def slot(self):
+        """Byte offset of the next request's entry. The caller has seen free() > 0."""
+        at = self._at(self._req_prod)
+        self._req_prod = (self._req_prod + 1) & U32
+        return at
+
+    def push(self):
+        """Publish the requests written so far. Returns whether the backend must be told."""
+        return self._publish(abi.SRING_REQ_PROD, abi.SRING_REQ_EVENT, self._req_prod)
+
+    def take(self, size):
+        """The next response, `size` bytes, or None.
+
+        Raises RingCorrupt when the backend announces more responses than there are requests.
+        """
+        if not self.unread and not self._look():
+            return None
+        self.unread -= 1
+        response = self._copy(self._rsp_cons, size)
+        self._rsp_cons = (self._rsp_cons + 1) & U32
+        return response
+
+    def _look(self):
+        """How many responses there are. Raises RingCorrupt."""
+        prod = self.memory.rd32(abi.SRING_RSP_PROD)
+        ready = (prod - self._rsp_cons) & U32
+        outstanding = (self._req_prod - self._rsp_cons) & U32
+        if ready > outstanding:
+            raise RingCorrupt(
+                "%s ring: rsp_prod 0x%x announces %d responses to %d requests"
+                % (self.name, prod, ready, outstanding)
+            )
+        if ready:
+            # The index before the responses that it publishes.
+            self.memory.mb()
+        self.unread = ready
+        return ready
+
+    def rearm(self):
+        """Ask to be told of the next response. Returns True when one has come already."""
+        self.memory.wr32(abi.SRING_RSP_EVENT, (self._rsp_cons + 1) & U32)
+        self.memory.mb()
+        return self.memory.rd32(abi.SRING_RSP_PROD) != self._rsp_cons
+
+
+class BackRing(_Ring):
+    """The backend's side; the front end has made the ring."""
+
+    def __init__(self, memory, pages, stride, name):
+        super().__init__(memory, pages, stride, name)
+        # An earlier backend may have served it: go on from what that published.
+        self._req_cons = self._rsp_prod = memory.rd32(abi.SRING_RSP_PROD)
+        self._told = self._rsp_prod
+
+    def take(self):
+        """The next request's entry, or None.
+
+        Raises RingCorrupt when the front end announces more requests than the ring has entries
+        whose responses it was given.
+        """
+        if not self.unread and not self._look():
+            return None
+        self.unread -= 1
+        entry = self._copy(self._req_cons, self.stride)
+        self._req_cons = (self._req_cons + 1) & U32
+        return entry
+
+    def _look(self):
+        """How many requests there are. Raises RingCorrupt."""
+        prod = self.memory.rd32(abi.SRING_REQ_PROD)
+        ready = (prod - self._req_cons) & U32
+        if ready > self.slots - ((self._req_cons - self._rsp_prod) & U32):
+            raise RingCorrupt(
+                "%s ring: req_prod 0x%x is over rsp_prod 0x%x by more than its %d entries, or "
+                "behind 0x%x" % (self.name, prod, self._rsp_prod, self.slots, self._req_cons)
+            )
+        if ready:
+            # The index before the requests that it publishes.
+            self.memory.mb()
+        self.unread = ready
+        return ready
+
+    def rearm(self):
+        """Ask to be told of the next request. Returns True when one has come already."""
+        self.memory.wr32(abi.SRING_REQ_EVENT, (self._req_cons + 1) & U32)
+        self.memory.mb()
+        return self.memory.rd32(abi.SRING_REQ_PROD) != self._req_cons
+
+    def respond(self, response):
+        """Put in a response; push() publishes it."""
+        at = self._at(self._rsp_prod)
+        self.memory.view[at : at + len(response)] = response
+        self._rsp_prod = (self._rsp_prod + 1) & U32
+
+    def push(self):
+        """Publish the responses so far. Returns whether the front end must be told."""
+        return self._publish(abi.SRING_RSP_PROD, abi.SRING_RSP_EVENT, self._rsp_prod)

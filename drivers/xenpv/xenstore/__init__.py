@@ -1,0 +1,1 @@
+"""The xenstore client: packets and session without I/O, the ring, and the operations on nodes."""

@@ -1,0 +1,151 @@
+"""The operations on xenstore's nodes, as the client and a transaction of it have them.
+
+Base of xenstore.Xenstore and xenstore.Transaction, which give request(). Rule: a path and a value
+are checked before they are sent, because a request over the limits would end the connection; what
+the server answers is checked before it is used.
+Source: docs/misc/xenstore.txt.
+"""
+
+from .. import abi
+from ..errors import XenError, XenstoreError
+from . import wire
+
+NAMES = {
+    abi.XS_DIRECTORY: "directory",
+    abi.XS_DIRECTORY_PART: "directory",
+    abi.XS_READ: "read",
+    abi.XS_GET_PERMS: "get_perms",
+    abi.XS_WATCH: "watch",
+    abi.XS_UNWATCH: "unwatch",
+    abi.XS_WRITE: "write",
+    abi.XS_MKDIR: "mkdir",
+    abi.XS_RM: "rm",
+    abi.XS_SET_PERMS: "set_perms",
+}
+LETTERS = "nrwb"
+DIRECTORY_MAX = 1 << 20
+DIRECTORY_TRIES = 8
+
+
+def printable(raw):
+    """Bytes of a peer as text that cannot harm a terminal."""
+    return "".join(chr(c) if 32 <= c < 127 else "?" for c in raw)
+
+
+def number(raw):
+    """The decimal number that a reply consists of. Raises XenError."""
+    digits = raw[:-1] if raw[-1:] == b"\0" else raw
+    if not 0 < len(digits) <= 20 or not all(48 <= c <= 57 for c in digits):
+        raise XenError("xenstore: a decimal number expected, '%s' found" % printable(raw[:40]))
+    return int(digits)
+
+
+class Nodes:
+    """tx_id: of the transaction that the operations belong to, 0 for none."""
+
+    def __init__(self):
+        self.tx_id = 0
+
+    async def ask(self, type, path, rest=b""):
+        """One request about a path; rest: what follows the path's NUL. Returns the payload."""
+        raw = path.encode()
+        limit = abi.XENSTORE_ABS_PATH_MAX if raw[:1] == b"/" else abi.XENSTORE_REL_PATH_MAX
+        if not 0 < len(raw) <= limit or b"\0" in raw:
+            raise ValueError(
+                "xenstore path of %d bytes: 1 to %d, no NUL, expected" % (len(raw), limit)
+            )
+        return await self.request(type, raw + b"\0" + rest, NAMES[type] + " " + path)
+
+    async def read(self, path):
+        """The node's value, bytes."""
+        return await self.ask(abi.XS_READ, path)
+
+    async def read_text(self, path, default=None):
+        """The node's value as text; `default`, unless None, stands for a node that is not there."""
+        try:
+            value = await self.read(path)
+        except XenstoreError as e:
+            if e.code == "ENOENT" and default is not None:
+                return default
+            raise
+        return printable(value)
+
+    async def read_int(self, path, default=None):
+        """The node's value as a decimal number >= 0; `default`, unless None, if it is not there."""
+        try:
+            text = await self.read_text(path)
+        except XenstoreError as e:
+            if e.code == "ENOENT" and default is not None:
+                return default
+            raise
+        if not text or len(text) > 20 or not all("0" <= c <= "9" for c in text):
+            raise XenError("xenstore %s: a decimal number expected, '%s' found" % (path, text[:40]))
+        return int(text)
+
+    async def write(self, path, value):
+        """Set the node's value; value: str or bytes. Nodes that are missing above it are made."""
+        await self.ask(abi.XS_WRITE, path, value.encode() if isinstance(value, str) else value)
+
+    async def mkdir(self, path):
+        """Make an empty node, unless it is there."""
+        await self.ask(abi.XS_MKDIR, path)
+
+    async def rm(self, path):
+        """Remove a node and all below it."""
+        await self.ask(abi.XS_RM, path)
+
+    async def directory(self, path):
+        """Names of the node's children, a list of str, however many they are."""
+        try:
+            payload = await self.ask(abi.XS_DIRECTORY, path)
+        except XenstoreError as e:
+            if e.code != "E2BIG":
+                raise
+            payload = await self._directory_in_parts(path)
+        return [printable(name) for name in wire.strings(payload)]
+
+    async def _directory_in_parts(self, path):
+        """The list in parts; begun anew when the node has changed meanwhile."""
+        for _ in range(DIRECTORY_TRIES):
+            generation, names = await self._directory_part(path, 0)
+            while names[-2:] != b"\0\0" and names != b"\0":
+                now, more = await self._directory_part(path, len(names))
+                if now != generation:
+                    break
+                names += more
+                if not more or len(names) > DIRECTORY_MAX:
+                    raise XenError(
+                        "xenstore directory %s: no end after %d bytes" % (path, len(names))
+                    )
+            else:
+                return names[:-1]
+        raise XenstoreError(
+            "directory %s, begun %d times because it changed" % (path, DIRECTORY_TRIES), "EAGAIN"
+        )
+
+    async def _directory_part(self, path, offset):
+        """(generation, names from a byte offset on); the last part has one NUL more."""
+        payload = await self.ask(abi.XS_DIRECTORY_PART, path, str(offset).encode() + b"\0")
+        generation, _, names = payload.partition(b"\0")
+        return generation, names
+
+    async def get_perms(self, path):
+        """Who may do what: a list of (letter, domid); the first is the owner and all others.
+
+        letter: "n", "r", "w" or "b" (nothing, read, write, both).
+        """
+        perms = []
+        for word in wire.strings(await self.ask(abi.XS_GET_PERMS, path)):
+            letter = printable(word[:1])
+            if letter not in LETTERS:
+                raise XenError("xenstore get_perms %s: '%s' found" % (path, printable(word[:40])))
+            perms.append((letter, number(word[1:])))
+        return perms
+
+    async def set_perms(self, path, perms):
+        """Set who may do what; perms as from get_perms(), not empty."""
+        for letter, _ in perms:
+            if len(letter) != 1 or letter not in LETTERS:
+                raise ValueError("xenstore permission '%s': n, r, w or b expected" % letter)
+        words = b"".join((letter + str(domid)).encode() + b"\0" for letter, domid in perms)
+        await self.ask(abi.XS_SET_PERMS, path, words)

@@ -1,0 +1,68 @@
+"""A watch of the xenstore client: a bounded queue of paths that were changed.
+
+Made by Xenstore.watch(). Rule: events come in the order of the changes; when the queue is full new
+ones are dropped and counted, and whoever takes events then has to look at all that it watches.
+"""
+
+from ..errors import RingCorrupt, Timeout
+from ..loop import SECOND, Signal
+from .nodes import printable
+
+
+class Watch:
+    """path: as it was asked for; token: str; dropped: events that found the queue full."""
+
+    def __init__(self, store, path, token, limit):
+        self.path = path
+        self.token = token
+        self.dropped = 0
+        self.signal = Signal()
+        self._store = store
+        self._limit = limit
+        self._events = []
+        self._raw = path.encode()
+
+    def take(self, path):
+        """An event came; path: bytes. Returns whether it can be of this watch."""
+        if not self._covers(path):
+            return False
+        # Before the event is there: where memory runs out it comes again, and must not be twice.
+        self.signal.set()
+        if len(self._events) >= self._limit:
+            self.dropped += 1
+        else:
+            self._events.append(path)
+        return True
+
+    def _covers(self, path):
+        base = self._raw
+        if path == base or base == b"/":
+            return True
+        return path[: len(base)] == base and path[len(base) : len(base) + 1] == b"/"
+
+    async def next(self, timeout=5 * SECOND):
+        """The path of the next change, str. timeout: ns, None: for ever.
+
+        Raises Timeout; RingCorrupt when the watch or its connection has ended.
+        """
+        loop = self._store.loop
+        deadline = None if timeout is None else loop.now() + timeout
+        while not self._events:
+            if not self._store.watching(self):
+                why = self._store.fault() or "it has ended"
+                raise RingCorrupt("xenstore watch %s: %s" % (self.path, why))
+            if deadline is not None and loop.now() >= deadline:
+                raise Timeout(
+                    "xenstore watch %s: nothing changed within %d ms; %s"
+                    % (self.path, timeout // 1000000, self._store.transport.state())
+                )
+            await self.signal.wait(deadline)
+        return printable(self._events.pop(0))
+
+    def waiting(self):
+        """How many events wait to be taken."""
+        return len(self._events)
+
+    async def close(self):
+        """End the watch."""
+        await self._store.unwatch(self)

@@ -1,0 +1,78 @@
+"""Which disk a dump goes to, where the command line does not name just one.
+
+Used by the dump agent and the self-check. All disks in question are connected beside each other and
+their first sectors read; nothing is written, and each is closed again. The rule: the first one in
+the order asked for, else in that of their numbers, that is a target, ready, writable and large
+enough; a line on the console says of each what it is.
+"""
+
+import hw
+from xenpv.block import disks, vdev
+from xenpv.block.blkif import SECTOR
+from xenpv.block.negotiate import Limits
+
+from . import superblock
+from .errors import TargetRefused
+from .target import MIB, read_superblock
+
+# A ring of one page, one request of one page: little memory for each disk.
+LIGHT = (1, 1, 1)
+
+
+async def look(store, grants, numbers, size, say):
+    """Look at disks. Returns the numbers of those that take a dump of `size` bytes.
+
+    say: a function that is given a line for each disk.
+    """
+
+    pages = []
+
+    async def work(number, disk):
+        page = pages.pop() if pages else hw.alloc_pages(1)
+        aside = grants.set_aside
+        try:
+            await read_superblock(disk, page)
+            first = hw.mem(page, superblock.SUPERBLOCK_SIZE)
+            if bytes(first[: len(superblock.MAGIC)]) != superblock.MAGIC:
+                problem = "no dump target"
+            else:
+                block = superblock.decode(first)
+                problem = superblock.refusal(block, disk.sectors * SECTOR, disk.read_only, size)
+        except TargetRefused as e:
+            problem = str(e)
+        await disk.close()
+        if grants.set_aside == aside:
+            # No backend has it mapped any more.
+            pages.append(page)
+        what = problem or "a dump target, ready"
+        say("disk %s, %d MiB: %s" % (vdev.name(number), disk.sectors * SECTOR // MIB, what))
+        return problem is None
+
+    found = await disks.each(store, grants, numbers, work, say, Limits(*LIGHT))
+    for number, result in zip(numbers, found):
+        if result is not True and result is not False:
+            say("disk %s: %s" % (vdev.name(number), result))
+    return [number for number, result in zip(numbers, found) if result is True]
+
+
+async def choose(store, grants, names, size, say):
+    """The name of the disk to dump to. names: in order of preference; none: all that there are.
+
+    Raises TargetRefused, XenError.
+    """
+    there = await disks.numbers(store)
+    wanted = [vdev.number(name) for name in names]
+    for number in wanted:
+        if number not in there:
+            say("disk %s: this guest has none (device/vbd/%d)" % (vdev.name(number), number))
+    numbers = [number for number in wanted if number in there] if names else there
+    ready = await look(store, grants, numbers, size, say)
+    asked = names or [vdev.name(number) for number in there]
+    if not asked:
+        raise TargetRefused("this guest has no disk to dump to")
+    if not ready:
+        raise TargetRefused(
+            "none of %s takes the dump, nothing on them was changed: `pvdump prepare` a disk"
+            % ", ".join(asked)
+        )
+    return vdev.name(ready[0])

@@ -1,0 +1,158 @@
+"""The superblock of a dump target: what tells a disk that pvdump may write from every other disk.
+
+`pvdump prepare` writes it, the dump agent checks and updates it, `pvdump collect` and `pvdump
+info` read it. It is the first sector of the target; the vmcore stands as it is from DATA_OFFSET
+on. Only a target whose state is READY is ever written, so that a dump nobody has collected is not
+lost either.
+
+Layout, little-endian, 512 bytes:
+
+    offset  size  field
+         0     8  magic "PVDUMP\\r\\n"
+         8     4  version, 1
+        12     4  state: 1 ready, 2 writing, 3 complete, 4 partial
+        16    16  uuid of the target, made by prepare
+        32     8  size: bytes of the target
+        40     8  data_offset: where the vmcore begins
+        48     8  dump_size: bytes of the vmcore
+        56     8  written: bytes of the vmcore, from its start, known to be on the target
+        64     8  started: seconds since 1970, UTC
+        72     8  ended: likewise
+        80     4  crash_vcpu: vCPU that crashed, 0xffffffff unknown
+        84    64  release: kernel release, NUL-padded
+       148   192  reason: why a dump is partial, NUL-padded
+       508     4  CRC-32 of bytes 0 to 507
+"""
+
+import binascii
+import struct
+
+from .errors import TargetRefused
+
+MAGIC = b"PVDUMP\r\n"
+VERSION = 1
+SUPERBLOCK_SIZE = 512
+MIB = 1 << 20
+DATA_OFFSET = MIB
+READY = 1
+WRITING = 2
+COMPLETE = 3
+PARTIAL = 4
+STATE_NAMES = {READY: "ready", WRITING: "writing", COMPLETE: "complete", PARTIAL: "partial"}
+UNKNOWN_VCPU = 0xFFFFFFFF
+_FIELDS = "<8sII16sQQQQQQI64s192s"
+_CRC_AT = 508
+
+
+class Superblock:
+    """size: bytes of the target; uuid: 16 bytes; the other fields as in the layout."""
+
+    def __init__(self, uuid, size):
+        self.state = READY
+        self.uuid = uuid
+        self.size = size
+        self.data_offset = DATA_OFFSET
+        self.dump_size = 0
+        self.written = 0
+        self.started = 0
+        self.ended = 0
+        self.crash_vcpu = UNKNOWN_VCPU
+        self.release = ""
+        self.reason = ""
+
+    def encode(self):
+        """The 512 bytes of the superblock."""
+        raw = bytearray(SUPERBLOCK_SIZE)
+        struct.pack_into(
+            _FIELDS,
+            raw,
+            0,
+            MAGIC,
+            VERSION,
+            self.state,
+            self.uuid,
+            self.size,
+            self.data_offset,
+            self.dump_size,
+            self.written,
+            self.started,
+            self.ended,
+            self.crash_vcpu,
+            _text(self.release, 64),
+            _text(self.reason, 192),
+        )
+        struct.pack_into("<I", raw, _CRC_AT, binascii.crc32(memoryview(raw)[:_CRC_AT]))
+        return bytes(raw)
+
+
+def decode(raw):
+    """The superblock in the first 512 bytes of a target.
+
+    Raises TargetRefused when it is none, of another version, damaged, or contradicts itself.
+    """
+    raw = bytes(raw[:SUPERBLOCK_SIZE])
+    if len(raw) < SUPERBLOCK_SIZE or raw[: len(MAGIC)] != MAGIC:
+        raise TargetRefused("no pvdump superblock: run `pvdump prepare` on this disk first")
+    if binascii.crc32(memoryview(raw)[:_CRC_AT]) != struct.unpack_from("<I", raw, _CRC_AT)[0]:
+        raise TargetRefused("the superblock is damaged (CRC): run `pvdump prepare` again")
+    fields = struct.unpack_from(_FIELDS, raw, 0)
+    if fields[1] != VERSION:
+        raise TargetRefused("superblock version %d, this pvdump knows %d" % (fields[1], VERSION))
+    block = Superblock(fields[3], fields[4])
+    block.state = fields[2]
+    block.data_offset = fields[5]
+    block.dump_size = fields[6]
+    block.written = fields[7]
+    block.started = fields[8]
+    block.ended = fields[9]
+    block.crash_vcpu = fields[10]
+    block.release = _printable(fields[11])
+    block.reason = _printable(fields[12])
+    _check(block)
+    return block
+
+
+def refusal(block, disk_size, read_only, size):
+    """Why a dump of `size` bytes may not or cannot go to a target; None if it can.
+
+    disk_size: bytes of the disk it is on.
+    """
+    if read_only:
+        return "the disk is read-only: give the guest write access to it"
+    if block.state != READY:
+        return (
+            "it holds a dump (%s): `pvdump collect` it, then `pvdump prepare` the disk again"
+            % STATE_NAMES[block.state]
+        )
+    room = min(block.size, disk_size) - block.data_offset
+    if room < size:
+        return "it is too small: the dump has %d MiB, there is room for %d MiB" % (
+            (size + MIB - 1) // MIB,
+            max(room, 0) // MIB,
+        )
+    return None
+
+
+def _check(block):
+    if block.state not in STATE_NAMES:
+        raise TargetRefused("superblock state %d is none of 1 to 4" % block.state)
+    if block.data_offset % 4096 or not SUPERBLOCK_SIZE < block.data_offset <= block.size:
+        raise TargetRefused(
+            "superblock data_offset %d does not fit a target of %d bytes"
+            % (block.data_offset, block.size)
+        )
+    if block.dump_size > block.size - block.data_offset or block.written > block.dump_size:
+        raise TargetRefused(
+            "superblock sizes contradict each other: written %d, dump %d, target %d bytes"
+            % (block.written, block.dump_size, block.size)
+        )
+
+
+def _text(text, size):
+    raw = text.encode()[:size]
+    return raw + bytes(size - len(raw))
+
+
+def _printable(raw):
+    end = raw.find(b"\0")
+    return "".join(chr(c) if 32 <= c < 127 else "?" for c in (raw if end < 0 else raw[:end]))

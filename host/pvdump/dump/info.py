@@ -1,0 +1,89 @@
+"""`pvdump info`: what a dump target says of itself, for a person or as JSON.
+
+Called by the command line. The rule: only the superblock is read, so that it works beside a running
+guest.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pvfw import superblock
+
+from . import disk as disks
+from .disk import MIB
+
+MEANING = {
+    superblock.READY: "waiting for a crash",
+    superblock.WRITING: "the guest is writing, or was ended while it wrote",
+    superblock.COMPLETE: "the dump is whole",
+    superblock.PARTIAL: "the dump ended early",
+}
+
+
+def read_superblock(path: Path) -> superblock.Superblock:
+    """The superblock of a target. Raises DiskError, TargetRefused."""
+    with disks.reading(path) as disk:
+        return disk.superblock()
+
+
+def info(path: Path) -> dict[str, Any]:
+    """The superblock's fields. Sizes in bytes, times as ISO 8601 in UTC, None where not known."""
+    with disks.reading(path) as disk:
+        block = disk.superblock()
+        return {
+            "path": str(path),
+            "state": superblock.STATE_NAMES[block.state],
+            "meaning": MEANING[block.state],
+            "uuid": str(uuid.UUID(bytes=block.uuid)),
+            "disk_size": disk.size,
+            "size": block.size,
+            "room": block.size - block.data_offset,
+            "dump_size": block.dump_size,
+            "written": block.written,
+            "release": block.release or None,
+            "crash_vcpu": None if block.crash_vcpu == superblock.UNKNOWN_VCPU else block.crash_vcpu,
+            "started": _when(block.started),
+            "ended": _when(block.ended),
+            "seconds": max(block.ended - block.started, 0),
+            "reason": block.reason or None,
+        }
+
+
+def text(facts: dict[str, Any]) -> str:
+    """The same for a person, a line a fact; what is not known is left out."""
+    lines = [
+        ("target", facts["path"]),
+        ("state", f"{facts['state']}: {facts['meaning']}"),
+        ("uuid", facts["uuid"]),
+        ("room", f"{facts['room'] / MIB:.1f} MiB for a dump, of {facts['size'] / MIB:.1f} MiB"),
+    ]
+    if facts["disk_size"] < facts["size"]:
+        lines.append(
+            ("warning", f"the disk has become smaller: {facts['disk_size'] / MIB:.1f} MiB")
+        )
+    if facts["state"] != "ready":
+        lines += [
+            ("kernel", facts["release"] or "unknown"),
+            ("crashed", "unknown" if (cpu := facts["crash_vcpu"]) is None else f"on vCPU {cpu}"),
+            ("written", _written(facts)),
+            ("began", facts["started"] or "unknown"),
+            ("ended", f"{facts['ended'] or 'unknown'} ({facts['seconds']} s)"),
+        ]
+    if facts["reason"]:
+        lines.append(("reason", facts["reason"]))
+    return "\n".join(f"{name:<8} {value}" for name, value in lines)
+
+
+def _written(facts: dict[str, Any]) -> str:
+    return f"{facts['written'] / MIB:.1f} of {facts['dump_size'] / MIB:.1f} MiB"
+
+
+def _when(seconds: int) -> str | None:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,1 @@
+"""What long-running commands share: signals, sockets, records of JSON, bounded complaints."""

@@ -1,0 +1,1 @@
+"""The xenstore client of host programs: blocking calls, streams, and a loop over descriptors."""

@@ -1,0 +1,206 @@
+"""The xenstore client for host programs with threads: the same operations, blocking.
+
+    with Store(default_path()) as store:
+        store.write("/local/domain/0/data/x", "1")
+        handle = store.watch("/local/domain", lambda path, token: print(path))
+
+A thread of its own runs the client of xenpv.xenstore on a stream; any number of threads may ask at
+the same time, and their requests are in flight together. The rule: no method may be called from
+tell(), which runs in that thread and must not wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from xenpv.errors import XenError
+from xenpv.loop import Signal, Task
+from xenpv.xenstore.client import Xenstore
+from xenpv.xenstore.watch import Watch
+
+from .selectloop import SelectLoop
+from .stream import StreamTransport
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+CLOSED = "xenstore: the connection was closed"
+EVENTS = 4096  # that a watch holds until tell() has taken them
+Tell = Callable[[str, str], object]
+
+
+class Subscription:
+    """A watch of Store.watch()."""
+
+    def __init__(self, store: Store, watch: Watch, tell: Tell) -> None:
+        self._store = store
+        self._watch = watch
+        self._tell = tell
+        self._task: Task = store.loop.spawn(self._follow())
+
+    async def _follow(self) -> None:
+        seen = 0
+        while True:
+            try:
+                path = await self._watch.next(None)
+            except XenError:
+                return
+            self._say(path)
+            if self._watch.dropped != seen:
+                # Some were lost: whoever listens has to look at everything below the watch.
+                seen = self._watch.dropped
+                self._say(self._watch.path)
+
+    def _say(self, path: str) -> None:
+        try:
+            self._tell(path, self._watch.token)
+        except Exception:
+            log.exception("watch %s: the listener failed on %s", self._watch.path, path)
+
+    def close(self) -> None:
+        """End the watch; when this returns, tell() is not called any more."""
+
+        async def end(_: Xenstore) -> None:
+            self._task.cancel()
+            await self._watch.close()
+
+        self._store.call(end)
+
+
+class Store:
+    """path: see stream.py; on_end: called once, with the reason, when the connection has ended by
+    itself; it runs in the client's thread. Raises XenError when there is no server."""
+
+    def __init__(
+        self, path: Path | str, on_end: Callable[[str], object] = lambda reason: None
+    ) -> None:
+        self.loop = SelectLoop()
+        self._client = Xenstore(self.loop, StreamTransport(self.loop, path))
+        self._on_end = on_end
+        self._stop = Signal()
+        self._stopping = False
+        self._ready: Future[None] = Future()
+        self._lock = threading.Lock()  # of the next two
+        self._pending: set[Future[Any]] = set()
+        self._over = False
+        self._thread = threading.Thread(target=self._run, name="xenstore", daemon=True)
+        self._thread.start()
+        self._ready.result()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection; what is in flight is waited for."""
+
+        def stop() -> None:
+            self._stopping = True
+            self._stop.set()
+
+        with self._lock:
+            if not self._over:
+                self.loop.call(stop)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self.loop.run(self._main())
+        finally:
+            with self._lock:
+                self._over = True
+                left = [future for future in self._pending if not future.done()]
+            for future in left:
+                future.set_exception(XenError(CLOSED))
+            self.loop.close()
+
+    async def _main(self) -> None:
+        try:
+            await self._client.connect()
+        except BaseException as error:
+            self._ready.set_exception(error)
+            return
+        self.loop.spawn(self._guard())
+        self._ready.set_result(None)
+        while not self._stopping:
+            await self._stop.wait(None)
+        await self._client.close()
+
+    async def _guard(self) -> None:
+        reason = await self._client.ended()
+        if not self._stopping:
+            self._on_end(reason)
+
+    def call(self, work: Callable[[Xenstore], Awaitable[Result]]) -> Result:
+        """Run an async function of the client in its thread. Returns or raises what it does."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("the store's own thread cannot wait for itself")
+        future: Future[Result] = Future()
+
+        async def run() -> None:
+            try:
+                future.set_result(await work(self._client))
+            except Exception as error:
+                future.set_exception(error)
+
+        with self._lock:
+            if self._over:
+                raise XenError(CLOSED)
+            self._pending.add(future)
+            self.loop.call(lambda: self.loop.spawn(run()))
+        try:
+            return future.result()
+        finally:
+            with self._lock:
+                self._pending.discard(future)
+
+    def read(self, path: str) -> bytes:
+        return self.call(lambda client: client.read(path))
+
+    def read_text(self, path: str, default: str | None = None) -> str:
+        return self.call(lambda client: client.read_text(path, default))
+
+    def read_int(self, path: str, default: int | None = None) -> int:
+        return self.call(lambda client: client.read_int(path, default))
+
+    def write(self, path: str, value: str | bytes) -> None:
+        self.call(lambda client: client.write(path, value))
+
+    def mkdir(self, path: str) -> None:
+        self.call(lambda client: client.mkdir(path))
+
+    def rm(self, path: str) -> None:
+        self.call(lambda client: client.rm(path))
+
+    def directory(self, path: str) -> list[str]:
+        return self.call(lambda client: client.directory(path))
+
+    def get_perms(self, path: str) -> list[tuple[str, int]]:
+        return self.call(lambda client: client.get_perms(path))
+
+    def set_perms(self, path: str, perms: list[tuple[str, int]]) -> None:
+        self.call(lambda client: client.set_perms(path, perms))
+
+    def transact(self, work: Callable[[Any], Awaitable[Result]], tries: int = 16) -> Result:
+        """work: an async function of a transaction, such as `async def work(t): ...`."""
+        return self.call(lambda client: client.transact(work, tries))
+
+    def watch(self, path: str, tell: Tell, depth: int | None = None) -> Subscription:
+        """Have tell(path, token) called for each event, in order, in the client's thread."""
+
+        async def begin(client: Xenstore) -> Subscription:
+            return Subscription(self, await client.watch(path, depth, EVENTS), tell)
+
+        return self.call(begin)

@@ -1,0 +1,194 @@
+"""The store's side of a guest's shared page.
+
+A step of the other side of the embedded machine: asked for by the guest's event channel and by
+replies that wait. The rule: indexes are checked before use, and a client that breaks the ring is
+ignored from then on, with the reason in `error` where the page offers it. With RECONNECTION, a
+guest that sets `connection` gets everything of its old self dropped, both rings filled with a
+pattern, the indexes zeroed, the flag cleared and an event, and a broken ring is whole again;
+without, the field is never looked at, as in C xenstored.
+Source: xen/include/public/io/xs_wire.h; Xen docs/misc/xenstore-ring.txt.
+"""
+
+from __future__ import annotations
+
+import hw
+from pvdump.xenstored.server import Xenstored
+from xenpv import abi
+from xenpv.bytering import ByteRing
+from xenpv.errors import RingCorrupt
+
+from .machine import DOM0, Machine
+
+SIZE = abi.XENSTORE_RING_SIZE
+PATTERN = b"deadbeef"
+
+
+class RingTransport:
+    """A domain's connection over its page; making it introduces the domain.
+
+    gfn: the page; port: the guest's end of the event channel, offered to domain 0; features:
+    server_features, by default what the server has for this domain; late: ns until they appear on
+    the page; pattern: what fills both rings at a reconnect; start: (request, reply) index that an
+    earlier kernel had come to; reorder: replies go out in an order that the seed draws; piecemeal:
+    move few bytes a step, drawn too.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        server: Xenstored,
+        gfn: int,
+        port: int,
+        *,
+        features: int | None = None,
+        late: int = 0,
+        pattern: bytes = PATTERN,
+        start: tuple[int, int] = (0, 0),
+        reorder: bool = False,
+        piecemeal: bool = False,
+    ) -> None:
+        self.machine = machine
+        self.server = server
+        self.page = gfn * abi.PAGE_SIZE
+        self.pattern = pattern
+        self.reorder = reorder
+        self.piecemeal = piecemeal
+        self.broken: str | None = None  # why the guest is ignored
+        self.reconnects = 0
+        self.deaf = False  # a server that has stopped: it takes and gives nothing
+        self.closed = False
+        domain = server.domain(machine.domid)
+        if features is not None:
+            domain.features = features
+        self.features = domain.features
+        if domain.transport is not None:
+            domain.transport.close()  # the guest's end may be the same: it is offered again
+        self.port = machine.evtchn.bind_interdomain(DOM0, machine.domid, port)
+        machine.evtchn.on(DOM0, self.port, self.step)
+        self._requests = self._ring("request", abi.XENSTORE_RING_REQ, abi.XENSTORE_RING_REQ_PROD)
+        self._replies = self._ring("reply", abi.XENSTORE_RING_RSP, abi.XENSTORE_RING_RSP_PROD)
+        hw.fill(self.page, abi.PAGE_SIZE, 0)
+        self._set_indexes(*start)
+        if late:
+            machine.clock.after(late, self._offer)
+        else:
+            self._offer()
+        self.connection = server.introduce(machine.domid, self)
+        self.connection.wake = self._wake
+
+    def _offer(self) -> None:
+        with hw.attached(self.machine):
+            hw.wr32(self.page + abi.XENSTORE_RING_SERVER_FEATURES, self.features)
+
+    def close(self) -> None:
+        """The domain is released, or introduced anew on another page or port."""
+        if not self.closed:
+            self.closed = True
+            self.machine.evtchn.close(DOM0, self.port)
+
+    def _ring(self, name: str, data: int, prod: int) -> ByteRing:
+        page = self.page
+        return ByteRing(page + data, SIZE, page + prod, page + prod - 4, f"xenstore {name}")
+
+    def _set_indexes(self, request: int, reply: int) -> None:
+        hw.wr32(self.page + abi.XENSTORE_RING_REQ_CONS, request)
+        hw.wr32(self.page + abi.XENSTORE_RING_REQ_PROD, request)
+        hw.wr32(self.page + abi.XENSTORE_RING_RSP_CONS, reply)
+        hw.wr32(self.page + abi.XENSTORE_RING_RSP_PROD, reply)
+
+    def indexes(self) -> tuple[int, int, int, int]:
+        """(req_cons, req_prod, rsp_cons, rsp_prod), as they stand on the page."""
+        at = self.page + abi.XENSTORE_RING_REQ_CONS
+        return tuple(hw.rd32(at + 4 * i) for i in range(4))  # type: ignore[return-value]
+
+    # What an earlier kernel left.
+
+    def leave_request(self, data: bytes) -> None:
+        """The earlier kernel wrote these bytes, perhaps not a whole packet, and died."""
+        if self._requests.write(data) != len(data):
+            raise ValueError(f"{len(data)} bytes do not fit into the request ring")
+        self.machine.clock.soon(self.step)
+
+    def leave_reply(self, data: bytes, read: int = 0) -> None:
+        """The server wrote these bytes; the earlier kernel read the first few of them and died."""
+        if self._replies.write(data) != len(data):
+            raise ValueError(f"{len(data)} bytes do not fit into the reply ring")
+        self._replies.read(read)
+
+    # The server at work.
+
+    def _wake(self) -> None:
+        self.machine.clock.soon(self.step)
+
+    def step(self) -> None:
+        # Another domain may be the one that runs.
+        with hw.attached(self.machine):
+            self._work()
+
+    def _work(self) -> None:
+        if self.deaf or self.closed:
+            return
+        if self.features & abi.XENSTORE_SERVER_FEATURE_RECONNECTION:
+            flag = hw.rd32(self.page + abi.XENSTORE_RING_CONNECTION)
+            if flag == abi.XENSTORE_RECONNECT:
+                self._reconnect()
+                return
+        if self.broken is not None:
+            return
+        try:
+            moved = self._take() + self._give()
+        except RingCorrupt as error:
+            self._break(error)
+            return
+        if moved:
+            self.machine.evtchn.send(DOM0, self.port)
+            # There may be more on the ring than one step moves.
+            self.machine.clock.soon(self.step)
+
+    def _limit(self) -> int:
+        return self.machine.clock.random.randint(1, 64) if self.piecemeal else SIZE
+
+    def _take(self) -> int:
+        self.connection.work()
+        if self.connection.stalled():
+            return 0
+        data = self._requests.read(self._limit())
+        self.connection.receive(data)
+        return len(data)
+
+    def _give(self) -> int:
+        moved = 0
+        if self.reorder:
+            self.connection.shuffle(self.machine.clock.random.randrange)
+        while self.connection.pending():
+            count = self._replies.write(self.connection.take(self._limit()))
+            if count == 0:
+                break
+            self.connection.drop(count)
+            moved += count
+            if self.piecemeal:
+                break
+        return moved
+
+    def _reconnect(self) -> None:
+        self.connection.reset()
+        self.broken = None
+        self.reconnects += 1
+        filled = self.pattern * (2 * SIZE // len(self.pattern) + 1)
+        hw.mem(self.page, 2 * SIZE)[:] = filled[: 2 * SIZE]
+        self._set_indexes(0, 0)
+        if self.features & abi.XENSTORE_SERVER_FEATURE_ERROR:
+            hw.wr32(self.page + abi.XENSTORE_RING_ERROR, abi.XENSTORE_ERROR_NONE)
+        # The page is as new before the guest is told so.
+        hw.wmb()
+        hw.wr32(self.page + abi.XENSTORE_RING_CONNECTION, abi.XENSTORE_CONNECTED)
+        self.machine.evtchn.send(DOM0, self.port)
+
+    def _break(self, error: RingCorrupt) -> None:
+        self.broken = str(error)
+        self.connection.reset()
+        if self.features & abi.XENSTORE_SERVER_FEATURE_ERROR:
+            index = "ring:" in self.broken
+            code = abi.XENSTORE_ERROR_RINGIDX if index else abi.XENSTORE_ERROR_PROTO
+            hw.wr32(self.page + abi.XENSTORE_RING_ERROR, code)
+        self.machine.evtchn.send(DOM0, self.port)

@@ -1,0 +1,148 @@
+"""The toolstack of the embedded Xen: domains that come, crash, go on and go.
+
+The way in for tests of more than one domain:
+
+    xen = Toolstack(seed=1)
+    one, two = xen.create(1), xen.create(2)
+    with xen.running(1):
+        ... drivers of domain 1 run on `hw` ...
+    if one.shutdown_reason == abi.SHUTDOWN_soft_reset:
+        xen.soft_reset(1)
+
+All domains share one clock, one space of event channels and one store; guest code runs in one of
+them at a time, while the steps of the other side serve all. What is done to a domain, and in which
+order, is what xl and libxl do. Source: Xen tools/libs/light (libxl_create.c, libxl_domain.c),
+xen/common/domain.c (domain_soft_reset, domain_resume).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+import hw
+from pvdump.xenstored.domain import StoreError
+from pvdump.xenstored.server import Xenstored
+
+from . import domctl
+from .blkback import BlkBack
+from .clock import SECOND
+from .domain import Domain
+from .evtchn import XenRefuses
+from .hypervisor import Hypervisor
+from .machine import Shutdown
+from .storering import RingTransport
+
+SERVERS = ("C xenstored", "oxenstored")
+
+
+class Toolstack:
+    """server: whose way to introduce a domain again: the first zeroes a ring's indexes, the second
+    goes on from them. quotas: of the store, see Xenstored.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        now: int = 1000 * SECOND,
+        server: str = SERVERS[0],
+        quotas: Mapping[str, int] | None = None,
+    ) -> None:
+        if server not in SERVERS:
+            raise ValueError(f"server: one of {', '.join(SERVERS)} expected, {server!r} found")
+        self.hypervisor = Hypervisor(seed, now)
+        self.clock = self.hypervisor.clock
+        self.evtchn = self.hypervisor.evtchn
+        self.server = server
+        self.store = Xenstored(quotas=quotas)
+        self.store.attach = self._introduce
+        self.store.write("/local/domain/0/domid", 0)
+        self.domains: dict[int, Domain] = {}
+        self.blkback = BlkBack(self)
+
+    def create(self, domid: int | None = None, size: int = 16 << 20, **options: object) -> Domain:
+        """A new domain. domid: the next free one by default; size: bytes; options: of Domain."""
+        if domid is None:
+            domid = max(self.domains, default=0) + 1
+        return Domain(self, domid, size, **options)  # type: ignore[arg-type]
+
+    def domain(self, domid: int) -> Domain:
+        """Raises ValueError for a domain that is not there."""
+        if domid not in self.domains:
+            there = ", ".join(map(str, sorted(self.domains))) or "none"
+            raise ValueError(f"domain {domid} is not there (there: {there})")
+        return self.domains[domid]
+
+    def _introduce(self, domid: int, gfn: int, port: int) -> RingTransport:
+        """A client of the store introduces a domain. Raises StoreError."""
+        if domid not in self.domains:
+            raise StoreError("ENOENT")
+        domain = self.domains[domid]
+        if not domain.machine.is_ram(gfn):
+            raise StoreError("EINVAL")
+        try:
+            return domain.introduce(gfn, port)
+        except XenRefuses:
+            raise StoreError("EINVAL") from None
+
+    @contextlib.contextmanager
+    def running(self, domid: int) -> Iterator[Domain]:
+        """Guest code of this domain runs in the block, which its shutdown ends.
+
+        Raises ValueError for a domain that is paused or has shut down.
+        """
+        domain = self.domain(domid)
+        if domain.paused or domain.shutdown_reason is not None:
+            why = "paused" if domain.paused else f"shut down, reason {domain.shutdown_reason}"
+            raise ValueError(f"domain {domid} cannot run: it is {why}")
+        with hw.attached(domain.machine):
+            try:
+                yield domain
+            except Shutdown:
+                if domain.shutdown_reason is None:
+                    raise
+
+    def pause(self, domid: int) -> None:
+        self.domain(domid).paused = True
+
+    def unpause(self, domid: int) -> None:
+        self.domain(domid).paused = False
+
+    def resume(self, domid: int) -> None:
+        """Let a domain that shut down go on, with nothing reset: rings, ports, grants, FIFO."""
+        domain = self.domain(domid)
+        domctl.resume(domain.machine)
+        domain.machine.kexec()
+        self.store.introduced(domid).shut_down = False
+
+    def soft_reset(self, domid: int) -> None:
+        """A new beginning in the same memory, after SHUTDOWN_soft_reset.
+
+        Its disks are there anew, its store and console have new ports. Grants and watchdogs are
+        what they were. Raises XenRefuses for a domain that has not shut down.
+        """
+        domain = self.domain(domid)
+        for device in domain.disks.values():
+            self.blkback.close(device)
+        domctl.soft_reset(domain.machine)
+        domain.machine.kexec()
+        indexes = domain.indexes() if self.server == "oxenstored" else (0, 0)
+        domain.remove_nodes()
+        domain.set_up(indexes)
+        for name, device in list(domain.disks.items()):
+            domain.attach_disk(name, device.sink, device.faults)
+
+    def destroy(self, domid: int) -> None:
+        """The domain goes, with its disks and its nodes."""
+        domain = self.domain(domid)
+        for device in domain.disks.values():
+            self.blkback.close(device)
+        domain.remove_nodes()
+        domctl.destroy(domain.machine)
+        del self.domains[domid]
+        self.store.release(domid)
+
+    def settle(self) -> None:
+        """Let the other side do all that it can do now."""
+        self.clock.idle()
