@@ -2,7 +2,7 @@
  * Where print goes: port 0xE9 always (Xen's own log; QEMU's -debugcon), and the PV console ring,
  * what `xl console` shows, when the domain has one.
  *
- * Rule: the ring is shared with a peer that may be slow, absent, or confused by an earlier kernel.
+ * Rule: the ring is shared with a peer that may be slow, absent, or confused by the crashed kernel.
  * Of its two indexes out_prod is ours: it is read once, when we begin. A full ring is waited for a
  * short time only, then output is dropped until there is room again.
  * Source: xen/include/public/io/console.h, hvm/params.h.

@@ -142,7 +142,7 @@ static void map_shared_info(void)
 }
 
 /* The crashed kernel's go on through a kexec, and through a soft reset too. */
-static void stop_earlier_watchdogs(void)
+static void stop_crashed_watchdogs(void)
 {
     for (uint32_t id = 1; id <= WATCHDOG_TIMERS; id++)
         watchdog_op(id, 0);
@@ -159,7 +159,7 @@ static volatile struct vcpu_time_info *time_area(void)
 }
 
 /* Where Xen has the vcpu_info of the first vCPUs; the others have none until they register one,
- * which fails when the kernel before us has registered its own. */
+ * which fails when the crashed kernel has registered its own. */
 static volatile struct vcpu_info *vcpu_info(void)
 {
     struct vcpu_register_vcpu_info info = {
@@ -175,7 +175,7 @@ static volatile struct vcpu_info *vcpu_info(void)
 }
 
 /* Where Xen writes this vCPU's time. The time area comes first: it can be moved from where the
- * kernel before us had it, is filled at once, and while Xen still tries to reach the old one
+ * crashed kernel had it, is filled at once, and while Xen still tries to reach the old one
  * through page tables that are gone it does not write the vcpu_info's time either. */
 static void start_clock(void)
 {
@@ -196,7 +196,7 @@ void xen_init(void)
         return;
     cpuid(base + 2, 0, regs);
     wrmsr(regs[1], phys(hypercall_page));
-    stop_earlier_watchdogs();
+    stop_crashed_watchdogs();
     watchdog_result = xen_watchdog(WATCHDOG_SECONDS);
     vcpu = find_vcpu();
     map_shared_info();

@@ -32,9 +32,9 @@ def test_grants_work_on_version_2_while_it_is_in_force_and_on_1_from_then_on(tmp
         domain = xen.create(Guest.parse(fields))
         assert domain.wait_end() == "poweroff"  # the one vCPU has halted
         lines = domain.console().splitlines()
-    found = lines[lines.index("earlier 0") :]
+    found = lines[lines.index("crashed 0") :]
     assert found[: found.index("end ") + 1] == [
-        "earlier 0",
+        "crashed 0",
         "version 2",
         *TABLE,
         "unmap 0",

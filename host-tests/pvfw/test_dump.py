@@ -12,7 +12,7 @@ from elftools.elf.elffile import ELFFile
 from fixtures.crashedguest import AT, GOOD, LOADS, SIZE, UUID, Crash
 
 from pvfw import main, superblock
-from pvxen.earlier import EarlierKernel
+from pvxen.crashedkernel import CrashedKernel
 from pvxen.sink import Memory
 from xenpv import abi
 from xenpv.block.front import BlkFront
@@ -72,7 +72,7 @@ def test_the_disk_and_the_ring_are_left_in_order(capsys):
 
 def test_a_disk_that_the_crashed_kernel_used_is_taken_over(capsys):
     crash = Crash()
-    EarlierKernel(crash.guest).connect(crash.back)
+    CrashedKernel(crash.guest).connect(crash.back)
     crash.run()
     assert crash.superblock().state == superblock.COMPLETE
 
@@ -82,7 +82,7 @@ def test_without_one_disk_named_the_dump_goes_to_the_one_that_is_a_target(names,
     crash = Crash(GOOD.replace("pvdump.disk=xvdb", names))
     others = [Memory(random.Random(3).randbytes(SIZE)) for _ in range(2)]
     crash.guest.disk("xvda", others[0])
-    EarlierKernel(crash.guest).connect(crash.guest.disk("xvdc", others[1]))
+    CrashedKernel(crash.guest).connect(crash.guest.disk("xvdc", others[1]))
     before = [bytes(other.data) for other in others]
     crash.run()
     assert crash.superblock().state == superblock.COMPLETE
@@ -132,7 +132,7 @@ def test_a_failure_ends_in_the_end_action_too(capsys):
 def test_what_cannot_be_dumped_is_refused_in_one_line(setup, message, capsys):
     crash = Crash(**setup)
     if "stuck_closing" in setup:
-        EarlierKernel(crash.guest).connect(crash.back)
+        CrashedKernel(crash.guest).connect(crash.back)
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert bytes(crash.disk.data) == crash.before
     failed = [line for line in capsys.readouterr().out.splitlines() if "dump failed:" in line]

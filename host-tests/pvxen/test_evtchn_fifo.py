@@ -6,7 +6,7 @@ from errno import EINVAL, ENOENT, ENOSPC, ENOSYS, EOPNOTSUPP
 import pytest
 
 import hw
-from pvxen.earlier import EarlierKernel
+from pvxen.crashedkernel import CrashedKernel
 from pvxen.guest import EmbeddedGuest
 from pvxen.machine import DOM0, Deadlock, Machine
 from pvxen.public import (
@@ -261,7 +261,7 @@ class TestVcpuInfo:
         assert self.register() == -EINVAL
 
 
-class TestAnEarlierKernelsChoice:
+class TestACrashedKernelsChoice:
     def heard(self, **options):
         """What the driver finds out about the event bits."""
         hw.attach(Machine(**options))
@@ -273,9 +273,9 @@ class TestAnEarlierKernelsChoice:
 
     def test_one_that_used_fifo_hears_by_its_own_words_and_its_successor_does_not(self):
         guest = EmbeddedGuest()
-        earlier = EarlierKernel(guest)
-        earlier.use_fifo()
-        port = earlier.alloc_unbound()
+        crashed = CrashedKernel(guest)
+        crashed.use_fifo()
+        port = crashed.alloc_unbound()
         far = guest.machine.evtchn.bind_interdomain(DOM0, 1, port)
         guest.machine.evtchn.send(DOM0, far)
         assert guest.machine.events.word(port) == PENDING | LINKED

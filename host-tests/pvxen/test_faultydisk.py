@@ -21,7 +21,7 @@ from blkback.front import (
     Xen,
 )
 
-from pvxen.earlier import EarlierKernel
+from pvxen.crashedkernel import CrashedKernel
 from pvxen.faults import UNUSED, Faults
 from pvxen.faultydisk import FaultySink
 from pvxen.guest import EmbeddedGuest
@@ -199,10 +199,10 @@ class TestResponses:
         assert front.responses() == []
 
 
-def test_a_write_that_an_earlier_kernel_left_in_the_ring_is_done_at_the_next_event():
+def test_a_write_that_the_crashed_kernel_left_in_the_ring_is_done_at_the_next_event():
     guest = EmbeddedGuest()
     disk = guest.disk("xvdb", Memory(SIZE))
-    kernel = EarlierKernel(guest)
+    kernel = CrashedKernel(guest)
     kernel.connect(disk, start=0xFFFFFFFF)
     kernel.write_in_flight(disk, 7, b"\xee" * 512)
     assert not disk.seen

@@ -244,7 +244,7 @@ class TestReconnect:
         assert front.replies() == [(1, abi.XS_READ, b"guest")]
 
 
-def test_what_an_earlier_kernel_left_half_written_is_taken_as_the_start_of_what_follows():
+def test_what_the_crashed_kernel_left_half_written_is_taken_as_the_start_of_what_follows():
     front = Front(start=(500, 500))
     whole = read_request(1)
     front.ring.leave_request(whole[:20])

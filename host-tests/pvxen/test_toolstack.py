@@ -6,7 +6,7 @@ import pytest
 from fixtures.stack import Stack
 
 import hw
-from pvxen.earlier import EarlierKernel
+from pvxen.crashedkernel import CrashedKernel
 from pvxen.evtchn import XenRefuses
 from pvxen.machine import DOM0, Shutdown
 from pvxen.sink import Memory
@@ -157,9 +157,9 @@ class TestSoftReset:
         domain = xen.create(**options)
         domain.disk("xvdb", Memory(1 << 20))
         with xen.running(1):
-            earlier = EarlierKernel(domain)
-            earlier.use_fifo()
-            earlier.connect(domain.disks["xvdb"])
+            crashed = CrashedKernel(domain)
+            crashed.use_fifo()
+            crashed.connect(domain.disks["xvdb"])
             hw.watchdog(30)
             assert with_store(round_trip) == "value"
             shut_down(abi.SHUTDOWN_soft_reset)
@@ -196,7 +196,7 @@ class TestSoftReset:
             assert with_store(round_trip) == "value"
         assert not any(domain.machine.ram[0x40000:0x40040])
 
-    def test_the_earlier_kernels_watchdog_still_bites(self):
+    def test_the_crashed_kernels_watchdog_still_bites(self):
         xen, domain = self.crashed()
         xen.soft_reset(1)
         with xen.running(1):
@@ -251,10 +251,10 @@ class TestResume:
         domain = xen.create()
         domain.disk("xvdb", Memory(1 << 20))
         with xen.running(1):
-            earlier = EarlierKernel(domain)
-            earlier.use_grants_v2()
-            earlier.use_fifo()
-            earlier.connect(domain.disks["xvdb"])
+            crashed = CrashedKernel(domain)
+            crashed.use_grants_v2()
+            crashed.use_fifo()
+            crashed.connect(domain.disks["xvdb"])
             with_store(round_trip)
             shut_down(abi.SHUTDOWN_soft_reset)
         before, ports = domain.indexes(), xen.evtchn.of(1)
@@ -288,7 +288,7 @@ class TestDestroy:
         disk = domain.disk("xvdb", Memory(1 << 20))
         told = []
         with xen.running(1):
-            EarlierKernel(domain).connect(disk)
+            CrashedKernel(domain).connect(disk)
             hw.watchdog(5)
         xen.store.watch("@releaseDomain", lambda: told.append(1))
         told.clear()

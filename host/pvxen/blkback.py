@@ -28,7 +28,7 @@ from .evtchn import XenRefuses
 from .hypervisor import DOM0
 
 if TYPE_CHECKING:
-    from .domain import Domain
+    from .domain import EmbeddedDomain
     from .toolstack import Toolstack
 
 RETRY = 10_000_000  # ns
@@ -78,7 +78,7 @@ class Frames:
 class Grants:
     """held: what is mapped, by anyone of this process."""
 
-    def __init__(self, domain: Domain, held: set[Frames]) -> None:
+    def __init__(self, domain: EmbeddedDomain, held: set[Frames]) -> None:
         self._table = domain.machine.gnttab
         self._held = held
 
@@ -229,7 +229,7 @@ class BlkBack:
 
     def attach(
         self,
-        domain: Domain,
+        domain: EmbeddedDomain,
         name: str,
         sink: Sink,
         mode: str = "w",

@@ -16,7 +16,7 @@ from xenpv import abi
 
 from .faults import Faults
 from .faultydisk import FaultyDevice, FaultySink
-from .faultyring import FaultyRing
+from .faultystorering import FaultyStoreRing
 from .machine import DOM0, Machine
 from .ringfaults import Fault
 from .scenario import Scenario
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 NOT_READY = 0xFFFFFFFFFFFFFFFF
 GRANT_CONSOLE = 0
 GRANT_XENSTORE = 1
-# From the end of RAM: store, console, an earlier kernel's two pages of events, then the server's
+# From the end of RAM: store, console, the crashed kernel's two pages of events, then the server's
 # side of a ring on which things go wrong.
 BACK_PAGE = 5
 
 
-class Domain:
+class EmbeddedDomain:
     """store: "running", "absent" (no page was set up) or "late" (the page is not ready yet).
 
     server_features, start, reorder, piecemeal: of the store's ring, see RingTransport; scenario:
@@ -114,7 +114,7 @@ class Domain:
         with hw.attached(machine):
             transport = RingTransport(machine, self.store, page, port, start=start, **options)
             if self._faults:
-                FaultyRing(machine, transport, gfn, self._faults)
+                FaultyStoreRing(machine, transport, gfn, self._faults)
             return transport
 
     def _special_pages(self) -> None:

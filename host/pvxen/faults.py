@@ -1,7 +1,7 @@
 """What a block backend does wrong, by name.
 
-Given to domain.Domain.disk(). A number names the request, counted from 0, at which the fault
-strikes. The default does nothing wrong.
+Given to domain.EmbeddedDomain.disk(). A number names the request, counted from 0, at which the
+fault strikes. The default does nothing wrong.
 """
 
 from __future__ import annotations

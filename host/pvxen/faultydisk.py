@@ -1,10 +1,10 @@
 """The backend of pvdump.blkback on an embedded domain's disk, with faults put in at its edges.
 
-Made by domain.Domain.disk(). Nothing of the backend is done twice here: what is added stands where
-it meets others. It hears the front end's states through a filter, its keys go out through one, its
-sink may be full, and its ring (faultyrsp.py) is one that lies. The rule: with no fault it is the
-backend itself, but as strict about states as Linux's: Initialising begins anew from Closed alone,
-and while it is connected no new ring is looked at.
+Made by domain.EmbeddedDomain.disk(). Nothing of the backend is implemented twice: faults are added
+where it meets others. One filter stands between it and the front end's states, another between it
+and its keys, its sink may be full, and its ring (faultyblockring.py) may give wrong responses. The
+rule: with no fault it is the backend itself, but as strict about states as Linux's: only from
+Closed does Initialising begin anew, and while it is connected it reads no new ring.
 Source: Linux drivers/block/xen-blkback/xenbus.c (frontend_changed).
 """
 
@@ -31,7 +31,7 @@ from xenpv.block.ring import BackRing
 
 from .clock import Clock
 from .faults import Faults
-from .faultyrsp import DIED, FaultyRing
+from .faultyblockring import DIED, FaultyBlockRing
 
 FLUSHES = ("feature-flush-cache", "feature-barrier")
 # What a backend in a state of its own does not hear of its front end's, as in Linux.
@@ -93,7 +93,7 @@ class FaultyDevice(Device):
         self.held: list[tuple[Request, ports.Frames]] = []
         self._busy_until = 0  # ns
         self._crashed = False
-        self._faulty_ring: FaultyRing | None = None
+        self._faulty_ring: FaultyBlockRing | None = None
         self._withheld = {*(OFFERS if faults.plain else ()), *(FLUSHES if faults.no_flush else ())}
         super().__init__(*args)
 
@@ -139,7 +139,7 @@ class FaultyDevice(Device):
         return instance, channel
 
     def _make_ring(self, memory: RingMemory, front: Front) -> BackRing:
-        self._faulty_ring = FaultyRing(self, memory, front)
+        self._faulty_ring = FaultyBlockRing(self, memory, front)
         return self._faulty_ring
 
     def _let_go(self) -> bool:

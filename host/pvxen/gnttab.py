@@ -119,7 +119,7 @@ class GrantTable:
         return flags, domid, frame
 
     def set_entry(self, ref: int, flags: int, domid: int, frame: int) -> None:
-        """What the toolstack does for the reserved entries, and an earlier kernel for others."""
+        """What the toolstack does for the reserved entries, and the crashed kernel for others."""
         ENTRIES[self.version].pack_into(*self._at(ref), flags, domid, frame)
 
     def status(self, ref: int) -> int:

@@ -5,7 +5,7 @@
     ... drivers and firmware run on `hw`, which is attached to guest.machine ...
     disk.sink.data, disk.states, guest.store.read("/local/domain/1/...")
 
-earlier.EarlierKernel then leaves what a kernel that crashed would have left. For more than one
+crashedkernel.CrashedKernel then leaves what a crashed kernel leaves. For more than one
 domain, and what becomes of them, see toolstack.py.
 """
 
@@ -16,12 +16,18 @@ from collections.abc import Mapping
 import hw
 
 from .clock import SECOND
-from .domain import Domain
+from .domain import EmbeddedDomain
 from .toolstack import SERVERS, Toolstack
 
 
-class EmbeddedGuest(Domain):
-    """seed, now, server, quotas: of Toolstack; options: of Domain. Attaches `hw` to the machine."""
+class EmbeddedGuest(EmbeddedDomain):
+    """An embedded domain with a toolstack of its own; `hw` is attached to its machine.
+
+    Args:
+        size: bytes of RAM.
+        seed, now, server, quotas: of Toolstack.
+        options: of EmbeddedDomain.
+    """
 
     def __init__(
         self,

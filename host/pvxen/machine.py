@@ -54,11 +54,17 @@ class Deadlock(BaseException):
 
 
 class Machine(Physmap):
-    """size: bytes of RAM; region: (start, end) that alloc_pages gives from.
+    """The RAM and the one vCPU of a guest.
 
-    hypervisor: the Xen below, one of its own by default, with seed and now. events: what an earlier
-    kernel left in force: "2l"; "fifo", where polls end but no bit of shared_info is ever touched;
-    "dead", FIFO with an event array that has no word for any port, where not even a poll ends.
+    Args:
+        size: bytes of RAM.
+        hypervisor: the Xen below; None: one of its own, with `seed` and `now`.
+        events: the event channel interface that the crashed kernel left in force: "2l"; "fifo",
+            where polls end but no bit of shared_info is ever touched; "dead", FIFO with an event
+            array that has no word for any port, where not even a poll ends.
+        vcpu: the vCPU that runs.
+        cmdline, modules, memmap, door: what hw.boot() gives.
+        region: (start, end), physical addresses of the memory that alloc_pages takes from.
     """
 
     def __init__(
@@ -112,7 +118,7 @@ class Machine(Physmap):
         self._leave_events(events)
 
     def _leave_events(self, events: str) -> None:
-        """What the earlier kernel made of the event channels, in the last pages but two."""
+        """What the crashed kernel made of the event channels, in the last pages but two."""
         if events not in ("2l", "fifo", "dead"):
             raise ValueError(f'events: "2l", "fifo" or "dead" expected, {events!r} found')
         last = len(self.ram) // abi.PAGE_SIZE - 1

@@ -1,7 +1,7 @@
 """Constants of Xen's public headers that only Xen's own side needs, with the headers' names.
 
-Used by the embedded Xen; what drivers need too is in xenpv.abi. host-tests/xen/test_abi.py compares
-each with Debian's libxen-dev headers. Source: xen/include/public.
+Used by the embedded Xen; those that drivers need too are in xenpv.abi. host-tests/pvxen/test_abi.py
+compares each with Debian's libxen-dev headers. Source: xen/include/public.
 """
 
 # hypercalls (leading underscores dropped) and their operations

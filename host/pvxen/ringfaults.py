@@ -1,10 +1,10 @@
 """What goes wrong on a xenstore ring, by name: the classes of FAULTS, made by scenario.py.
 
-Called by faultyring.FaultyRing at four places: an event passes, a reply passes, bytes have been
-published, a turn is asked for. When a fault strikes is said by `at` (bytes or packets of replies
+Called by faultystorering.FaultyStoreRing at four places: an event passes, a reply passes, bytes
+have been published, a turn is asked for. A fault strikes from `at` on (bytes or packets of replies
 that the guest was given, bytes of requests that were taken, or ms since the ring was set up; at
-once without) and `times` (0: for ever). The rule: whatever is drawn is drawn from the clock's
-generator, so a seed repeats it.
+once without), `times` times (0: for ever). The rule: all random choices come from the clock's
+generator, so a seed repeats them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from xenpv import abi
 
 if TYPE_CHECKING:
-    from .faultyring import FaultyRing
+    from .faultystorering import FaultyStoreRing
 
 MS = 1_000_000  # ns
 HEADER = "<IIII"
@@ -51,7 +51,7 @@ class Fault:
     times: int = 1
     struck: int = 0
 
-    def strikes(self, ring: FaultyRing) -> bool:
+    def strikes(self, ring: FaultyStoreRing) -> bool:
         """Whether it does its harm now; counted when so."""
         at = self.at
         due = (
@@ -65,18 +65,18 @@ class Fault:
         self.struck += 1
         return True
 
-    def events(self, ring: FaultyRing, to: str) -> int:
+    def events(self, ring: FaultyStoreRing, to: str) -> int:
         """How many events arrive in place of one."""
         return 1
 
-    def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
+    def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         """What is published in place of a reply."""
         return [(packet, 0)]
 
-    def published(self, ring: FaultyRing) -> None:
+    def published(self, ring: FaultyStoreRing) -> None:
         """Some more bytes, or none, are on the page."""
 
-    def delay(self, ring: FaultyRing) -> int:
+    def delay(self, ring: FaultyStoreRing) -> int:
         """ns to wait before the ring is served."""
         return 0
 
@@ -88,7 +88,7 @@ class Torn(Fault):
     keep: int = 7
     wait: int = 1
 
-    def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
+    def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         if not self.strikes(ring):
             return [(packet, 0)]
         return [(packet[: self.keep], 0), (packet[self.keep :], self.wait * MS)]
@@ -98,7 +98,7 @@ class Torn(Fault):
 class LostEvents(Fault):
     to: Side
 
-    def events(self, ring: FaultyRing, to: str) -> int:
+    def events(self, ring: FaultyStoreRing, to: str) -> int:
         return 0 if to == self.to and self.strikes(ring) else 1
 
 
@@ -106,7 +106,7 @@ class LostEvents(Fault):
 class DoubledEvents(Fault):
     to: Side
 
-    def events(self, ring: FaultyRing, to: str) -> int:
+    def events(self, ring: FaultyStoreRing, to: str) -> int:
         return 2 if to == self.to and self.strikes(ring) else 1
 
 
@@ -117,7 +117,7 @@ class Slow(Fault):
     wait: int
     times: int = 0
 
-    def delay(self, ring: FaultyRing) -> int:
+    def delay(self, ring: FaultyStoreRing) -> int:
         return self.wait * MS if self.strikes(ring) else 0
 
 
@@ -125,7 +125,7 @@ class Slow(Fault):
 class Dead(Fault):
     """The server does nothing any more."""
 
-    def published(self, ring: FaultyRing) -> None:
+    def published(self, ring: FaultyStoreRing) -> None:
         if self.strikes(ring):
             ring.dead = True
 
@@ -136,7 +136,7 @@ class Reordered(Fault):
 
     times: int = 0
 
-    def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
+    def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         ring.shuffled = self.strikes(ring)
         return [(packet, 0)]
 
@@ -148,7 +148,7 @@ class IndexCorruption(Fault):
     index: Index
     add: int
 
-    def published(self, ring: FaultyRing) -> None:
+    def published(self, ring: FaultyStoreRing) -> None:
         if self.strikes(ring):
             offset = OFFSETS[self.index]
             ring.guest.write(offset, ring.guest.read(offset) + self.add)
@@ -162,7 +162,7 @@ class ChangingPage(Fault):
     index: Index
     add: int
 
-    def published(self, ring: FaultyRing) -> None:
+    def published(self, ring: FaultyStoreRing) -> None:
         if self.strikes(ring):
             ring.changing[OFFSETS[self.index]] = self.add
 
@@ -173,7 +173,7 @@ class Garbage(Fault):
 
     length: int
 
-    def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
+    def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         return [(ring.random.randbytes(self.length), 0)] if self.strikes(ring) else [(packet, 0)]
 
 
@@ -181,7 +181,7 @@ class Garbage(Fault):
 class _Header(Fault):
     """A reply with another header."""
 
-    def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
+    def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         if not self.strikes(ring):
             return [(packet, 0)]
         fields = self.header(*struct.unpack_from(HEADER, packet))
@@ -217,13 +217,13 @@ class WrongTransaction(_Header):
 
 @dataclass(kw_only=True)
 class LostReply(Fault):
-    def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
+    def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         return [] if self.strikes(ring) else [(packet, 0)]
 
 
 @dataclass(kw_only=True)
 class DoubledReply(Fault):
-    def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
+    def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         return [(packet, 0)] * (2 if self.strikes(ring) else 1)
 
 
@@ -231,7 +231,7 @@ class DoubledReply(Fault):
 class UnknownReply(Fault):
     """A reply to a request that was never made comes before another."""
 
-    def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
+    def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         kind, req_id, tx_id, _ = struct.unpack_from(HEADER, packet)
         if kind == abi.XS_WATCH_EVENT or not self.strikes(ring):
             return [(packet, 0)]
@@ -243,7 +243,7 @@ class UnknownReply(Fault):
 class EventWithoutNul(Fault):
     """A watch event whose payload is not two strings comes before a reply."""
 
-    def reply(self, ring: FaultyRing, packet: bytes) -> list[Chunk]:
+    def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         if not self.strikes(ring):
             return [(packet, 0)]
         event = struct.pack(HEADER, abi.XS_WATCH_EVENT, 0, 0, 6) + b"no NUL"
@@ -254,7 +254,7 @@ class EventWithoutNul(Fault):
 class RingReset(Fault):
     """The server forgets the connection and zeroes the ring, though nobody asked for that."""
 
-    def published(self, ring: FaultyRing) -> None:
+    def published(self, ring: FaultyStoreRing) -> None:
         if self.strikes(ring):
             ring.reset()
 
@@ -265,7 +265,7 @@ class Crash(Fault):
 
     recovery: Literal["soft-reset", "resume"]
 
-    def published(self, ring: FaultyRing) -> None:
+    def published(self, ring: FaultyStoreRing) -> None:
         if self.strikes(ring):
             ring.machine.shutdown(abi.SHUTDOWN_soft_reset)
 

@@ -28,8 +28,8 @@ class RingTransport:
 
     gfn: the page; port: the guest's end of the event channel, offered to domain 0; features:
     server_features, by default what the server has for this domain; late: ns until they appear on
-    the page; pattern: what fills both rings at a reconnect; start: (request, reply) index that an
-    earlier kernel had come to; reorder: replies go out in an order that the seed draws; piecemeal:
+    the page; pattern: what fills both rings at a reconnect; start: (request, reply) index that the
+    crashed kernel had come to; reorder: replies go out in an order that the seed draws; piecemeal:
     move few bytes a step, drawn too.
     """
 
@@ -101,16 +101,16 @@ class RingTransport:
         at = self.page + abi.XENSTORE_RING_REQ_CONS
         return tuple(hw.rd32(at + 4 * i) for i in range(4))  # type: ignore[return-value]
 
-    # What an earlier kernel left.
+    # What the crashed kernel left.
 
     def leave_request(self, data: bytes) -> None:
-        """The earlier kernel wrote these bytes, perhaps not a whole packet, and died."""
+        """The crashed kernel wrote these bytes, perhaps not a whole packet, and died."""
         if self._requests.write(data) != len(data):
             raise ValueError(f"{len(data)} bytes do not fit into the request ring")
         self.machine.clock.soon(self.step)
 
     def leave_reply(self, data: bytes, read: int = 0) -> None:
-        """The server wrote these bytes; the earlier kernel read the first few of them and died."""
+        """The server wrote these bytes; the crashed kernel read the first few of them and died."""
         if self._replies.write(data) != len(data):
             raise ValueError(f"{len(data)} bytes do not fit into the reply ring")
         self._replies.read(read)

@@ -27,7 +27,7 @@ from pvdump.xenstored.server import Xenstored
 from . import domctl
 from .blkback import BlkBack
 from .clock import SECOND
-from .domain import Domain
+from .domain import EmbeddedDomain
 from .evtchn import XenRefuses
 from .hypervisor import Hypervisor
 from .machine import Shutdown
@@ -58,16 +58,24 @@ class Toolstack:
         self.store = Xenstored(quotas=quotas)
         self.store.attach = self._introduce
         self.store.write("/local/domain/0/domid", 0)
-        self.domains: dict[int, Domain] = {}
+        self.domains: dict[int, EmbeddedDomain] = {}
         self.blkback = BlkBack(self)
 
-    def create(self, domid: int | None = None, size: int = 16 << 20, **options: object) -> Domain:
-        """A new domain. domid: the next free one by default; size: bytes; options: of Domain."""
+    def create(
+        self, domid: int | None = None, size: int = 16 << 20, **options: object
+    ) -> EmbeddedDomain:
+        """Make a domain.
+
+        Args:
+            domid: its number; None: the next free one.
+            size: bytes of RAM.
+            options: of EmbeddedDomain.
+        """
         if domid is None:
             domid = max(self.domains, default=0) + 1
-        return Domain(self, domid, size, **options)  # type: ignore[arg-type]
+        return EmbeddedDomain(self, domid, size, **options)  # type: ignore[arg-type]
 
-    def domain(self, domid: int) -> Domain:
+    def domain(self, domid: int) -> EmbeddedDomain:
         """Raises ValueError for a domain that is not there."""
         if domid not in self.domains:
             there = ", ".join(map(str, sorted(self.domains))) or "none"
@@ -87,7 +95,7 @@ class Toolstack:
             raise StoreError("EINVAL") from None
 
     @contextlib.contextmanager
-    def running(self, domid: int) -> Iterator[Domain]:
+    def running(self, domid: int) -> Iterator[EmbeddedDomain]:
         """Guest code of this domain runs in the block, which its shutdown ends.
 
         Raises ValueError for a domain that is paused or has shut down.

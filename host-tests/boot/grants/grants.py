@@ -14,7 +14,7 @@ GNTMAP_host_map = 2
 GNTCOPY_source_gref = 1
 MAP = "<QIIHhIQ"
 COPY = "<QHHIQHHIHHhH"
-EARLIER = 20
+CRASHED = 20
 
 
 def show(name, value):
@@ -49,12 +49,12 @@ def leave_version_2(xen, me):
     op(xen, abi.GNTTABOP_set_version, "<I", 2)
     table = hw.alloc_pages(1)
     xen.add_to_physmap(abi.XENMAPSPACE_grant_table, 0, table // abi.PAGE_SIZE)
-    entry = table + EARLIER * abi.GRANT_ENTRY_V2_SIZEOF
+    entry = table + CRASHED * abi.GRANT_ENTRY_V2_SIZEOF
     hw.wr64(entry + 8, hw.alloc_pages(1) // abi.PAGE_SIZE)
     hw.wr16(entry + 2, me)
     hw.wr16(entry, abi.GTF_permit_access)
-    mapping = map_grant(xen, EARLIER, me)
-    show("earlier", mapping[0])
+    mapping = map_grant(xen, CRASHED, me)
+    show("crashed", mapping[0])
     return mapping
 
 
@@ -82,9 +82,9 @@ def main():
     try:
         xen = Hypercalls()
         me = hw.cpuid(hw.xen() + 4)[2]
-        earlier = leave_version_2(xen, me)
+        left = leave_version_2(xen, me)
         try_table(xen, me)
-        show("unmap", unmap_grant(xen, earlier))
+        show("unmap", unmap_grant(xen, left))
         try_table(xen, me)
         show("end", "")
     finally:

@@ -4,7 +4,7 @@ import pytest
 from fixtures.stack import Stack
 
 import hw
-from pvxen.earlier import EarlierKernel
+from pvxen.crashedkernel import CrashedKernel
 from pvxen.guest import EmbeddedGuest
 from pvxen.sink import Memory
 from xenpv import abi
@@ -103,7 +103,7 @@ def test_a_disk_that_works_is_not_kept_waiting_by_one_that_does_not():
         return result
 
     disks = Disks({"never_connects": True}, WELL, {"stuck_closing": True})
-    EarlierKernel(disks.guest).connect(disks.backs[2])
+    CrashedKernel(disks.guest).connect(disks.backs[2])
     began = hw.now()
     disks.run(work)
     assert list(done) == [XVDA + 16]
@@ -148,9 +148,9 @@ def test_work_that_fails_leaves_its_disk_closed_and_the_others_alone():
 
 def test_a_disk_that_an_earlier_kernel_left_connected_is_taken_over_beside_the_others():
     disks = Disks(*[WELL] * 4, gnttab_max_frames=8)
-    earlier = EarlierKernel(disks.guest)
+    crashed = CrashedKernel(disks.guest)
     for back in disks.backs[::2]:
-        earlier.connect(back)
+        crashed.connect(back)
     assert disks.run(read_first)[0] == [1, 2, 3, 4]
 
 

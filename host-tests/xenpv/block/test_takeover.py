@@ -14,8 +14,8 @@ from xenpv.loop import SECOND
 @pytest.mark.parametrize("features", [0, 1])
 def test_a_disk_left_connected_is_taken_over(start, features):
     bench = Bench({"server_features": features})
-    bench.earlier.connect(bench.back, start)
-    bench.earlier.write_in_flight(bench.back, 100, b"old" * 128 + bytes(128))
+    bench.crashed.connect(bench.back, start)
+    bench.crashed.write_in_flight(bench.back, 100, b"old" * 128 + bytes(128))
     assert_writes(bench)
     connected, closing, closed, wait = (
         abi.XenbusStateConnected,
@@ -36,10 +36,10 @@ def left(requests, version=1, options=None, start=0, **faults):
     """A disk left connected, with requests of which the backend was not told."""
     bench = Bench(options, **faults)
     if version == 2:
-        bench.earlier.use_grants_v2()
-    bench.earlier.connect(bench.back, start)
+        bench.crashed.use_grants_v2()
+    bench.crashed.connect(bench.back, start)
     for i in range(requests):
-        bench.earlier.write_in_flight(bench.back, 8 * (100 + i), bytes([i + 1]) * 512)
+        bench.crashed.write_in_flight(bench.back, 8 * (100 + i), bytes([i + 1]) * 512)
     return bench
 
 
@@ -159,21 +159,21 @@ def test_a_state_of_ours_that_is_none_is_taken_over():
 )
 def test_a_takeover_that_does_not_come_off_says_where_it_stood(fault, message):
     bench = Bench(**fault)
-    bench.earlier.connect(bench.back)
+    bench.crashed.connect(bench.back)
     with pytest.raises(Timeout, match=message):
         bench.run(None)
 
 
 def test_a_backend_that_refuses_while_the_earlier_kernel_s_requests_end_is_asked_again():
     bench = Bench(lingers=20 * SECOND)
-    bench.earlier.connect(bench.back)
+    bench.crashed.connect(bench.back)
     assert_writes(bench)
     assert bench.back.fatal.endswith("pending I/O")
 
 
 def test_a_backend_that_refuses_for_good_is_given_up_after_its_time():
     bench = Bench(lingers=3600 * SECOND)
-    bench.earlier.connect(bench.back)
+    bench.crashed.connect(bench.back)
     with pytest.raises(BackendError, match="went Closing instead of Connected"):
         bench.run(None)
 
@@ -187,7 +187,7 @@ def test_why_a_disk_cannot_be_connected_is_not_hidden_by_why_it_cannot_be_closed
 
 def test_what_an_earlier_driver_negotiated_is_forgotten():
     bench = Bench()
-    bench.earlier.connect(bench.back)
+    bench.crashed.connect(bench.back)
     stale = ("ring-page-order", "ring-ref0", "multi-queue-num-queues", "feature-persistent")
     for key in (*stale, "queue-0/ring-ref"):
         bench.guest.store.write(f"{bench.back.front}/{key}", 1)

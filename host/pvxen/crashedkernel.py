@@ -1,8 +1,8 @@
-"""What the kernel that ran before left behind when it died.
+"""The crashed kernel of an embedded domain: it leaves what a kernel leaves when it crashes.
 
-Used by tests on a domain before the drivers under test start. It acts as that kernel acted, by
-hypercalls, with pages and grant entries of its own at the low end: so the backend really is
-connected to a ring that nobody looks at any more, and events go where that kernel wanted them.
+Tests use it on a domain before the drivers under test start. It makes the hypercalls that the
+kernel made, with pages and grant entries of its own at the low end. So the backend is really
+connected to a ring that nobody reads any more, and events go where that kernel wanted them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xenpv.block.blkif import SEGMENT, X86_64
 from xenpv.block.ring import slots
 
 from . import public
-from .domain import Domain
+from .domain import EmbeddedDomain
 from .faultydisk import FaultyDevice
 from .machine import DOM0, MASKED_WORD
 
@@ -23,16 +23,21 @@ SLOTS = slots(1, X86_64.stride)
 U32 = 0xFFFFFFFF
 
 
-class EarlierKernel:
-    def __init__(self, guest: Domain) -> None:
+class CrashedKernel:
+    """Acts as the kernel of `guest` before it crashed.
+
+    Attributes: rings (dict): the gfn of each ring that connect() left, by its backend's path.
+    """
+
+    def __init__(self, guest: EmbeddedDomain) -> None:
         self.guest = guest
         self._gfn = FIRST_GFN
         self._arg = self.page() * abi.PAGE_SIZE
         self._ref = abi.GNTTAB_NR_RESERVED_ENTRIES
-        self.rings: dict[str, int] = {}  # of each backend's path: the ring's gfn
+        self.rings: dict[str, int] = {}
 
     def call(self, nr: int, cmd: int, fmt: str, *fields: int) -> bytes:
-        """One hypercall. fmt, fields: its structure. Returns the structure as Xen left it."""
+        """Make one hypercall. fmt, fields: its structure. Returns the structure as Xen left it."""
         machine = self.guest.machine
         struct.pack_into(fmt, machine.ram, self._arg, *fields)
         answer = machine.hypercall(nr, (cmd, self._arg, 1))
@@ -41,12 +46,12 @@ class EarlierKernel:
         return machine.ram[self._arg : self._arg + struct.calcsize(fmt)]
 
     def page(self) -> int:
-        """A page of its own. Returns the gfn."""
+        """Take a page of its own. Returns the gfn."""
         self._gfn += 1
         return self._gfn - 1
 
     def use_fifo(self) -> None:
-        """Turn to the FIFO interface as Linux does, with a control block and one page of words."""
+        """Change to FIFO event channels as Linux does: a control block, one page of words."""
         control, array = self.page(), self.page()
         machine, op = self.guest.machine, abi.HYPERVISOR_event_channel_op
         machine.page(array)[:] = MASKED_WORD * (abi.PAGE_SIZE // len(MASKED_WORD))
@@ -56,11 +61,12 @@ class EarlierKernel:
             self.call(op, abi.EVTCHNOP_unmask, "<I", port.number)
 
     def use_grants_v2(self) -> None:
+        """Change the grant table to version 2."""
         op = abi.HYPERVISOR_grant_table_op
         self.call(op, abi.GNTTABOP_set_version, "<I", 2)
 
     def alloc_unbound(self) -> int:
-        """An event channel for domain 0. Returns the port."""
+        """Offer an event channel to domain 0. Returns the port."""
         op, fields = abi.HYPERVISOR_event_channel_op, (abi.DOMID_SELF, DOM0, 0)
         answer = self.call(op, abi.EVTCHNOP_alloc_unbound, "<HHI", *fields)
         port = int.from_bytes(answer[4:], "little")
@@ -68,14 +74,14 @@ class EarlierKernel:
         return port
 
     def grant(self, gfn: int, readonly: bool = False) -> int:
-        """Lend a frame to domain 0. Returns the reference."""
+        """Grant a frame to domain 0. Returns the reference."""
         flags = abi.GTF_permit_access | (abi.GTF_readonly if readonly else 0)
         self.guest.machine.gnttab.set_entry(self._ref, flags, DOM0, gfn)
         self._ref += 1
         return self._ref - 1
 
     def connect(self, disk: FaultyDevice, start: int = 0) -> None:
-        """Leave the disk connected. start: the ring's indexes had come to this."""
+        """Leave the disk connected. start: the value of the ring's indexes."""
         machine, store = self.guest.machine, self.guest.store
         gfn = self.page()
         for i, value in enumerate((start, start + 1, start, start + 1)):
@@ -91,7 +97,7 @@ class EarlierKernel:
         self.rings[disk.path] = gfn
 
     def write_in_flight(self, disk: FaultyDevice, sector: int, data: bytes) -> None:
-        """Leave a request of one page in the ring, of which the backend was not told."""
+        """Leave a request of one page in the ring, without an event to the backend."""
         machine = self.guest.machine
         gfn = self.page()
         machine.page(gfn)[: len(data)] = data

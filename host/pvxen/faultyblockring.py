@@ -29,7 +29,7 @@ FLUSHES = (abi.BLKIF_OP_FLUSH_DISKCACHE, abi.BLKIF_OP_WRITE_BARRIER)
 Response = tuple[int, int, int]  # id, operation, status
 
 
-class FaultyRing(BackRing):
+class FaultyBlockRing(BackRing):
     """begin() is to be called before its first use."""
 
     def __init__(self, device: FaultyDevice, memory: RingMemory, front: Front) -> None:

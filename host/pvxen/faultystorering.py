@@ -71,7 +71,7 @@ def _until(marks: Sequence[int | None], moved: int) -> int:
     return min((mark - moved for mark in marks if mark and mark > moved), default=SIZE)
 
 
-class FaultyRing:
+class FaultyStoreRing:
     """transport: the server's, on the back page; gfn: the guest's page.
 
     bytes, packets: of replies, that the guest has been given; requests: bytes taken of it; dead:
