@@ -31,6 +31,7 @@ usage: ./build.py COMMAND [ARGUMENTS]
   demo     panic a guest on a real Xen in QEMU and show its vmcore
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones;
            -n 0: in one process, which -s needs)
+  fuzz     go on with what `test` plays a few seeds of: ./build.py fuzz NAME --minutes 10
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
   bench    figures beside a peer's, one JSON line each: ./build.py bench NAME
   lab      start a guest on a real Xen: ./build.py lab GUEST.yaml
@@ -71,6 +72,18 @@ def test(arguments: list[str]) -> int:
     return module("pytest", [*processes, "--no-loadscope-reorder", *arguments])
 
 
+def fuzz(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="build.py fuzz")
+    parser.add_argument("name", nargs="?", default="", help="without one, the names are listed")
+    parser.add_argument("--minutes", type=float, default=10, help="new seeds for so long (10)")
+    parser.add_argument("--seed", type=int, help="this seed alone, as a failure names it")
+    options = parser.parse_args(arguments)
+    chosen = ["--minutes", str(options.minutes)]
+    if options.seed is not None:
+        chosen = ["--seed", str(options.seed)]
+    return module("pytest", ["-q", "-m", "not xen", "--fuzz", options.name, *chosen])
+
+
 def lab(arguments: list[str]) -> int:
     return module("lab", arguments)
 
@@ -103,7 +116,15 @@ def module(name: str, arguments: list[str]) -> int:
     os.execv(sys.executable, [sys.executable, "-m", name, *arguments])
 
 
-COMMANDS = {"image": image, "demo": demo, "test": test, "lint": lint, "bench": bench, "lab": lab}
+COMMANDS = {
+    "image": image,
+    "demo": demo,
+    "test": test,
+    "fuzz": fuzz,
+    "lint": lint,
+    "bench": bench,
+    "lab": lab,
+}
 
 
 def enter_environment(command: str, arguments: list[str]) -> None:

@@ -1,6 +1,11 @@
-"""What every test may use: `hw` compiled for CPython, and an embedded machine to attach it to."""
+"""What every test may use: `hw` compiled for CPython, an embedded machine, and seeds.
+
+Hypothesis draws the same examples each time, so that a run can be repeated; fresh ones are what
+`./build.py fuzz` is for.
+"""
 
 import pytest
+from hypothesis import settings
 
 from tools import hwlib
 
@@ -9,6 +14,14 @@ hwlib.install()
 import hw  # noqa: E402 - only there once it is compiled
 from pvxen import clock  # noqa: E402
 from pvxen.machine import Machine  # noqa: E402
+
+settings.register_profile("same", derandomize=True)
+settings.load_profile("same")
+
+
+def pytest_addoption(pluginmanager):
+    """Load the options and fixtures that are files of their own."""
+    pluginmanager.import_plugin("fixtures.fuzzing")
 
 
 def pytest_runtest_setup():

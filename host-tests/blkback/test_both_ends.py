@@ -1,9 +1,4 @@
-"""Our front end on our backend, by seed: nothing hangs, and nothing acknowledged is lost.
-
-`PVDUMP_SEEDS=10000` in the environment takes so many seeds, `PVDUMP_SEEDS=7-7` one again.
-"""
-
-import os
+"""Our front end on our backend, by seed: nothing hangs, and nothing acknowledged is lost."""
 
 import pytest
 from blkback.cache import CachedDisk
@@ -12,18 +7,18 @@ from blkback.story import Story
 from blkback.world import HARMFUL, HELPED
 
 OPERATIONS = 25
-first, _, last = os.environ.get("PVDUMP_SEEDS", "1-30").rpartition("-")
-SEEDS = range(int(first or 1), int(last) + 1)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_what_can_be_helped_is_not_noticed(seed):
-    Story(seed, HELPED).run(OPERATIONS)
+@pytest.mark.fuzz("block-both-ends")
+def test_what_can_be_helped_is_not_noticed(fuzz):
+    for seed in fuzz.seeds(30):
+        Story(seed, HELPED).run(OPERATIONS)
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_what_cannot_be_helped_is_told_and_nothing_else_is_lost(seed):
-    Story(seed, HELPED + HARMFUL).run(OPERATIONS)
+@pytest.mark.fuzz("block-both-ends-harmful")
+def test_what_cannot_be_helped_is_told_and_nothing_else_is_lost(fuzz):
+    for seed in fuzz.seeds(30):
+        Story(seed, HELPED + HARMFUL).run(OPERATIONS)
 
 
 class Forgets(CachedDisk):

@@ -46,8 +46,12 @@ class TestStates:
             "settle": front.xen.settle,
         }
 
-    @pytest.mark.parametrize("seed", range(1, 201))
-    def test_after_anything_it_connects_again(self, seed):
+    @pytest.mark.fuzz("block-back")
+    def test_after_anything_it_connects_again(self, fuzz):
+        for seed in fuzz.seeds(200):
+            self.play(seed)
+
+    def play(self, seed):
         draw = random.Random(seed)
         xen = Xen(seed=seed)
         front = xen.fronts[0]

@@ -2,9 +2,9 @@
 
 import pytest
 from blkback.stream import Stream
-from blkback.test_both_ends import SEEDS
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_whatever_stands_before_a_flush_in_the_ring_is_kept_by_it(seed):
-    Stream(seed).run(150)
+@pytest.mark.fuzz("block-stream")
+def test_whatever_stands_before_a_flush_in_the_ring_is_kept_by_it(fuzz):
+    for seed in fuzz.seeds(30):
+        Stream(seed).run(150)

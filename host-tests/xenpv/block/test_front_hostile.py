@@ -8,7 +8,6 @@ import random
 
 import pytest
 from fixtures.lyingbackend import LIES, LyingBack
-from fixtures.seeds import seeds
 
 from pvxen.toolstack import Toolstack
 from xenpv import abi
@@ -139,9 +138,10 @@ class Story:
         await self.bounded(disk.flush())
 
 
-@pytest.mark.parametrize("seed", seeds(40))
-def test_a_backend_that_does_anything_is_borne(seed):
-    Story(seed).run()
+@pytest.mark.fuzz("block-front")
+def test_a_backend_that_does_anything_is_borne(fuzz):
+    for seed in fuzz.seeds(40):
+        Story(seed).run()
 
 
 def test_every_lie_is_told_and_many_are_found_out():

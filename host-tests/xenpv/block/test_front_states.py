@@ -4,7 +4,6 @@ import functools
 import random
 
 import pytest
-from fixtures.seeds import seeds
 from fixtures.stack import XVDB, Stack
 
 from pvxen.guest import EmbeddedGuest
@@ -81,9 +80,10 @@ def hypercalls():
     return count
 
 
-@pytest.mark.parametrize("seed", seeds(100))
-def test_a_state_that_jumps_is_borne_or_told(seed):
-    draw = random.Random(seed)
-    state, jump = draw.choice(STATES), draw.randrange(hypercalls())
-    _, error = use(jump, state)
-    assert error is None or "device/vbd/51728" in str(error), (state, jump)
+@pytest.mark.fuzz("block-states")
+def test_a_state_that_jumps_is_borne_or_told(fuzz):
+    for seed in fuzz.seeds(100):
+        draw = random.Random(seed)
+        state, jump = draw.choice(STATES), draw.randrange(hypercalls())
+        _, error = use(jump, state)
+        assert error is None or "device/vbd/51728" in str(error), (state, jump)

@@ -121,9 +121,9 @@ def test_one_end_may_be_held_up_anywhere_for_any_time(rule, first):
             echo(bytes([first]) * before + bytes([first + 1]) * meanwhile, rule=rule)
 
 
-def orders(count):
+def orders(seeds):
     """Orders drawn by seed: even ones, ones of long turns, ones where stores come late."""
-    for seed in range(count):
+    for seed in seeds:
         draw = random.Random(seed)
         even = draw.randbytes(500)
         turns = b"".join(bytes([draw.randrange(4)]) * draw.randrange(1, 30) for _ in range(40))
@@ -138,13 +138,14 @@ def orders(count):
 
 
 @RULES
-def test_nor_in_orders_drawn_by_seed(rule):
-    for order in orders(150):
+@pytest.mark.fuzz("xenstore-notifications")
+def test_nor_in_orders_drawn_by_seed(rule, fuzz):
+    for order in orders(fuzz.seeds(150)):
         echo(rule=rule, **order)
 
 
 def echo_in_many_orders(kind):
-    for order in orders(500):
+    for order in orders(range(500)):
         echo(kind=kind, **order)
 
 
