@@ -152,7 +152,7 @@ def echo_in_many_orders(kind):
 @pytest.mark.parametrize("method", ["write", "read"])
 def test_the_model_finds_a_barrier_that_is_missing(method):
     # An index is published; then it is asked where the other end is, which asks the same.
-    careless = interleaved.interleaved(interleaved.ring.ByteRing, without=("mb", method))
+    careless = interleaved.interleaved(interleaved.bytering.ByteRing, without=("mb", method))
     with pytest.raises(AssertionError, match="everyone sleeps"):
         echo_in_many_orders(careless)
 
