@@ -5,6 +5,8 @@
  * Rule: main() is not expected back. If it returns, or ends with an exception, the domain crashes,
  * with the traceback on the console; so a mistake is never taken for a finished dump.
  */
+#include <string.h>
+
 #include "config.h"
 #include "console.h"
 #include "info.h"
@@ -23,16 +25,37 @@ void boot_main(unsigned int door, uint64_t info);
 uint8_t heap[HEAP_KIB * 1024] __page_aligned;
 
 static uint8_t pool[POOL_PAGES * PAGE_SIZE] __page_aligned;
-static uint64_t pool_used;
+static uint8_t pool_taken[POOL_PAGES];
 
 uint64_t pool_take(uint64_t pages)
 {
-    uint64_t first = pool_used;
+    uint64_t found = 0;
 
-    if (!pages || pages > POOL_PAGES - first)
+    for (uint64_t i = 0; pages && i < POOL_PAGES; i++) {
+        found = pool_taken[i] ? 0 : found + 1;
+        if (found == pages) {
+            uint64_t first = i + 1 - pages;
+
+            memset(pool_taken + first, 1, pages);
+            memset(pool + first * PAGE_SIZE, 0, pages * PAGE_SIZE);
+            return phys(pool + first * PAGE_SIZE);
+        }
+    }
+    return 0;
+}
+
+int pool_give(uint64_t addr, uint64_t pages)
+{
+    uint64_t offset = addr - phys(pool), first = offset / PAGE_SIZE;
+
+    if (offset % PAGE_SIZE || first >= POOL_PAGES || pages > POOL_PAGES - first)
         return 0;
-    pool_used += pages;
-    return phys(pool + first * PAGE_SIZE);
+    for (uint64_t i = 0; i < pages; i++) {
+        if (!pool_taken[first + i])
+            return 0;
+    }
+    memset(pool_taken + first, 0, pages);
+    return 1;
 }
 
 static void run(void)

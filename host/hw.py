@@ -41,8 +41,9 @@ def attach(machine: Any) -> None:
     """Make `machine` the one that this module is about, until the next attach().
 
     machine: has ram (mmap or bytearray), hypercall(nr, args), cpuid, rdmsr, wrmsr, now,
-    alloc_pages, boot, xen, vcpu, shared_info, watchdog and console_flush; halt and fault where a
-    program that calls them is to end; reread(addr, value) where a u32 may change while it is read.
+    alloc_pages, free_pages, boot, xen, vcpu, shared_info, watchdog and console_flush; halt and
+    fault where a program that calls them is to end; reread(addr, value) where a u32 may change
+    while it is read.
     """
     global _machine, _view, _reread
     _machine = machine
@@ -203,8 +204,19 @@ def now() -> int:
 
 
 def alloc_pages(n: int) -> int:
-    """Physical address of n zeroed pages, for good. Raises MemoryError when none are left."""
+    """Take n consecutive pages, zeroed. Returns their physical address.
+
+    Raises MemoryError when there are not as many left.
+    """
     return _machine.alloc_pages(n)
+
+
+def free_pages(addr: int, n: int) -> None:
+    """Give back n pages that alloc_pages gave; nobody else may have them mapped any more.
+
+    Raises ValueError when they are not taken pages.
+    """
+    _machine.free_pages(addr, n)
 
 
 def boot() -> tuple[Any, ...]:

@@ -72,6 +72,14 @@ static mp_obj_t mod_alloc_pages(mp_obj_t n_in)
 }
 MP_DEFINE_CONST_FUN_OBJ_1(alloc_pages_obj, mod_alloc_pages);
 
+static mp_obj_t mod_free_pages(mp_obj_t addr, mp_obj_t n)
+{
+    if (!pool_give(u64(addr), u64(n)))
+        mp_raise_msg_varg(&mp_type_ValueError, MP_ERROR_TEXT("no taken pages at 0x%lx"), u64(addr));
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_2(free_pages_obj, mod_free_pages);
+
 static mp_obj_t pair(uint64_t a, uint64_t b)
 {
     mp_obj_t items[2] = { from_u64(a), from_u64(b) };

@@ -27,6 +27,8 @@ EXPECTED = {
     "wild": "ValueError: 0x1 bytes at 0x1000000000000000: no physical address",
     "hypercall": "OSError: [Errno 19] ENODEV",
     "pool": "MemoryError: no 1000 pages left in the pool",
+    "again": "(True, 0)",
+    "untaken": "ValueError: no taken pages",
     "recycled": "0x600d",
     "viper": "499500",
     "recursion": "RuntimeError: maximum recursion depth exceeded",

@@ -97,6 +97,15 @@ def test_what_was_not_granted_cannot_be_mapped(table, entry, says):
     assert flags(REF) == entry[0]
 
 
+@pytest.mark.parametrize("kind", ["holes", "foreign"])
+def test_a_frame_without_memory_of_the_guest_s_cannot_be_mapped(kind, table):
+    getattr(table.machine, kind).add(0x30)
+    grant(REF, abi.GTF_permit_access, DOM0, 0x30)
+    with pytest.raises(GrantRefused, match="no memory of this guest's"):
+        table.map(REF, DOM0, readonly=True)
+    assert flags(REF) == abi.GTF_permit_access
+
+
 def test_a_reference_beyond_the_table_cannot_be_mapped(table):
     with pytest.raises(GrantRefused, match="the table has 512 entries"):
         table.map(512, DOM0, readonly=True)
@@ -279,6 +288,12 @@ class TestCopy:
         assert self.copy(source, dest, 4, flags) == status
         assert self.machine.ram[0x30000:0x31000] == before
         assert self.other.gnttab.active == {}
+
+    @pytest.mark.parametrize("kind", ["holes", "foreign"])
+    def test_a_frame_without_memory_of_the_guest_s_is_no_source(self, kind):
+        getattr(self.machine, kind).add(0x31)
+        source, here = (0x31, abi.DOMID_SELF, 0), (0x30, abi.DOMID_SELF, 0)
+        assert self.copy(source, here, 4, 0) == GNTST_general_error
 
     def test_a_read_only_grant_is_no_destination(self):
         self.grant(abi.GTF_permit_access | abi.GTF_readonly)

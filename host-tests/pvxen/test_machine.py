@@ -221,3 +221,21 @@ def test_alloc_pages_gives_zeroed_pages_until_there_are_none():
     assert hw.zero_pages(0x10000, 4) == 3
     with pytest.raises(MemoryError, match="2 pages wanted, 1"):
         hw.alloc_pages(2)
+
+
+def test_pages_given_back_are_given_again_zeroed():
+    hw.attach(Machine(region=(0x10000, 0x14000)))
+    pages = hw.alloc_pages(2)
+    hw.alloc_pages(2)
+    hw.wr32(pages, 1)
+    hw.free_pages(pages, 2)
+    assert hw.alloc_pages(2) == pages
+    assert hw.rd32(pages) == 0
+
+
+@pytest.mark.parametrize(("addr", "n"), [(0x10000, 2), (0x11000, 1), (0x10004, 1), (0xF000, 1)])
+def test_only_taken_pages_can_be_given_back(addr, n):
+    hw.attach(Machine(region=(0x10000, 0x14000)))
+    hw.alloc_pages(1)
+    with pytest.raises(ValueError, match=r"no \d taken pages at"):
+        hw.free_pages(addr, n)

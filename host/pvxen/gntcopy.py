@@ -78,8 +78,8 @@ def _machine(hypervisor: Hypervisor, caller: int, place: Place) -> Machine:
 @contextlib.contextmanager
 def _claim(machine: Machine, caller: int, place: Place, readonly: bool) -> Iterator[Claim]:
     if not place.granted:
-        if not machine.is_ram(place.frame):
-            raise GrantRefused(f"frame 0x{place.frame:x} is no RAM")
+        if not machine.is_lendable(place.frame):
+            raise GrantRefused(f"frame 0x{place.frame:x} has no memory of this guest's")
         yield Claim(machine.page(place.frame), 0, abi.PAGE_SIZE)
         return
     active = machine.gnttab.acquire(place.frame, caller, readonly, whole=False)

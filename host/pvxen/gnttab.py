@@ -175,8 +175,8 @@ class GrantTable:
     def _activate(self, ref: int, flags: int, domid: int, frame: int) -> Active:
         if (frame + 1) * abi.PAGE_SIZE > len(self.machine.ram):
             raise GrantRefused(f"grant {ref}: frame 0x{frame:x} is no RAM")
-        if not self.machine.is_ram(frame):
-            raise GrantRefused(f"grant {ref}: frame 0x{frame:x} has no memory behind it")
+        if not self.machine.is_lendable(frame):
+            raise GrantRefused(f"grant {ref}: frame 0x{frame:x} has no memory of this guest's")
         start, length = 0, abi.PAGE_SIZE
         if self.version == 2 and flags & GTF_sub_page:
             view, at = self._at(ref)

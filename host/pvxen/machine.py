@@ -98,7 +98,7 @@ class Machine(Physmap):
         self.region = region or (size // 2, size - (1 << 20))
         self._vcpu = vcpu
         self.vcpus = vcpu + 1
-        self._next_page = self.region[0]
+        self._taken = self._new_pool()
         memmap = tuple(memmap or ((0, size, RAM),))
         self._boot = (door, cmdline, tuple(modules), memmap, self.region)
         self._msrs: dict[int, int] = {}
@@ -176,15 +176,25 @@ class Machine(Physmap):
         self.clock.now += COST_NOW
         return self.clock.now
 
+    def _new_pool(self) -> bytearray:
+        """A byte for each page of the region, 1 where it is taken; none is."""
+        return bytearray((self.region[1] - self.region[0]) // abi.PAGE_SIZE)
+
     def alloc_pages(self, n: int) -> int:
-        start = self._next_page
-        end = start + n * abi.PAGE_SIZE
-        if end > self.region[1]:
-            left = (self.region[1] - start) // abi.PAGE_SIZE
+        first = self._taken.find(bytes(n))
+        if first < 0:
+            left = self._taken.count(0)
             raise MemoryError(f"alloc_pages: {n} pages wanted, {left} of the region left")
-        self._next_page = end
-        self.ram[start:end] = bytes(end - start)
+        self._taken[first : first + n] = b"\1" * n
+        start = self.region[0] + first * abi.PAGE_SIZE
+        self.ram[start : start + n * abi.PAGE_SIZE] = bytes(n * abi.PAGE_SIZE)
         return start
+
+    def free_pages(self, addr: int, n: int) -> None:
+        first, rest = divmod(addr - self.region[0], abi.PAGE_SIZE)
+        if rest or first < 0 or self._taken[first : first + n] != b"\1" * n:
+            raise ValueError(f"no {n} taken pages at 0x{addr:x}")
+        self._taken[first : first + n] = bytes(n)
 
     def boot(self) -> Boot:
         return self._boot
@@ -314,5 +324,5 @@ class Machine(Physmap):
         """Another kernel starts where this one ended: in the same memory, with pages of its own."""
         self.region = region or self.region
         self._boot = (door, cmdline, self._boot[2], self._boot[3], self.region)
-        self._next_page = self.region[0]
+        self._taken = self._new_pool()
         self._own_watchdog = 0

@@ -23,7 +23,8 @@ class XenPage:
 
 
 class Physmap:
-    """size: bytes of RAM; holes: gfns without memory behind them (ballooned out).
+    """size: bytes of RAM; holes: gfns without memory behind them (ballooned out); foreign: gfns
+    with another domain's memory, which Xen neither lends nor copies.
 
     reread(addr, value): what the guest gets when it fetches a u32 that is `value`, where somebody
     else writes that memory at the same time.
@@ -32,6 +33,7 @@ class Physmap:
     def __init__(self, size: int) -> None:
         self.ram = mmap.mmap(-1, size)
         self.holes: set[int] = set()
+        self.foreign: set[int] = set()
         self.reread: Callable[[int, int], int] | None = None
         self._homes: dict[int, XenPage] = {}
 
@@ -72,6 +74,10 @@ class Physmap:
     def is_ram(self, gfn: int) -> bool:
         """Whether there is memory at a gfn."""
         return (gfn + 1) * abi.PAGE_SIZE <= len(self.ram) and gfn not in self.holes
+
+    def is_lendable(self, gfn: int) -> bool:
+        """Whether there is memory at a gfn that is the guest's own."""
+        return self.is_ram(gfn) and gfn not in self.foreign
 
     def page(self, gfn: int) -> memoryview:
         """The 4096 bytes of a gfn."""

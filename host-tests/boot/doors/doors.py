@@ -41,6 +41,14 @@ def deep(n):
     return deep(n + 1)
 
 
+def given_again():
+    """Whether pages given back are given again, zeroed."""
+    page = hw.alloc_pages(2)
+    hw.wr32(page, 1)
+    hw.free_pages(page, 2)
+    return hw.alloc_pages(2) == page, hw.rd32(page)
+
+
 def kinds():
     """Accesses of each width, and what must be refused."""
     page = hw.alloc_pages(1)
@@ -58,6 +66,8 @@ def kinds():
     show("below", [caught(f, *a)[:10] for f, a in BELOW])
     show("hypercall", caught(hw.hypercall, 17, 0))
     show("pool", caught(hw.alloc_pages, 1000))
+    show("again", given_again())
+    show("untaken", caught(hw.free_pages, hw.boot()[4][0], 1)[:26])
 
 
 # Addresses and lengths that no memory has are a ValueError, however far off.
