@@ -14,6 +14,7 @@ import struct
 
 import hw
 
+from .elf import PHNUM_MAX
 from .errors import CoreError
 
 PAGE = 4096
@@ -26,7 +27,6 @@ EM_X86_64 = 62
 PT_LOAD = 1
 PT_NOTE = 4
 KERNEL_MAP = 0xFFFFFFFF80000000
-PHNUM_MAX = 16384
 VMCOREINFO = b"VMCOREINFO\0"
 NOTE_MAX = 64 * 1024
 NOTES_MAX = 256 * 1024

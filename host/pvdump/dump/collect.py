@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pvfw import superblock
+from pvfw.elf import PHNUM_MAX
 from pvfw.errors import TargetRefused
 
 from . import disk as disks
@@ -24,7 +25,6 @@ from .disk import MIB, Disk, DiskError
 
 BLOCK = MIB
 ZEROS = bytes(65536)  # a hole in the file for each such piece
-PHNUM_MAX = 16384  # as the dump agent has it
 ELF_INCOMPLETE = 1
 EHDR = struct.Struct("<4sBBBB8sHHIQQQIHHHHHH")
 PHDR = struct.Struct("<IIQQQQQQ")
