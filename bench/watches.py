@@ -42,10 +42,10 @@ class Source:
             self.tell = tell
         return self
 
-    def directory(self, path: str) -> list[str]:
+    def directory(self, path: str, default: list[str] | None = None) -> list[str]:
         return []
 
-    def read(self, path: str) -> bytes:
+    def find(self, path: str) -> bytes:
         return b""
 
     def close(self) -> None:

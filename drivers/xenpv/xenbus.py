@@ -18,6 +18,7 @@ from .abi import (
 )
 from .errors import BackendError, Timeout, XenstoreError
 from .loop import SECOND
+from .text import decimal
 
 STATE_NAMES = (
     "Unknown",
@@ -104,7 +105,7 @@ class Device:
     async def _state(self, path):
         """Unknown for a node that is not there or holds no state: the other side may write one."""
         text = await self.store.read_text(path + "/state", "")
-        return int(text) if len(text) == 1 and text in "0123456789" else XenbusStateUnknown
+        return decimal(text, 0, 9) or XenbusStateUnknown
 
     async def backend_text(self, key):
         """What the backend says of a key, "" for nothing."""

@@ -13,6 +13,7 @@ Source: Linux kernel/crash_core.c, fs/proc/vmcore.c; kexec-tools kexec/crashdump
 import struct
 
 import hw
+from xenpv.text import printable
 
 from .elf import PHNUM_MAX
 from .errors import CoreError
@@ -81,7 +82,7 @@ class Core:
         mark = key.encode() + b"="
         for line in self.vmcoreinfo.split(b"\n"):
             if line[: len(mark)] == mark:
-                return "".join(chr(c) if 32 <= c < 127 else "?" for c in line[len(mark) :])
+                return printable(line[len(mark) :])
         return ""
 
 

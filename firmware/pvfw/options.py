@@ -14,6 +14,7 @@ passed over.
 import hw
 from xenpv.block import vdev
 from xenpv.errors import BadDiskName
+from xenpv.text import decimal, hexadecimal, printable
 
 from .errors import OptionError
 
@@ -48,7 +49,7 @@ def text(door, cmdline, modules):
         if raw[: len(CONFIG_MAGIC)] != CONFIG_MAGIC:
             return ""
         raw = b" ".join(line for line in raw.split(b"\n") if line[:1] != b"#")
-    return "".join(chr(c) if 32 < c < 127 else " " for c in raw)
+    return printable(raw, " ")
 
 
 def parse(line, door):
@@ -103,10 +104,11 @@ def address(value):
     shift = SUFFIXES.get(number[-1:].upper(), 0)
     if shift:
         number = number[:-1]
-    try:
-        result = int(number, 16 if number[:2] in ("0x", "0X") else 10) << shift
-    except ValueError:
-        result = 0
-    if not 0 < result < ADDRESS_MAX:
+    most = (ADDRESS_MAX - 1) >> shift
+    if number[:2] in ("0x", "0X"):
+        found = hexadecimal(number[2:], 1, most)
+    else:
+        found = decimal(number, 1, most)
+    if found is None:
         raise OptionError("elfcorehdr=%s is no usable address" % value[:40])
-    return result
+    return found << shift

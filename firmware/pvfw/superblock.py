@@ -27,6 +27,8 @@ Layout, little-endian, 512 bytes:
 import binascii
 import struct
 
+from xenpv.text import printable
+
 from .errors import TargetRefused
 
 MAGIC = b"PVDUMP\r\n"
@@ -106,8 +108,8 @@ def decode(raw):
     block.started = fields[8]
     block.ended = fields[9]
     block.crash_vcpu = fields[10]
-    block.release = _printable(fields[11])
-    block.reason = _printable(fields[12])
+    block.release = printable(fields[11].partition(b"\0")[0])
+    block.reason = printable(fields[12].partition(b"\0")[0])
     _check(block)
     return block
 
@@ -151,8 +153,3 @@ def _check(block):
 def _text(text, size):
     raw = text.encode()[:size]
     return raw + bytes(size - len(raw))
-
-
-def _printable(raw):
-    end = raw.find(b"\0")
-    return "".join(chr(c) if 32 <= c < 127 else "?" for c in (raw if end < 0 else raw[:end]))

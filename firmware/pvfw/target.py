@@ -12,7 +12,7 @@ from xenpv.block import vdev
 from xenpv.block.blkif import PAGE_SECTORS, SECTOR
 from xenpv.block.front import BlkFront
 from xenpv.block.probe import probe
-from xenpv.errors import XenError, XenstoreError
+from xenpv.errors import XenError
 from xenpv.loop import SECOND
 from xenpv.xenbus import Device
 
@@ -26,12 +26,7 @@ ZEROS = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
 
 async def find(store, loop, name):
     """The device of ours with this name. Raises TargetRefused naming those that are there."""
-    try:
-        there = await store.directory("device/vbd")
-    except XenstoreError as e:
-        if e.code != "ENOENT":
-            raise
-        there = []
+    there = await store.directory("device/vbd", [])
     number = str(vdev.number(name))
     if number not in there:
         raise TargetRefused(

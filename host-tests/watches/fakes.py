@@ -34,14 +34,14 @@ class FakeStore:
         for tell in list(self.watches.get(base or path, [])):
             tell(path, "token")
 
-    def read(self, path: str) -> bytes:
-        if path not in self.nodes:
-            raise XenstoreError(f"read {path}", "ENOENT")
-        return self.nodes[path]
+    def find(self, path: str) -> bytes | None:
+        return self.nodes.get(path)
 
-    def directory(self, path: str) -> list[str]:
+    def directory(self, path: str, default: list[str] | None = None) -> list[str]:
         below = [p[len(path) + 1 :].split("/")[0] for p in self.nodes if p.startswith(path + "/")]
         if not below and path not in self.nodes:
+            if default is not None:
+                return default
             raise XenstoreError(f"directory {path}", "ENOENT")
         return list(dict.fromkeys(below))
 

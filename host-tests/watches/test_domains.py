@@ -70,13 +70,13 @@ def test_domain_that_goes_is_told_last(store: FakeStore, followed: Followed) -> 
 def test_an_introduction_costs_no_look_at_the_domains_that_are_known(
     store: FakeStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    domains, read, seen = Domains(store), store.read, []
+    domains, find, seen = Domains(store), store.find, []
 
-    def note(path: str) -> bytes:
+    def note(path: str) -> bytes | None:
         seen.append(path)
-        return read(path)
+        return find(path)
 
-    monkeypatch.setattr(store, "read", note)
+    monkeypatch.setattr(store, "find", note)
     for number in (7, 8):
         store.create(number)
         domains.refresh(released=False)
@@ -237,7 +237,7 @@ def test_look_that_fails_is_complained_of_and_the_next_one_finds_all(
 ) -> None:
     directory, failing = store.directory, threading.Event()
 
-    def fail(path: str) -> list[str]:
+    def fail(path: str, default: list[str] | None = None) -> list[str]:
         store.directory = directory  # type: ignore[method-assign]
         failing.set()
         raise Timeout("directory /local/domain: no answer")

@@ -5,10 +5,12 @@ or hostile costs its own time and nothing of the others', as long as fewer than 
 becomes of one is told for that one.
 """
 
-from ..errors import XenError, XenstoreError
+from ..errors import XenError
+from ..text import decimal
 from ..xenbus import Device
 from .connection import Pool
 from .front import BlkFront
+from .vdev import NUMBER_MAX
 
 HOME = "device/vbd"
 # A disk takes two pages of memory at the least.
@@ -17,13 +19,8 @@ AT_ONCE = 8
 
 async def numbers(store):
     """The virtual device numbers of this domain's disks, ascending, CD drives left out."""
-    try:
-        names = await store.directory(HOME)
-    except XenstoreError as e:
-        if e.code != "ENOENT":
-            raise
-        names = []
-    found = sorted(int(name) for name in names if name.isdigit())
+    names = [decimal(name, 0, NUMBER_MAX) for name in await store.directory(HOME, [])]
+    found = sorted(number for number in names if number is not None)
     kinds = await store.loop.gather(
         [store.read_text("%s/%d/device-type" % (HOME, number), "disk") for number in found]
     )

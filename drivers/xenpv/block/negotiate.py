@@ -11,6 +11,7 @@ sys/dev/xen/blkback for what they write and when.
 
 from .. import abi
 from ..errors import BackendError
+from ..text import decimal
 from .blkif import PAGE_SECTORS, SECTOR
 from .ring import PAGES_MAX
 
@@ -50,24 +51,18 @@ async def read(device, table):
     found = {}
     notes = []
     for (key, default, least, most), text in zip(table, texts):
+        found[key] = decimal(text, least, most)
+        if found[key] is not None:
+            continue
         found[key] = default
-        if text and is_number(text, least, most):
-            found[key] = int(text)
-        elif default is None or (text and key in STRICT):
+        if default is None or (text and key in STRICT):
             raise BackendError(
                 "%s: backend's %s is '%s'; a number from %d to %d expected"
                 % (device.path, key, text[:40], least, most)
             )
-        elif text:
+        if text:
             notes.append("%s is '%s', taken as absent" % (key, text[:40]))
     return found, notes
-
-
-def is_number(text, least, most):
-    """Whether a text is a decimal number from least to most."""
-    if not 0 < len(text) <= 20 or not all("0" <= c <= "9" for c in text):
-        return False
-    return least <= int(text) <= most
 
 
 class Limits:

@@ -14,9 +14,9 @@ import struct
 from .. import abi
 from ..errors import HypercallError
 from ..loop import SECOND
+from ..text import decimal
 from ..xenbus import EARLIER_TIMEOUT, POLL_PERIOD, POLL_PERIOD_MAX
 from .blkif import X86_64
-from .negotiate import is_number
 from .ring import PAGES_MAX, U32, slots
 
 # States of a backend that serves a ring.
@@ -77,7 +77,7 @@ async def _ring(grants, device):
 async def _number(device, key):
     """What a key of the front end says, None for no u32."""
     text = await device.store.read_text(device.path + "/" + key, "")
-    return int(text) if is_number(text, 0, U32) else None
+    return decimal(text, 0, U32)
 
 
 def _unanswered(head):

@@ -5,11 +5,14 @@ Source: Xen docs/man/xen-vbd-interface.7.
 """
 
 from ..errors import BadDiskName
+from ..text import decimal
 
 XVD = 202
 SD = 8
 HD = (3, 22)
 EXTENDED = 1 << 28
+# A toolstack keeps them in an int.
+NUMBER_MAX = (1 << 31) - 1
 
 
 def number(name):
@@ -19,9 +22,12 @@ def number(name):
     """
     letters = name.rstrip("0123456789")
     part = name[len(letters) :]
-    if not letters and part and len(part) < 10:
-        return int(part)
-    if len(letters) < 3 or len(letters) > 5 or len(part) > 3:
+    if not letters:
+        found = decimal(part, 0, NUMBER_MAX)
+        if found is None:
+            raise _unusable(name)
+        return found
+    if len(letters) < 3 or len(letters) > 5:
         raise _unusable(name)
     index = 0
     for c in letters[3 if letters[:3] == "xvd" else 2 :]:
@@ -29,7 +35,9 @@ def number(name):
             raise _unusable(name)
         index = index * 26 + ord(c) - ord("a") + 1
     index -= 1
-    partition = int(part) if part else 0
+    partition = decimal(part or "0", 0, 255)
+    if partition is None:
+        raise _unusable(name)
     if letters[:3] == "xvd" and index >= 0:
         if index < 16 and partition < 16:
             return XVD << 8 | index << 4 | partition

@@ -14,7 +14,7 @@ from .. import abi
 from ..errors import RingCorrupt, Timeout, XenError, XenstoreError
 from ..loop import SECOND, Signal
 from .domains import Domains
-from .nodes import Nodes, number
+from .nodes import NodeOperations, reply_number
 from .session import Session, WatchEvent
 from .watch import Watch
 
@@ -47,7 +47,7 @@ class _Caller:
         self.signal = Signal()
 
 
-class Xenstore(Nodes, Domains):
+class Xenstore(NodeOperations, Domains):
     """loop: Loop; transport: ring.RingTransport or another with the same methods."""
 
     def __init__(self, loop, transport):
@@ -352,13 +352,13 @@ class Xenstore(Nodes, Domains):
 
 def transaction_id(answer):
     """The number that a TRANSACTION_START is answered with. Raises XenError."""
-    tx_id = number(answer)
+    tx_id = reply_number(answer, "transaction_start")
     if not 0 < tx_id < 1 << 32:
         raise XenError("xenstore transaction_start: %d is no transaction" % tx_id)
     return tx_id
 
 
-class Transaction(Nodes):
+class Transaction(NodeOperations):
     """The operations on nodes, as one change. Made by Xenstore.transaction()."""
 
     def __init__(self, store):

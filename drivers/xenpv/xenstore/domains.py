@@ -7,8 +7,9 @@ Source: docs/misc/xenstore.txt.
 
 from .. import abi
 from ..errors import XenError
+from ..text import printable
 from . import wire
-from .nodes import number, printable
+from .nodes import reply_number
 
 
 class Domains:
@@ -51,7 +52,9 @@ class Domains:
     async def get_feature(self, domid=None):
         """The server_features offered to us, or, privileged, to a domain."""
         words = () if domid is None else (domid,)
-        return number(await self._word(wire.XS_GET_FEATURE, "get_feature", *words))
+        return reply_number(
+            await self._word(wire.XS_GET_FEATURE, "get_feature", *words), "get_feature"
+        )
 
     async def set_feature(self, domid, value):
         """Choose the server_features of a domain that is not yet introduced. Privileged."""
@@ -63,7 +66,7 @@ class Domains:
             answer = await self._word(wire.XS_GET_QUOTA, "get_quota")
             return printable(answer.rstrip(b"\0")).split()
         words = (name,) if domid is None else (domid, name)
-        return number(await self._word(wire.XS_GET_QUOTA, "get_quota", *words))
+        return reply_number(await self._word(wire.XS_GET_QUOTA, "get_quota", *words), "get_quota")
 
     async def set_quota(self, name, value, domid=None):
         """Set a quota of a domain, or the one that new domains get. Privileged."""

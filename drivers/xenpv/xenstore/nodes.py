@@ -8,6 +8,7 @@ Source: docs/misc/xenstore.txt.
 
 from .. import abi
 from ..errors import XenError, XenstoreError
+from ..text import decimal, printable
 from . import wire
 
 NAMES = {
@@ -25,23 +26,47 @@ NAMES = {
 LETTERS = "nrwb"
 DIRECTORY_MAX = 1 << 20
 DIRECTORY_TRIES = 8
+U64 = (1 << 64) - 1
 
 
-def printable(raw):
-    """Bytes of a peer as text that cannot harm a terminal."""
-    return "".join(chr(c) if 32 <= c < 127 else "?" for c in raw)
+def number(raw, what):
+    """Read the decimal number that a node's value consists of.
+
+    Args:
+        raw: bytes.
+        what: what was asked, for the error.
+
+    Returns: the number, a u64. Raises: XenError when there is none.
+    """
+    found = decimal(raw, 0, U64)
+    if found is None:
+        raise XenError(
+            "xenstore %s: a decimal number expected, '%s' found" % (what, printable(raw[:40]))
+        )
+    return found
 
 
-def number(raw):
-    """The decimal number that a reply consists of. Raises XenError."""
-    digits = raw[:-1] if raw[-1:] == b"\0" else raw
-    if not 0 < len(digits) <= 20 or not all(48 <= c <= 57 for c in digits):
-        raise XenError("xenstore: a decimal number expected, '%s' found" % printable(raw[:40]))
-    return int(digits)
+def reply_number(raw, what):
+    """Read the number that a reply consists of: as number(), but it may end in a NUL."""
+    return number(raw[:-1] if raw[-1:] == b"\0" else raw, what)
 
 
-class Nodes:
-    """tx_id: of the transaction that the operations belong to, 0 for none."""
+async def unless_absent(operation, default):
+    """Await an operation on a node. Returns its result, or `default` if there is no such node."""
+    try:
+        return await operation
+    except XenstoreError as e:
+        if e.code != "ENOENT":
+            raise
+        return default
+
+
+class NodeOperations:
+    """The operations on nodes. tx_id: the transaction that they belong to, 0 for none.
+
+    A parameter `default` that is not None is returned where there is no such node; without it
+    XenstoreError ENOENT is raised.
+    """
 
     def __init__(self):
         self.tx_id = 0
@@ -57,30 +82,22 @@ class Nodes:
         return await self.request(type, raw + b"\0" + rest, NAMES[type] + " " + path)
 
     async def read(self, path):
-        """The node's value, bytes."""
+        """Return the node's value, bytes."""
         return await self.ask(abi.XS_READ, path)
 
+    async def find(self, path):
+        """Return the node's value, bytes, or None if there is no such node."""
+        return await unless_absent(self.read(path), None)
+
     async def read_text(self, path, default=None):
-        """The node's value as text; `default`, unless None, stands for a node that is not there."""
-        try:
-            value = await self.read(path)
-        except XenstoreError as e:
-            if e.code == "ENOENT" and default is not None:
-                return default
-            raise
-        return printable(value)
+        """Return the node's value, bytes beyond printable ASCII shown as "?"."""
+        value = await (self.read(path) if default is None else self.find(path))
+        return default if value is None else printable(value)
 
     async def read_int(self, path, default=None):
-        """The node's value as a decimal number >= 0; `default`, unless None, if it is not there."""
-        try:
-            text = await self.read_text(path)
-        except XenstoreError as e:
-            if e.code == "ENOENT" and default is not None:
-                return default
-            raise
-        if not text or len(text) > 20 or not all("0" <= c <= "9" for c in text):
-            raise XenError("xenstore %s: a decimal number expected, '%s' found" % (path, text[:40]))
-        return int(text)
+        """Return the node's value, a decimal number of a u64. Raises XenError if it is none."""
+        value = await (self.read(path) if default is None else self.find(path))
+        return default if value is None else number(value, path)
 
     async def write(self, path, value):
         """Set the node's value; value: str or bytes. Nodes that are missing above it are made."""
@@ -94,8 +111,10 @@ class Nodes:
         """Remove a node and all below it."""
         await self.ask(abi.XS_RM, path)
 
-    async def directory(self, path):
-        """Names of the node's children, a list of str, however many they are."""
+    async def directory(self, path, default=None):
+        """Return the names of the node's children, a list of str, however many they are."""
+        if default is not None:
+            return await unless_absent(self.directory(path), default)
         try:
             payload = await self.ask(abi.XS_DIRECTORY, path)
         except XenstoreError as e:
@@ -139,7 +158,7 @@ class Nodes:
             letter = printable(word[:1])
             if letter not in LETTERS:
                 raise XenError("xenstore get_perms %s: '%s' found" % (path, printable(word[:40])))
-            perms.append((letter, number(word[1:])))
+            perms.append((letter, number(word[1:], "get_perms " + path)))
         return perms
 
     async def set_perms(self, path, perms):

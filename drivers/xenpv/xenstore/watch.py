@@ -6,7 +6,7 @@ ones are dropped and counted, and whoever takes events then has to look at all t
 
 from ..errors import RingCorrupt, Timeout
 from ..loop import SECOND, Signal
-from .nodes import printable
+from ..text import printable
 
 
 class Watch:

@@ -11,6 +11,7 @@ import struct
 
 from .. import abi
 from ..errors import RingCorrupt
+from ..text import printable
 
 HEADER = "<IIII"
 # Newer than the headers that xenpv.abi is compared with.
@@ -151,5 +152,5 @@ def strings(payload):
 def error_name(payload):
     """The error in an XS_ERROR payload: one of ERRORS, or the server's own word made printable."""
     parts = strings(payload)
-    name = "".join(chr(c) if 32 < c < 127 else "?" for c in parts[0][:32]) if parts else ""
+    name = printable(parts[0][:32]) if parts else ""
     return name or "(no error name)"

@@ -7,7 +7,7 @@ compared wherever the suite runs.
 
 from xenpv import abi
 from xenpv.errors import XenError, XenstoreError
-from xenpv.xenstore.nodes import printable
+from xenpv.text import printable
 
 GUEST = "guest"
 DOM0 = "dom0"

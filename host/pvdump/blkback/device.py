@@ -28,6 +28,7 @@ from xenpv.abi import (
 )
 from xenpv.block.blkif import SECTOR
 from xenpv.block.ring import BackRing
+from xenpv.text import decimal
 
 from . import negotiate, ports
 from .connection import Connection
@@ -110,7 +111,7 @@ class Device:
 
     def _front_state(self) -> int:
         text = self._nodes.read(f"{self.front}/state") or ""
-        return int(text) if len(text) == 1 and text.isdigit() else XenbusStateUnknown
+        return decimal(text, 0, 9) or XenbusStateUnknown
 
     # The sink.
 

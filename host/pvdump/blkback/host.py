@@ -14,6 +14,9 @@ import logging
 import threading
 import time
 
+from xenpv.block.vdev import NUMBER_MAX
+from xenpv.text import decimal
+
 from ..service.complaints import Complaints
 from ..watches.dispatcher import NOBODY, Dispatcher, Subscription
 from ..watches.domains import INTRODUCED
@@ -170,4 +173,4 @@ class Host:
 
 def _numbers(names: list[str]) -> list[int]:
     """Of virtual devices, from names of nodes."""
-    return [int(name) for name in names if name.isascii() and name.isdigit() and len(name) <= 9]
+    return [number for name in names if (number := decimal(name, 0, NUMBER_MAX)) is not None]

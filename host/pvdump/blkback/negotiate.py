@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from xenpv import abi
 from xenpv.block.blkif import LAYOUTS, SECTOR, X86_64, Layout
 from xenpv.block.ring import PAGES_MAX, slots
+from xenpv.text import decimal
 
 from .ports import Nodes
 from .request import INDIRECT_SEGMENTS
@@ -131,6 +132,7 @@ def _number(keys: dict[str, str], name: str, default: int | None, most: int) -> 
         if default is None:
             raise Unusable(f"{name} is missing")
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) <= most):
+    number: int | None = decimal(text, 0, most)
+    if number is None:
         raise Unusable(f"{name} is {text[:40]!r}; a number up to {most} expected")
-    return int(text)
+    return number

@@ -19,12 +19,8 @@ class Nodes:
         self.store = store
 
     def read(self, path: str) -> str | None:
-        try:
-            return self.store.read(path).decode("latin-1")
-        except XenstoreError as error:
-            if error.code == "ENOENT":
-                return None
-            raise
+        value = self.store.find(path)
+        return None if value is None else value.decode("latin-1")
 
     def write(self, path: str, value: str) -> None:
         self.store.write(path, value)
@@ -37,21 +33,12 @@ class Nodes:
                 raise
 
     def directory(self, path: str) -> list[str]:
-        try:
-            return self.store.directory(path)
-        except XenstoreError as error:
-            if error.code == "ENOENT":
-                return []
-            raise
+        return self.store.directory(path, [])
 
     def update(self, path: str, values: Mapping[str, str]) -> bool:
         async def work(transaction: Any) -> bool:
-            try:
-                await transaction.read(f"{path}/frontend")
-            except XenstoreError as error:
-                if error.code == "ENOENT":
-                    return False
-                raise
+            if await transaction.find(f"{path}/frontend") is None:
+                return False
             for key, value in values.items():
                 await transaction.write(f"{path}/{key}", value)
             return True

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from xenpv.errors import XenstoreError
+from xenpv.text import decimal
 
 ROOT = "/local/domain"
 INTRODUCED, RELEASED = "@introduceDomain", "@releaseDomain"
@@ -31,9 +32,9 @@ class Store(Protocol):
 
     def watch(self, path: str, tell: Callable[[str, str], None]) -> Handle: ...
 
-    def directory(self, path: str) -> list[str]: ...
+    def directory(self, path: str, default: list[str] | None = None) -> list[str]: ...
 
-    def read(self, path: str) -> bytes: ...
+    def find(self, path: str) -> bytes | None: ...
 
 
 @dataclass
@@ -47,10 +48,7 @@ class Changes:
 
 def domid(name: str) -> int | None:
     """The domid that a node's name stands for; None when it is no domain's."""
-    if not (name.isascii() and name.isdigit()) or (len(name) > 1 and name[0] == "0"):
-        return None
-    number = int(name) if len(name) <= 5 else FIRST_RESERVED
-    return number if number < FIRST_RESERVED else None
+    return decimal(name, 0, FIRST_RESERVED - 1)
 
 
 class Domains:
@@ -60,7 +58,8 @@ class Domains:
 
     def refresh(self, released: bool) -> Changes:
         """Look which domains there are. released: one may have gone. Raises XenError."""
-        there = {number for name in self._names() if (number := domid(name)) is not None}
+        names = self._store.directory(ROOT, [])
+        there = {number for name in names if (number := domid(name)) is not None}
         before = self._vm
         changes = Changes(sorted(there - before.keys()), sorted(before.keys() - there))
         now = {number: before.get(number) for number in there}
@@ -74,18 +73,10 @@ class Domains:
         self._vm = now
         return changes
 
-    def _names(self) -> list[str]:
-        try:
-            return self._store.directory(ROOT)
-        except XenstoreError as error:
-            if error.code == "ENOENT":
-                return []
-            raise
-
     def _vm_of(self, number: int) -> bytes | None:
         try:
-            return self._store.read(f"{ROOT}/{number}/vm")
+            return self._store.find(f"{ROOT}/{number}/vm")
         except XenstoreError as error:
-            if error.code in ("ENOENT", "EACCES"):
+            if error.code == "EACCES":
                 return None
             raise

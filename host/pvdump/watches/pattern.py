@@ -11,7 +11,6 @@ import re
 from typing import NamedTuple
 
 from xenpv import abi
-from xenpv.errors import XenstoreError
 
 from . import domains
 from .dispatcher import NOBODY
@@ -71,7 +70,7 @@ class Pattern:
 
     def domids(self, store: Store) -> list[int]:
         """The domains below base. Blocks. Raises XenError."""
-        there = map(domains.domid, _names(store, self.base))
+        there = map(domains.domid, store.directory(self.base, []))
         return [domid for domid in there if domid is not None]
 
     def find(self, store: Store, domid: int) -> list[Found]:
@@ -81,26 +80,7 @@ class Pattern:
             paths = [
                 f"{path}/{child}"
                 for path in paths
-                for child in ([name] if name != "*" else _names(store, path))
+                for child in ([name] if name != "*" else store.directory(path, []))
             ]
-        values = ((path, value_of(store, path)) for path in paths)
+        values = ((path, store.find(path)) for path in paths)
         return [Found(path, value) for path, value in values if value is not None]
-
-
-def value_of(store: Store, path: str) -> bytes | None:
-    """A node's value, None when there is no such node. Raises XenError."""
-    try:
-        return store.read(path)
-    except XenstoreError as error:
-        if error.code == "ENOENT":
-            return None
-        raise
-
-
-def _names(store: Store, path: str) -> list[str]:
-    try:
-        return store.directory(path)
-    except XenstoreError as error:
-        if error.code == "ENOENT":
-            return []
-        raise

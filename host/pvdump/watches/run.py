@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from .dispatcher import Dispatcher, Subscription
 from .domains import Store
-from .pattern import Pattern, value_of
+from .pattern import Pattern
 from .queue import Event
 
 GRACE = 5.0  # seconds from SIGTERM to SIGKILL
@@ -73,7 +73,7 @@ class Runner:
             for found in self._pattern.find(self._store, event.domain.domid):
                 self._run(event.domain.domid, *found)
         else:
-            self._run(event.domain.domid, event.path, value_of(self._store, event.path))
+            self._run(event.domain.domid, event.path, self._store.find(event.path))
 
     def _run(self, domid: int, path: str, value: bytes | None) -> None:
         """Run the command and wait for its end. Raises CommandError."""

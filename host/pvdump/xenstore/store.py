@@ -169,6 +169,9 @@ class Store:
     def read(self, path: str) -> bytes:
         return self.call(lambda client: client.read(path))
 
+    def find(self, path: str) -> bytes | None:
+        return self.call(lambda client: client.find(path))
+
     def read_text(self, path: str, default: str | None = None) -> str:
         return self.call(lambda client: client.read_text(path, default))
 
@@ -184,8 +187,8 @@ class Store:
     def rm(self, path: str) -> None:
         self.call(lambda client: client.rm(path))
 
-    def directory(self, path: str) -> list[str]:
-        return self.call(lambda client: client.directory(path))
+    def directory(self, path: str, default: list[str] | None = None) -> list[str]:
+        return self.call(lambda client: client.directory(path, default))
 
     def get_perms(self, path: str) -> list[tuple[str, int]]:
         return self.call(lambda client: client.get_perms(path))

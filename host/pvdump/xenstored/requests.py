@@ -125,9 +125,10 @@ def _directory(connection: Connection, packet: Packet) -> bytes:
 def _directory_part(connection: Connection, packet: Packet) -> bytes:
     """gencnt|child|child|..., as much as fits; one more NUL after the last child of all."""
     found = words(packet)
-    if len(found) != 2 or not found[1].isdigit():
+    if len(found) != 2:
         raise StoreError("EINVAL")
-    path, offset = absolute(connection, found[0]), int(found[1])
+    offset = toolstack.number(found[1])
+    path = absolute(connection, found[0])
     gen, names = connection.tree(packet).directory_part(connection.domain, path)
     head = b"%d\0" % gen
     whole = b"".join(name.encode() + b"\0" for name in names)
@@ -166,9 +167,7 @@ def _watch(connection: Connection, packet: Packet) -> bytes:
     found = words(packet)
     depth = None
     if len(found) == 3 and connection.domain.features & wire.SERVER_FEATURE_WATCHDEPTH:
-        if not found[2].isdigit():
-            raise StoreError("EINVAL")
-        depth = int(found[2])
+        depth = toolstack.number(found[2])
     elif len(found) != 2:
         raise StoreError("EINVAL")
     path, token = _watched(connection, found[0]), found[1]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from xenpv import abi
+from xenpv.text import decimal
 from xenpv.xenstore import wire
 from xenpv.xenstore.wire import Packet
 
@@ -26,9 +27,11 @@ U64_MAX = (1 << 64) - 1
 
 def number(word: bytes, most: int = U32_MAX) -> int:
     """A decimal number. Raises StoreError EINVAL."""
-    if not word.isdigit() or len(word) > 20 or int(word) > most:
+    # Leading zeros count for nothing, as in C xenstored.
+    found: int | None = decimal(word.lstrip(b"0") or word[-1:], 0, most)
+    if found is None:
         raise StoreError("EINVAL")
-    return int(word)
+    return found
 
 
 def domid(word: bytes) -> int:
