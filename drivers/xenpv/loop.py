@@ -1,11 +1,20 @@
-"""The loop: tasks, signals, deadlines.
+"""The loop: tasks, signals, deadlines, cancellation.
 
 Everything that waits, waits here, with a deadline in ns of the loop's clock. There are no threads
-and no interrupts. What the loop does when no task can run is its subclass's: pollloop.PollLoop
-blocks in Xen; a host's loop may wait for file descriptors.
+and no interrupts. A subclass says how to wait when no task can run: pollloop.PollLoop blocks in
+Xen; a host's loop waits for file descriptors.
+
+Rules, after trio's: a cancelled task gets Cancelled raised at the await where it stands, and runs
+on until it has ended, so that its `finally` blocks may wait; such a wait needs a deadline. No error
+of a task is lost: gather() raises the first one of its tasks, and that of a task made by spawn() is
+raised in the coroutine that run() was given, at its await, for it to handle or to end with.
 """
 
 SECOND = 1000000000
+
+
+class Cancelled(BaseException):
+    """Raised in a task that is cancelled, at its await. Let it pass; clean up in `finally`."""
 
 
 class _Pause:
@@ -29,78 +38,148 @@ class _Pause:
 
 
 class Signal:
-    """Something that can happen; tasks wait for it. Setting it wakes all of them."""
+    """An event that tasks wait for. Setting it wakes all of them."""
 
     def __init__(self):
         self._set = False
         self._tasks = []
 
     def set(self):
+        """Wake the tasks that wait, or, if there are none, the next one that comes to wait."""
         if not self._tasks:
             self._set = True
         while self._tasks:
-            # If memory runs out here, it still waits.
+            # If memory runs out here, the task still waits.
             self._tasks[0].wake()
             self._tasks.pop(0)
 
     def waited_for(self):
-        """Whether a task waits for it now."""
+        """Return whether a task waits for it now."""
         return len(self._tasks) > 0
 
     async def wait(self, deadline):
-        """Until the signal is set or the deadline (ns, or None) has passed; which one, look."""
+        """Wait until the signal is set or the deadline (ns, or None) has passed.
+
+        It does not tell which of the two happened: the caller looks at what it waits for.
+        """
         if self._set:
             self._set = False
             return
         await _Pause(self, deadline)
 
 
-class Task:
-    """A coroutine in the loop."""
+class Group:
+    """The tasks of one gather(): how many have not ended, and the errors of those that have."""
 
-    def __init__(self, loop, coro):
+    def __init__(self):
+        self.left = 0
+        self.errors = []
+        self.ended = Signal()
+
+
+class Task:
+    """A coroutine in the loop. Made by Loop.spawn() and Loop.gather().
+
+    done: whether it has ended; result: what it returned; error: the exception it ended with.
+    """
+
+    def __init__(self, loop, coro, group):
         self._loop = loop
         self._coro = coro
+        self._group = group
         self._pause = None
+        # Raised at its next step; it is interrupted once in its life, so that it can clean up.
+        self._raise = None
+        self._interrupted = False
         self.done = False
         self.result = None
+        self.error = None
 
     def wake(self):
+        """Make it ready. Its signal, if it waits on one, forgets it by itself."""
         self._loop._ready.append(self)
         self._pause = None
         del self._loop._sleeping[self]
 
+    def expire(self):
+        """Wake it although its signal was not set."""
+        signal = self._pause.signal
+        if signal is not None:
+            signal._tasks.remove(self)
+        self.wake()
+
     def step(self):
+        """Run it until its next wait or its end. Raises what is no Exception, such as an exit."""
+        error = self._raise
         try:
-            pause = self._coro.send(None)
+            if error is None:
+                pause = self._coro.send(None)
+            else:
+                self._raise = None
+                pause = self._coro.throw(error)
         except StopIteration as stop:
-            self.done = True
-            self.result = stop.value
+            self._end(stop.value, None)
+            return
+        except Cancelled:
+            self._end(None, None)
+            return
+        except Exception as e:
+            self._end(None, e)
+            return
+        if self._raise is not None:
+            # It was interrupted by itself, or by what it called.
+            self._loop._ready.append(self)
             return
         self._pause = pause
         if pause.signal is not None:
             pause.signal._tasks.append(self)
         self._loop._sleep(self, pause.deadline)
 
-    def expire(self):
-        """Wake the task because its deadline has passed."""
-        signal = self._pause.signal
-        if signal is not None:
-            signal._tasks.remove(self)
-        self.wake()
+    def _end(self, result, error):
+        self.done = True
+        self.result = result
+        self.error = error
+        group = self._group
+        if group is not None:
+            group.left -= 1
+            if error is not None:
+                group.errors.append(error)
+            group.ended.set()
+        elif error is not None:
+            self._loop._failed(self, error)
 
     def cancel(self):
-        """End the task where it waits; its finally blocks run."""
-        if self.done:
+        """Have Cancelled raised where it waits, at the loop's next turn; it runs on to its end.
+
+        A task that has not begun never does. Without effect on one that was cancelled before.
+        """
+        self.interrupt(Cancelled())
+
+    def interrupt(self, error):
+        """Have an error raised where it waits, if it has not been interrupted before."""
+        if self.done or self._interrupted:
             return
-        self.done = True
         if self in self._loop._sleeping:
             self.expire()
-        self._coro.close()
+        self._raise = error
+        self._interrupted = True
+
+    def close(self):
+        """End it now, for a loop that cannot go on: a `finally` that waits is left there."""
+        self.done = True
+        try:
+            self._coro.close()
+        except BaseException:
+            # The error that ended the loop is the one to be raised.
+            pass
 
 
 class Loop:
-    """now: a function that gives the time in ns, never less than before."""
+    """The tasks of one thread, and the time. Base of the loops that know how to wait.
+
+    Args:
+        now: a function that returns the time in ns, never less than before.
+    """
 
     def __init__(self, now):
         self.now = now
@@ -108,62 +187,111 @@ class Loop:
         self._sleeping = {}
         # No deadline is nearer than this; it may be that of a task that sleeps no more.
         self._nearest = None
+        # The task of run()'s coroutine; the first error raised in it, the first that was not.
+        self._main = None
+        self._told = None
+        self._untold = None
 
     def spawn(self, coro):
-        """Run a coroutine beside the others. What it raises ends the loop."""
-        task = Task(self, coro)
+        """Run a coroutine beside the others. Returns its Task.
+
+        An error of it is raised in run()'s coroutine.
+        """
+        task = Task(self, coro, None)
         self._ready.append(task)
         return task
 
     async def sleep(self, ns):
+        """Wait for a time in ns; 0 lets the others have a turn."""
         await _Pause(None, self.now() + ns)
 
     async def gather(self, coros):
         """Run coroutines beside each other until all have ended. Returns a list of their results.
 
-        The first exception of one of them ends the others and is raised.
+        The first exception of one cancels the others, and is raised when they have ended.
         """
-        ended = Signal()
-        faults = []
-
-        async def guard(coro):
+        group = Group()
+        tasks = [Task(self, coro, group) for coro in coros]
+        self._ready += tasks
+        group.left = len(tasks)
+        cancelled = None
+        while group.left:
             try:
-                return await coro
+                await group.ended.wait(None)
+            except Cancelled as e:
+                cancelled = e
             except Exception as e:
-                faults.append(e)
-            finally:
-                ended.set()
-
-        tasks = [self.spawn(guard(coro)) for coro in coros]
-        try:
-            while not faults and not all(task.done for task in tasks):
-                await ended.wait(None)
-        finally:
-            for task in tasks:
-                task.cancel()
-        if faults:
-            raise faults[0]
+                # Of a task that was made by spawn().
+                group.errors.append(e)
+            if cancelled is not None or group.errors:
+                for task in tasks:
+                    task.cancel()
+        if group.errors:
+            raise group.errors[0]
+        if cancelled is not None:
+            raise cancelled
         return [task.result for task in tasks]
 
     def run(self, coro):
-        """Run until the coroutine ends, and end the others with it. Returns what it returns."""
-        main = self.spawn(coro)
+        """Run a coroutine to its end, then cancel the tasks that are left and run them to theirs.
+
+        An error of a spawned task is raised in the coroutine, at its await; one that comes after
+        that, or after its end, is raised here.
+
+        Returns: what the coroutine returns. Raises: the first error that it did not handle; what is
+        no Exception ends the loop at once.
+        """
+        main = self._main = self.spawn(coro)
+        self._told = self._untold = None
         try:
             while not main.done:
-                self._turn()
-                if not self._ready:
-                    self._block(self._nearest)
-                    self._expire()
-                ready, self._ready = self._ready, []
-                for task in ready:
-                    # A step before may have cancelled it.
-                    if not task.done:
-                        task.step()
-        finally:
+                self._take_turn()
             for task in self._ready + list(self._sleeping):
                 task.cancel()
-            self._ready = []
+            while self._ready or self._sleeping:
+                self._take_turn()
+        except BaseException:
+            self._abandon()
+            raise
+        if main.error is not None:
+            # On the way out from the one it was told of it may have met another.
+            raise main.error if self._told is None else self._told
+        if self._untold is not None:
+            raise self._untold
         return main.result
+
+    def _take_turn(self):
+        """Run each task that is ready up to its next wait; wait for one if none is."""
+        try:
+            self._turn()
+            if not self._ready:
+                self._block(self._nearest)
+                self._expire()
+        except Exception as e:
+            if self._told is not None or self._main.done:
+                raise
+            # The loop cannot wait. Its coroutine may still say why.
+            self._failed(None, e)
+        for _ in range(len(self._ready)):
+            self._ready.pop(0).step()
+
+    def _failed(self, task, error):
+        """An error has come that no gather() raises. task: who ended with it, None for the loop."""
+        if task is self._main:
+            return
+        if self._told is None and not self._main.done:
+            self._told = error
+            self._main.interrupt(error)
+        elif self._untold is None:
+            self._untold = error
+
+    def _abandon(self):
+        """End all coroutines without running them any further."""
+        tasks = self._ready + list(self._sleeping)
+        self._ready = []
+        self._sleeping = {}
+        for task in tasks:
+            task.close()
 
     def _turn(self):
         """Called once a turn, whether there is work or not."""

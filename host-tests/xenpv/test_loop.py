@@ -254,6 +254,8 @@ class TestGather:
             task = loop.spawn(loop.gather([nap(), nap()]))
             await loop.sleep(SECOND)
             task.cancel()
+            await loop.sleep(0)
+            await loop.sleep(0)
             assert ended == ["out", "out"]
 
         loop.run(work())
