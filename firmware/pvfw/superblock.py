@@ -21,7 +21,11 @@ Layout, little-endian, 512 bytes:
         80     4  crash_vcpu: vCPU that crashed, 0xffffffff unknown
         84    64  release: kernel release, NUL-padded
        148   192  reason: why a dump is partial, NUL-padded
+       340     8  collected: when `pvdump collect` had copied the dump, as started; 0 not yet
        508     4  CRC-32 of bytes 0 to 507
+
+The bytes between are zeros, and so was `collected` before it had a meaning: whoever does not know
+it reads the same superblock.
 """
 
 import binascii
@@ -42,7 +46,7 @@ COMPLETE = 3
 PARTIAL = 4
 STATE_NAMES = {READY: "ready", WRITING: "writing", COMPLETE: "complete", PARTIAL: "partial"}
 UNKNOWN_VCPU = 0xFFFFFFFF
-_FIELDS = "<8sII16sQQQQQQI64s192s"
+_FIELDS = "<8sII16sQQQQQQI64s192sQ"
 _CRC_AT = 508
 
 
@@ -61,6 +65,7 @@ class Superblock:
         self.crash_vcpu = UNKNOWN_VCPU
         self.release = ""
         self.reason = ""
+        self.collected = 0
 
     def encode(self):
         """The 512 bytes of the superblock."""
@@ -82,6 +87,7 @@ class Superblock:
             self.crash_vcpu,
             _text(self.release, 64),
             _text(self.reason, 192),
+            self.collected,
         )
         struct.pack_into("<I", raw, _CRC_AT, binascii.crc32(memoryview(raw)[:_CRC_AT]))
         return bytes(raw)
@@ -96,7 +102,9 @@ def decode(raw):
     if len(raw) < SUPERBLOCK_SIZE or raw[: len(MAGIC)] != MAGIC:
         raise TargetRefused("no pvdump superblock: run `pvdump prepare` on this disk first")
     if binascii.crc32(memoryview(raw)[:_CRC_AT]) != struct.unpack_from("<I", raw, _CRC_AT)[0]:
-        raise TargetRefused("the superblock is damaged (CRC): run `pvdump prepare` again")
+        raise TargetRefused(
+            "the superblock is damaged (CRC): `pvdump collect --salvage` gets a dump behind it"
+        )
     fields = struct.unpack_from(_FIELDS, raw, 0)
     if fields[1] != VERSION:
         raise TargetRefused("superblock version %d, this pvdump knows %d" % (fields[1], VERSION))
@@ -110,6 +118,7 @@ def decode(raw):
     block.crash_vcpu = fields[10]
     block.release = printable(fields[11].partition(b"\0")[0])
     block.reason = printable(fields[12].partition(b"\0")[0])
+    block.collected = fields[13]
     _check(block)
     return block
 
@@ -123,7 +132,7 @@ def refusal(block, disk_size, read_only, size):
         return "the disk is read-only: give the guest write access to it"
     if block.state != READY:
         return (
-            "it holds a dump (%s): `pvdump collect` it, then `pvdump prepare` the disk again"
+            "it holds a dump (%s): `pvdump collect` it, then `pvdump prepare --again` the disk"
             % STATE_NAMES[block.state]
         )
     room = min(block.size, disk_size) - block.data_offset

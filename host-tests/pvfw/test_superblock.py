@@ -24,6 +24,7 @@ def test_a_superblock_comes_back_as_it_was_written():
     block.started, block.ended = 1_700_000_000, 1_700_000_009
     block.crash_vcpu, block.release = 1, "6.1.0-44-cloud-amd64"
     block.reason = "write of sector 8 failed"
+    block.collected = 1_700_000_100
     raw = block.encode()
     assert len(raw) == 512
     assert vars(superblock.decode(raw)) == vars(block)
@@ -36,6 +37,23 @@ def test_the_layout_is_the_documented_one():
     assert raw[16:32] == UUID
     assert struct.unpack_from("<QQ", raw, 32) == (SIZE, 1 << 20)
     assert struct.unpack_from("<I", raw, 508)[0] == zlib.crc32(raw[:508])
+
+
+def test_that_a_dump_was_collected_stands_where_there_were_zeros():
+    block = superblock.Superblock(UUID, SIZE)
+    before = block.encode()
+    block.collected = 1_700_000_100
+    raw = block.encode()
+    assert struct.unpack_from("<Q", raw, 340) == (1_700_000_100,)
+    assert [i for i in range(508) if raw[i] != before[i]] == [340, 341, 342, 343]
+
+
+@pytest.mark.parametrize("state", [superblock.COMPLETE, superblock.PARTIAL])
+def test_collected_target_is_refused_until_it_is_made_ready(state):
+    block = superblock.Superblock(UUID, SIZE)
+    block.state, block.collected = state, 1_700_000_100
+    found = superblock.decode(block.encode())
+    assert "prepare --again" in superblock.refusal(found, SIZE, False, 4096)
 
 
 @pytest.mark.parametrize("raw", [b"", bytes(512), b"PVDUMP\n\n" + bytes(504), b"\xff" * 512])
