@@ -9,6 +9,11 @@ from pvdump.service.complaints import KEPT, Complaints
 
 
 @pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
 def lines() -> list[str]:
     return []
 

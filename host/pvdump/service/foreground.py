@@ -1,6 +1,6 @@
-"""What commands share that work on a store until they are told to end.
+"""A command that works on a store in the foreground until it is told to end.
 
-Used by `pvdump watches run` and `pvdump blkback`. The rule: such a command ends by SIGINT, by
+Used by `pvdump watches run` and `pvdump blkback run`. The rule: such a command ends by SIGINT, by
 SIGTERM or with its store, and undoes what it began before it does.
 """
 
@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import select
 import signal
 import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ..arguments import file_name
 from ..xenstore.store import Store
 from ..xenstore.stream import default_path
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
     """Add the option that names the store."""
     parser.add_argument(
         "--store",
-        type=Path,
+        type=file_name,
         help="unix socket or device of xenstored (default: $XENSTORED_PATH, else "
         "/run/xenstored/socket, else /dev/xen/xenbus)",
     )
@@ -31,30 +35,69 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 def serve(
     command: str, path: Path | None, begin: Callable[[Store, contextlib.ExitStack], None]
 ) -> int:
-    """Call begin(store, stack), wait for the end, close the stack. Returns the exit code.
+    """Serve until a signal or the end of the store.
 
-    command: for the message that the store has ended; path: of the store, see add_store().
+    Args:
+        command: its name, for messages.
+        path: of the store, see add_store().
+        begin: called with the store and a stack; what it puts there is undone at the end.
+
+    Returns:
+        the exit code.
     """
     ended: list[str] = []
-    end = threading.Event()
+    with _end() as end, contextlib.ExitStack() as stack:
 
-    def on_end(reason: str) -> None:
-        ended.append(reason)
-        end.set()
+        def on_end(reason: str) -> None:
+            ended.append(reason)
+            end.set()
 
-    before = {
-        number: signal.signal(number, lambda *_: end.set())
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        with contextlib.ExitStack() as stack:
-            store = stack.enter_context(Store(path or default_path(), on_end))
-            begin(store, stack)
-            end.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        store = stack.enter_context(Store(path or default_path(), on_end))
+        begin(store, stack)
+        end.wait()
     if ended:
         print(f"pvdump {command}: the store ended: {ended[0]}", file=sys.stderr)
         return 1
     return 0
+
+
+class _End:
+    """An event that threads and signals set.
+
+    threading.Event does not do: a signal that the kernel hands to another thread does not wake the
+    main thread out of its wait. A byte in a pipe does, whichever thread took the signal.
+    Source: Python's signal.set_wakeup_fd().
+    """
+
+    def __init__(self) -> None:
+        self._read, self.fd = os.pipe()
+        os.set_blocking(self.fd, False)
+
+    def set(self) -> None:
+        """Set the event, from any thread."""
+        with contextlib.suppress(BlockingIOError):  # then there is a byte already
+            os.write(self.fd, b"\0")
+
+    def wait(self) -> None:
+        """Block until the event is set."""
+        select.select([self._read], [], [])
+
+    def close(self) -> None:
+        """Forget the event."""
+        os.close(self._read)
+        os.close(self.fd)
+
+
+@contextlib.contextmanager
+def _end() -> Iterator[_End]:
+    """Make the event that SIGNALS set within the block."""
+    end = _End()
+    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    before = signal.set_wakeup_fd(end.fd, warn_on_full_buffer=False)
+    try:
+        yield end
+    finally:
+        signal.set_wakeup_fd(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        end.close()
