@@ -1,1 +1,3 @@
-"""The host side of pvdump: the command line, and the embedded Xen of the tests."""
+"""The host side of pvdump: dumps, xenstore, watches and disks of guests, and the command line."""
+
+__version__ = "0.1.0"
