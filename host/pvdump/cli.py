@@ -1,175 +1,194 @@
 """The command line: pvdump prepare | collect | info | watches | xenstored | blkback.
 
 Called by the console script `pvdump` and by `python -m pvdump`. It needs nothing but the standard
-library, so that it runs in any guest and any dom0. The rule: what a person wants to read goes to
-standard output, what went wrong in one line to standard error, and the exit code tells them apart.
+library, so that it runs in any guest and any dom0. The rules: only the command that is asked for is
+imported; what a person wants to read goes to standard output, what went wrong in one line to
+standard error, and the exit code tells them apart.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 import os
-import re
 import signal
 import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 from pvfw.errors import DumpError
 
-from .blkback import command as blkback
-from .dump.collect import collect
-from .dump.disk import MIB
-from .dump.info import info, read_superblock, text
-from .dump.prepare import prepare
-from .watches import command as watches
-from .xenstored import command as xenstored
+from . import __version__
 
-OK, FAILED, INCOMPLETE = 0, 1, 3
+FAILED = 1
+# Each command: the module that has arguments(parser) and run(options), and a line for --help.
+COMMANDS = {
+    "prepare": ("dump.prepare", "make a disk or file a dump target"),
+    "collect": ("dump.collect", "get the vmcore off a target"),
+    "info": ("dump.info", "say what is on a target"),
+    "watches": ("watches.command", "run a command after each change of a node in any domain"),
+    "xenstored": ("xenstored.command", "serve a xenstore on a unix socket"),
+    "blkback": ("blkback.command", "serve disks to guests"),
+}
+# Commands that serve end by these signals themselves; the others are interrupted by them.
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
+DESCRIPTION = """\
+Crash dumps of Xen guests: prepare a disk, and get the dump off it.
+And watches of many domains, a xenstore for tests, and disks for guests."""
 EXITS = """\
 exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
-3 collect: the dump is partial, and what there is of it was collected"""
-
-UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+3 collect: part of the dump is missing, and what there is of it was collected"""
 
 
-def size(value: str) -> int:
-    """Bytes from a number with an optional K, M, G or T."""
-    match = re.fullmatch(r"(\d+)([KMGT]?)", value.strip().upper())
-    if not match:
-        raise argparse.ArgumentTypeError(f"{value!r} is not a size such as 512M or 4G")
-    return int(match[1]) * UNITS[match[2]]
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong and exit with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse's own says nothing where standard output cannot be written.
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
-def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="pvdump",
-        description="Crash dumps of Xen guests: prepare a disk, and get the dump off it.\n"
-        "And watches of many domains, a xenstore for tests, and disks for guests.",
-        epilog=EXITS,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+class Ended(BaseException):
+    """A signal that ends the program has come. Not an Exception: nothing may go on after it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def parser(command: str) -> Parser:
+    """Make the parser of the whole command line, with the arguments of one command."""
+    top = Parser(prog="pvdump", description=DESCRIPTION, epilog=EXITS)
+    top.add_argument("--version", action="version", version=f"pvdump {__version__}")
+    commands = top.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=Parser
     )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    sub = commands.add_parser(
-        "prepare",
-        help="make a disk or file a dump target",
-        description="Make a disk or file a dump target. Its first MiB gets a superblock; only a "
-        "disk that has one is ever written by the crash kernel.",
-        epilog="A target takes one dump: collect it, then prepare it again with --force.",
-    )
-    sub.add_argument("disk", type=Path, metavar="DISK-OR-FILE")
-    sub.add_argument("--size", type=size, help="make the file, with this size (512M, 4G)")
-    sub.add_argument("--force", action="store_true", help="also when it holds something")
-
-    sub = commands.add_parser(
-        "collect",
-        help="get the vmcore off a target",
-        description="Copy the vmcore off a target into a new file, which crash, drgn and "
-        "makedumpfile open. The target is only read.",
-        epilog=EXITS,
-    )
-    sub.add_argument("disk", type=Path, metavar="DISK")
-    sub.add_argument("out", type=Path, metavar="OUT", help="file to be made; must not exist")
-
-    sub = commands.add_parser(
-        "info",
-        help="say what is on a target",
-        description="Say what is on a target. Works beside a running guest.",
-    )
-    sub.add_argument("disk", type=Path, metavar="DISK")
-    sub.add_argument("--json", action="store_true", help="all fields, sizes in bytes")
-
-    watches.add(commands)
-    xenstored.add(commands)
-    blkback.add(commands)
+    for name, (_, line) in COMMANDS.items():
+        sub = commands.add_parser(name, help=line)
+        if name == command:
+            module(name).arguments(sub)
     return top
 
 
-class Copying:
-    """MiB and MiB/s on one line of standard error, when that is a terminal."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.done = 0
-        self.started = self.shown = time.monotonic()
-
-    def advance(self, amount: int) -> None:
-        self.done += amount
-        now = time.monotonic()
-        if sys.stderr.isatty() and now - self.shown > 0.2:
-            self.shown = now
-            print(f"\r\033[K{self}", end="", file=sys.stderr, flush=True)
-
-    def clear(self) -> None:
-        if sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-    def __str__(self) -> str:
-        seconds = max(time.monotonic() - self.started, 1e-3)
-        done, total = self.done / MIB, self.total / MIB
-        return f"{done:.1f}/{total:.1f} MiB  {done / seconds:.1f} MiB/s  {seconds:.1f} s"
+def module(command: str) -> Any:
+    """Import a command."""
+    return importlib.import_module(f".{COMMANDS[command][0]}", __package__)
 
 
-def run_prepare(options: argparse.Namespace) -> int:
-    done = prepare(options.disk, options.size, options.force)
-    if done.lost:
-        print(f"{options.disk} held {done.lost}")
-    print(
-        f"{options.disk} is ready: room for a dump of {done.room / MIB:.1f} MiB, uuid {done.uuid}"
-    )
-    return OK
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line; whatever ends it gives an exit code and at most one line.
 
+    Args:
+        words: the arguments; None for the program's own.
 
-def run_collect(options: argparse.Namespace) -> int:
-    progress = Copying(read_superblock(options.disk).dump_size)
+    Returns:
+        the exit code.
+    """
+    ensure_streams()
+    words = sys.argv[1:] if words is None else words
+    # No option of pvdump itself takes a value, so the first word is the command.
+    command = next((word for word in words if not word.startswith("-")), "")
     try:
-        done = collect(options.disk, options.out, progress.advance)
-    finally:
-        progress.clear()
-    print(f"{options.out}: {progress}")
-    if not done.reason:
-        return OK
-    print(f"pvdump: the dump is partial: {done.reason}", file=sys.stderr)
-    print(
-        f"pvdump: {done.missing / MIB:.1f} MiB are missing; the ELF header is marked incomplete",
-        file=sys.stderr,
-    )
-    return INCOMPLETE
-
-
-def run_info(options: argparse.Namespace) -> int:
-    facts = info(options.disk)
-    print(json.dumps(facts, indent=2) if options.json else text(facts))
-    return OK
-
-
-RUN = {
-    "prepare": run_prepare,
-    "collect": run_collect,
-    "info": run_info,
-    "watches": watches.run,
-    "xenstored": xenstored.run,
-    "blkback": blkback.run,
-}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parser().parse_args(arguments)
-    try:
-        code = RUN[options.command](options)
-        sys.stdout.flush()
-        return code
+        with ending_signals():
+            code = run(command, words)
+            sys.stdout.flush()
+            return code
     except BrokenPipeError:
-        # Whoever read this has read enough, as `head` does; nothing may be left for the exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read this has read enough, as `head` does.
+        leave_output()
         return 128 + signal.SIGPIPE
     except DumpError as error:
-        print(f"pvdump {options.command}: {error}", file=sys.stderr)
+        complain(command, str(error))
+        return FAILED
+    except OSError as error:
+        leave_output()
+        complain(command, f"{error.filename or 'standard output'}: {error.strerror or error}")
         return FAILED
     except KeyboardInterrupt:
-        print(f"pvdump {options.command}: interrupted", file=sys.stderr)
+        complain(command, "interrupted")
         return 128 + signal.SIGINT
+    except Ended as end:
+        complain(command, f"ended by {signal.Signals(end.number).name}")
+        return 128 + end.number
+
+
+def run(command: str, words: Sequence[str]) -> int:
+    """Run a command with its arguments. Returns the exit code."""
+    try:
+        options = parser(command).parse_args(words)
+    except SystemExit as end:  # --help, --version, or wrong usage, which was said
+        return int(end.code or 0)
+    code: int = module(command).run(options)
+    return code
+
+
+def complain(command: str, line: str) -> None:
+    """Say what went wrong, if there is anywhere to say it."""
+    with suppress(OSError):
+        print(f"pvdump {command}: {line}", file=sys.stderr)
+
+
+def leave_output() -> None:
+    """Have what standard output cannot take go nowhere: the program's exit would fail on it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def ensure_streams() -> None:
+    """Have all three standard streams, and let them take any name.
+
+    Where one is closed, the disk that is opened next would get its number, and what is meant for
+    standard error would be written to the disk.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is given. Writing to it fails as to what is closed.
+            os.open(os.devnull, os.O_RDONLY)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for the whole program
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    # Names need not be UTF-8.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def ending_signals() -> Iterator[None]:
+    """Have the signals that end a program raise Ended, so that nothing half done is left."""
+
+    def end(number: int, frame: object) -> None:
+        for other in ENDING:
+            signal.signal(other, signal.SIG_IGN)  # the cleaning up is not interrupted
+        raise Ended(number)
+
+    # Who ignores SIGHUP was started by nohup.
+    before = {
+        number: signal.signal(number, end)
+        for number in ENDING
+        if signal.getsignal(number) is signal.SIG_DFL
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

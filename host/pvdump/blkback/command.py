@@ -12,11 +12,10 @@ import gc
 import json
 import logging
 import sys
-from pathlib import Path
-from typing import Any
 
 from xenpv.errors import XenError
 
+from ..arguments import domid, file_name
 from ..service import foreground
 from ..watches.dispatcher import Dispatcher
 from ..watches.server import StatusError, StatusServer, ask
@@ -40,29 +39,26 @@ Serve disks to guests, each by a worker that no other guest can hold up. A disk 
   pvdump blkback detach 3 xvdc"""
 
 
-def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    parser = commands.add_parser(
-        "blkback",
-        help="serve disks to guests",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = DESCRIPTION
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     run = actions.add_parser("run", help="serve the disks, those that are there and those to come")
-    run.add_argument("--status", type=Path, metavar="SOCKET", help="make this socket, for `show`")
+    run.add_argument(
+        "--status", type=file_name, metavar="SOCKET", help="make this socket, for `show`"
+    )
     give = actions.add_parser("attach", help="give a guest a disk")
     take = actions.add_parser("detach", help="take a disk away from a guest")
     for sub in (run, give, take):
         foreground.add_store(sub)
     for sub in (give, take):
-        sub.add_argument("domid", type=int, metavar="DOMID")
+        sub.add_argument("domid", type=domid, metavar="DOMID")
         sub.add_argument("name", metavar="VDEV", help="such as xvdb")
     give.add_argument("sink", metavar="FILE|DEVICE|NBD-URI")
     give.add_argument("--readonly", action="store_true", help="the guest may not write to it")
     take.add_argument("--force", action="store_true", help="do not wait for the guest")
     show = actions.add_parser("show", help="show the disks of a running process")
-    show.add_argument("socket", type=Path, metavar="SOCKET")
+    show.add_argument("socket", type=file_name, metavar="SOCKET")
     show.add_argument("--json", action="store_true", help="all fields")
 
 

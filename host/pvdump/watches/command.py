@@ -12,11 +12,10 @@ import json
 import logging
 import shutil
 import sys
-from pathlib import Path
-from typing import Any
 
 from xenpv.errors import XenError
 
+from ..arguments import file_name
 from ..service.foreground import add_store, serve
 from ..xenstore.store import Store
 from .dispatcher import Dispatcher
@@ -35,13 +34,9 @@ in its environment: one at a time for a domain, at the same time for different o
   pvdump watches run '/local/domain/*/data/pvdump/state' -- /etc/xen/on-dump-state"""
 
 
-def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    parser = commands.add_parser(
-        "watches",
-        help="run a command after each change of a node in any domain",
-        description="Watch a node of many domains; one whose command hangs holds up no other.",
-    )
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = "Watch a node of many domains; one whose command hangs holds up no other."
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     sub = actions.add_parser(
@@ -49,11 +44,13 @@ def add(commands: Any) -> None:
         help="run a command after each change",
         description="Run a command after each change of a node in any domain.",
         epilog=RUN_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_store(sub)
     sub.add_argument(
-        "--status", type=Path, metavar="SOCKET", help="make this socket, for `pvdump watches show`"
+        "--status",
+        type=file_name,
+        metavar="SOCKET",
+        help="make this socket, for `pvdump watches show`",
     )
     sub.add_argument("pattern", metavar="PATTERN", help="such as /local/domain/*/data/state")
     sub.add_argument("program", metavar="COMMAND")
@@ -64,7 +61,7 @@ def add(commands: Any) -> None:
         help="show the queues of a running process",
         description="Show how each domain's queue stands in a process that serves a status socket.",
     )
-    sub.add_argument("socket", type=Path, metavar="SOCKET")
+    sub.add_argument("socket", type=file_name, metavar="SOCKET")
     sub.add_argument("--json", action="store_true", help="all fields, times in seconds")
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from pathlib import Path
-from typing import Any
 
 from xenpv import abi
 from xenpv.xenstore import wire
 
+from ..arguments import file_name
 from ..service.sockets import SocketRefused
 from .server import FEATURES, Xenstored
 from .unix import UnixTransport
@@ -35,17 +34,14 @@ There is no Xen below: a domain that a client introduces counts as introduced, w
 its answer to IS_DOMAIN_INTRODUCED, but has no ring."""
 
 
-def add(commands: Any) -> None:
-    """Add the command to argparse's subparsers."""
-    sub = commands.add_parser(
-        "xenstored",
-        help="serve a xenstore on a unix socket",
-        description=DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = DESCRIPTION
+    parser.add_argument(
+        "--socket", type=file_name, required=True, metavar="PATH", help="made, mode 0600"
     )
-    sub.add_argument("--socket", type=Path, required=True, metavar="PATH", help="made, mode 0600")
-    sub.add_argument("--trace", action="store_true", help="print each packet")
-    sub.add_argument(
+    parser.add_argument("--trace", action="store_true", help="print each packet")
+    parser.add_argument(
         "--without",
         action="append",
         choices=sorted(NAMES),

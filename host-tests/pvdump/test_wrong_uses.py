@@ -1,0 +1,129 @@
+"""Wrong uses of the command line: each is one line, an exit code, and changes nothing."""
+
+import os
+from pathlib import Path
+
+import pytest
+from fixtures.targets import SIZE, make, vmcore
+
+from pvdump import cli
+from pvfw import superblock
+
+USAGE, FAILED = 2, 1
+LONG = "n" * 256
+# The words, the exit code, and a part of the line. In the folder: see files().
+TABLE = [
+    ("", USAGE, "required: COMMAND"),
+    ("dump", USAGE, "invalid choice: 'dump'"),
+    ("--verbose", USAGE, "required: COMMAND"),
+    ("--vers", USAGE, "required: COMMAND"),
+    ("prepare", USAGE, "required: DISK-OR-FILE"),
+    ("prepare ''", USAGE, "a name expected"),
+    ("prepare ready extra", USAGE, "unrecognized arguments: extra"),
+    ("prepare new --size", USAGE, "expected one argument"),
+    ("prepare new --size=", USAGE, "'' is not a size"),
+    ("prepare new --size=M", USAGE, "'M' is not a size"),
+    ("prepare new --size=-1", USAGE, "'-1' is not a size"),
+    ("prepare new --size=1.5G", USAGE, "'1.5G' is not a size"),
+    ("prepare new --size=8MB", USAGE, "'8MB' is not a size"),
+    ("prepare new --size=0x10", USAGE, "'0X10' is not a size"),
+    ("prepare new --size=1_0M", USAGE, "'1_0M' is not a size"),
+    ("prepare new --size=\N{SUPERSCRIPT TWO}", USAGE, "is not a size"),
+    ("prepare new --size=99999999999999999999T", USAGE, "is not a size"),
+    ("prepare new --size=9999999999T", USAGE, "larger than any file can be"),
+    ("prepare new --size=1M", FAILED, "at least"),
+    ("prepare new --size=8000000T", FAILED, "new: 8796093022208000000 bytes:"),
+    ("prepare ready --force --again", USAGE, "not allowed with argument"),
+    ("prepare new", FAILED, "new does not exist; with --size"),
+    ("prepare none/new --size=8M", FAILED, "No such file or directory"),
+    ("prepare ready/new --size=8M", FAILED, "Not a directory"),
+    ("prepare /dev/pvdump-none", FAILED, "there is no device /dev/pvdump-none"),
+    ("prepare /dev/pvdump-none --size=8M", FAILED, "there is no device /dev/pvdump-none"),
+    ("prepare /dev/null", FAILED, "neither a disk nor a file"),
+    ("prepare folder", FAILED, "Is a directory"),
+    ("prepare fifo", FAILED, "neither a disk nor a file"),
+    ("prepare socket --force", FAILED, "socket: No such device or address"),
+    ("prepare dangling", FAILED, "No such file or directory"),
+    (f"prepare {LONG}", FAILED, "File name too long"),
+    ("prepare tiny", FAILED, "at least"),
+    ("prepare data", FAILED, "holds data of an unknown kind"),
+    ("prepare dump", FAILED, "holds a dump of 6.1.0-test (complete)"),
+    ("prepare dump --again", FAILED, "not collected"),
+    ("prepare data --again", FAILED, "no pvdump superblock"),
+    ("prepare ready --size=9M", FAILED, "--size is for a file to be made"),
+    ("prepare /proc/self/mem", FAILED, "/proc/self/mem cannot be used as a disk"),
+    ("collect dump", USAGE, "required: OUT"),
+    ("collect '' out", USAGE, "a name expected"),
+    ("collect dump ''", USAGE, "a name expected"),
+    ("collect dump out --salv", USAGE, "unrecognized arguments: --salv"),
+    ("collect none out", FAILED, "none: No such file or directory"),
+    ("collect ready out", FAILED, "holds no dump"),
+    ("collect data out", FAILED, "data: no pvdump superblock"),
+    ("collect --salvage data out", FAILED, "no vmcore where one should begin"),
+    ("collect folder out", FAILED, "neither a disk nor a file"),
+    ("collect fifo out", FAILED, "neither a disk nor a file"),
+    ("collect /proc/self/mem out", FAILED, "cannot be used as a disk"),
+    ("collect tiny out", FAILED, "no pvdump superblock"),
+    ("collect empty out", FAILED, "no pvdump superblock"),
+    ("collect dump data", FAILED, "data exists already"),
+    ("collect dump folder", FAILED, "folder exists already"),
+    ("collect dump dangling", FAILED, "dangling exists already"),
+    ("collect dump none/out", FAILED, "there is no folder none"),
+    ("collect dump data/out", FAILED, "Not a directory"),
+    (f"collect dump {LONG}", FAILED, "File name too long"),
+    ("collect dump /dev/pvdump-none", FAILED, "files are not made below /dev"),
+    ("collect dump /proc/out", FAILED, "/proc"),
+    ("info", USAGE, "required: DISK"),
+    ("info ''", USAGE, "a name expected"),
+    ("info none", FAILED, "none: No such file or directory"),
+    ("info data", FAILED, "data: no pvdump superblock"),
+    ("info folder", FAILED, "neither a disk nor a file"),
+    ("info /proc/self/mem", FAILED, "cannot be used as a disk"),
+    ("watches", USAGE, "required: ACTION"),
+    ("watches show ''", USAGE, "a name expected"),
+    ("watches show none", FAILED, "none: No such file or directory"),
+    ("watches run --store none /x true", FAILED, "/x"),
+    ("xenstored", USAGE, "required: --socket"),
+    ("xenstored --socket ''", USAGE, "a name expected"),
+    ("xenstored --socket data", FAILED, "data is there and is no socket"),
+    ("xenstored --socket none/socket", FAILED, "none/socket: No such file"),
+    ("blkback", USAGE, "required: ACTION"),
+    ("blkback attach x xvda disk", USAGE, "'x' is not a domain's number"),
+    ("blkback attach -1 xvda disk", USAGE, "-1"),
+    ("blkback attach \N{SUPERSCRIPT TWO} xvda disk", USAGE, "is not a domain's number"),
+    ("blkback attach 99999 xvda disk", USAGE, "is not a domain's number"),
+    ("blkback show none", FAILED, "none: No such file or directory"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one of each, where we are."""
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "ready", superblock.READY, b"")
+    make(tmp_path / "dump", superblock.COMPLETE, vmcore())
+    (tmp_path / "data").write_bytes(b"\1" * SIZE)
+    (tmp_path / "tiny").write_bytes(b"\1")
+    (tmp_path / "empty").touch()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "fifo")
+    os.mknod(tmp_path / "socket", 0o140600)
+    return tmp_path
+
+
+def state(folder: Path) -> dict[str, bytes | None]:
+    return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("words", "code", "part"), TABLE, ids=[row[0][:60] for row in TABLE])
+def test_wrong_use_is_one_line_and_changes_nothing(
+    folder: Path, capfd: pytest.CaptureFixture[str], words: str, code: int, part: str
+) -> None:
+    before = state(folder)
+    assert cli.main(["" if word == "''" else word for word in words.split()]) == code
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert part in captured.err
+    assert captured.err.count("\n") == 1
+    assert state(folder) == before
