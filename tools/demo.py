@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         with Xen(options.suite, options.xenstored, workdir=out / "lab", progress=progress) as xen:
             seconds = crash(xen, guest, out, progress)
         with progress.stage("collect", total=read_superblock(disk).dump_size) as stage:
-            collect(disk, out / "vmcore", progress=stage.advance)
+            collect(disk, out / "vmcore", progress=stage)
     text = report(out, disk, seconds)
     (out / "report.txt").write_text(text, encoding="utf-8")
     print(text)

@@ -2,13 +2,14 @@
 
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
-from fixtures.targets import NOTE, PAGE, RANGES, SIZE, make, vmcore
+from fixtures.targets import MIB, NOTE, PAGE, RANGES, SIZE, bad_places, make, vmcore
 
-from pvdump.dump import collect as collecting
+from pvdump.dump import disk as disks
 from pvdump.dump.collect import collect
 from pvdump.dump.disk import DiskError
 from pvfw import superblock
@@ -29,17 +30,38 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "vmcore"
 
 
-def leftovers(out: Path) -> list[str]:
-    return [path.name for path in out.parent.iterdir() if path.name.startswith(".")]
+class Steps:
+    """Progress that keeps what it is told; act() is called at each step."""
+
+    def __init__(self, act: Callable[[], object] = lambda: None) -> None:
+        self.total = 0.0
+        self.steps: list[float] = []
+        self._act = act
+
+    def expect(self, total: float) -> None:
+        self.total = total
+
+    def advance(self, amount: float) -> None:
+        self.steps.append(amount)
+        self._act()
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def flagged(out: Path) -> bool:
+    """Whether the ELF header says that something is missing."""
+    return bool(ELFFile(io.BytesIO(out.read_bytes())).header["e_flags"] & 1)
 
 
 def test_complete_dump_is_copied_byte_for_byte(disk: Path, out: Path) -> None:
     before = disk.read_bytes()
     done = collect(disk, out)
-    assert (done.size, done.missing, done.reason) == (len(DATA), 0, "")
+    assert (done.size, done.missing, done.reason, done.unnoted) == (len(DATA), 0, "", "")
     assert out.read_bytes() == DATA
-    assert disk.read_bytes() == before
-    assert leftovers(out) == []
+    assert disk.read_bytes()[superblock.SUPERBLOCK_SIZE :] == before[superblock.SUPERBLOCK_SIZE :]
+    assert files(out.parent) == ["disk", "vmcore"]
 
 
 def test_zeros_are_holes(disk: Path, out: Path) -> None:
@@ -53,9 +75,9 @@ def test_dump_is_for_its_owner_alone(disk: Path, out: Path) -> None:
 
 
 def test_progress_adds_up(disk: Path, out: Path) -> None:
-    steps: list[int] = []
-    collect(disk, out, steps.append)
-    assert sum(steps) == len(DATA)
+    progress = Steps()
+    collect(disk, out, progress)
+    assert sum(progress.steps) == progress.total == len(DATA)
 
 
 @pytest.mark.parametrize("written", [2 * PAGE, PAGE * 6, PAGE * 100, len(DATA) - PAGE])
@@ -66,8 +88,8 @@ def test_partial_dump_is_cut_and_marked(tmp_path: Path, out: Path, written: int)
     assert "I/O error" in done.reason
     raw = out.read_bytes()
     assert len(raw) == written
+    assert flagged(out)
     elf = ELFFile(io.BytesIO(raw))
-    assert elf.header["e_flags"] & 1
     note, *loads = elf.iter_segments()
     assert note.data() == NOTE
     for load, (paddr, size) in zip(loads, RANGES, strict=True):
@@ -79,7 +101,7 @@ def test_partial_dump_is_cut_and_marked(tmp_path: Path, out: Path, written: int)
 
 def test_complete_dump_is_not_marked(disk: Path, out: Path) -> None:
     collect(disk, out)
-    assert ELFFile(io.BytesIO(out.read_bytes())).header["e_flags"] & 1 == 0
+    assert not flagged(out)
 
 
 def test_dump_that_was_never_finished_is_partial(tmp_path: Path, out: Path) -> None:
@@ -94,7 +116,7 @@ def test_dump_whose_flush_failed_is_marked_though_nothing_is_missing(
 ) -> None:
     make(tmp_path / "disk", superblock.PARTIAL, DATA)
     assert collect(tmp_path / "disk", out).missing == 0
-    assert ELFFile(io.BytesIO(out.read_bytes())).header["e_flags"] & 1
+    assert flagged(out)
 
 
 def test_target_that_was_cut_is_partial(disk: Path, out: Path) -> None:
@@ -150,38 +172,6 @@ def test_existing_name_is_never_overwritten(disk: Path, out: Path, kind: str) ->
     assert out.is_symlink() or out.read_text() == "mine"
 
 
-def test_name_taken_during_the_copy_is_not_overwritten(disk: Path, out: Path) -> None:
-    with pytest.raises(DiskError, match="appeared meanwhile"):
-        collect(disk, out, lambda done: out.write_text("mine") and None)
-    assert out.read_text() == "mine"
-    assert leftovers(out) == []
-
-
-def test_failure_half_way_leaves_nothing(
-    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(fd: int, data: bytes, offset: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(collecting, "_write", full)
-    with pytest.raises(DiskError, match="No space left"):
-        collect(disk, out)
-    assert not out.exists()
-    assert leftovers(out) == []
-
-
-def test_file_system_without_links_gets_the_file_too(
-    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def link(source: Path, name: Path) -> None:
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(collecting.os, "link", link)
-    collect(disk, out)
-    assert out.read_bytes() == DATA
-    assert leftovers(out) == []
-
-
 def test_missing_folder_is_named(disk: Path, tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="no folder"):
         collect(disk, tmp_path / "no/vmcore")
@@ -191,3 +181,197 @@ def test_old_content_of_the_disk_stays_out_of_the_dump(disk: Path, out: Path) ->
     collect(disk, out)
     assert b"\xa5" * 512 not in out.read_bytes()
     assert len(DATA) + superblock.DATA_OFFSET < SIZE
+
+
+# What cannot be read.
+
+
+def test_unreadable_page_costs_no_more_than_itself(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = 100 * PAGE + 512
+    place = superblock.DATA_OFFSET + at
+    monkeypatch.setattr(disks.os, "pread", bad_places((place, place + 512)))
+    done = collect(disk, out)
+    expected = bytearray(DATA)
+    expected[100 * PAGE : 101 * PAGE] = bytes(PAGE)
+    assert out.read_bytes()[PAGE:] == expected[PAGE:]
+    assert (done.size, done.missing, done.unreadable) == (len(DATA), 0, PAGE)
+    assert "4096 bytes of the disk could not be read" in done.reason
+
+
+def test_dump_with_an_unreadable_page_is_marked(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = superblock.DATA_OFFSET + 100 * PAGE
+    monkeypatch.setattr(disks.os, "pread", bad_places((place, place + 512)))
+    assert collect(disk, out).marked
+    assert flagged(out)
+
+
+def test_dump_with_an_unreadable_page_does_not_count_as_collected(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = superblock.DATA_OFFSET + 100 * PAGE
+    monkeypatch.setattr(disks.os, "pread", bad_places((place, place + 512)))
+    assert "could not be read" in collect(disk, out).unnoted
+    assert superblock.decode(disk.read_bytes()).collected == 0
+
+
+@pytest.mark.parametrize("first", [0, superblock.DATA_OFFSET])
+def test_unreadable_headers_are_told_and_leave_no_file(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    monkeypatch.setattr(disks.os, "pread", bad_places((first, first + 512)))
+    with pytest.raises(DiskError, match=f"reading at byte {first}: Input/output error"):
+        collect(disk, out)
+    assert files(out.parent) == ["disk"]
+
+
+def test_disk_that_is_gone_is_no_dump_of_zeros(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(fd: int, size: int, offset: int) -> bytes:
+        raise OSError(19, "No such device")
+
+    progress = Steps(lambda: monkeypatch.setattr(disks.os, "pread", gone))
+    with pytest.raises(DiskError, match="No such device"):
+        collect(disk, out, progress)
+    assert files(out.parent) == ["disk"]
+
+
+# A guest that writes meanwhile.
+
+
+def test_headers_that_change_after_the_check_do_not_get_into_the_file(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pread = os.pread
+    reads: list[tuple[int, int]] = []
+
+    def read(fd: int, size: int, offset: int) -> bytes:
+        reads.append((offset, size))
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(disks.os, "pread", read)
+    collect(disk, out)
+    length = 64 + 56 * (1 + len(RANGES))
+    headers = range(superblock.DATA_OFFSET, superblock.DATA_OFFSET + length)
+    for at in headers:
+        assert sum(offset <= at < offset + size for offset, size in reads) == 1
+
+
+def test_dump_that_is_replaced_while_it_is_copied_is_refused(disk: Path, out: Path) -> None:
+    def again() -> None:
+        block = superblock.decode(disk.read_bytes())
+        block.started += 60
+        with disk.open("r+b") as stream:
+            stream.write(block.encode())
+
+    with pytest.raises(DiskError, match="changed while it was copied"):
+        collect(disk, out, Steps(again))
+    assert files(out.parent) == ["disk"]
+
+
+def test_dump_that_ends_while_it_is_copied_is_collected_as_far_as_it_was(
+    tmp_path: Path, out: Path
+) -> None:
+    disk = tmp_path / "disk"
+    block = make(disk, superblock.WRITING, DATA, 10 * PAGE)
+
+    def end() -> None:
+        block.state, block.written, block.ended = superblock.COMPLETE, len(DATA), block.ended + 1
+        with disk.open("r+b") as stream:
+            stream.write(block.encode())
+
+    assert collect(disk, out, Steps(end)).size == 10 * PAGE
+
+
+# The note that the dump was collected.
+
+
+@pytest.mark.parametrize("state", [superblock.COMPLETE, superblock.PARTIAL])
+def test_target_notes_that_its_dump_was_collected(tmp_path: Path, out: Path, state: int) -> None:
+    before = make(tmp_path / "disk", state, DATA, 100 * PAGE)
+    before.written = 100 * PAGE
+    collect(tmp_path / "disk", out)
+    after = superblock.decode((tmp_path / "disk").read_bytes())
+    assert after.collected > 0
+    assert {**vars(after), "collected": 0} == vars(before)
+
+
+def test_guest_that_may_be_writing_is_not_written_over(tmp_path: Path, out: Path) -> None:
+    make(tmp_path / "disk", superblock.WRITING, DATA, 100 * PAGE)
+    before = (tmp_path / "disk").read_bytes()
+    assert "has ended" in collect(tmp_path / "disk", out).unnoted
+    assert (tmp_path / "disk").read_bytes() == before
+
+
+def test_target_that_cannot_be_written_gives_its_dump(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = os.open
+
+    def readonly(path: Path, flags: int, *mode: int) -> int:
+        if path == disk and flags & os.O_RDWR:
+            raise OSError(30, "Read-only file system")
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(disks.os, "open", readonly)
+    assert "Read-only file system" in collect(disk, out).unnoted
+    assert out.read_bytes() == DATA
+
+
+# Salvage.
+
+
+def spoil(disk: Path, length: int, data: bytes = b"") -> None:
+    """Overwrite the first bytes of a target."""
+    with disk.open("r+b") as stream:
+        stream.write(data.ljust(length, b"\0"))
+
+
+@pytest.mark.parametrize("length", [512, MIB])
+def test_dump_behind_a_lost_superblock_is_salvaged(disk: Path, out: Path, length: int) -> None:
+    spoil(disk, length)
+    done = collect(disk, out, salvage=True)
+    assert out.read_bytes()[PAGE:] == DATA[PAGE:]
+    assert "superblock was not looked at" in done.reason
+    assert flagged(out)
+
+
+@pytest.mark.parametrize("spoilt", [b"", b"PVDUMP\r\n" + b"\xff" * 8])
+def test_lost_superblock_is_told_with_the_way_to_the_dump(
+    disk: Path, out: Path, spoilt: bytes
+) -> None:
+    spoil(disk, 512, spoilt)
+    with pytest.raises(TargetRefused, match=f"collect --salvage {disk} OUT"):
+        collect(disk, out)
+
+
+def test_disk_without_superblock_and_dump_is_named(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(SIZE))
+    with pytest.raises(TargetRefused, match=f"{tmp_path}/disk: no pvdump superblock"):
+        collect(tmp_path / "disk", out)
+
+
+def test_dump_behind_a_target_that_was_prepared_again_is_salvaged(disk: Path, out: Path) -> None:
+    spoil(disk, 512, superblock.Superblock(bytes(16), SIZE).encode())
+    with pytest.raises(TargetRefused, match="--salvage"):
+        collect(disk, out)
+    collect(disk, out, salvage=True)
+    assert out.read_bytes()[PAGE:] == DATA[PAGE:]
+
+
+def test_salvage_of_what_is_no_dump_is_refused(tmp_path: Path, out: Path) -> None:
+    (tmp_path / "disk").write_bytes(bytes(SIZE))
+    with pytest.raises(TargetRefused, match="no vmcore where one should begin"):
+        collect(tmp_path / "disk", out, salvage=True)
+    assert not out.exists()
+
+
+def test_salvage_of_a_cut_disk_ends_with_the_disk(disk: Path, out: Path) -> None:
+    os.truncate(disk, superblock.DATA_OFFSET + 20 * PAGE)
+    spoil(disk, 512)
+    done = collect(disk, out, salvage=True)
+    assert (done.size, done.missing) == (20 * PAGE, len(DATA) - 20 * PAGE)

@@ -9,9 +9,9 @@ import pytest
 from fixtures.targets import MIB, SIZE, make, vmcore
 
 from pvdump.dump import disk as disks
-from pvdump.dump import prepare as preparing
+from pvdump.dump import holders
 from pvdump.dump.disk import DiskError
-from pvdump.dump.prepare import SIGNATURES, SMALLEST, prepare
+from pvdump.dump.prepare import SMALLEST, prepare, prepare_again
 from pvfw import superblock
 from pvfw.errors import TargetRefused
 
@@ -21,11 +21,6 @@ def empty(tmp_path: Path) -> Path:
     path = tmp_path / "disk"
     path.write_bytes(bytes(SIZE))
     return path
-
-
-@pytest.fixture
-def no_blkid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparing, "_blkid", lambda path: "")
 
 
 def refusal(path: Path, **arguments: bool) -> str:
@@ -51,13 +46,6 @@ def test_only_the_first_sector_of_an_empty_disk_changes(empty: Path) -> None:
     assert not any(empty.read_bytes()[superblock.SUPERBLOCK_SIZE :])
 
 
-def test_data_in_the_middle_of_a_disk_is_noticed(empty: Path) -> None:
-    with empty.open("r+b") as stream:
-        stream.seek(SIZE // 2)
-        stream.write(b"a file system's data" * 4096)
-    assert "holds data of an unknown kind" in refusal(empty)
-
-
 def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(DiskError, match="neither a disk nor a file"):
@@ -79,36 +67,6 @@ def test_disk_without_room_is_refused(empty: Path) -> None:
         prepare(empty)
 
 
-@pytest.mark.parametrize(
-    ("offset", "magic", "name"), SIGNATURES, ids=[f"{row[2]} at {row[0]}" for row in SIGNATURES]
-)
-@pytest.mark.usefixtures("no_blkid")
-def test_signature_is_named(empty: Path, offset: int, magic: bytes, name: str) -> None:
-    with empty.open("r+b") as stream:
-        stream.seek(offset % SIZE)
-        stream.write(magic)
-    assert name in refusal(empty)
-
-
-@pytest.mark.usefixtures("no_blkid")
-def test_any_other_byte_in_the_first_or_last_mib_is_refused(empty: Path) -> None:
-    for offset in (5, MIB - 1, SIZE - MIB, SIZE - 1):
-        empty.write_bytes(bytes(SIZE))
-        with empty.open("r+b") as stream:
-            stream.seek(offset)
-            stream.write(b"\1")
-        assert "unknown kind" in refusal(empty)
-
-
-def test_blkid_is_asked_first(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "blkid"
-    program.write_text("#!/bin/sh\necho TYPE=ext4\necho USAGE=filesystem\necho LABEL=home\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    empty.write_bytes(b"\1" * SIZE)
-    assert "ext4 (filesystem) labelled 'home'" in refusal(empty)
-
-
 def test_force_takes_what_was_there_and_its_signatures_away(empty: Path) -> None:
     data = bytearray(b"\1" * SIZE)
     data[1080:1082] = b"\x53\xef"
@@ -128,17 +86,105 @@ def test_dump_is_not_lost_unasked(empty: Path, state: int) -> None:
     assert superblock.decode(empty.read_bytes()).dump_size == 0
 
 
+# --again
+
+
+def collected(path: Path, state: int = superblock.COMPLETE) -> superblock.Superblock:
+    """Make a target whose dump was collected."""
+    block = make(path, state, vmcore())
+    block.collected = 1_700_000_100
+    with path.open("r+b") as stream:
+        stream.write(block.encode())
+    return block
+
+
+@pytest.mark.parametrize("state", [superblock.COMPLETE, superblock.PARTIAL])
+def test_again_takes_a_target_whose_dump_was_collected(empty: Path, state: int) -> None:
+    block = collected(empty, state)
+    done = prepare_again(empty)
+    after = superblock.decode(empty.read_bytes())
+    assert (after.state, after.uuid) == (superblock.READY, block.uuid)
+    assert "was collected" in done.lost
+
+
+def test_target_that_takes_its_next_dump_says_nothing_of_the_last(empty: Path) -> None:
+    collected(empty)
+    prepare_again(empty)
+    after = superblock.decode(empty.read_bytes())
+    assert (after.collected, after.dump_size, after.release) == (0, 0, "")
+
+
+def test_again_takes_a_target_without_a_dump(empty: Path) -> None:
+    prepare(empty)
+    assert prepare_again(empty).lost == ""
+
+
+@pytest.mark.parametrize("state", [superblock.WRITING, superblock.COMPLETE, superblock.PARTIAL])
+def test_again_refuses_a_dump_that_was_not_collected(empty: Path, state: int) -> None:
+    make(empty, state, vmcore())
+    before = empty.read_bytes()
+    with pytest.raises(TargetRefused, match=r"not collected.*pvdump collect"):
+        prepare_again(empty)
+    assert empty.read_bytes() == before
+
+
+@pytest.mark.parametrize("data", [bytes(SIZE), b"\1" * SIZE], ids=["empty", "data"])
+def test_again_refuses_what_is_no_target(empty: Path, data: bytes) -> None:
+    empty.write_bytes(data)
+    with pytest.raises(TargetRefused, match=f"{empty}: no pvdump superblock"):
+        prepare_again(empty)
+    assert empty.read_bytes() == data
+
+
+def test_collected_dump_is_not_lost_unasked_either(empty: Path) -> None:
+    collected(empty)
+    assert "prepare --again" in refusal(empty)
+
+
+# A guest has the disk.
+
+
+def test_what_a_guest_uses_is_not_even_taken_by_force(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"\1" * SIZE
+    empty.write_bytes(data)
+    monkeypatch.setattr(holders, "guest", lambda fd: "domain 3 has it as xvda")
+    with pytest.raises(DiskError, match="in use: domain 3 has it as xvda"):
+        prepare(empty, force=True)
+    assert empty.read_bytes() == data
+
+
+def test_target_that_a_guest_has_is_made_ready(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collected(empty)
+    monkeypatch.setattr(holders, "guest", lambda fd: "domain 3 has it as xvdb")
+    prepare_again(empty)
+    make(empty, superblock.COMPLETE, vmcore())
+    prepare(empty, force=True)
+
+
+def test_file_is_not_made_below_dev() -> None:
+    with pytest.raises(DiskError, match="there is no device /dev/pvdump-none"):
+        prepare(Path("/dev/pvdump-none"), size=SIZE)
+
+
+def test_file_that_was_not_finished_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(fd: int, offset: int, size: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "posix_fallocate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "new", size=SIZE)
+    assert not (tmp_path / "new").exists()
+
+
 def test_ready_target_is_prepared_again_unasked(empty: Path) -> None:
     make(empty, superblock.READY, b"")
     assert prepare(empty).lost == ""
-
-
-def test_damaged_superblock_is_named(empty: Path) -> None:
-    make(empty, superblock.READY, b"")
-    with empty.open("r+b") as stream:
-        stream.seek(100)
-        stream.write(b"\xff")
-    assert "damaged pvdump superblock" in refusal(empty)
 
 
 def test_file_is_made_with_all_its_blocks(tmp_path: Path) -> None:
@@ -165,27 +211,6 @@ def test_file_too_small_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="at least"):
         prepare(tmp_path / "new", size=MIB)
     assert not (tmp_path / "new").exists()
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_file_behind_a_loop_device_is_in_use(
-    empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool
-) -> None:
-    backing = tmp_path / "sys/loop3/loop/backing_file"
-    backing.parent.mkdir(parents=True)
-    backing.write_text(f"{empty}\n")
-    monkeypatch.setattr(disks, "SYS_BLOCK", tmp_path / "sys")
-    with pytest.raises(DiskError, match="/dev/loop3"):
-        prepare(empty, force=force)
-    assert not any(empty.read_bytes())
-
-
-def test_swap_file_is_in_use(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    swaps = tmp_path / "swaps"
-    swaps.write_text(f"Filename Type Size Used Priority\n{empty} file 8188 0 -2\n")
-    monkeypatch.setattr(disks, "SWAPS", swaps)
-    with pytest.raises(DiskError, match="swaps"):
-        prepare(empty, force=True)
 
 
 def test_device_is_opened_exclusively(empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:

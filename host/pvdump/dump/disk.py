@@ -1,9 +1,8 @@
 """A dump target as the host sees it: a block device or a file, and the superblock on it.
 
-Used by prepare, collect and info. The rule: what a guest may have written past our back is read
-afresh (blkback bypasses the page cache of the host), and who writes opens exclusively, so that a
-disk that is mounted or in a volume group is never written. A disk that a running guest has may be
-prepared: that is how it gets ready for the next dump.
+Used by prepare, collect and info. The rules: every look reads the disk afresh, because a guest
+writes past the host's page cache (blkback does); a disk or file that the kernel uses itself
+(mounted, part of a volume, swap) is never written, whatever name it is given by.
 """
 
 from __future__ import annotations
@@ -15,20 +14,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pvfw import superblock as target
-from pvfw.errors import DumpError
+from pvfw import elf, superblock
+from pvfw.errors import DumpError, TargetRefused
 
-MIB = 1 << 20
-SYS_BLOCK = Path("/sys/block")
-SWAPS = Path("/proc/swaps")
+from . import holders
+
+MIB = superblock.MIB
+PAGE = 4096  # the kernel reads whole pages, so a smaller part of an unreadable one is not to be had
+# errno of a read at a bad place of a medium that answers otherwise.
+BAD_PLACE = (errno.EIO, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO)
 
 
 class DiskError(DumpError):
     """A disk or file cannot be used; the message names it and says why."""
 
 
-class Disk:
-    """An open target. size: bytes; device: whether it is a block device and not a file."""
+class BadPlace(DiskError):
+    """A place of a disk cannot be read; others may."""
+
+
+class TargetDisk:
+    """An open block device or file that is a dump target or is to become one.
+
+    Args:
+        path: its name, for messages.
+        fd: open for reading at least. The caller closes it.
+
+    Raises:
+        DiskError: it is neither a block device nor a file.
+    """
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
@@ -37,19 +51,26 @@ class Disk:
         if not stat.S_ISBLK(mode) and not stat.S_ISREG(mode):
             raise DiskError(f"{path} is neither a disk nor a file")
         self.device = stat.S_ISBLK(mode)
-        self.size = os.lseek(fd, 0, os.SEEK_END)
-        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        try:
+            self.size = os.lseek(fd, 0, os.SEEK_END)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            raise DiskError(f"{path} cannot be used as a disk: {error.strerror}") from error
 
     def read(self, offset: int, size: int) -> bytes:
-        """Bytes from offset on; fewer only at the end of the disk."""
+        """Read `size` bytes at `offset`; fewer come only at the end of the disk.
+
+        Raises:
+            BadPlace: a sector is unreadable.
+            DiskError: the disk cannot be read.
+        """
         parts = []
         while size > 0:
             try:
                 part = os.pread(self.fd, size, offset)
             except OSError as error:
-                raise DiskError(
-                    f"{self.path}: reading at byte {offset}: {error.strerror}"
-                ) from error
+                kind = BadPlace if error.errno in BAD_PLACE else DiskError
+                raise kind(f"{self.path}: reading at byte {offset}: {error.strerror}") from error
             if not part:
                 break
             parts.append(part)
@@ -57,8 +78,34 @@ class Disk:
             size -= len(part)
         return b"".join(parts)
 
+    def read_around(self, offset: int, size: int) -> tuple[bytes, int]:
+        """Read as read() does, with zeros for the pages that are unreadable.
+
+        Returns:
+            the data, and the number of its bytes that are such zeros.
+
+        Raises:
+            DiskError: the disk cannot be read.
+        """
+        try:
+            return self.read(offset, size), 0
+        except BadPlace:
+            # Pages of the disk, not of the part asked for, are what can be read alone.
+            middle = (offset + size // 2) // PAGE * PAGE
+            if middle <= offset:
+                middle = (offset // PAGE + 1) * PAGE
+            if middle >= offset + size:
+                return bytes(size), size
+        first, lost = self.read_around(offset, middle - offset)
+        second, more = self.read_around(middle, offset + size - middle)
+        return first + second, lost + more
+
     def write(self, offset: int, data: bytes) -> None:
-        """Write all of data; it is on the disk when this returns."""
+        """Write all of `data` at `offset`; it is on stable storage when this returns.
+
+        Raises:
+            DiskError: the disk cannot be written.
+        """
         view = memoryview(data)
         try:
             while view:
@@ -69,33 +116,59 @@ class Disk:
         except OSError as error:
             raise DiskError(f"{self.path}: writing at byte {offset}: {error.strerror}") from error
 
-    def superblock(self) -> target.Superblock:
-        """The superblock. Raises TargetRefused when there is none or it is damaged."""
-        return target.decode(self.read(0, target.SUPERBLOCK_SIZE))
+    def superblock(self) -> superblock.Superblock:
+        """Read the superblock.
+
+        Raises:
+            TargetRefused: there is none or it is damaged. Where a vmcore stands behind it, the
+                message says how to get that instead of asking for a new superblock.
+            DiskError: the disk cannot be read.
+        """
+        try:
+            return superblock.decode(self.read(0, superblock.SUPERBLOCK_SIZE))
+        except TargetRefused as error:
+            if not self.has_vmcore():
+                raise TargetRefused(f"{self.path}: {error}") from error
+            raise TargetRefused(
+                f"{self.path}: no usable superblock, but a vmcore stands behind its place: "
+                f"`pvdump collect --salvage {self.path} OUT` gets it"
+            ) from error
+
+    def has_vmcore(self) -> bool:
+        """Tell whether an ELF file begins where `prepare` has a vmcore begin."""
+        return self.read(superblock.DATA_OFFSET, len(elf.MAGIC)) == elf.MAGIC
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[Disk]:
-    """Open a target to read it; a guest may have it meanwhile."""
+def reading(path: Path) -> Iterator[TargetDisk]:
+    """Open a target to read it; a guest may have it meanwhile.
+
+    Raises:
+        DiskError: it cannot be opened, or is neither a disk nor a file.
+    """
     with _opened(path, os.O_RDONLY) as disk:
         yield disk
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Disk]:
-    """Open a target to write it. Raises DiskError when somebody else has it."""
+def writing(path: Path) -> Iterator[TargetDisk]:
+    """Open a target to write it.
+
+    Raises:
+        DiskError: as reading(), and when the kernel uses the disk or file.
+    """
     # On a block device O_EXCL without O_CREAT fails when it is in use: open(2). Files have no such.
     is_device = stat.S_ISBLK(_stat(path).st_mode)
     with _opened(path, os.O_RDWR | (os.O_EXCL if is_device else 0)) as disk:
-        if not disk.device and (holder := _file_holder(path)):
+        if not disk.device and (holder := holders.kernel(disk.fd)):
             raise DiskError(f"{path} is in use: {holder}")
         yield disk
 
 
 @contextmanager
-def _opened(path: Path, flags: int) -> Iterator[Disk]:
+def _opened(path: Path, flags: int) -> Iterator[TargetDisk]:
     try:
-        # Without O_NONBLOCK a FIFO would be waited for before it can be refused.
+        # Without O_NONBLOCK the opening of a FIFO would wait before it can be refused.
         fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.EBUSY:
@@ -104,17 +177,35 @@ def _opened(path: Path, flags: int) -> Iterator[Disk]:
             ) from error
         raise DiskError(f"{path}: {error.strerror}") from error
     try:
-        yield Disk(path, fd)
+        yield TargetDisk(path, fd)
     finally:
         os.close(fd)
 
 
 def exists(path: Path) -> bool:
-    """Whether there is something at path. Raises DiskError where that cannot be seen."""
+    """Tell whether there is something at `path`, a dangling link included.
+
+    Raises:
+        DiskError: that cannot be seen.
+    """
     try:
-        return path.exists()
+        path.lstat()
+    except FileNotFoundError:
+        return False
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
+    return True
+
+
+def refuse_dev(path: Path) -> None:
+    """Refuse to make a file where devices are: a mistyped device would fill the memory.
+
+    Raises:
+        DiskError: path is below /dev, and not below /dev/shm.
+    """
+    full = os.path.abspath(path)  # noqa: PTH100 - of a link that dangles, not of what it names
+    if full.startswith("/dev/") and not full.startswith("/dev/shm/"):
+        raise DiskError(f"there is no device {path}, and files are not made below /dev")
 
 
 def _stat(path: Path) -> os.stat_result:
@@ -122,16 +213,3 @@ def _stat(path: Path) -> os.stat_result:
         return path.stat()
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
-
-
-def _file_holder(path: Path) -> str:
-    """What the kernel uses a file for; empty when nothing."""
-    full = str(path.resolve())
-    for backing in SYS_BLOCK.glob("loop*/loop/backing_file"):
-        if os.fsdecode(backing.read_bytes().rstrip(b"\n")) == full:
-            return f"it backs /dev/{backing.parts[-3]}"
-    if SWAPS.exists():
-        for line in SWAPS.read_bytes().splitlines():
-            if os.fsdecode(line.split()[0]) == full:
-                return "the kernel swaps to it"
-    return ""

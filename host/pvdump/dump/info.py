@@ -6,13 +6,16 @@ guest.
 
 from __future__ import annotations
 
+import argparse
+import json
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from pvfw import superblock
 
+from ..arguments import file_name
 from . import disk as disks
 from .disk import MIB
 
@@ -24,14 +27,41 @@ MEANING = {
 }
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description = "Say what is on a target. Works beside a running guest."
+    parser.add_argument("disk", type=file_name, metavar="DISK")
+    parser.add_argument("--json", action="store_true", help="all fields, sizes in bytes")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command. Returns the exit code."""
+    facts = info(options.disk)
+    print(json.dumps(facts, indent=2) if options.json else text(facts))
+    return 0
+
+
 def read_superblock(path: Path) -> superblock.Superblock:
-    """The superblock of a target. Raises DiskError, TargetRefused."""
+    """Read the superblock of a target.
+
+    Raises:
+        DiskError: it cannot be read.
+        TargetRefused: there is none.
+    """
     with disks.reading(path) as disk:
         return disk.superblock()
 
 
 def info(path: Path) -> dict[str, Any]:
-    """The superblock's fields. Sizes in bytes, times as ISO 8601 in UTC, None where not known."""
+    """Read the superblock's fields.
+
+    Returns:
+        sizes in bytes, times as ISO 8601 in UTC, None where something is not known.
+
+    Raises:
+        DiskError: it cannot be read.
+        TargetRefused: there is none.
+    """
     with disks.reading(path) as disk:
         block = disk.superblock()
         return {
@@ -50,11 +80,12 @@ def info(path: Path) -> dict[str, Any]:
             "ended": _when(block.ended),
             "seconds": max(block.ended - block.started, 0),
             "reason": block.reason or None,
+            "collected": _when(block.collected),
         }
 
 
 def text(facts: dict[str, Any]) -> str:
-    """The same for a person, a line a fact; what is not known is left out."""
+    """Format info() for a person, a line a fact; what is not known is left out."""
     lines = [
         ("target", facts["path"]),
         ("state", f"{facts['state']}: {facts['meaning']}"),
@@ -72,10 +103,11 @@ def text(facts: dict[str, Any]) -> str:
             ("written", _written(facts)),
             ("began", facts["started"] or "unknown"),
             ("ended", f"{facts['ended'] or 'unknown'} ({facts['seconds']} s)"),
+            ("collected", facts["collected"] or "not yet"),
         ]
     if facts["reason"]:
         lines.append(("reason", facts["reason"]))
-    return "\n".join(f"{name:<8} {value}" for name, value in lines)
+    return "\n".join(f"{name:<9} {value}" for name, value in lines)
 
 
 def _written(facts: dict[str, Any]) -> str:
@@ -84,6 +116,6 @@ def _written(facts: dict[str, Any]) -> str:
 
 def _when(seconds: int) -> str | None:
     try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat() if seconds else None
+        return datetime.fromtimestamp(seconds, timezone.utc).isoformat() if seconds else None
     except (ValueError, OverflowError, OSError):
         return None

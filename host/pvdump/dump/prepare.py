@@ -1,15 +1,15 @@
 """`pvdump prepare`: make a disk or file a dump target by giving it a superblock.
 
-Called by the command line. The rule: only what is empty, or prepared already and without a dump, is
-written unasked; anything else needs --force, after the person was told what was seen. Only the
-first MiB, which the superblock owns, is ever written.
+Called by the command line. The rules: only what is empty, or a target without a dump, is written
+unasked; a target whose dump was collected is taken with --again, anything else with --force, after
+the person was told what was found. What the kernel uses is never written, and what a guest uses
+only if it is a target or empty. Only the first MiB, which the superblock owns, is ever written.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
-import shutil
-import subprocess
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,40 +17,59 @@ from pathlib import Path
 from pvfw import superblock
 from pvfw.errors import TargetRefused
 
+from ..arguments import file_name, size
 from . import disk as disks
-from .disk import MIB, Disk, DiskError
+from . import holders
+from .contents import Contents, look
+from .disk import MIB, PAGE, DiskError, TargetDisk
+from .meter import SILENT, Meter, Progress
 
-# Between its first and last MiB a disk is looked at in so many places, of so many bytes.
-SAMPLES = 1024
-SAMPLE = 4096
 SMALLEST = superblock.DATA_OFFSET + MIB
 
-# What stands at fixed places of a disk, so that a refusal can name it where there is no blkid:
-# offset, bytes, name. Negative offsets count from the end.
-SIGNATURES = (
-    (0, b"XFSB", "an XFS file system"),
-    (0, b"LUKS\xba\xbe", "a LUKS volume"),
-    (0, b"QFI\xfb", "a qcow2 image (attach it, and prepare the disk the guest sees)"),
-    (0, b"conectix", "a VHD image (attach it, and prepare the disk the guest sees)"),
-    (0, b"KDUMP   ", "a kdump file"),
-    (0, b"\x7fELF", "an ELF file"),
-    (3, b"NTFS    ", "an NTFS file system"),
-    (512, b"EFI PART", "a GPT partition table"),
-    (512, b"LABELONE", "an LVM physical volume"),
-    (1080, b"\x53\xef", "an ext2/3/4 file system"),
-    (4086, b"SWAPSPACE2", "swap space"),
-    (4096, b"EFI PART", "a GPT partition table"),
-    (4096, b"\xfc\x4e\x2b\xa9", "a RAID member"),
-    (65600, b"_BHRfS_M", "a btrfs file system"),
-    (-512, b"EFI PART", "a GPT partition table (its backup)"),
-    (-512, b"conectix", "a VHD image (attach it, and prepare the disk the guest sees)"),
-    (510, b"\x55\xaa", "a partition table or boot sector"),
-)
+DESCRIPTION = """\
+Make a disk or file a dump target. Its first MiB gets a superblock; only a disk that has one is ever
+written by the crash kernel."""
+EPILOG = """\
+A disk counts as empty when all of it was read and is zero; of a sparse file the parts that the file
+system has stored are read. A target takes one dump: collect it, then prepare it with --again."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    parser.add_argument("disk", type=file_name, metavar="DISK-OR-FILE")
+    parser.add_argument("--size", type=size, help="make the file, with this size (512M, 4G)")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--force", action="store_true", help="also when it holds something")
+    how.add_argument(
+        "--again", action="store_true", help="only a target, and only if its dump was collected"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command. Returns the exit code."""
+    path = options.disk
+    with Meter() as meter:
+        if options.again:
+            done = prepare_again(path)
+        else:
+            done = prepare(path, options.size, options.force, meter)
+    if done.lost:
+        print(f"{path} held {done.lost}")
+    print(f"{path} is ready: room for a dump of {done.room / MIB:.1f} MiB, uuid {done.uuid}")
+    return 0
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """size: bytes of the target; room: of them, for the vmcore; lost: what was there, or empty."""
+    """A target that is ready.
+
+    Attributes:
+        uuid: of the target.
+        size: bytes of the target.
+        room: bytes of it for the vmcore.
+        lost: what was there, or "".
+    """
 
     uuid: uuid.UUID
     size: int
@@ -58,80 +77,86 @@ class Prepared:
     lost: str
 
 
-def prepare(path: Path, size: int | None = None, force: bool = False) -> Prepared:
+def prepare(
+    path: Path,
+    size: int | None = None,
+    force: bool = False,
+    progress: Progress = SILENT,
+) -> Prepared:
     """Write a superblock in state ready.
 
-    path: block device or file.
-    size: bytes; makes the file, with all its blocks, when it is not there.
-    force: also over something else.
-    Raises DiskError, TargetRefused.
+    Args:
+        path: of a block device or file.
+        size: bytes; makes the file, with all its blocks, when it is not there.
+        force: also over something else.
+        progress: is told the size, and the bytes that each step has looked at.
+
+    Raises:
+        DiskError: it cannot be used.
+        TargetRefused: it holds something.
     """
     if not disks.exists(path):
+        disks.refuse_dev(path)
         if size is None:
             raise DiskError(f"{path} does not exist; with --size it is made as a file")
         _make(path, size)
     elif size is not None and size != (there := _size(path)):
         raise DiskError(f"{path} exists, with {there} bytes; --size is for a file to be made")
     with disks.writing(path) as disk:
-        usable = disk.size // 4096 * 4096
-        if usable < SMALLEST:
-            raise DiskError(f"{path} has {disk.size} bytes; a target needs {SMALLEST} at least")
-        lost = contents(disk)
-        if lost and not force:
+        _refuse_small(disk)
+        found = look(disk, not force, progress)
+        _refuse_foreign_use(disk, found)
+        if found.name and not force:
+            raise TargetRefused(f"{path} holds {found.name}; nothing was changed. {_way(found)}")
+        return _sign(disk, uuid.uuid4(), found.name)
+
+
+def prepare_again(path: Path) -> Prepared:
+    """Make a target ready for its next dump. It keeps its UUID.
+
+    Raises:
+        DiskError: it cannot be used.
+        TargetRefused: it is no target, or its dump was not collected.
+    """
+    with disks.writing(path) as disk:
+        _refuse_small(disk)
+        block = disk.superblock()
+        found = look(disk, False, SILENT)
+        if found.name and not block.collected:
             raise TargetRefused(
-                f"{path} holds {lost}; nothing was changed. "
-                "If it is not needed any more, say --force"
+                f"{path} holds {found.name}, which was not collected; nothing was changed. "
+                f"{_way(found)}"
             )
-        block = superblock.Superblock(uuid.uuid4().bytes, usable)
-        # The superblock goes last: until then the first MiB is nobody's, not half of each.
-        disk.write(
-            superblock.SUPERBLOCK_SIZE, bytes(superblock.DATA_OFFSET - superblock.SUPERBLOCK_SIZE)
+        return _sign(disk, uuid.UUID(bytes=block.uuid), found.name)
+
+
+def _way(found: Contents) -> str:
+    """Say what to do with a disk that holds something."""
+    lost = "If it is not needed any more, say --force"
+    return f"{found.advice}. {lost}" if found.advice else lost
+
+
+def _refuse_small(disk: TargetDisk) -> None:
+    if disk.size < SMALLEST:
+        raise DiskError(f"{disk.path} has {disk.size} bytes; a target needs {SMALLEST} at least")
+
+
+def _refuse_foreign_use(disk: TargetDisk, found: Contents) -> None:
+    """Refuse what a guest uses for anything but dumps."""
+    if found.name and found.block is None and (holder := holders.guest(disk.fd)):
+        raise DiskError(
+            f"{disk.path} is in use: {holder}, and it holds {found.name}; detach it from the guest"
         )
-        disk.write(0, block.encode())
-        return Prepared(uuid.UUID(bytes=block.uuid), usable, usable - superblock.DATA_OFFSET, lost)
 
 
-def contents(disk: Disk) -> str:
-    """What is on the disk that a person may want to keep; empty when nothing."""
-    head = disk.read(0, MIB)
-    if head.startswith(superblock.MAGIC):
-        try:
-            block = superblock.decode(head)
-        except TargetRefused:
-            return "a damaged pvdump superblock"
-        if block.state == superblock.READY:
-            return ""
-        state, release = superblock.STATE_NAMES[block.state], block.release or "an unknown kernel"
-        return f"a dump of {release} ({state}), which `pvdump collect` gets"
-    tail = disk.read(max(disk.size - MIB, 0), MIB)
-    step = max(disk.size // SAMPLES, SAMPLE)
-    between = (disk.read(at, SAMPLE) for at in range(0, disk.size, step))
-    if not any(head) and not any(tail) and not any(map(any, between)):
-        return ""
-    return _blkid(disk.path) or _signature(disk) or "data of an unknown kind"
-
-
-def _blkid(path: Path) -> str:
-    """What libblkid takes the disk for; empty when it is not installed or does not know."""
-    program = shutil.which("blkid", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if program is None:
-        return ""
-    command = [program, "--probe", "--output", "export", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    found = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
-    kind = found.get("TYPE") or found.get("PTTYPE")
-    if not kind:
-        return ""
-    usage = found.get("USAGE") or ("partition table" if "PTTYPE" in found else "signature")
-    label = f" labelled {found['LABEL']!r}" if "LABEL" in found else ""
-    return f"{kind} ({usage}){label}"
-
-
-def _signature(disk: Disk) -> str:
-    for offset, magic, name in SIGNATURES:
-        if disk.read(offset % disk.size, len(magic)) == magic:
-            return name
-    return ""
+def _sign(disk: TargetDisk, name: uuid.UUID, lost: str) -> Prepared:
+    usable = disk.size // PAGE * PAGE
+    block = superblock.Superblock(name.bytes, usable)
+    # The superblock goes last: until then the first MiB is nobody's, not half of each.
+    rest = superblock.DATA_OFFSET - superblock.SUPERBLOCK_SIZE
+    disk.write(superblock.SUPERBLOCK_SIZE, bytes(rest))
+    disk.write(0, block.encode())
+    return Prepared(name, usable, usable - superblock.DATA_OFFSET, lost)
 
 
 def _size(path: Path) -> int:
@@ -140,7 +165,7 @@ def _size(path: Path) -> int:
 
 
 def _make(path: Path, size: int) -> None:
-    """A file with its blocks allocated: a crash is no time to run out of space."""
+    """Make a file with its blocks allocated: a crash is no time to run out of space."""
     if size < SMALLEST:
         raise DiskError(f"--size {size}: a target needs {SMALLEST} bytes at least")
     try:
@@ -149,8 +174,10 @@ def _make(path: Path, size: int) -> None:
         raise DiskError(f"{path}: {error.strerror}") from error
     try:
         os.posix_fallocate(fd, 0, size)
-    except OSError as error:
+    except BaseException as error:
         path.unlink()
-        raise DiskError(f"{path}: {size} bytes: {error.strerror}") from error
+        if isinstance(error, OSError):
+            raise DiskError(f"{path}: {size} bytes: {error.strerror}") from error
+        raise
     finally:
         os.close(fd)

@@ -1,0 +1,78 @@
+"""How far long work on a disk is, on one line of standard error when that is a terminal.
+
+Used by prepare and collect, which take any object with expect() and advance().
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Protocol
+
+from pvfw.superblock import MIB
+
+EVERY = 0.2  # seconds between two lines on a terminal
+
+
+class Progress(Protocol):
+    """Takes what work says of itself."""
+
+    def expect(self, total: float) -> None:
+        """Take the number of bytes that the work has."""
+
+    def advance(self, amount: float) -> None:
+        """Take the number of bytes that the last step has done."""
+
+
+class _Silent:
+    """Progress that nobody looks at."""
+
+    def expect(self, total: float) -> None:
+        """Take the total."""
+
+    def advance(self, amount: float) -> None:
+        """Take a step."""
+
+
+SILENT = _Silent()
+
+
+class Meter:
+    """MiB, MiB/s and seconds on one line, removed when the block ends.
+
+    with Meter() as meter:
+        collect(path, out, meter)
+    print(meter)
+    """
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.done = 0.0
+        self.started = self.shown = time.monotonic()
+        self.ended = 0.0
+        self.visible = sys.stderr.isatty()
+
+    def expect(self, total: float) -> None:
+        """Take the number of bytes that the work has."""
+        self.total = total
+
+    def advance(self, amount: float) -> None:
+        """Take the number of bytes that the last step has done."""
+        self.done += amount
+        now = time.monotonic()
+        if self.visible and now - self.shown > EVERY:
+            self.shown = now
+            print(f"\r\033[K{self}", end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.ended = time.monotonic()
+        if self.visible:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def __str__(self) -> str:
+        seconds = max((self.ended or time.monotonic()) - self.started, 1e-3)
+        done, total = self.done / MIB, self.total / MIB
+        return f"{done:.1f}/{total:.1f} MiB  {done / seconds:.1f} MiB/s  {seconds:.1f} s"
