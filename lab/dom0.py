@@ -66,7 +66,7 @@ def build(suite: str, progress: Display = NULL) -> Dom0:
             with (folder / "dom0.cpio").open("wb") as stream:
                 _fill(Cpio(stream), root, kernel, domain)
 
-    path = cache.stamped(cache.folder("lab", suite) / "dom0", key, make)
+    path = cache.stamped(cache.folder("lab", suite), "dom0", key, make)
     return Dom0(path / "xen", path / "vmlinux", path / "dom0.cpio")
 
 

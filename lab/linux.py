@@ -48,7 +48,6 @@ def _base(suite: str, guest: Guest, progress: Display) -> Path:
     root = packages.guest(suite, progress)
     more = packages.programs(suite, progress) if guest.programs else None
     sources = (cache.file_digest(path) for path in (INIT, Path(__file__)))
-    names = ("linux", *(Path(name).name for name in (*guest.programs, *guest.modules)))
     key = cache.digest(root.path, more and more.path, guest.programs, guest.modules, *sources)
 
     def make(folder: Path) -> None:
@@ -72,7 +71,7 @@ def _base(suite: str, guest: Guest, progress: Display) -> Path:
             archive.file("init", INIT.read_bytes(), 0o755)
             archive.close()
 
-    return cache.stamped(cache.folder("lab", suite) / "-".join(names), key, make) / "base.cpio"
+    return cache.stamped(cache.folder("lab", suite), "linux", key, make) / "base.cpio"
 
 
 def release(suite: str) -> str:

@@ -32,4 +32,4 @@ def put(xen: Xen) -> None:
             root.put(archive, [program, *PARTS])
             archive.close()
 
-    xen.unpack(cache.stamped(cache.folder("lab", xen.suite) / "nbd", key, make) / "nbd.cpio")
+    xen.unpack(cache.stamped(cache.folder("lab", xen.suite), "nbd", key, make) / "nbd.cpio")

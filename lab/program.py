@@ -36,5 +36,5 @@ def build(source: Path, suite: str, progress: Display = NULL) -> Path:
         if done.returncode:
             raise LabError(f"{source.name}: gcc, exit {done.returncode}\n{done.stderr.strip()}")
 
-    kept = cache.folder("lab", suite, "programs") / f"{source.stem}-{key}"
-    return cache.stamped(kept, key, make) / source.stem
+    kept = cache.stamped(cache.folder("lab", suite, "programs"), source.stem, key, make)
+    return kept / source.stem

@@ -70,7 +70,7 @@ def _base(suite: str, progress: Display) -> Path:
                 _compiled(archive, root, packaged / name, f"usr/lib/python3/dist-packages/{name}")
             archive.close()
 
-    return cache.stamped(cache.folder("lab", suite) / "python", key, make) / "python.cpio"
+    return cache.stamped(cache.folder("lab", suite), "python", key, make) / "python.cpio"
 
 
 def _ours(suite: str, progress: Display) -> Path:
@@ -89,7 +89,7 @@ def _ours(suite: str, progress: Display) -> Path:
             archive.file("usr/bin/pvdump", COMMAND, 0o755)
             archive.close()
 
-    return cache.stamped(cache.folder("lab", suite) / "pvdump", key, make) / "pvdump.cpio"
+    return cache.stamped(cache.folder("lab", suite), "pvdump", key, make) / "pvdump.cpio"
 
 
 def _interpreter(root: Root) -> Path:

@@ -6,12 +6,12 @@ run. The package is some 300 MB; only vmlinux is kept of it (600 MB), on first u
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
-from lab import LabError, packages
+from lab import packages
 from lab.kernel import Kernel
 from tools import cache
+from tools.apt import extract
 from tools.progress import NULL, Display
 
 
@@ -27,16 +27,8 @@ def vmlinux(suite: str, progress: Display = NULL) -> Path:
         (deb,) = store.debs([f"{package}-dbg={version}"], dependencies=False)
         with progress.stage("unpack") as stage:
             stage.note(f"symbols of {release}")
-            _extract(deb, f"./{name}", folder)
+            extract(deb, folder, f"./{name}")
         deb.unlink()  # what was wanted of it is kept
 
-    path = cache.stamped(cache.folder("lab", suite) / "symbols", f"{release} {version}", make)
-    return path / name
-
-
-def _extract(deb: Path, member: str, folder: Path) -> None:
-    with subprocess.Popen(["dpkg-deb", "--fsys-tarfile", deb], stdout=subprocess.PIPE) as content:
-        command = ["tar", "-x", "--no-same-owner", "-C", str(folder), member]
-        done = subprocess.run(command, stdin=content.stdout, capture_output=True, text=True)
-        if done.returncode:
-            raise LabError(f"no {member} in {deb.name}: {done.stderr.strip()}")
+    key = cache.digest(release, version)
+    return cache.stamped(cache.folder("lab", suite), "symbols", key, make, keep=1) / name

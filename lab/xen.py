@@ -61,8 +61,8 @@ class Xen:
         self.node_size, self.cpus = node_size, cpus
         self.wanted = list(disks or [])
         self.temporary = workdir is None
-        self.workdir = workdir.absolute() if workdir else Path(tempfile.mkdtemp(prefix="lab-"))
-        self.job = self.workdir / "job"
+        if workdir:
+            self._settle(workdir.absolute())
         self.commands = 0
         self.devices: dict[Path, str] = {}  # attached file -> dom0's device
         self.attached = 0
@@ -72,6 +72,8 @@ class Xen:
         if not shutil.which(QEMU):
             raise LabError(f"{QEMU} is missing: apt-get install qemu-system-x86")
         files = dom0.build(self.suite, self.progress)
+        if self.temporary:
+            self._settle(Path(tempfile.mkdtemp(prefix="lab-")))
         shutil.rmtree(self.job, ignore_errors=True)
         (self.workdir / "xen.log").unlink(missing_ok=True)
         for name in ("run", "log/xen/console", "guest"):
@@ -230,6 +232,9 @@ class Xen:
             if path.is_file() and (content := path.read_text(errors="replace")).strip():
                 text.append(f"--- {path.relative_to(self.job)}\n{_tail(content)}")
         return "\n".join(text)
+
+    def _settle(self, workdir: Path) -> None:
+        self.workdir, self.job = workdir, workdir / "job"
 
     def _send(self, script: str) -> int:
         if not self.process:

@@ -73,6 +73,7 @@ class Suite:
         Returns a folder that looks like the root of a system with these files; nothing was
         configured and no maintainer script was run. bin, sbin, lib and lib64 are links into usr/.
         """
+        names = sorted(names)
         files = self.debs(names, dependencies)
         key = cache.digest("merged", *(path.name for path in files))
 
@@ -83,11 +84,11 @@ class Suite:
             with self.progress.stage("unpack", total=len(files), unit="packages") as stage:
                 for path in files:
                     stage.note(path.name.partition("_")[0])
-                    _extract(path, root)
+                    extract(path, root)
                     stage.advance()
                 stage.note(self.name)
 
-        return cache.stamped(cache.folder("apt", self.name, "roots") / key, key, make)
+        return cache.stamped(cache.folder("apt", self.name, "roots"), names[0], key, make)
 
     def versions(self, names: Iterable[str], dependencies: bool = True) -> dict[str, str]:
         """Package name -> version of what debs() with the same arguments gives."""
@@ -101,7 +102,7 @@ class Suite:
         Returns the path of the file in the cache.
         """
         path = cache.folder("apt", self.name, "sources") / filename
-        with cache.locked(path):
+        with cache.locked(self.home / "apt"):
             if path.exists() and cache.file_digest(path) == sha256:
                 return path
             with self._shown("fetch"):
@@ -274,9 +275,11 @@ def addresses(codename: str) -> list[tuple[str, str]]:
     return pairs
 
 
-def _extract(package: Path, root: Path) -> None:
+def extract(package: Path, root: Path, *members: str) -> None:
+    """Unpack a .deb into a folder: all of it, or the members named ("./usr/bin/xl")."""
     # dpkg-deb's own --extract would replace the links into usr/ by folders.
     command = ["tar", "-x", "--keep-directory-symlink", "--no-same-owner", "-C", str(root)]
+    command += members
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
     ) as content:

@@ -63,7 +63,7 @@ def build(
             tail = "\n".join(done.stderr.strip().splitlines()[-20:])
             raise CompileError(f"{shlex.join(command)}: exit {done.returncode}\n{tail}")
 
-    return cache.stamped(cache.folder("cmodule") / f"{name}-{key}", key, make)
+    return cache.stamped(cache.folder("cmodule"), name, key, make)
 
 
 def load(name: str, folder: Path) -> ModuleType:

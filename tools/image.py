@@ -23,6 +23,7 @@ from tools.imageconfig import ROOT, Config
 from tools.micropython import compile_all, compile_command, object_of, run
 from tools.progress import NULL, Display
 
+IMAGES = 32  # that stay in the cache: one for each image.yaml, for a few versions of the sources
 PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.fw", "pvdump.dbg")
 
 ASSEMBLY = ("boot/head.S", "boot/vectors.S")
@@ -95,8 +96,7 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
             (work / name).rename(folder / name)
         shutil.rmtree(work)
 
-    # The key is in the name too: whoever builds another image meanwhile takes nothing away here.
-    kept = cache.stamped(cache.folder("image") / key, key, make)
+    kept = cache.stamped(cache.folder("image"), "image", key, make, keep=IMAGES)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=out) as scratch:
         for name in PRODUCTS:

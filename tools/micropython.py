@@ -32,6 +32,8 @@ NOT_COMPILED = re.compile(r"py/(nlr(?!\.c|x64\.c)|asm(?!base|x64)|emit(n|inline)
 FAST = ("py/vm.c", "py/gc.c", "boot/hw/hw.c", "boot/port/libc.c")
 HARD_FLOATS = ("py/nativeglue.c",)  # has functions of floats, which nothing calls
 
+OBJECTS = 32  # sets of objects that stay in the cache: each image.yaml has its own
+
 FLAGS = (
     "-std=gnu11 -m64 -march=x86-64 -mcmodel=kernel -mno-red-zone -mgeneral-regs-only"
     " -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables"
@@ -65,7 +67,7 @@ def source(progress: Display = NULL) -> Path:
                 if member.name.startswith(UNPACKED):
                     archive.extract(member, folder)
 
-    return cache.stamped(cache.folder("micropython") / VERSION, SHA256, make)
+    return cache.stamped(cache.folder("micropython"), VERSION, cache.digest(SHA256), make)
 
 
 def run(work: Path, command: Sequence[str], text: str | None = None) -> str:
@@ -203,8 +205,7 @@ def compile_core(
             (folder / object_of(path)).parent.mkdir(parents=True, exist_ok=True)
             (work / object_of(path)).rename(folder / object_of(path))
 
-    # The key is in the name too: whoever builds another image meanwhile takes nothing away here.
-    kept = cache.stamped(cache.folder("micropython", "objects") / key, key, make)
+    kept = cache.stamped(cache.folder("micropython"), "objects", key, make, keep=OBJECTS)
     for path in files:
         target = work / object_of(path)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 Called by build.py, so the standard library alone. The rule: its name in the cache says what it was
 made from (Python and requirements.txt), every file in it was checked against a hash there, and it
 counts as made only when the stamp, written last, is in it. It is built at its final place under a
-lock, because the scripts of an environment hold its path and so it cannot be renamed.
+lock, because the scripts of an environment hold its path and so it cannot be renamed. Of the
+environments the ones used last are kept.
 """
 
 from __future__ import annotations
@@ -32,12 +33,13 @@ def ensure(requirements: Path) -> Path:
     except RuntimeError as error:  # neither HOME nor an entry of the user database
         raise Trouble("no home directory: set PVDUMP_CACHE to a folder for downloads") from error
     python = home / "bin" / "python"
-    if complete(home):
-        return python
     try:
         with cache.locked(home):
             if not complete(home):
                 create(home, requirements)
+            # build.py goes on in it by exec.
+            cache.hold(home / STAMP, across_exec=True)
+        cache.prune(home.parent, f"python{version}", stamp=STAMP)
     except OSError as error:
         raise Trouble(
             f"the cache {cache.base()} cannot be used: {error.strerror}: {error.filename}; "

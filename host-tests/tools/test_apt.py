@@ -1,8 +1,10 @@
 """Where packages come from, and what is remembered of them."""
 
+import contextlib
+
 import pytest
 
-from tools import apt
+from tools import apt, cache
 
 OWN = """\
 file:/mirror/debian/ bookworm Debian
@@ -70,6 +72,28 @@ def test_a_source_file_with_another_digest_is_refused(suite, monkeypatch):
     with pytest.raises(apt.AptError, match=r"p\.tar\.xz: SHA-256 .* expected 00"):
         suite.source("p", "p.tar.xz", "00")
     assert not (suite.home / "sources" / "p.tar.xz").exists()
+
+
+def test_a_suite_runs_one_apt_at_a_time(suite, monkeypatch):
+    held = []
+
+    @contextlib.contextmanager
+    def locked(path):
+        held.append(path)
+        try:
+            yield
+        finally:
+            held.pop()
+
+    def run(*words, source=False, cwd=None):
+        assert held == [suite.home / "apt"]
+        return ""
+
+    monkeypatch.setattr(cache, "locked", locked)
+    monkeypatch.setattr(suite, "_apt", run)
+    with pytest.raises(apt.AptError, match=r"expected p\.tar\.xz"):
+        suite.source("p", "p.tar.xz", "00")
+    suite.debs(["xl"])
 
 
 def test_a_suite_s_name_is_a_code_name():

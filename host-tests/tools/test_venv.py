@@ -1,11 +1,12 @@
 """The virtual environment: named by what it is made from, there whole or not at all."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
-from tools import Trouble, venv
+from tools import Trouble, cache, venv
 
 
 @pytest.fixture
@@ -48,6 +49,22 @@ def test_other_requirements_make_another_one(requirements: Path, runs: list[list
     first = venv.ensure(requirements)
     requirements.write_text("a==2 --hash=sha256:01\n")
     assert venv.ensure(requirements) != first
+
+
+def test_the_ones_used_last_stay(
+    requirements: Path, runs: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    homes = []
+    for i in range(cache.KEEP + 2):
+        requirements.write_text(f"a=={i} --hash=sha256:01\n")
+        homes.append(venv.ensure(requirements).parent.parent)
+        for descriptor in cache._held.values():  # as a process that ends
+            os.close(descriptor)
+        cache._held.clear()
+        for age, home in enumerate(reversed(homes)):
+            if home.exists():
+                os.utime(home / venv.STAMP, (9000 - age, 9000 - age))
+    assert [home.exists() for home in homes] == [False] * 2 + [True] * cache.KEEP
 
 
 def test_interrupted_one_is_made_again(
