@@ -73,10 +73,10 @@ def test_json_has_all_fields(tmp_path, capsys):
         (b"{", "Expecting property name"),
         (b"\xff\xfe", "decode"),
         (b"[" * 100000, "recursion"),
-        (b"[]", "expected an object with disks"),
-        (b'{"rows": []}', "expected an object with disks"),
-        (b'{"disks": {}}', "disks: expected list, got dict"),
-        (b'{"disks": [1]}', "disks[0]: expected an object with requests"),
+        (b"[]", "an object with disks expected, [] found"),
+        (b'{"rows": []}', "'rows' is not known; disks are"),
+        (b'{"disks": {}}', "disks: a list expected, {} found"),
+        (b'{"disks": [1]}', "disks[0]: an object with requests"),
         (b'{"error": "busy"}', "it says 'busy'"),
     ],
 )
@@ -87,12 +87,12 @@ def test_what_is_no_status_is_refused(tmp_path, capsys, line, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"read": "1"}, "disks[0]: read: expected int, got str"),
-        ({"read": True}, "disks[0]: read: expected int, got bool"),
-        ({"state": -9}, "disks[0]: state: expected a number from 0 on, got -9"),
-        ({"worker": 5}, "disks[0]: worker: expected str, got int"),
-        ({"requests": {"read": None}}, "disks[0]: requests['read']: expected int, got NoneType"),
-        ({"more": 1}, "disks[0]: expected an object with"),
+        ({"read": "1"}, "disks[0]: read: a number expected, '1' found"),
+        ({"read": True}, "disks[0]: read: a number expected, True found"),
+        ({"state": -9}, "disks[0]: state: a number from 0 on expected, -9 found"),
+        ({"worker": 5}, "disks[0]: worker: text expected, 5 found"),
+        ({"requests": {"read": None}}, "disks[0]: requests['read']: a number expected, None found"),
+        ({"more": 1}, "disks[0]: 'more' is not known"),
     ],
 )
 def test_a_row_with_a_wrong_field_is_refused_with_its_place(tmp_path, capsys, fields, message):

@@ -230,8 +230,11 @@ class TestSchema:
     @pytest.mark.parametrize(
         ("text", "message"),
         [
-            ("just text", "x.yaml: keys and values expected, 'just text' found"),
-            ("store: []", "x.yaml: outcome: error or right expected, None found"),
+            (
+                "just text",
+                "x.yaml: an object with outcome, error, ring, store, disk expected, 'just",
+            ),
+            ("store: []", "x.yaml: outcome is missing"),
             ("{outcome: good}", "outcome: error or right expected, 'good' found"),
             ("{outcome: right, error: x}", "error: only with outcome: error"),
             ("{outcome: right, disks: {}}", "'disks' is not known; disk, error, outcome, ring"),
@@ -259,7 +262,7 @@ class TestSchema:
                 "{outcome: right, store: [{fault: lost-events, to: me}]}",
                 "lost-events: to: guest or server expected, 'me' found",
             ),
-            ("{outcome: right, ring: {start: [1]}}", "ring: start: 2 numbers expected, [1] found"),
+            ("{outcome: right, ring: {start: [1]}}", "ring: start: 2 of them expected, [1] found"),
             ("{outcome: right, disk: {dies: yes}}", "disk: dies: a number expected, True found"),
             ("{outcome: right, disk: {reorder: 1}}", "reorder: true or false expected, 1 found"),
         ],

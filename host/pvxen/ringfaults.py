@@ -49,7 +49,7 @@ class Fault:
 
     at: At = field(default_factory=At)
     times: int = 1
-    struck: int = 0
+    struck: int = field(default=0, init=False)
 
     def strikes(self, ring: FaultyStoreRing) -> bool:
         """Whether it does its harm now; counted when so."""
@@ -146,7 +146,7 @@ class IndexCorruption(Fault):
     """An index on the guest's page is `add` more than it should be."""
 
     index: Index
-    add: int
+    add: int = field(metadata={"least": None})
 
     def published(self, ring: FaultyStoreRing) -> None:
         if self.strikes(ring):
@@ -160,7 +160,7 @@ class ChangingPage(Fault):
     """An index differs by `add` whenever it is fetched again before the next hypercall."""
 
     index: Index
-    add: int
+    add: int = field(metadata={"least": None})
 
     def published(self, ring: FaultyStoreRing) -> None:
         if self.strikes(ring):

@@ -16,19 +16,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import yaml
+
+from pvdump.service import records
 
 from .faults import Faults
 from .ringfaults import FAULTS, At, Crash, Fault
 
-OUTCOMES = ("right", "error")
-AT = [field.name for field in dataclasses.fields(At)]
-KEYS = ("outcome", "error", "ring", "store", "disk")
+Outcome = Literal["right", "error"]
+AT = sorted(field.name for field in dataclasses.fields(At))
+T = TypeVar("T")
 
 
 class ScenarioError(Exception):
@@ -46,10 +47,13 @@ class Ring:
 
 @dataclass(frozen=True)
 class Scenario:
-    """outcome: one of OUTCOMES; error: what the message of an error has to hold."""
+    """What goes wrong, and what becomes of a driver then.
+
+    error: what the message of an error has to hold.
+    """
 
     name: str
-    outcome: str
+    outcome: Outcome
     error: str = ""
     ring: Ring = field(default_factory=Ring)
     store: tuple[Fault, ...] = ()
@@ -73,92 +77,52 @@ class Scenario:
         return next((fault.recovery for fault in self.store if isinstance(fault, Crash)), None)
 
 
+@dataclass(frozen=True)
+class Document:
+    """What a file says, before its faults are looked at."""
+
+    outcome: Outcome
+    error: str = ""
+    ring: Ring = field(default_factory=Ring)
+    store: list[Any] = field(default_factory=list)
+    disk: dict[str, Any] = field(default_factory=dict)
+
+
 def parse(document: object, name: str, where: str) -> Scenario:
-    """A scenario of what YAML says. where: for messages. Raises ScenarioError."""
-    keys = _mapping(document, where)
-    _known(keys, KEYS, where)
-    outcome = keys.get("outcome")
-    if outcome not in OUTCOMES:
-        raise ScenarioError(f"{where}: outcome: {_or(OUTCOMES)} expected, {outcome!r} found")
-    if "error" in keys and outcome != "error":
+    """Make a scenario of what YAML says.
+
+    Args:
+        name: of the scenario.
+        where: begins each message.
+
+    Raises:
+        ScenarioError: it says something that means nothing.
+    """
+    found = _build(Document, document, f"{where}: ")
+    if found.error and found.outcome != "error":
         raise ScenarioError(f"{where}: error: only with outcome: error")
-    ring = _fill(Ring, _mapping(keys.get("ring", {}), f"{where}: ring"), f"{where}: ring")
-    entries = keys.get("store", [])
-    if not isinstance(entries, list):
-        raise ScenarioError(f"{where}: store: a list expected, {entries!r} found")
-    store = tuple(_fault(entry, f"{where}: store[{i}]") for i, entry in enumerate(entries))
-    disk = _mapping(keys.get("disk", {}), f"{where}: disk")
-    _fill(Faults, disk, f"{where}: disk")
-    options = {key.replace("-", "_"): value for key, value in disk.items()}
-    return Scenario(name, outcome, str(keys.get("error", "")), ring, store, options)
-
-
-def _mapping(value: object, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
-        raise ScenarioError(f"{where}: keys and values expected, {value!r} found")
-    return value
-
-
-def _or(names: typing.Iterable[str]) -> str:
-    return " or ".join(sorted(names))
-
-
-def _known(keys: dict[str, Any], known: typing.Collection[str], where: str) -> None:
-    for key in keys:
-        if key not in known:
-            raise ScenarioError(f"{where}: {key!r} is not known; {', '.join(sorted(known))} are")
+    store = tuple(_fault(entry, f"{where}: store[{i}]") for i, entry in enumerate(found.store))
+    _build(Faults, found.disk, f"{where}: disk: ")
+    options = {key.replace("-", "_"): value for key, value in found.disk.items()}
+    return Scenario(name, found.outcome, found.error, found.ring, store, options)
 
 
 def _fault(entry: object, where: str) -> Fault:
-    keys = dict(_mapping(entry, where))
-    name = keys.pop("fault", None)
-    if not isinstance(name, str) or name not in FAULTS:
+    name = entry.get("fault") if isinstance(entry, dict) else None
+    if not isinstance(entry, dict) or not isinstance(name, str) or name not in FAULTS:
         known = ", ".join(sorted(FAULTS))
         raise ScenarioError(f"{where}: fault: {name!r} is not known; {known} are")
-    where = f"{where}: {name}"
-    if "at" in keys:
-        at = _mapping(keys["at"], f"{where}: at")
-        if len(at) != 1:
-            raise ScenarioError(f"{where}: at: one of {_or(AT)} expected, {at} found")
-        keys["at"] = _fill(At, at, f"{where}: at")
-    return _fill(FAULTS[name], keys, where)
+    keys = {key: value for key, value in entry.items() if key != "fault"}
+    at = keys.get("at")
+    if isinstance(at, dict) and len(at) != 1:
+        one = " or ".join(AT)
+        raise ScenarioError(f"{where}: {name}: at: one of {one} expected, {at} found")
+    return _build(FAULTS[name], keys, f"{where}: {name}: ")
 
 
-T = typing.TypeVar("T")
-
-
-def _fill(kind: type[T], keys: dict[str, Any], where: str) -> T:
-    """An object of a dataclass, of keys that are its fields' names with hyphens."""
-    hints = typing.get_type_hints(kind)
-    fields = {f.name: f for f in dataclasses.fields(kind) if f.name != "struck"}  # type: ignore[arg-type]
-    _known(keys, [name.replace("_", "-") for name in fields], where)
-    values = {}
-    for name, this in fields.items():
-        key = name.replace("_", "-")
-        if key in keys:
-            values[name] = _value(hints[name], keys[key], f"{where}: {key}")
-        elif this.default is this.default_factory is dataclasses.MISSING:
-            raise ScenarioError(f"{where}: {key} is missing")
-    return kind(**values)
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    """A value that fits a field's type."""
-    choices = typing.get_args(hint)
-    if typing.get_origin(hint) is typing.Literal:
-        if value not in choices:
-            raise ScenarioError(f"{where}: {_or(choices)} expected, {value!r} found")
-    elif hint is At:
-        return value
-    elif typing.get_origin(hint) is tuple:
-        if not isinstance(value, list) or [type(item) for item in value] != list(choices):
-            raise ScenarioError(f"{where}: {len(choices)} numbers expected, {value!r} found")
-        return tuple(value)
-    else:
-        wanted = bool if hint is bool else int
-        if type(value) is not wanted:
-            what = "true or false" if wanted is bool else "a number"
-            raise ScenarioError(f"{where}: {what} expected, {value!r} found")
-        if wanted is int and value < 0 and not where.endswith(": add"):
-            raise ScenarioError(f"{where}: a number from 0 on expected, {value} found")
-    return value
+def _build(kind: type[T], keys: object, where: str) -> T:
+    """Make an object of a dataclass, of keys that are its fields' names with hyphens."""
+    try:
+        return records.build(kind, keys, where, lambda name: name.replace("_", "-"))
+    except ValueError as error:
+        raise ScenarioError(str(error)) from None

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from xenpv.text import printable
 from xenpv.xenbus import state_name
 
-from ..service.records import printable
 from .counts import Counts
 from .device import Device
 
@@ -52,7 +52,7 @@ def text(status: Status) -> str:
         printable(
             f"{disk.disk:<12} {state_name(disk.state):<13} {disk.worker or '-':<13} "
             f"read {disk.read // MIB} MiB, written {disk.written // MIB} MiB, "
-            f"{disk.errors} errors {disk.error}".rstrip()
+            f"{disk.errors} errors {disk.error}".rstrip().encode(errors="replace")
         )
         for disk in status.disks
     )

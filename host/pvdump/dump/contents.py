@@ -25,6 +25,8 @@ ZEROS = bytes(MIB)
 # Places looked at before the whole disk is, so that a used disk is refused at once, and their size.
 SAMPLES = 1024
 SAMPLE = 4096
+# Of lseek(2); not every Python's os names them.
+SEEK_DATA, SEEK_HOLE = 3, 4
 
 # What stands at fixed places of a disk, so that a refusal can name it where there is no blkid:
 # offset, bytes, name. Negative offsets count from the end.
@@ -137,8 +139,8 @@ def _next_stored(disk: TargetDisk, offset: int) -> tuple[int, int]:
     if disk.device:
         return offset, disk.size
     try:
-        begin = os.lseek(disk.fd, offset, os.SEEK_DATA)
-        return begin, os.lseek(disk.fd, begin, os.SEEK_HOLE)
+        begin = os.lseek(disk.fd, offset, SEEK_DATA)
+        return begin, os.lseek(disk.fd, begin, SEEK_HOLE)
     except OSError as error:
         # ENXIO: nothing but a hole from there on. Else the file system cannot tell.
         return disk.size if error.errno == errno.ENXIO else offset, disk.size

@@ -1,7 +1,8 @@
-"""Dataclasses out of JSON that a stranger may have written.
+"""Makes dataclasses out of JSON or YAML that somebody else has written.
 
-Used by whoever asks a status socket. The rule: every field is there and none else, each of its
-type, a whole number from 0 on; what is wrong is told with its place.
+Used by whoever asks a status socket, by the embedded Xen's scenarios and by the lab's guests. The
+rules: each field has its type; a key that is no field, and a field without a default that is
+missing, are refused; a message begins with the place.
 """
 
 from __future__ import annotations
@@ -9,40 +10,110 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, TypeVar, Union
 
 T = TypeVar("T")
+# X | Y is a type of its own from Python 3.10 on.
+UNIONS = (Union, getattr(types, "UnionType", Union))
+NAMES = {int: "a number", float: "a number", bool: "true or false", str: "text", Path: "a name"}
 
 
-def build(kind: type[T], value: Any, where: str = "") -> T:
-    """An object of a dataclass. Raises ValueError."""
+def build(kind: type[T], value: Any, where: str = "", key: Callable[[str], str] = str) -> T:
+    """Make an object of a dataclass.
+
+    A field is a bool, int, float, str, Path, Any, Literal, an optional one of these, a list, tuple
+    or dict of them, or another dataclass. A number is 0 at least; the field's metadata may have
+    another bound, {"least": 8}, or none, {"least": None}. A field with init=False is no key.
+
+    Args:
+        kind: the dataclass.
+        value: what JSON or YAML gave.
+        where: begins each message.
+        key: gives the key of a field's name.
+
+    Raises:
+        ValueError: the value is no such object.
+    """
     hints = typing.get_type_hints(kind)
-    names = [field.name for field in dataclasses.fields(kind)]  # type: ignore[arg-type]
-    if not isinstance(value, dict) or value.keys() != set(names):
-        raise ValueError(f"{where}expected an object with {', '.join(names)}")
-    return kind(**{name: _field(hints[name], value[name], f"{where}{name}") for name in names})
+    fields = {key(one.name): one for one in dataclasses.fields(kind) if one.init}  # type: ignore[arg-type]
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError(
+            f"{where}an object with {', '.join(fields)} expected, {_show(value)} found"
+        )
+    for name in value:
+        if name not in fields:
+            raise ValueError(f"{where}{_show(name)} is not known; {', '.join(sorted(fields))} are")
+    made = {}
+    for name, one in fields.items():
+        if name in value:
+            least = one.metadata.get("least", 0)
+            made[one.name] = _value(hints[one.name], value[name], f"{where}{name}", key, least)
+        elif one.default is one.default_factory is dataclasses.MISSING:
+            raise ValueError(f"{where}{name} is missing")
+    return kind(**made)
 
 
-def _field(hint: Any, value: Any, where: str) -> Any:
+def _value(hint: Any, value: Any, where: str, key: Callable[[str], str], least: int | None) -> Any:
+    """Return the value as a field of this type has it."""
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        hint = next(part for part in parts if part is not types.NoneType)
-        return None if value is None else _field(hint, value, where)
-    if origin is list and isinstance(value, list):
-        return [_field(parts[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
-    if origin is dict and isinstance(value, dict):
-        return {key: _field(parts[1], item, f"{where}[{key!r}]") for key, item in value.items()}
+    if hint is Any or (
+        dataclasses.is_dataclass(hint) and isinstance(value, typing.cast(type, hint))
+    ):
+        return value
+    if origin in UNIONS:
+        hint = next(part for part in parts if part is not type(None))
+        return None if value is None else _value(hint, value, where, key, least)
+    if origin is typing.Literal:
+        return value if value in parts else _refuse(where, _or(parts), value)
+    if origin in (list, tuple):
+        return _items(origin, parts, value, where, key, least)
+    if origin is dict:
+        if not isinstance(value, dict):
+            _refuse(where, "keys and values", value)
+        return {
+            name: _value(parts[1], item, f"{where}[{_show(name)}]", key, least)
+            for name, item in value.items()
+        }
     if dataclasses.is_dataclass(hint):
-        return build(typing.cast("type[Any]", hint), value, f"{where}: ")
-    accepted = (int, float) if hint is float else (origin or hint,)
+        return build(typing.cast("type[Any]", hint), value, f"{where}: ", key)
+    return _plain(hint, value, where, least)
+
+
+def _items(
+    origin: Any, parts: Any, value: Any, where: str, key: Callable[[str], str], least: int | None
+) -> Any:
+    if not isinstance(value, (list, tuple)):
+        _refuse(where, "a list", value)
+    if origin is tuple and parts[-1] is not Ellipsis and len(parts) != len(value):
+        _refuse(where, f"{len(parts)} of them", value)
+    # Of a tuple of two each has its own type; else all have the first one.
+    hints = parts if origin is tuple and parts[-1] is not Ellipsis else [parts[0]] * len(value)
+    return origin(
+        _value(hint, item, f"{where}[{number}]", key, least)
+        for number, (hint, item) in enumerate(zip(hints, value))
+    )
+
+
+def _plain(hint: Any, value: Any, where: str, least: int | None) -> Any:
+    accepted = {float: (int, float), Path: (str,)}.get(hint, (hint,))
     if type(value) not in accepted:
-        name = (origin or hint).__name__
-        raise ValueError(f"{where}: expected {name}, got {type(value).__name__}")
-    if type(value) is int and value < 0:
-        raise ValueError(f"{where}: expected a number from 0 on, got {value}")
-    return value
+        _refuse(where, NAMES[hint], value)
+    if type(value) is int and least is not None and value < least:
+        _refuse(where, f"a number from {least} on", value)
+    return hint(value)
 
 
-def printable(text: str) -> str:
-    """The text as a terminal may have it."""
-    return "".join(c if c.isprintable() else "?" for c in text)
+def _refuse(where: str, expected: str, value: Any) -> typing.NoReturn:
+    raise ValueError(f"{where}: {expected} expected, {_show(value)} found")
+
+
+def _show(value: Any) -> str:
+    """A value for a message; a stranger's may be of any length."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _or(names: Iterable[Any]) -> str:
+    return " or ".join(sorted(map(str, names)))

@@ -7,9 +7,10 @@ printed may come from a guest or from a stranger's socket, so nothing but printa
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Optional
 
-from ..service.records import printable
+from xenpv.text import printable
+
 from .queue import Domain, Queue
 
 NS = 1_000_000_000
@@ -26,14 +27,14 @@ class Row:
     """
 
     queue: str
-    domid: int | None
-    generation: int | None
+    domid: Optional[int]
+    generation: Optional[int]
     gone: bool
     queued: int
-    oldest: float | None
-    handler: str | None
-    path: str | None
-    running_for: float | None
+    oldest: Optional[float]
+    handler: Optional[str]
+    path: Optional[str]
+    running_for: Optional[float]
     handled: int
     dropped: int
     failed: int
@@ -81,7 +82,13 @@ LEFT = {"domain", "running", "path"}
 
 def text(status: Status) -> str:
     """The table for a person."""
-    lines = [HEADINGS, *([printable(cell) for cell in _cells(row)] for row in status.rows)]
+    lines = [
+        HEADINGS,
+        *(
+            [printable(cell.encode(errors="replace")) for cell in _cells(row)]
+            for row in status.rows
+        ),
+    ]
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
     table = [
         "  ".join(
