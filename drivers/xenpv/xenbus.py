@@ -1,10 +1,9 @@
 """Xenbus: the states through which a front end and its backend find each other.
 
-Used by device front ends. Either side may skip states, so a wait names a set of states; it is
-bounded, and its error says which device, what was waited for and what was seen. A device that an
-earlier kernel left in any state but Initialising is taken over: Closing, Closed, Initialising.
-Source: xen/include/public/io/xenbus.h; Linux drivers/xen/xenbus/xenbus_probe_frontend.c (the order
-of a takeover).
+Used by device front ends. Either side may skip states, so a wait names a set of states. Every wait
+ends at the device's deadline, and its error says which device, what was waited for and what was
+seen.
+Source: xen/include/public/io/xenbus.h.
 """
 
 from .abi import (
@@ -39,31 +38,43 @@ NEGOTIATED = (
     "queue-",
     "multi-queue-num-queues",
     "feature-",
+    "max-request",
     "event-channel",
     "protocol",
 )
-# States of a backend that had a front end before: it must see that one close.
-LEFT = (XenbusStateConnected, XenbusStateClosing, XenbusStateClosed)
-# Where a backend can be set up with. Without InitWait it has nothing to offer.
+# States in which a front end may connect. A backend without InitWait has nothing to offer.
 OPEN = (XenbusStateInitWait, XenbusStateInitialised)
+CLOSED = (XenbusStateClosed, XenbusStateUnknown)
 DOMID_FIRST_RESERVED = 0x7FF0
-STEP_TIMEOUT = 5 * SECOND
-# A backend that an earlier kernel left may have to wait for that kernel's I/O.
-EARLIER_TIMEOUT = 60 * SECOND
-ASK_AGAIN = SECOND // 2
-# Between two looks at the backend's state: first and last.
-POLL_PERIOD = SECOND // 100
-POLL_PERIOD_MAX = SECOND // 8
+# Between two looks at the backend's state passes an eighth of the time waited so far, within these.
+POLL_MIN = SECOND // 100
+POLL_MAX = SECOND
+
+
+class Refused(BackendError):
+    """The backend closed instead of connecting."""
 
 
 def state_name(state):
+    """Give the name of a XenbusState*, also of one that does not exist."""
     return STATE_NAMES[state] if state < len(STATE_NAMES) else "state %d" % state
+
+
+def poll_period(waited):
+    """Give how long to sleep before the next look, in ns, when so many ns were waited."""
+    return max(POLL_MIN, min(waited // 8, POLL_MAX))
 
 
 class Device:
     """One device of ours and its backend.
 
-    store: Xenstore; loop: Loop; path: the front end's node, such as "device/vbd/51712".
+    Args:
+        store: Xenstore.
+        loop: Loop.
+        path: the front end's node, such as "device/vbd/51712".
+
+    Attributes: backend, its node, and backend_id, its domain, once found; deadline, the time (ns)
+    at which waits for the backend end, which its user sets and may move.
     """
 
     def __init__(self, store, loop, path):
@@ -72,9 +83,7 @@ class Device:
         self.path = path
         self.backend = ""
         self.backend_id = 0
-        # How long the backend may take for a step, ns; and whether an earlier kernel was its front.
-        self._patience = STEP_TIMEOUT
-        self._taken_over = False
+        self.deadline = 0
 
     async def find(self):
         """Read who the backend is."""
@@ -111,18 +120,28 @@ class Device:
         """What the backend says of a key, "" for nothing."""
         return await self.store.read_text(self.backend + "/" + key, "")
 
-    async def wait_backend(self, states, doing):
-        """Wait until the backend is in one of the states. Returns that state.
+    def allow(self, ns):
+        """Set the deadline to so many ns from now."""
+        self.deadline = self.loop.now() + ns
 
-        doing: what this wait is part of, for messages. Raises Timeout.
+    async def wait_backend(self, states, doing):
+        """Wait until the backend is in one of the states.
+
+        Args:
+            states: a tuple of XenbusState*.
+            doing: what this wait is part of, for messages.
+
+        Returns: that state.
+
+        Raises: Timeout at the deadline, XenstoreError.
         """
-        deadline = self.loop.now() + self._patience
-        period = POLL_PERIOD
+        began = self.loop.now()
         while True:
             state = await self.backend_state()
             if state in states:
                 return state
-            if self.loop.now() >= deadline:
+            now = self.loop.now()
+            if now >= self.deadline:
                 raise Timeout(
                     "%s, %s: backend %s is %s after %d s, %s expected"
                     % (
@@ -130,18 +149,19 @@ class Device:
                         doing,
                         self.backend,
                         state_name(state),
-                        self._patience // SECOND,
+                        (now - began) // SECOND,
                         " or ".join(state_name(s) for s in states),
                     )
                 )
-            await self.loop.sleep(period)
-            period = min(2 * period, POLL_PERIOD_MAX)
+            await self.loop.sleep(min(poll_period(now - began), self.deadline - now))
 
     async def begin(self):
-        """Bring the device to where it can be set up: ours Initialising, the backend InitWait."""
-        ours, backends = await self.state(), await self.backend_state()
-        if ours != XenbusStateInitialising or backends in LEFT:
-            await self._take_over()
+        """Remove the keys of earlier drivers and wait until the backend can be connected to.
+
+        The device is Initialising, and its backend has no front end any more.
+
+        Raises: Timeout, XenstoreError.
+        """
         await self._forget()
         await self.wait_backend(OPEN, "starting")
 
@@ -151,48 +171,39 @@ class Device:
             if any(key.startswith(begin) for begin in NEGOTIATED):
                 await self.store.rm(self.path + "/" + key)
 
-    async def _take_over(self):
-        """Close the connection that an earlier kernel left, as its own driver would have."""
-        self._taken_over = True
-        self._patience = EARLIER_TIMEOUT
-        if await self.backend_state() != XenbusStateInitWait:
-            await self._shut("taking over from the earlier kernel")
-        await self.set_state(XenbusStateInitialising)
-
-    async def _shut(self, doing):
-        """Closing, then Closed, each with the backend's answer, unless it is there no more."""
-        closed = (XenbusStateClosed, XenbusStateUnknown)
-        if await self.backend_state() not in closed:
-            await self.set_state(XenbusStateClosing)
-            await self.wait_backend((XenbusStateClosing,) + closed, doing)
-        await self.set_state(XenbusStateClosed)
-        await self.wait_backend(closed, doing)
-
     async def connect(self):
-        """Our side is set up: say so and wait for the backend. Raises BackendError, Timeout.
+        """Say that our side is set up, and wait for the backend's.
 
-        Linux's blkback closes while I/O of the earlier connection is under way, and then refuses
-        the new one ("pending I/O") instead of waiting, so it is asked again.
+        Raises: Refused, Timeout, XenstoreError.
         """
-        deadline = self.loop.now() + EARLIER_TIMEOUT
-        gone = (XenbusStateClosing, XenbusStateClosed)
-        while True:
-            await self.set_state(XenbusStateInitialised)
-            state = await self.wait_backend((XenbusStateConnected,) + gone, "connecting")
-            if state not in gone:
-                return
-            if not self._taken_over or self.loop.now() >= deadline:
-                raise BackendError(
-                    "%s: backend %s went %s instead of Connected"
-                    % (self.path, self.backend, state_name(state))
-                )
-            await self.loop.sleep(ASK_AGAIN)
-            await self._take_over()
-            await self.wait_backend(OPEN, "starting")
+        await self.set_state(XenbusStateInitialised)
+        states = (XenbusStateConnected, XenbusStateClosing, XenbusStateClosed)
+        state = await self.wait_backend(states, "connecting")
+        if state != XenbusStateConnected:
+            raise Refused(
+                "%s: backend %s went %s instead of Connected"
+                % (self.path, self.backend, state_name(state))
+            )
+
+    async def shut(self, doing):
+        """Go through Closing and Closed with the backend, or Closed alone where it is closed.
+
+        Args:
+            doing: what this is part of, for messages.
+
+        Raises: Timeout, XenstoreError.
+        """
+        if await self.backend_state() not in CLOSED:
+            await self.set_state(XenbusStateClosing)
+            await self.wait_backend((XenbusStateClosing,) + CLOSED, doing)
+        await self.set_state(XenbusStateClosed)
+        await self.wait_backend(CLOSED, doing)
 
     async def close(self):
-        """Close the device and leave it as a toolstack makes it: nothing negotiated."""
-        self._patience = STEP_TIMEOUT
-        await self._shut("closing")
+        """Close the device and leave it as a toolstack makes it: nothing negotiated.
+
+        Raises: Timeout, XenstoreError.
+        """
+        await self.shut("closing")
         await self._forget()
         await self.set_state(XenbusStateInitialising)

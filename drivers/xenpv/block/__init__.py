@@ -1,1 +1,1 @@
-"""The block front end: blkif's layouts and rings, the negotiation, and a disk's connection."""
+"""The block front end: connects PV disks and moves data between them and this domain's frames."""

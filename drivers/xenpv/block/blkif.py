@@ -2,7 +2,7 @@
 
 Used by the front end, which packs requests, and by backends, which parse them. A front end of 32
 bits lays the same fields out closer. Rule: a parser gets a private copy of an entry, and gives what
-it says; whether that makes sense is for its caller to judge.
+it says; its caller checks whether that makes sense.
 Source: xen/include/public/io/blkif.h.
 """
 
@@ -31,11 +31,15 @@ STATUS_NAMES = {
 
 
 class Request:
-    """What an entry of a request ring says.
+    """A request as an entry of a ring states it.
 
-    data: its segments, 8 bytes each, for an indirect one none; count: how many segments it
-    announces, or the sectors to discard; grefs: of the pages with an indirect one's segments; flag:
-    of a discard. op is what is to be done, also of an indirect one.
+    Args:
+        op: BLKIF_OP_*, for an indirect request that of its data.
+        id, sector: as stated.
+        count: how many segments it announces, or the sectors to discard.
+
+    Attributes: the same, and data, its segments, 8 bytes each, none for an indirect one; grefs, of
+    the pages with an indirect one's segments; flag, a discard's; is_indirect.
     """
 
     data = b""
@@ -51,12 +55,20 @@ class Request:
 
     @property
     def segments(self):
-        """A list of (gref, first_sect, last_sect)."""
+        """The segments in `data`, a list of (gref, first_sect, last_sect)."""
         return segments(self.data, 0, len(self.data) // abi.BLKIF_SEGMENT_SIZEOF)
 
 
 class Layout:
-    """protocol: its name in xenstore; stride: bytes of a ring's entry; segments: their offset."""
+    """The layout of requests of one ABI.
+
+    Args:
+        protocol: its name in xenstore.
+        stride: bytes of a ring's entry.
+        pad: struct's padding before the id.
+
+    Attributes: protocol, stride; segments and indirect_grefs, offsets in an entry.
+    """
 
     def __init__(self, protocol, stride, pad):
         self.protocol = protocol
@@ -68,20 +80,24 @@ class Layout:
         self.indirect_grefs = struct.calcsize(self._indirect)
 
     def request(self, op, count, id, sector):
-        """A read, write, flush or barrier; its segments follow at `segments`."""
+        """Pack a read, write, flush or barrier; its segments follow at `segments`."""
         return struct.pack(self._request, op, count, 0, id, sector)
 
     def indirect(self, op, count, id, sector):
-        """A request whose segments stand in pages, whose grefs follow at `indirect_grefs`."""
+        """Pack a request with segments in pages, whose grefs follow at `indirect_grefs`."""
         return struct.pack(self._indirect, abi.BLKIF_OP_INDIRECT, op, count, id, sector, 0)
 
     def discard(self, id, sector, count):
+        """Pack a discard of `count` sectors."""
         return struct.pack(self._discard, abi.BLKIF_OP_DISCARD, 0, 0, id, sector, count)
 
     def parse(self, entry):
-        """The Request that the bytes of an entry are. Segments over what an entry holds are none.
+        """Parse an entry; of the segments that it announces, those that fit in it are taken.
 
-        entry: stride bytes, a private copy.
+        Args:
+            entry: stride bytes, a private copy.
+
+        Returns: a Request.
         """
         op, low, high, id, sector = struct.unpack_from(self._request, entry, 0)
         if op == abi.BLKIF_OP_DISCARD:
@@ -103,7 +119,7 @@ class Layout:
 
 
 def segments(data, at, count):
-    """`count` segments at a byte offset: a list of (gref, first_sect, last_sect)."""
+    """Unpack `count` segments at a byte offset. Returns a list of (gref, first_sect, last_sect)."""
     step = abi.BLKIF_SEGMENT_SIZEOF
     return [struct.unpack_from(SEGMENT, data, at + step * i) for i in range(count)]
 

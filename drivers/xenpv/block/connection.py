@@ -1,9 +1,9 @@
-"""The connection of a block front end to its backend: negotiated, made, let go.
+"""One connection of a disk to its backend: negotiated, set up, let go.
 
-Made by BlkFront, once for each time a backend is connected. The order is blkif.h's: what the
-backend offers is read, the ring and an event channel are made and named, our state is Initialised,
-the backend connects and says what the disk is, our state is Connected. Whatever the grant table has
-no room for is done without, down to a ring of one page.
+Made by SupervisedDisk, one for each time the backend is connected to. The order is blkif.h's: what
+the backend offers is read, ring and event channel are made and named, our state is Initialised, the
+backend connects and describes the disk, our state is Connected. Where the grant table lacks room,
+the connection has less of everything, down to a ring of one page.
 Source: xen/include/public/io/blkif.h, "Startup".
 """
 
@@ -11,13 +11,14 @@ from ..abi import XenbusStateConnected
 from ..errors import BackendError
 from . import negotiate
 from .blkif import X86_64
-from .requests import INDIRECT_DEPTH, Buffers, Link, Memory
+from .requests import INDIRECT_DEPTH, Buffers, Memory, Requests
 
 
 class Pool:
-    """Memory for the connections of one front end, kept from one to the next.
+    """Memory for the connections of one disk after the other; each uses what the last one left.
 
-    buffers: how many requests' worth of buffers of our own, 0 for none.
+    Args:
+        buffers: how many requests' worth of buffers of our own to have, 0 for none.
     """
 
     def __init__(self, buffers):
@@ -26,11 +27,19 @@ class Pool:
         self.buffers = None
 
 
-class Attachment:
-    """device: xenbus.Device, found; pool: Pool; limits: Limits, what to use at most.
+class Connection:
+    """One connection of a disk to its backend.
 
-    After connect(): link, port, kick (the Signal of its events), limits as agreed on, properties;
-    persistent: whether the backend keeps buffers of ours mapped; notes: what is worth telling.
+    Args:
+        loop: Loop.
+        grants: GrantTable.
+        device: xenbus.Device, found.
+        pool: Pool.
+        limits: negotiate.Limits, what to use at most.
+
+    Attributes, after connect(): requests, Requests; port, the event channel's; kick, the Signal of
+    its events; limits as agreed on; properties, negotiate.Properties; persistent, whether the
+    backend keeps buffers of ours mapped; notes, lines worth telling.
     """
 
     def __init__(self, loop, grants, device, pool, limits):
@@ -41,18 +50,23 @@ class Attachment:
         self.limits = limits
         self.properties = None
         self.persistent = False
-        self.link = None
+        self.requests = None
         self.port = 0
         self.kick = None
         self.notes = []
 
     async def connect(self):
-        """From our Initialising, the backend's InitWait, to Connected. Raises XenError."""
+        """Go from our Initialising and the backend's InitWait to Connected.
+
+        Raises: BackendError, Timeout, XenstoreError, and XenError where the grant table has no room
+        for a ring.
+        """
         device = self.device
         offered, self.notes = await negotiate.read(device, negotiate.BEFORE)
-        self.limits.agree_ring(offered)
+        self.limits.agree_before(offered)
         self._make_ring()
-        keys = negotiate.ring_keys(offered, self.link.ring_refs())
+        keys = negotiate.ring_keys(offered, self.requests.ring_refs())
+        keys += self.limits.maxima().items()
         keys += [("event-channel", self.port), ("protocol", X86_64.protocol)]
         keys += [("feature-persistent", 1)] if self.persistent else []
         for key, value in keys:
@@ -68,8 +82,8 @@ class Attachment:
         if pool.memory is None:
             pool.memory = Memory(limits.pages)
         limits.lower("pages", pool.memory.pages)
-        self.link = Link(pool.memory, self.grants, remote, limits.pages, self.device.path)
-        limits.lower("requests", self.link.ring.slots)
+        self.requests = Requests(pool.memory, self.grants, remote, limits.pages, self.device.path)
+        limits.lower("requests", self.requests.ring.slots)
         self.persistent = self._use_buffers()
         self.port = self.loop.evtchn.alloc_unbound(remote)
         self.kick = self.loop.port(self.port)
@@ -79,9 +93,9 @@ class Attachment:
         found, notes = await negotiate.read(device, negotiate.PROPERTIES)
         mode = await device.backend_text("mode")
         self.properties = properties = negotiate.Properties(found, mode, device.path)
-        limits.agree_requests(found)
+        limits.agree_connected(found)
         if self.persistent and not properties.persistent:
-            self.link.leave_buffers()
+            self.requests.leave_buffers()
             self.persistent = False
         if self.persistent:
             limits.lower("segments", negotiate.DIRECT)
@@ -94,9 +108,9 @@ class Attachment:
         self.notes += notes + limits.notes
 
     def _use_buffers(self):
-        """Offer buffers of our own, to be kept mapped. Returns whether there are any.
+        """Have buffers of our own for the backend to keep mapped. Returns whether there are any.
 
-        Granted before they are announced: from then on the backend may keep whatever it maps.
+        They are granted before they are announced: from then on the backend may keep any of them.
         """
         pool = self.pool
         if not pool.wanted_buffers:
@@ -105,34 +119,34 @@ class Attachment:
             pool.buffers = Buffers(pool.wanted_buffers)
         if not self.grants.fits(pool.buffers.pages):
             return False
-        self.link.use_buffers(pool.buffers)
+        self.requests.use_buffers(pool.buffers)
         return True
 
     def _use_indirect(self):
         # Entries for the pages of segments, and for more frames than a direct request has.
         if self.grants.fits(INDIRECT_DEPTH + negotiate.DIRECT + 1):
-            self.link.use_indirect()
+            self.requests.use_indirect()
         else:
             self.limits.lower("segments", negotiate.DIRECT)
 
     def let_go(self):
-        """End what belongs to this connection: event channel, grants."""
+        """End the event channel and the grants of this connection."""
         if self.port:
             self.loop.forget(self.port)
             self.loop.evtchn.close(self.port)
             self.port = 0
-        if self.link is not None:
-            ring, buffers = self.link.end()
-            # What the old backend still has mapped is not used again.
+        if self.requests is not None:
+            ring, buffers = self.requests.end()
+            # Pages that the backend still has mapped are not used again.
             if ring:
                 self.pool.memory = None
             if buffers:
                 self.pool.buffers = None
-            self.link = None
+            self.requests = None
 
 
 def _power(n):
-    """The power of two that fits in n; 1 at least, so that who wants more hears why not."""
+    """The power of two that fits in n; at least 1, so that the error of too few is the table's."""
     power = 1
     while 2 * power <= n:
         power *= 2

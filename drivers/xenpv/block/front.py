@@ -1,10 +1,10 @@
-"""Block front end: a PV disk with many requests in flight.
+"""Block front end: read, write, discard and flush of a PV disk, with many requests in flight.
 
 Used by whoever reads or writes a disk. Data goes to and from whole frames of guest memory, which
 may be any of this domain's, granted for one request each, so nothing is copied; or, where that was
-asked for and the backend keeps grants mapped, through buffers of our own. Rules: a part stays ours
-until the backend has answered it; the first failure that cannot be helped stops the device, and the
-caller hears which sector.
+asked for and the backend keeps grants mapped, through buffers of our own. Rules: a request is done
+again until the backend has answered it; the first failure that cannot be helped stops the disk,
+and its error names the sector.
 Units: sectors of 512 bytes, frames of 4096.
 Source: xen/include/public/io/blkif.h.
 """
@@ -17,24 +17,30 @@ from .blkif import OP_NAMES, PAGE_SECTORS, SECTOR
 from .connection import Pool
 from .negotiate import Limits
 from .requests import Part
-from .supervise import Connection
+from .supervise import CLOSE_TIMEOUT, SupervisedDisk
 
 RING_PAGES = 4
 REQUESTS = 128
 SEGMENTS = 256
 
 
-class BlkFront(Connection):
-    """loop: Loop; grants: GrantTable; device: xenbus.Device, found.
+class BlkFront(SupervisedDisk):
+    """A PV disk.
 
-    mend: None, or a function (sector, gfn, count) that is asked when a write has failed; it returns
-    the writes that are to be done in its place, a list of such triples, or None when it failed.
-    buffers: how many requests' worth of buffers of our own to use, 0 for none.
-    say: None, or a function that is given a line when something is worth telling.
-    limits: negotiate.Limits, what to use at most.
-    pool: connection.Pool, the memory of a front end that is closed by now, in place of buffers.
-    Once connected: properties, negotiate.Properties, and its sectors, sector_size, read_only and
-    removable; persistent; limits as agreed on.
+    Args:
+        loop: Loop.
+        grants: GrantTable.
+        device: xenbus.Device, found.
+        mend: None, or a function (sector, gfn, count) that is asked when a write has failed; it
+            returns the writes to do in its place, a list of such triples, or None if it failed.
+        buffers: how many requests' worth of buffers of our own to use, 0 for none.
+        say: None, or a function that is given a line when something is worth telling.
+        limits: negotiate.Limits, what to use at most.
+        pool: connection.Pool, the memory of a disk that is closed by now, in place of buffers.
+
+    Attributes, once connected: properties, negotiate.Properties, and its sectors, sector_size,
+    read_only and removable; persistent, whether data goes through buffers that the backend keeps
+    mapped; limits as agreed on.
     """
 
     def __init__(
@@ -45,18 +51,20 @@ class BlkFront(Connection):
         self._scratch_page = 0
 
     async def write(self, sector, gfn, count):
-        """Write `count` sectors from frame gfn on to `sector`; returns when all are in the ring.
+        """Write `count` sectors from frame gfn on to `sector`, and return when all are in the ring.
 
-        drain() tells of their end. Raises BackendError (also of earlier requests), Timeout.
+        drain() waits for their end.
+
+        Raises: BackendError, also of earlier requests; Timeout.
         """
         await self._transfer(abi.BLKIF_OP_WRITE, sector, gfn, count)
 
     async def read(self, sector, gfn, count):
-        """Read `count` sectors from `sector` on into frame gfn and the following; as write()."""
+        """Read `count` sectors from `sector` on into frame gfn and the following, as write()."""
         await self._transfer(abi.BLKIF_OP_READ, sector, gfn, count)
 
     async def discard(self, sector, count):
-        """Tell the backend that sectors hold nothing of value; as write(). No promise at all."""
+        """Tell the backend that sectors hold nothing of value, as write(); it may ignore that."""
         self._bounds(abi.BLKIF_OP_DISCARD, sector, count)
         sector, count = self.properties.extents(sector, count)
         if self.properties.discards and count:
@@ -94,13 +102,19 @@ class BlkFront(Connection):
         queue.check()
 
     async def drain(self):
-        """Wait until nothing is in flight. Raises BackendError of the first failure, Timeout."""
+        """Wait until nothing is in flight.
+
+        Raises: BackendError of the first failure; Timeout.
+        """
         while self._queue.busy() and self._queue.failure is None:
             await self._progress()
         self._queue.check()
 
     async def flush(self):
-        """Have the backend put what it acknowledged on stable storage, where it offers that."""
+        """Have the backend put what it acknowledged on stable storage, where it offers that.
+
+        Raises: as drain().
+        """
         await self.drain()
         # One that is offered and then refused gives way to the next.
         while self.properties.flushes:
@@ -115,7 +129,7 @@ class BlkFront(Connection):
         self._queue.unflushed = False
 
     async def _barrier(self):
-        """A write of what is there, behind which nothing is reordered: an older kind of flush."""
+        """Write once more what is there, as a barrier, which is an older kind of flush."""
         if not self._scratch_page:
             self._scratch_page = hw.alloc_pages(1)
         gfn = self._scratch_page // abi.PAGE_SIZE
@@ -126,20 +140,20 @@ class BlkFront(Connection):
         await self._put(Part(abi.BLKIF_OP_WRITE_BARRIER, sector, gfn, unit))
 
     def writing(self, sector):
-        """Whether a write that begins at this sector is not yet acknowledged."""
+        """Tell whether a write that begins at this sector is not yet acknowledged."""
         return self._queue.writing(sector)
 
     def acknowledged(self, first):
-        """The sector up to which all writes from sector `first` on have been completed.
+        """Give the sector up to which all writes from sector `first` on have been completed.
 
-        True of a caller that writes these sectors in ascending order.
+        It is right if the caller writes these sectors in ascending order.
         """
         return self._queue.acknowledged(first)
 
     async def settle(self):
-        """After a failed request: wait for the rest, whatever becomes of it, and go on.
+        """Wait, after a failed request, for the rest, whatever becomes of it, and go on.
 
-        Raises BackendError when the backend is gone, Timeout.
+        Raises: BackendError when the backend is gone; Timeout.
         """
         queue = self._queue
         while queue.in_flight() and not queue.dead:
@@ -150,16 +164,18 @@ class BlkFront(Connection):
         queue.check()
 
     async def close(self):
-        """Leave the disk so that the next kernel can attach at once, grants taken back.
+        """Leave the disk so that the next kernel can connect to it at once, grants taken back.
 
-        What is in flight is waited for, and made to last; where that fails the disk is left all the
-        same, and the failure raised.
+        Requests in flight are waited for, and flushed if anything was written. Where that fails the
+        disk is left all the same.
+
+        Raises: XenError, the first one.
         """
         try:
-            if self._queue.failure is None and self._attached is not None:
+            if self._queue.failure is None and self._connection is not None:
                 await self._finish()
         finally:
-            await self._leave()
+            await self._leave(CLOSE_TIMEOUT)
 
     async def _finish(self):
         await self.drain()

@@ -1,10 +1,10 @@
-"""What a block backend offers and what is made of it: negotiation as data.
+"""Negotiation of a block device as data: the keys of both ends, and the limits they agree on.
 
-Used by the front end. Every key is optional but `sectors`; what is absent has a default, and so has
-an optional key with a value that means nothing, which is noted; what is agreed on is the lesser of
-both sides' limits, with a note where that reduced ours. Some backends write keys only once they are
-connected, so properties are read then. feature-large-sector-size is not written: sectors are 512
-bytes whatever the sector-size.
+Used by the front end; backends use MAXIMA and agree(). Every key of a backend is optional but
+`sectors`. An absent key has a default; so has an optional key whose value means nothing, and a note
+says so. The lesser of both ends' limits counts, with a note where that reduced ours. Some backends
+write keys only once they are connected, so PROPERTIES are read then. feature-large-sector-size is
+not written: sectors are 512 bytes whatever the sector-size.
 Source: xen/include/public/io/blkif.h; Linux drivers/block/xen-blkback/xenbus.c and FreeBSD
 sys/dev/xen/blkback for what they write and when.
 """
@@ -16,19 +16,26 @@ from .blkif import PAGE_SECTORS, SECTOR
 from .ring import PAGES_MAX
 
 U32 = 0xFFFFFFFF
-# The backend's keys: what stands when it is absent, the least and the most it can say.
+# Keys that each end writes about itself, with one meaning: how many requests it has in flight at
+# most, how many frames and how many bytes one of them refers to. The value where a key is absent,
+# and the bounds of one that is not; 0 limits nothing. Source: blkif.h, "Request Transport
+# Parameters", from FreeBSD.
+MAXIMA = (
+    ("max-requests", 0, 1, U32),
+    ("max-request-segments", 0, 1, U32),
+    ("max-request-size", 0, abi.PAGE_SIZE, U32),
+)
+# The backend's keys that are read before the ring is made, as rows of the same form.
 BEFORE = (
     ("max-ring-page-order", -1, 0, U32),
     ("max-ring-pages", 0, 0, U32),
-    ("max-requests", 0, 0, U32),
-)
+) + MAXIMA
+# Those that are read when it is connected. Without a default, a key must be there.
 PROPERTIES = (
     ("sectors", None, 0, 1 << 54),
     ("sector-size", SECTOR, SECTOR, abi.PAGE_SIZE),
     ("physical-sector-size", 0, 0, U32),
     ("info", 0, 0, U32),
-    ("max-request-segments", 0, 0, U32),
-    ("max-request-size", 0, 0, U32),
     ("feature-max-indirect-segments", 0, 0, U32),
     ("feature-persistent", 0, 0, 1),
     ("feature-flush-cache", 0, 0, 1),
@@ -37,24 +44,30 @@ PROPERTIES = (
     ("discard-granularity", 0, 0, U32),
     ("discard-alignment", 0, 0, U32),
 )
-# Without these nothing on the disk can be found: what they say must be understood.
+# Keys without which nothing on the disk can be found: their values must be understood.
 STRICT = ("sectors", "sector-size")
 DIRECT = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
 
 
 async def read(device, table):
-    """The values of a table's keys, all asked for at once.
+    """Read the backend's values of a table's keys, all asked for at once.
 
-    Returns (a dictionary, notes on what was not understood). Raises BackendError.
+    Args:
+        device: xenbus.Device, found.
+        table: BEFORE or PROPERTIES.
+
+    Returns: (a dictionary from key to number, notes on values that were not understood).
+
+    Raises: BackendError, XenstoreError, Timeout.
     """
     texts = await device.store.loop.gather([device.backend_text(row[0]) for row in table])
     found = {}
     notes = []
     for (key, default, least, most), text in zip(table, texts):
-        found[key] = decimal(text, least, most)
-        if found[key] is not None:
+        value = decimal(text, least, most)
+        found[key] = default if value is None else value
+        if value is not None:
             continue
-        found[key] = default
         if default is None or (text and key in STRICT):
             raise BackendError(
                 "%s: backend's %s is '%s'; a number from %d to %d expected"
@@ -65,10 +78,34 @@ async def read(device, table):
     return found, notes
 
 
-class Limits:
-    """What we would use, and after the agreements what both sides can.
+def agree(ours, theirs):
+    """Take the lesser of both ends' maxima.
 
-    pages: of the ring; requests: in flight; segments: of a request; notes: what was reduced.
+    Args:
+        ours: a dictionary with a number for each key of MAXIMA.
+        theirs: likewise, of the other end; 0 limits nothing.
+
+    Returns: (a dictionary like ours, notes such as "max-requests 128 reduced to 64").
+    """
+    agreed = {}
+    notes = []
+    for key, _, _, _ in MAXIMA:
+        agreed[key] = ours[key]
+        if theirs[key] and theirs[key] < ours[key]:
+            agreed[key] = theirs[key]
+            notes.append("%s %d reduced to %d" % (key, ours[key], theirs[key]))
+    return agreed, notes
+
+
+class Limits:
+    """The limits of a connection: what we would use, and after the agreements what both ends can.
+
+    Args:
+        pages: of the ring.
+        requests: in flight.
+        segments: frames of one request.
+
+    Attributes: pages, requests, segments; notes, a list of lines that say what was reduced.
     """
 
     def __init__(self, pages, requests, segments):
@@ -78,7 +115,7 @@ class Limits:
         self.notes = []
 
     def again(self):
-        """What we would use, for another agreement."""
+        """Make a copy of these for another agreement, without notes."""
         return Limits(self.pages, self.requests, self.segments)
 
     def lower(self, name, value):
@@ -88,8 +125,16 @@ class Limits:
             self.notes.append("%s %d reduced to %d" % (name, ours, value))
             setattr(self, name, value)
 
-    def agree_ring(self, offered):
-        """Take what the backend said of its rings into account."""
+    def maxima(self):
+        """Give what we write of ourselves: a dictionary with a number for each key of MAXIMA."""
+        return {
+            "max-requests": self.requests,
+            "max-request-segments": self.segments,
+            "max-request-size": self.segments * abi.PAGE_SIZE,
+        }
+
+    def agree_before(self, offered):
+        """Lower these to what the backend says before the ring is made, a dictionary of BEFORE."""
         order = offered["max-ring-page-order"]
         pages = max(offered["max-ring-pages"], 1)
         if order >= 0:
@@ -97,29 +142,35 @@ class Limits:
         while pages & (pages - 1):
             pages &= pages - 1
         self.lower("pages", min(pages, PAGES_MAX))
-        if offered["max-requests"]:
-            self.lower("requests", offered["max-requests"])
+        agreed, notes = agree(self.maxima(), offered)
+        self.notes += notes
+        self.requests = agreed["max-requests"]
+        whole = agreed["max-request-size"] // abi.PAGE_SIZE
+        self.segments = min(agreed["max-request-segments"], whole)
 
-    def agree_requests(self, offered):
-        """Take what the backend said of requests into account."""
-        most = max(offered["feature-max-indirect-segments"], DIRECT)
-        if offered["max-request-size"]:
-            most = min(most, max(offered["max-request-size"] // abi.PAGE_SIZE, 1))
-        direct = offered["max-request-segments"]
-        if direct and direct < DIRECT:
-            most = min(most, direct)
-        self.lower("segments", most)
+    def agree_connected(self, found):
+        """Lower these to what the connected backend says, a dictionary of PROPERTIES."""
+        self.lower("segments", max(found["feature-max-indirect-segments"], DIRECT))
 
     def sectors(self):
-        """The most sectors of one request."""
+        """Give the most sectors of one request."""
         return self.segments * PAGE_SECTORS
 
 
 class Properties:
     """What a disk is, as its backend describes it.
 
-    sectors: of 512 bytes; sector_size, physical_size: bytes, 512 to 4096; flushes: operations that
-    make what was written last, the better one first; persistent: its backend keeps grants mapped.
+    Args:
+        found: a dictionary of PROPERTIES.
+        mode: the backend's `mode`, "r" or another text.
+        path: the device's, for messages.
+
+    Attributes: sectors, of 512 bytes; sector_size and physical_size, bytes, 512 to 4096; read_only;
+    removable; flushes, a list of the operations that put earlier writes on stable storage, the
+    better one first; discards, whether DISCARD is offered; persistent, whether the backend keeps
+    grants mapped.
+
+    Raises: BackendError for a sector-size that is none.
     """
 
     def __init__(self, found, mode, path):
@@ -142,12 +193,12 @@ class Properties:
         self.discards = found["feature-discard"] == 1
         self.persistent = found["feature-persistent"] == 1
         unit = size // SECTOR
-        # Extents that can be discarded, in sectors, and where the first one begins.
+        # The size of an extent that can be discarded, and where the first one begins, in sectors.
         self._extent = max(found["discard-granularity"] // size, 1) * unit
         self._first = found["discard-alignment"] // size * unit
 
     def extents(self, sector, count):
-        """The whole extents in `count` sectors from `sector` on, as (sector, count)."""
+        """Give the whole extents among `count` sectors from `sector` on, as (sector, count)."""
         first = sector + (self._first - sector) % self._extent
         end = sector + count
         end -= (end - self._first) % self._extent
@@ -155,10 +206,17 @@ class Properties:
 
 
 def ring_keys(offered, refs):
-    """The keys that name a ring's pages to the backend: a list of (key, value).
+    """Give the keys that name a ring's pages to the backend.
 
-    Linux's scheme (an order, even 0, makes it look for ring-ref0) where its key is offered, else
-    the one with a number of pages; one page is named as it always was.
+    Linux's scheme, with an order, is used where the backend offers it, else the one with a number
+    of pages. A ring of one page is named without either: an order, even 0, makes Linux look for
+    ring-ref0.
+
+    Args:
+        offered: a dictionary of BEFORE.
+        refs: the grant references of the pages, in order.
+
+    Returns: a list of (key, value).
     """
     if len(refs) == 1:
         return [("ring-ref", refs[0])]

@@ -1,4 +1,4 @@
-"""Whether a backend counts sectors as we do, found out by writing and reading back.
+"""The probe of a backend's sector unit: two pages are written, and the second is read back.
 
 Used before the first real write to a disk whose sector-size is not 512: there some backends count
 sectors, or the parts of a frame, in units of sector-size, and would put data elsewhere.
@@ -13,9 +13,13 @@ from .blkif import PAGE_SECTORS
 
 
 async def probe(disk, sector):
-    """Write two pages from `sector` on and read the second one back from where it ought to be.
+    """Write two pages from `sector` on and read the second one back from where it should be.
 
-    disk: BlkFront. Raises BackendError when it is not there.
+    Args:
+        disk: BlkFront, connected.
+        sector: the first of 16 sectors whose content is lost.
+
+    Raises: BackendError when it is not there; Timeout.
     """
     pages = hw.alloc_pages(2)
     gfn = pages // abi.PAGE_SIZE
@@ -26,10 +30,10 @@ async def probe(disk, sector):
         await disk.drain()
         await disk.read(sector + PAGE_SECTORS, gfn, PAGE_SECTORS)
         await disk.drain()
-        told = bytes(hw.mem(pages, len(mark))) == mark
+        is_there = bytes(hw.mem(pages, len(mark))) == mark
     except BackendError:
-        told = False
-    if not told:
+        is_there = False
+    if not is_there:
         raise BackendError(
             "%s: its backend does not count sectors in units of 512 bytes, as the protocol "
             "asks; sector-size is %d" % (disk.device.path, disk.sector_size)

@@ -1,9 +1,9 @@
-"""What is to be done on a disk: parts that stand in line, are in the ring, or have failed.
+"""The parts of a disk's transfers: those that stand in line, are in the ring, or have failed.
 
-Used by BlkFront, which waits and looks after the backend; nothing here waits. Rules: a part stays
-here until the backend has answered it, so that a link which ends gives its parts back, in their
-order, and the next one gets them first; a part that failed is mended or done again before that is
-believed; the first failure that cannot be helped is kept for whoever waits.
+Used by SupervisedDisk, which waits and looks after the backend; nothing here waits. Rules: a part
+stays here until the backend has answered it, so when a connection ends its parts stand in line
+again, in their order, before all others; a part that failed is mended or done again before the
+failure counts; the first failure that cannot be helped is kept for whoever waits.
 Units: sectors of 512 bytes, frames of 4096.
 """
 
@@ -13,14 +13,23 @@ from ..loop import Signal
 from .blkif import OP_NAMES, PAGE_SECTORS, STATUS_NAMES
 from .requests import Part
 
-# How often a request that failed is done again before that is believed.
+# How often a request that failed is done again before the failure counts.
 RETRIES = 2
 
 
 class Queue:
-    """name: of the device; mend: as for BlkFront.
+    """The parts of one disk, kept from one connection to the next.
 
-    unsupported: a function that is given an operation which the backend does not know after all.
+    Args:
+        loop: Loop.
+        name: the device's, for messages.
+        mend: as for BlkFront.
+        unsupported: a function that is given an operation that the backend does not know after all.
+
+    Attributes: changed, the Signal of each answer and failure; answered_at, the time (ns) of the
+    last answer, or from which one is waited for; failure, None or the first one's message; dead,
+    whether the disk must not be used any more; unflushed, whether anything was written since the
+    last flush; written_to, the sector behind the last one written.
     """
 
     def __init__(self, loop, name, mend, unsupported):
@@ -28,43 +37,51 @@ class Queue:
         self.name = name
         self.mend = mend
         self.unsupported = unsupported
-        # Set at each answer and each failure; when that was last so.
         self.changed = Signal()
         self.answered_at = 0
         self.failure = None
-        # The device is not to be used any more.
         self.dead = False
         self.written_to = 0
         self.unflushed = False
         self._line = []
         self._failed_sectors = []
-        self._link = None
-        self._requests = 0
+        self._requests = None
+        self._most = 0
         self._port = 0
 
-    # Links come and go.
+    # Connections come and go.
 
-    def begin(self, link, port, limits):
-        """A new link: what the one before did not answer goes first, in parts that fit this one."""
-        self._link = link
+    def begin(self, requests, port, limits):
+        """Use a new connection; its requests get what the last one's did not answer first.
+
+        Args:
+            requests: Requests.
+            port: its event channel's.
+            limits: negotiate.Limits; parts in line are split to fit them.
+        """
+        self._requests = requests
         self._port = port
-        self._requests = limits.requests
+        self._most = limits.requests
         self.answered_at = self.loop.now()
         most = limits.sectors()
         self._line = [piece for part in self._line for piece in _split(part, most)]
 
     def end(self):
-        """The link has ended: its parts stand in line again. Returns how many are to be done."""
-        if self._link is not None:
-            self._line = self._link.unanswered() + self._line
-            self._link = None
+        """Use the connection no more: its parts stand in line again.
+
+        Returns: how many parts are to be done.
+        """
+        if self._requests is not None:
+            self._line = self._requests.unanswered() + self._line
+            self._requests = None
         return len(self._line)
 
     def in_flight(self):
-        return self._link.in_flight if self._link is not None else 0
+        """Give how many requests are in flight."""
+        return self._requests.in_flight if self._requests is not None else 0
 
     def busy(self):
-        """Whether anything is to be done or being done."""
+        """Tell whether anything is to be done or being done."""
         return self.in_flight() > 0 or len(self._line) > 0
 
     # In.
@@ -80,29 +97,29 @@ class Queue:
         self.admit()
 
     def waits(self, part):
-        """Whether a part stands in line, not in the ring."""
+        """Tell whether a part stands in line, not in the ring."""
         return part in self._line
 
     def admit(self):
         """Put into the ring what stands in line, as far as there is room."""
-        link = self._link
+        requests = self._requests
         line = self._line
-        if link is None:
+        if requests is None:
             return
-        before = link.submitted
-        while line and link.in_flight < self._requests and link.takes(line[0]):
-            link.submit(line.pop(0))
-        if link.submitted != before and link.ring.push():
+        before = requests.submitted
+        while line and requests.in_flight < self._most and requests.takes(line[0]):
+            requests.submit(line.pop(0))
+        if requests.submitted != before and requests.ring.push():
             self.loop.evtchn.send(self._port)
 
     # Out.
 
     def collect(self):
         """Take all answers that are there, and fill the ring again. Raises RingCorrupt."""
-        done = self._link.take()
+        done = self._requests.take()
         while done is not None:
             self._judge(done[0], done[1])
-            done = self._link.take()
+            done = self._requests.take()
         self.admit()
 
     def _judge(self, part, status):
@@ -128,7 +145,7 @@ class Queue:
         )
 
     def _help(self, part):
-        """Put into the line what may do in place of a part that failed. Returns whether it may."""
+        """Put what may help in line in place of a part that failed. Returns whether that is so."""
         if part.op == abi.BLKIF_OP_WRITE and self.mend is not None:
             again = self.mend(part.sector, part.gfn, part.count)
             if again is not None:
@@ -143,18 +160,18 @@ class Queue:
     # Failures.
 
     def check(self):
-        """Raises BackendError of the first failure."""
+        """Raise BackendError if anything has failed."""
         if self.failure is not None:
             raise BackendError(self.failure)
 
     def fail(self, why):
-        """The first failure counts; whoever waits for an answer hears of it."""
+        """Keep a failure if it is the first one, and wake whoever waits for an answer."""
         if self.failure is None:
             self.failure = "%s: %s" % (self.name, why)
         self.changed.set()
 
     def die(self, why):
-        """The device is not used any more."""
+        """Use the disk no more, for this reason."""
         self.dead = True
         self.failure = None
         self.fail(why)
@@ -172,17 +189,17 @@ class Queue:
     # What is written.
 
     def writing(self, sector):
-        """Whether a write that begins at this sector is not yet acknowledged."""
+        """Tell whether a write that begins at this sector is not yet acknowledged."""
         return sector in self._unwritten()
 
     def _unwritten(self):
-        parts = (self._link.unanswered() if self._link else []) + self._line
+        parts = (self._requests.unanswered() if self._requests else []) + self._line
         return [part.sector for part in parts if part.op == abi.BLKIF_OP_WRITE]
 
     def acknowledged(self, first):
-        """The sector up to which all writes from sector `first` on have been completed.
+        """Give the sector up to which all writes from sector `first` on have been completed.
 
-        True of a caller that writes these sectors in ascending order.
+        It is right if the caller writes these sectors in ascending order.
         """
         lowest = max(self.written_to, first)
         for sector in self._unwritten() + self._failed_sectors:

@@ -1,9 +1,9 @@
-"""One connection of a block front end to its backend: ring, grants, requests in flight.
+"""Requests of a block front end: packed into the ring, granted, and matched with their responses.
 
-Made by BlkFront, anew each time the backend is taken up again; the memory is kept. Rules: a
-response is believed only after its id, operation and status were checked against what was asked,
-and each id is answered once; a frame is granted for one request and taken back before its part
-is reported; whatever breaks the protocol raises RingCorrupt and the link is not used any more.
+Made by Connection, anew for each connection; the memory is kept. Rules: a response counts only
+after its id, operation and status were checked against what was asked, and each id is answered
+once; a frame is granted for one request, and taken back before its part is reported; whatever
+breaks the protocol raises RingCorrupt, and the ring is not used any more.
 Units: sectors of 512 bytes, frames of 4096.
 Source: xen/include/public/io/blkif.h.
 """
@@ -19,7 +19,7 @@ from .ring import FrontRing, slots
 
 DIRECT = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
 RESPONSE_SIZE = struct.calcsize(RESPONSE)
-# Bytes of grant references that a request of either kind has room for.
+# Bytes for the grant references of a request of either kind.
 DIRECT_REFS = 64
 INDIRECT_REFS = 4 * 256
 # Requests with a page of segments that can be in flight.
@@ -27,7 +27,13 @@ INDIRECT_DEPTH = 8
 
 
 class Part:
-    """What one request does: `count` sectors from `sector` on, in frames from `gfn` on."""
+    """The part of a transfer that one request does.
+
+    Args:
+        op: BLKIF_OP_*, never INDIRECT.
+        sector, count: the sectors that it is about.
+        gfn: the first frame of the data; the others follow it.
+    """
 
     def __init__(self, op, sector, gfn, count):
         self.op = op
@@ -41,7 +47,7 @@ class Part:
 
 
 class Pages:
-    """Physical memory as a ring sees it."""
+    """Pages of our own as a ring uses them: a view, single accesses, a barrier."""
 
     def __init__(self, pages):
         self.addr = hw.alloc_pages(pages)
@@ -58,7 +64,11 @@ class Pages:
 
 
 class Memory:
-    """The pages of a front end's links; allocated once. pages: of the ring."""
+    """Pages for rings and grant references, allocated once for one connection after the other.
+
+    Args:
+        pages: of the ring.
+    """
 
     def __init__(self, pages):
         self.pages = pages
@@ -70,7 +80,7 @@ class Memory:
         self.lists = 0
 
     def need_lists(self):
-        """Have pages of segments: `lists`, their references, and those of each one's frames."""
+        """Allocate pages of segments, `lists`, and room for references to them and to frames."""
         if not self.lists:
             size = INDIRECT_DEPTH * (4 + INDIRECT_REFS)
             pages = (size + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE
@@ -80,7 +90,11 @@ class Memory:
 
 
 class Buffers:
-    """Pages of our own whose grants a backend may keep mapped. count: requests they serve."""
+    """Buffers of our own, whose grants a backend may keep mapped.
+
+    Args:
+        count: how many requests they are for.
+    """
 
     def __init__(self, count):
         self.count = count
@@ -93,16 +107,27 @@ class Buffers:
         return self.addr + index * DIRECT * abi.PAGE_SIZE
 
     def fill(self, index, part):
+        """Copy what a part writes into its buffer."""
         hw.copy(self._at(index), part.gfn * abi.PAGE_SIZE, part.count * SECTOR)
 
     def empty(self, index, part):
+        """Copy what a part read out of its buffer."""
         hw.copy(part.gfn * abi.PAGE_SIZE, self._at(index), part.count * SECTOR)
 
 
-class Link:
-    """memory: Memory; domid: the backend's domain; pages: of the ring that are used.
+class Requests:
+    """The ring of one connection and the requests in flight there.
 
-    Raises XenError when the grant table has no room for the ring.
+    Args:
+        memory: Memory.
+        grants: GrantTable.
+        domid: the backend's domain.
+        pages: how many of the memory's ring pages to use.
+        name: the device's, for messages.
+
+    Attributes: ring, FrontRing; in_flight, how many requests are; submitted, how many were.
+
+    Raises: XenError when the grant table has no room for the ring.
     """
 
     def __init__(self, memory, grants, domid, pages, name):
@@ -112,15 +137,13 @@ class Link:
         self.pages = pages
         self.ring = FrontRing(memory.ring, pages, X86_64.stride, name)
         self.in_flight = 0
-        # (id, part, grant frames) in flight: those of one entry, then those with a page of
-        # segments.
+        # (id, part, lent grants) in flight: direct requests, then those with a page of segments.
         self.parts = [None] * (self.ring.slots + INDIRECT_DEPTH)
         self._free = list(range(self.ring.slots - 1, -1, -1))
         self._free_indirect = []
         self._buffers = None
-        # Parts so far.
         self.submitted = 0
-        # What is granted as long as the link lives: (grant frames, address of references, how many)
+        # Granted until end(): (lent grants, address of the references, how many).
         self._lent = []
         self._lend(memory.ring_refs, pages, memory.ring.addr // abi.PAGE_SIZE, False)
 
@@ -129,30 +152,31 @@ class Link:
         self._lent.append((frames, refs, n))
 
     def ring_refs(self):
+        """Give the grant references of the ring's pages, a list."""
         return [hw.rd32(self.memory.ring_refs + 4 * i) for i in range(self.pages)]
 
     def use_indirect(self):
-        """The backend takes requests with a page of segments."""
+        """Submit large parts as requests with a page of segments, which the backend takes."""
         memory = self.memory
         memory.need_lists()
         self._lend(memory.list_refs, INDIRECT_DEPTH, memory.lists // abi.PAGE_SIZE, True)
         self._free_indirect = list(range(self.ring.slots, len(self.parts)))
 
     def use_buffers(self, buffers):
-        """The backend keeps grants mapped: all data goes through these, which stay granted."""
+        """Move all data through buffers that stay granted: the backend keeps them mapped."""
         self._lend(buffers.refs, buffers.pages, buffers.gfn, False)
         self._buffers = buffers
         self._free = list(range(min(buffers.count, self.ring.slots)))
 
     def leave_buffers(self):
-        """The backend keeps none mapped after all. Nothing has been submitted yet."""
+        """Do without buffers: the backend keeps none mapped. Nothing has been submitted yet."""
         frames, refs, n = self._lent.pop()
         frames.end(refs, n)
         self._buffers = None
         self._free = list(range(self.ring.slots - 1, -1, -1))
 
     def takes(self, part):
-        """Whether a part can be submitted now."""
+        """Tell whether a part can be submitted now."""
         free = self._free_indirect if part.segments > DIRECT else self._free
         if not free or self.ring.free() == 0:
             return False
@@ -166,7 +190,7 @@ class Link:
         return self.memory.indirect_refs + INDIRECT_REFS * (index - self.ring.slots)
 
     def submit(self, part):
-        """Put a part into the ring; push() publishes it. The caller has seen takes()."""
+        """Put a part into the ring; ring.push() publishes it. The caller has seen takes()."""
         index = (self._free_indirect if part.segments > DIRECT else self._free).pop()
         self.submitted += 1
         id = self.submitted * len(self.parts) + index
@@ -201,7 +225,12 @@ class Link:
         return X86_64.request(part.op, part.segments, id, part.sector)
 
     def take(self):
-        """The next part that has been answered and its status, or None. Raises RingCorrupt."""
+        """Take the next answer.
+
+        Returns: (the part, its BLKIF_RSP_*), or None.
+
+        Raises: RingCorrupt.
+        """
         response = self.ring.take(RESPONSE_SIZE)
         if response is None:
             return None
@@ -232,14 +261,14 @@ class Link:
             frames.end(self._refs(index), part.segments)
 
     def unanswered(self):
-        """The parts in flight, in the order in which they were submitted."""
+        """Give the parts in flight, in the order in which they were submitted."""
         ids = sorted(kept[0] for kept in self.parts if kept is not None)
         return [self.parts[id % len(self.parts)][1] for id in ids]
 
     def end(self):
-        """Take all grants back; what the backend still has mapped is set aside.
+        """Take all grants back; entries that the backend still has mapped are set aside.
 
-        Returns whether it has pages of the ring, and of the buffers.
+        Returns: whether it has pages of the ring mapped, and whether of the buffers.
         """
         for index, kept in enumerate(self.parts):
             if kept is not None:

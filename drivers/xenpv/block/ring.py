@@ -1,10 +1,10 @@
-"""Request/response rings of block devices, both ends, of 1 to 16 pages.
+"""Request/response rings of block devices, both ends, of 1 to 16 pages: indexes and entries.
 
 Used by the front end and by backends. The ring's memory is given as an object with a `view`
 (memoryview) and single accesses rd32, wr32 at byte offsets, and a barrier mb(). Rules: indexes are
 free-running u32; the other end's index is read once, checked before any entry is touched, and only
-the copy is used; entries are read as private copies; the other end is told only when it asked to be
-told of what is published now.
+the copy is used; entries are read as private copies; the other end gets an event only if its event
+index asks for one at what is published now.
 Source: xen/include/public/io/ring.h.
 """
 
@@ -16,7 +16,12 @@ PAGES_MAX = 16
 
 
 def slots(pages, stride):
-    """Entries of a ring: the power of two that fits."""
+    """Give how many entries a ring has: the power of two that fits.
+
+    Args:
+        pages: of the ring.
+        stride: bytes of an entry.
+    """
     count = 1
     while abi.SRING_RING + 2 * count * stride <= pages * abi.PAGE_SIZE:
         count *= 2
@@ -24,6 +29,8 @@ def slots(pages, stride):
 
 
 class _Ring:
+    """What both ends of a ring do alike."""
+
     def __init__(self, memory, pages, stride, name):
         self.memory = memory
         self.stride = stride
@@ -42,7 +49,7 @@ class _Ring:
         return bytes(self.memory.view[at : at + size])
 
     def _publish(self, prod_at, event_at, prod):
-        """Move our index. Returns whether the other end asked to be told of one that passed."""
+        """Move our index. Returns whether the other end asked for an event at one passed now."""
         memory = self.memory
         old, self._told = self._told, prod
         # Entries before the index that publishes them, the index before the look at the event.
@@ -54,7 +61,14 @@ class _Ring:
 
 
 class FrontRing(_Ring):
-    """The front end's side; it makes the ring."""
+    """The front end's side of a ring: it makes the ring, and asks.
+
+    Args:
+        memory: the ring's pages, see above.
+        pages: how many of them to use.
+        stride: bytes of an entry.
+        name: for messages.
+    """
 
     def __init__(self, memory, pages, stride, name):
         super().__init__(memory, pages, stride, name)
@@ -69,23 +83,28 @@ class FrontRing(_Ring):
             memory.wr32(offset, value)
 
     def free(self):
-        """Entries that can be used for requests now."""
+        """Give how many entries can be used for requests now."""
         return self.slots - ((self._req_prod - self._rsp_cons) & U32)
 
     def slot(self):
-        """Byte offset of the next request's entry. The caller has seen free() > 0."""
+        """Take the next request's entry; the caller has seen free() > 0. Returns its byte offset."""
         at = self._at(self._req_prod)
         self._req_prod = (self._req_prod + 1) & U32
         return at
 
     def push(self):
-        """Publish the requests written so far. Returns whether the backend must be told."""
+        """Publish the requests written so far. Returns whether the backend needs an event."""
         return self._publish(abi.SRING_REQ_PROD, abi.SRING_REQ_EVENT, self._req_prod)
 
     def take(self, size):
-        """The next response, `size` bytes, or None.
+        """Take the next response.
 
-        Raises RingCorrupt when the backend announces more responses than there are requests.
+        Args:
+            size: how many bytes of it.
+
+        Returns: bytes, or None when there is none.
+
+        Raises: RingCorrupt when the backend announces more responses than there are requests.
         """
         if not self.unread and not self._look():
             return None
@@ -111,14 +130,18 @@ class FrontRing(_Ring):
         return ready
 
     def rearm(self):
-        """Ask to be told of the next response. Returns True when one has come already."""
+        """Ask for an event at the next response. Returns True when one has come already."""
         self.memory.wr32(abi.SRING_RSP_EVENT, (self._rsp_cons + 1) & U32)
         self.memory.mb()
         return self.memory.rd32(abi.SRING_RSP_PROD) != self._rsp_cons
 
 
 class BackRing(_Ring):
-    """The backend's side; the front end has made the ring."""
+    """The backend's side of a ring that the front end has made: it answers.
+
+    Args:
+        memory, pages, stride, name: as for FrontRing.
+    """
 
     def __init__(self, memory, pages, stride, name):
         super().__init__(memory, pages, stride, name)
@@ -127,10 +150,12 @@ class BackRing(_Ring):
         self._told = self._rsp_prod
 
     def take(self):
-        """The next request's entry, or None.
+        """Take the next request.
 
-        Raises RingCorrupt when the front end announces more requests than the ring has entries
-        whose responses it was given.
+        Returns: its entry, bytes, or None when there is none.
+
+        Raises: RingCorrupt when the front end announces more requests than the ring has entries
+            whose responses it was given.
         """
         if not self.unread and not self._look():
             return None
@@ -155,17 +180,17 @@ class BackRing(_Ring):
         return ready
 
     def rearm(self):
-        """Ask to be told of the next request. Returns True when one has come already."""
+        """Ask for an event at the next request. Returns True when one has come already."""
         self.memory.wr32(abi.SRING_REQ_EVENT, (self._req_cons + 1) & U32)
         self.memory.mb()
         return self.memory.rd32(abi.SRING_REQ_PROD) != self._req_cons
 
     def respond(self, response):
-        """Put in a response; push() publishes it."""
+        """Put a response into the ring; push() publishes it."""
         at = self._at(self._rsp_prod)
         self.memory.view[at : at + len(response)] = response
         self._rsp_prod = (self._rsp_prod + 1) & U32
 
     def push(self):
-        """Publish the responses so far. Returns whether the front end must be told."""
+        """Publish the responses so far. Returns whether the front end needs an event."""
         return self._publish(abi.SRING_RSP_PROD, abi.SRING_RSP_EVENT, self._rsp_prod)

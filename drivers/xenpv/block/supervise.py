@@ -1,32 +1,47 @@
-"""A block front end's connection: made, watched, made again when its backend comes back.
+"""A disk from connect() to close(): connected, watched, connected again if its backend comes back.
 
-Base of front.BlkFront, which puts parts into the queue and waits here for them. Rules: a backend
-that leaves Connected is waited for and taken up again, and gets once more what it had not answered;
-one that breaks the protocol is left for good; every wait is bounded, and whoever waits is the one
-who looks after the backend.
+Base of front.BlkFront, which puts parts into the queue and waits here for them. A disk has one
+Connection after the other. Rules: a backend that leaves Connected is waited for and connected to
+again, and gets once more what it had not answered; one that breaks the protocol is left for good;
+every wait is bounded, and whoever waits is the one who looks after the backend.
 Source: xen/include/public/io/xenbus.h, blkif.h.
 """
 
 from ..abi import BLKIF_OP_DISCARD, XenbusStateConnected
 from ..errors import Timeout, XenError
 from ..loop import SECOND
-from ..xenbus import state_name
+from ..xenbus import Refused, state_name
 from . import takeover
 from .blkif import OP_NAMES, SECTOR
-from .connection import Attachment
+from .connection import Connection
 from .queue import Queue
 
+# How long all steps of connecting a disk may take together, the take-over included. Linux waits as
+# long for the disks that it boots from: xenbus_probe_frontend.c, wait_for_devices.
+CONNECT_TIMEOUT = 300 * SECOND
+# How long closing a disk may take; and closing one that could not be connected.
+CLOSE_TIMEOUT = 30 * SECOND
+UNDO_TIMEOUT = 5 * SECOND
 # How long a backend may go without completing any request, and how long it may be away.
 STALL = 30 * SECOND
 AWAY = 60 * SECOND
 LOOK_AGAIN = SECOND
-# When nothing is in flight because other devices have all grant entries; whenever a wait of the
-# loop's has passed, all tasks with a port look, and so fill their rings.
+ASK_AGAIN = SECOND // 2
+# The wait when nothing is in flight because other devices have all grant entries. When it is over,
+# the loop wakes all tasks with a port, and so each disk fills its ring.
 BREATHER = SECOND // 100
 
 
-class Connection:
-    """As for BlkFront. wanted: negotiate.Limits, what to use at most; pool: connection.Pool."""
+class SupervisedDisk:
+    """A disk from connect() to close().
+
+    Args:
+        loop, grants, device, mend, say: as for BlkFront.
+        wanted: negotiate.Limits, what to use at most.
+        pool: connection.Pool.
+
+    Attributes: as of BlkFront.
+    """
 
     def __init__(self, loop, grants, device, mend, say, wanted, pool):
         self.loop = loop
@@ -42,48 +57,76 @@ class Connection:
         self.limits = self._wanted = wanted
         self._queue = Queue(loop, device.path, mend, self._unsupported)
         self._pool = pool
-        self._attached = None
+        self._connection = None
         # The task that takes answers.
         self._pump = None
-        # The backend has gone; whoever waits next takes it up again.
+        # Whether somebody waits for the backend to come back; until when, which stays the same
+        # until a request is answered, and when the backend was last connected again.
         self._away = False
+        self._back_by = 0
+        self._back_at = None
 
     # Connecting.
 
-    async def connect(self):
-        """Bring the disk up, or leave it closed. Raises XenError, MemoryError."""
-        await takeover.ended(self.loop, self.grants, self.device, self._tell)
+    async def connect(self, timeout=CONNECT_TIMEOUT):
+        """Connect the disk, or leave it closed.
+
+        Args:
+            timeout: how long that may take, ns; the device's deadline can be moved meanwhile.
+
+        Raises: XenError, MemoryError.
+        """
+        self.device.allow(timeout)
+        taken_over = await takeover.take_over(self.loop, self.grants, self.device, self._tell)
         await self.device.begin()
         try:
-            await self._attach()
+            await self._make_connection(taken_over)
         except (XenError, MemoryError) as e:
             try:
-                await self._leave()
-            except XenError:
-                # What went wrong first is what the caller needs to know.
+                await self._leave(UNDO_TIMEOUT)
+            except (XenError, MemoryError):
+                # The caller needs to know the first error.
                 pass
             raise e
 
+    async def _make_connection(self, taken_over):
+        """Make a connection; where one was taken over, again when the backend refuses.
+
+        Linux's blkback refuses a new connection while I/O of the last one is under way ("pending
+        I/O"), so it is asked again.
+        """
+        while True:
+            try:
+                await self._attach()
+                return
+            except Refused:
+                self._let_go()
+                if not taken_over or self.loop.now() >= self.device.deadline:
+                    raise
+            await self.loop.sleep(ASK_AGAIN)
+            await takeover.end_connection(self.device)
+            await self.device.begin()
+
     async def _attach(self):
-        self._attached = attached = Attachment(
+        self._connection = connection = Connection(
             self.loop, self.grants, self.device, self._pool, self._wanted.again()
         )
-        await attached.connect()
-        self.properties = properties = attached.properties
+        await connection.connect()
+        self.properties = properties = connection.properties
         self.sectors = properties.sectors
         self.sector_size = properties.sector_size
         self.read_only = properties.read_only
         self.removable = properties.removable
-        self.persistent = attached.persistent
-        self.limits = attached.limits
-        for note in attached.notes:
+        self.persistent = connection.persistent
+        self.limits = connection.limits
+        for note in connection.notes:
             self._tell(note)
-        self._queue.begin(attached.link, attached.port, attached.limits)
-        self._pump = self.loop.spawn(self._collect(attached.kick, attached.link.ring))
+        self._queue.begin(connection.requests, connection.port, connection.limits)
+        self._pump = self.loop.spawn(self._collect(connection.kick, connection.requests.ring))
 
     def connected(self):
-        """Whether there is a connection, to be closed one day."""
-        return self._attached is not None
+        """Tell whether there is a connection, which close() would end."""
+        return self._connection is not None
 
     def _tell(self, line):
         if self.say is not None:
@@ -98,7 +141,7 @@ class Connection:
             self.properties.flushes.remove(op)
 
     async def _collect(self, kick, ring):
-        """The task that takes answers and fills the ring again."""
+        """Take answers and fill the ring again, as a task, until the connection ends."""
         try:
             while True:
                 self._queue.collect()
@@ -106,6 +149,9 @@ class Connection:
                     await kick.wait(None)
         except XenError as e:
             self._queue.die(str(e))
+        except MemoryError as e:
+            # An answer may be lost, so the requests in flight are in doubt.
+            self._queue.die("no memory to take the backend's answers: %s" % e)
 
     # Waiting.
 
@@ -137,7 +183,7 @@ class Connection:
             )
         elif queue.in_flight():
             # It may have missed the event.
-            self.loop.evtchn.send(self._attached.port)
+            self.loop.evtchn.send(self._connection.port)
 
     async def _backend_state(self):
         """The backend's state; Connected where xenstore does not say: the ring decides then."""
@@ -149,38 +195,43 @@ class Connection:
     # A backend that went away.
 
     async def _take_up_again(self, state):
-        """Wait until the backend can be connected again; what it did not answer is done again."""
+        """Wait until the backend is connected again; what it did not answer is done again."""
+        queue, now = self._queue, self.loop.now()
+        if queue.answered_at != self._back_at:
+            self._back_by = now + AWAY
         self._away = True
         why = "the backend left Connected, its state is %s" % state_name(state)
         self._tell(why + "; waiting for it")
-        again = self._queue.end()
+        again = queue.end()
         try:
             await self._return(why)
         finally:
             self._away = False
-        self._queue.check()
+        queue.check()
+        self._back_at = queue.answered_at
         self._tell("the backend is back, %d requests are done again" % again)
-        self._queue.admit()
-        self._queue.changed.set()
+        queue.admit()
+        queue.changed.set()
 
     async def _return(self, why):
         sectors, size = self.sectors, self.sector_size
-        deadline = self.loop.now() + AWAY
+        self.device.deadline = self._back_by
         self._let_go()
         while True:
             try:
                 await self.device.find()
+                await takeover.end_connection(self.device)
                 await self.device.begin()
                 await self._attach()
                 break
             except (XenError, MemoryError) as e:
                 self._let_go()
-                if self.loop.now() >= deadline:
+                if self.loop.now() >= self._back_by:
                     self._queue.die(
                         "%s; it was not back within %d s: %s" % (why, AWAY // SECOND, e)
                     )
                     return
-            await self.loop.sleep(LOOK_AGAIN)
+            await self.loop.sleep(min(LOOK_AGAIN, self._back_by - self.loop.now()))
         if self.sectors < sectors or self.sector_size != size:
             self._queue.die(
                 "%s; it came back with %d sectors in units of %d bytes, there were %d of %d"
@@ -190,16 +241,18 @@ class Connection:
     # Leaving.
 
     def _let_go(self):
-        """End what belongs to this connection: task, event channel, grants."""
+        """End the connection's task, event channel and grants."""
         if self._pump is not None:
             self._pump.cancel()
             self._pump = None
         self._queue.end()
-        if self._attached is not None:
-            self._attached.let_go()
-            self._attached = None
+        if self._connection is not None:
+            self._connection.let_go()
+            self._connection = None
 
-    async def _leave(self):
+    async def _leave(self, timeout):
+        """Close the device within so many ns, and let go of it in any case."""
+        self.device.allow(timeout)
         try:
             await self.device.close()
         finally:

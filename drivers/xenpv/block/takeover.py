@@ -1,71 +1,107 @@
-"""What an earlier kernel asked of a disk's backend, and has no answer to: it ends first.
+"""Take-over of a disk: the connection that the crashed kernel left is ended as it would have done.
 
-Used before a connection that an earlier kernel left is closed. Where nothing was reset, the backend
-still serves the ring of the kernel that died, and a backend may not survive that its front end says
-Closed then: QEMU takes the ring away while another thread of its writes answers there. The ring is
-found by that kernel's grant. The rule: what is read there is any bytes, and decides no more than
-how long is waited, which is bounded.
-Source: xen/include/public/io/ring.h, blkif.h; QEMU hw/block/dataplane/xen-block.c
+Used before a disk is connected. Where nothing was reset, the backend still serves the crashed
+kernel's ring, so take_over() first waits until it has answered what is in there, then goes through
+Closing, Closed and Initialising. A backend may not survive Closed with requests unanswered: QEMU
+unmaps the ring while another thread of its writes answers there. The ring is found by the crashed
+kernel's grant. The rule: what is read there is any bytes, and decides no more than how long the
+wait is, which is bounded.
+Source: xen/include/public/io/ring.h, blkif.h; Linux drivers/xen/xenbus/xenbus_probe_frontend.c
+(xenbus_reset_frontend, the order of states); QEMU hw/block/dataplane/xen-block.c
 (xen_block_dataplane_stop), seen in 7.2.
 """
 
 import struct
 
 from .. import abi
-from ..errors import HypercallError
+from ..errors import HypercallError, Timeout
 from ..loop import SECOND
 from ..text import decimal
-from ..xenbus import EARLIER_TIMEOUT, POLL_PERIOD, POLL_PERIOD_MAX
+from ..xenbus import poll_period
 from .blkif import X86_64
 from .ring import PAGES_MAX, U32, slots
 
-# States of a backend that serves a ring.
+# States of a backend that serves a ring, and of one that had a front end: it must see that close.
 SERVING = (abi.XenbusStateConnected, abi.XenbusStateClosing)
+LEFT = SERVING + (abi.XenbusStateClosed,)
 RING_REF = ("ring-ref", "ring-ref0")
-# It is told again of what it may not have heard of, once in so long.
-TELL_AGAIN = SECOND
+# How long answers to the crashed kernel's requests are waited for, ns.
+ANSWERS_TIMEOUT = 60 * SECOND
+# The event is sent again so often, ns: it may be lost, or the crashed kernel did not send it.
+SEND_AGAIN = SECOND
 
 
-async def ended(loop, grants, device, tell):
-    """Wait until each request of an earlier kernel is answered, for EARLIER_TIMEOUT at most.
+async def take_over(loop, grants, device, tell):
+    """End the connection that the crashed kernel left, if there is one.
 
-    loop: Loop; grants: GrantTable; device: xenbus.Device, found; tell: a function that is given
-    lines. Raises XenError when xenstore does not answer.
+    Args:
+        loop: Loop.
+        grants: GrantTable.
+        device: xenbus.Device, found, its deadline set.
+        tell: a function that is given lines.
+
+    Returns: whether there was one.
+
+    Raises: Timeout, XenstoreError.
     """
+    await _answered(loop, grants, device, tell)
+    return await end_connection(device)
+
+
+async def end_connection(device):
+    """Go through Closing, Closed and Initialising if an earlier connection is not ended yet.
+
+    Returns: whether that was so.
+
+    Raises: Timeout, XenstoreError.
+    """
+    ours, backends = await device.state(), await device.backend_state()
+    if ours == abi.XenbusStateInitialising and backends not in LEFT:
+        return False
+    if backends != abi.XenbusStateInitWait:
+        await device.shut("taking over from the crashed kernel")
+    await device.set_state(abi.XenbusStateInitialising)
+    return True
+
+
+async def _answered(loop, grants, device, tell):
+    """Wait until each request of the crashed kernel is answered, for ANSWERS_TIMEOUT at most."""
     if await device.backend_state() not in SERVING:
         return
     try:
         gfn = await _ring(grants, device)
     except (HypercallError, MemoryError) as e:
-        tell("the earlier kernel's ring cannot be looked at: %s" % e)
+        tell("the crashed kernel's ring cannot be looked at: %s" % e)
         return
     if gfn is None:
         return
     port = await _number(device, "event-channel")
-    began = told = loop.now()
-    period = POLL_PERIOD
-    _kick(loop, port)
+    began = sent = loop.now()
+    _send(loop, port)
     while True:
         count = _unanswered(grants.xen.peek(gfn, abi.SRING_RSP_EVENT))
         if count == 0 or await device.backend_state() not in SERVING:
             return
-        if loop.now() >= began + EARLIER_TIMEOUT:
-            tell(
-                "%d requests of the earlier kernel have no answer after %d s; closed all the same"
-                % (count, EARLIER_TIMEOUT // SECOND)
+        now = loop.now()
+        if now >= min(began + ANSWERS_TIMEOUT, device.deadline):
+            why = "%d requests of the crashed kernel have no answer after %d s" % (
+                count,
+                (now - began) // SECOND,
             )
+            if now >= device.deadline:
+                raise Timeout("%s: %s" % (device.path, why))
+            tell(why + "; closed all the same")
             return
-        if loop.now() >= told + TELL_AGAIN:
-            if told == began:
-                tell("waiting for the answers to %d requests of the earlier kernel" % count)
-            told = loop.now()
-            _kick(loop, port)
-        await loop.sleep(period)
-        period = min(2 * period, POLL_PERIOD_MAX)
+        if now >= sent + SEND_AGAIN:
+            if sent == began:
+                tell("waiting for the answers to %d requests of the crashed kernel" % count)
+            sent = now
+            _send(loop, port)
+        await loop.sleep(min(poll_period(now - began), SEND_AGAIN))
 
 
 async def _ring(grants, device):
-    """The frame of the ring that an earlier kernel lent to the backend, its first; or None."""
+    """The first frame of the ring that the crashed kernel lent to the backend; or None."""
     for key in RING_REF:
         ref = await _number(device, key)
         entry = None if ref is None else grants.lent(ref)
@@ -75,13 +111,12 @@ async def _ring(grants, device):
 
 
 async def _number(device, key):
-    """What a key of the front end says, None for no u32."""
-    text = await device.store.read_text(device.path + "/" + key, "")
-    return decimal(text, 0, U32)
+    """The value of a key of the front end, None if it is no u32."""
+    return decimal(await device.store.read_text(device.path + "/" + key, ""), 0, U32)
 
 
 def _unanswered(head):
-    """How many requests have no answer; 0 where this is no ring.
+    """How many requests have no answer; 0 if this is no ring.
 
     head: the first bytes of its page, or None.
     """
@@ -93,11 +128,10 @@ def _unanswered(head):
     return count if count <= slots(PAGES_MAX, X86_64.stride) else 0
 
 
-def _kick(loop, port):
-    """The earlier kernel may have died before it told the backend."""
+def _send(loop, port):
+    """Send the event that says that there are requests, if there is such a channel."""
     try:
         if port is not None:
             loop.evtchn.send(port)
     except HypercallError:
-        # There is no such channel any more.
         pass

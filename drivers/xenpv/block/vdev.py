@@ -1,74 +1,116 @@
 """Names of virtual disks and the numbers that xenstore knows them by.
 
-Used wherever a disk is named on the command line or on the console.
-Source: Xen docs/man/xen-vbd-interface.7.
+Used wherever a disk is named on the command line or on the console. name() and number() are each
+other's inverse; find() also takes the name that Linux gives a disk, which for disks of other majors
+than xvd is not xl's: it calls xl's hdb and sdb xvdb.
+Source: Xen docs/man/xen-vbd-interface.7; Linux drivers/block/xen-blkfront.c (xen_translate_vdev,
+xlvbd_alloc_gendisk).
 """
 
 from ..errors import BadDiskName
-from ..text import decimal
+from ..text import DECIMAL, decimal
 
 XVD = 202
-SD = 8
 HD = (3, 22)
+# Majors of SCSI disks, in the order of their disks; xl uses the first alone.
+SD = (8, 65, 66, 67, 68, 69, 70, 71, 128, 129, 130, 131, 132, 133, 134, 135)
 EXTENDED = 1 << 28
-# A toolstack keeps them in an int.
-NUMBER_MAX = (1 << 31) - 1
+NUMBER_MAX = 0xFFFFFFFF
+# Disks beyond have no name: two letters are the most. Linux has minors of 20 bits.
+NAMED = 26 * 27
 
 
 def number(name):
-    """The virtual device number of a disk's name: xvdb, xvdb1, hda, sda or the number itself.
+    """Give the virtual device number of a disk's name.
 
-    Raises BadDiskName.
+    Args:
+        name: such as xvdb, xvdb1, hda, sda, or the number itself.
+
+    Raises: BadDiskName.
     """
-    letters = name.rstrip("0123456789")
-    part = name[len(letters) :]
-    if not letters:
-        found = decimal(part, 0, NUMBER_MAX)
-        if found is None:
-            raise _unusable(name)
-        return found
-    if len(letters) < 3 or len(letters) > 5:
-        raise _unusable(name)
-    index = 0
-    for c in letters[3 if letters[:3] == "xvd" else 2 :]:
-        if not "a" <= c <= "z":
-            raise _unusable(name)
-        index = index * 26 + ord(c) - ord("a") + 1
-    index -= 1
-    partition = decimal(part or "0", 0, 255)
-    if partition is None:
-        raise _unusable(name)
-    if letters[:3] == "xvd" and index >= 0:
-        if index < 16 and partition < 16:
-            return XVD << 8 | index << 4 | partition
-        if partition < 256:
-            return EXTENDED | index << 8 | partition
-    elif letters[:2] == "sd" and index < 16 and partition < 16:
-        return SD << 8 | index << 4 | partition
-    elif letters[:2] == "hd" and index < 4 and partition < 64:
-        return HD[index // 2] << 8 | (index & 1) << 6 | partition
-    raise _unusable(name)
-
-
-def _unusable(name):
-    return BadDiskName("%s: a name like xvdb expected" % name[:40])
+    whole = decimal(name, 0, NUMBER_MAX)
+    if whole is not None:
+        return whole
+    letters = name.rstrip(DECIMAL)
+    partition = decimal(name[len(letters) :], 1, 255) if len(letters) < len(name) else 0
+    kind = "xvd" if letters[:3] == "xvd" else letters[:2]
+    disk = _index(letters[len(kind) :])
+    if partition is not None and disk is not None:
+        if kind == "xvd" and disk < 16 and partition < 16:
+            return XVD << 8 | disk << 4 | partition
+        if kind == "xvd":
+            return EXTENDED | disk << 8 | partition
+        if kind == "sd" and disk < 16 and partition < 16:
+            return SD[0] << 8 | disk << 4 | partition
+        if kind == "hd" and disk < 4 and partition < 64:
+            return HD[disk // 2] << 8 | disk % 2 << 6 | partition
+    raise BadDiskName("%s: a name like xvdb expected" % name[:40])
 
 
 def name(number):
-    """The name of a virtual device number; the number itself where it has none."""
+    """Give the name of a virtual device number; the number itself where it has none."""
     major, minor = number >> 8, number & 0xFF
     if number >= EXTENDED:
-        index, partition = number - EXTENDED >> 8, minor
-        found = "xvd" + (chr(ord("a") + index // 26 - 1) if index >= 26 else "")
-        found += chr(ord("a") + index % 26)
-        return _with(found, partition) if index < 26 * 27 else str(number)
-    if major in (XVD, SD):
-        prefix = "xvd" if major == XVD else "sd"
-        return _with(prefix + chr(ord("a") + (minor >> 4)), minor & 15)
-    if major in HD:
-        return _with("hd" + chr(ord("a") + 2 * HD.index(major) + (minor >> 6)), minor & 63)
+        disk = number - EXTENDED >> 8
+        # The disks of the lower numbers have the other names.
+        if disk < NAMED and (disk >= 16 or minor >= 16):
+            return "xvd" + _named(disk, minor)
+    elif major == XVD:
+        return "xvd" + _named(minor >> 4, minor & 15)
+    elif major == SD[0]:
+        return "sd" + _named(minor >> 4, minor & 15)
+    elif major in HD and minor < 128:
+        return "hd" + _named(2 * HD.index(major) + (minor >> 6), minor & 63)
     return str(number)
 
 
-def _with(name, partition):
-    return name + str(partition) if partition else name
+def find(name, numbers):
+    """Find a disk by its name: xl's, or else the one that Linux gives it.
+
+    Args:
+        name: as for number().
+        numbers: the virtual device numbers of the disks that are there.
+
+    Returns: one of the numbers, or None.
+
+    Raises: BadDiskName.
+    """
+    wanted = number(name)
+    if wanted in numbers:
+        return wanted
+    if name[:3] == "xvd":
+        for candidate in sorted(numbers):
+            if _linux(candidate) == _linux(wanted):
+                return candidate
+    return None
+
+
+def _linux(number):
+    """Give (disk, partition) of the xvd name that Linux gives a number, or None for none."""
+    major, minor = number >> 8, number & 0xFF
+    if number >= EXTENDED:
+        disk = number - EXTENDED >> 8
+        return (disk, minor) if disk < 1 << 12 else None
+    if major in HD:
+        # Linux knows no partitions here.
+        return 2 * HD.index(major) + (minor >> 6), 0
+    if major in SD:
+        return 16 * SD.index(major) + (minor >> 4), minor & 15
+    return (minor >> 4, minor & 15) if major == XVD else None
+
+
+def _index(letters):
+    """Give the number of a disk from its letters: a is 0, z 25, aa 26; None for no such letters."""
+    if not 0 < len(letters) <= 2 or not all("a" <= c <= "z" for c in letters):
+        return None
+    index = 0
+    for c in letters:
+        index = index * 26 + ord(c) - ord("a") + 1
+    return index - 1
+
+
+def _named(disk, partition):
+    """Give the letters of a disk, and the partition's number if it has one."""
+    first = chr(ord("a") + disk // 26 - 1) if disk >= 26 else ""
+    last = chr(ord("a") + disk % 26)
+    return first + last + (str(partition) if partition else "")
