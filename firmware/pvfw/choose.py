@@ -61,11 +61,13 @@ async def choose(store, grants, names, size, say):
     Raises TargetRefused, XenError.
     """
     there = await disks.numbers(store)
-    wanted = [vdev.number(name) for name in names]
-    for number in wanted:
-        if number not in there:
-            say("disk %s: this guest has none (device/vbd/%d)" % (vdev.name(number), number))
-    numbers = [number for number in wanted if number in there] if names else there
+    numbers = [] if names else there
+    for name in names:
+        number = vdev.find(name, there)
+        if number is None:
+            say("disk %s: this guest has none (device/vbd/%d)" % (name, vdev.number(name)))
+        elif number not in numbers:
+            numbers.append(number)
     ready = await look(store, grants, numbers, size, say)
     asked = names or [vdev.name(number) for number in there]
     if not asked:

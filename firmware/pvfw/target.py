@@ -8,7 +8,7 @@ written in its place and counted.
 
 import hw
 from xenpv import abi
-from xenpv.block import vdev
+from xenpv.block import disks, vdev
 from xenpv.block.blkif import PAGE_SECTORS, SECTOR
 from xenpv.block.front import BlkFront
 from xenpv.block.probe import probe
@@ -25,15 +25,15 @@ ZEROS = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
 
 
 async def find(store, loop, name):
-    """The device of ours with this name. Raises TargetRefused naming those that are there."""
-    there = await store.directory("device/vbd", [])
-    number = str(vdev.number(name))
-    if number not in there:
+    """Find the disk with this name. Raises TargetRefused naming those that are there."""
+    there = await disks.numbers(store)
+    number = vdev.find(name, there)
+    if number is None:
         raise TargetRefused(
-            "no disk %s (device/vbd/%s); this guest has %s"
-            % (name, number, ", ".join(there) if there else "none")
+            "no disk %s (device/vbd/%d); this guest has %s"
+            % (name, vdev.number(name), ", ".join([str(n) for n in there]) or "none")
         )
-    device = Device(store, loop, "device/vbd/" + number)
+    device = Device(store, loop, "%s/%d" % (disks.HOME, number))
     await device.find()
     return device
 

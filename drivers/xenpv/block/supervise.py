@@ -79,15 +79,17 @@ class SupervisedDisk:
         self.device.allow(timeout)
         taken_over = await takeover.take_over(self.loop, self.grants, self.device, self._tell)
         await self.device.begin()
+        is_made = False
         try:
             await self._make_connection(taken_over)
-        except (XenError, MemoryError) as e:
-            try:
-                await self._leave(UNDO_TIMEOUT)
-            except (XenError, MemoryError):
-                # The caller needs to know the first error.
-                pass
-            raise e
+            is_made = True
+        finally:
+            if not is_made:
+                try:
+                    await self._leave(UNDO_TIMEOUT)
+                except (XenError, MemoryError):
+                    # The caller needs to know the first error.
+                    pass
 
     async def _make_connection(self, taken_over):
         """Make a connection; where one was taken over, again when the backend refuses.
