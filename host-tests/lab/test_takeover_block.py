@@ -215,7 +215,7 @@ def test_a_resumed_guest_asks_blkback_again_until_the_earlier_requests_have_ende
     domain = killed("blkback", **PVH)
     assert domain.wait_end() == "soft-reset"
     domain.resume()
-    domain.wait_console(f"{ENTRIES} requests of the earlier kernel have no answer after 60 s")
+    domain.wait_console(f"{ENTRIES} requests of the crashed kernel have no answer after 60 s")
     # It closed at once, forgot what was under way, and now does not take the new ring.
     error = f"/local/domain/0/error/backend/vbd/{domain.domid}/{XVDB}/error"
     wait_node(error, "*pending*", domain)
@@ -231,6 +231,6 @@ def test_a_resumed_guest_waits_for_a_backend_that_has_not_answered_yet(
     domain = killed(backend, **PVH)
     assert domain.wait_end() == "soft-reset"
     domain.resume()
-    domain.wait_console(f"waiting for the answers to {ENTRIES} requests of the earlier kernel")
+    domain.wait_console(f"waiting for the answers to {ENTRIES} requests of the crashed kernel")
     stall.close()
     finish(domain, disk)

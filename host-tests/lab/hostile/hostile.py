@@ -6,15 +6,19 @@ as the backend has cut the connection. On the console: "round N" when one has en
 
 import hw
 from xenpv import abi
-from xenpv.block.connection import Attachment, Pool
+from xenpv.block import takeover
+from xenpv.block.connection import Connection, Pool
 from xenpv.block.negotiate import Limits
 from xenpv.errors import XenError
 from xenpv.guest import Guest
+from xenpv.loop import SECOND
 from xenpv.xenbus import Device
 
 FLUSH_MS = 2000
 GARBAGE = 0xA5
 BEYOND = 5000
+# Of a round, ns.
+TIMEOUT = 60 * SECOND
 
 
 def main():
@@ -32,27 +36,29 @@ async def work(guest):
     while True:
         rounds += 1
         await device.find()
+        device.allow(TIMEOUT)
+        await takeover.end_connection(device)
         await device.begin()
-        attached = Attachment(loop, grants, device, pool, Limits(4, 512, 256))
+        connection = Connection(loop, grants, device, pool, Limits(4, 512, 256))
         try:
-            await attached.connect()
-            await harm(loop, device, attached)
+            await connection.connect()
+            await harm(loop, device, connection)
         except XenError as e:
             print("round %d: %s" % (rounds, e))
-        attached.let_go()
+        connection.let_go()
         await device.close()
         print("round %d" % rounds)
         hw.console_flush(FLUSH_MS)
 
 
-async def harm(loop, device, attached):
-    ring = attached.link.ring
+async def harm(loop, device, connection):
+    ring = connection.requests.ring
     memory, size = ring.memory, ring.slots * ring.stride
     memory.view[abi.SRING_RING : abi.SRING_RING + size] = bytes([GARBAGE]) * size
     for prod in (ring.slots, ring.slots + BEYOND):
         memory.wr32(abi.SRING_REQ_PROD, prod)
-        loop.evtchn.send(attached.port)
+        loop.evtchn.send(connection.port)
         while prod == ring.slots and memory.rd32(abi.SRING_RSP_PROD) != prod:
-            await attached.kick.wait(None)
+            await connection.kick.wait(None)
     gone = (abi.XenbusStateClosing, abi.XenbusStateClosed)
     await device.wait_backend(gone, "doing harm")

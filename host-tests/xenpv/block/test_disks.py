@@ -5,14 +5,16 @@ from fixtures.stack import Stack
 
 import hw
 from pvxen.crashedkernel import CrashedKernel
+from pvxen.faults import Faults
 from pvxen.guest import EmbeddedGuest
 from pvxen.sink import Memory
 from xenpv import abi
 from xenpv.block import disks as blkdisks
+from xenpv.block.disks import OTHERS_TIMEOUT
 from xenpv.block.negotiate import Limits
+from xenpv.block.supervise import CONNECT_TIMEOUT
 from xenpv.errors import BackendError, Timeout, XenError
 from xenpv.loop import SECOND
-from xenpv.xenbus import STEP_TIMEOUT
 
 SIZE = 1 << 20
 XVDA = 51712
@@ -20,7 +22,10 @@ WELL = {"latency": SECOND // 1000}
 
 
 class Disks:
-    """A guest with disks xvda, xvdb, ...; faults: of each one's backend."""
+    """A guest with disks xvda, xvdb, ...
+
+    faults: of each one's backend.
+    """
 
     def __init__(self, *faults, **options):
         self.guest = EmbeddedGuest(**options)
@@ -29,6 +34,15 @@ class Disks:
         for i, (sink, of_this) in enumerate(zip(self.sinks, faults, strict=True)):
             sink.data[:4096] = bytes([i + 1]) * 4096
             self.backs.append(self.guest.disk("xvd" + chr(ord("a") + i), sink, **of_this))
+
+    def recover_after(self, seconds, i):
+        """Make the backend of a disk one without faults after a time."""
+
+        def recover():
+            self.backs[i].faults = Faults(**WELL)
+            self.backs[i]._look()
+
+        self.guest.machine.clock.after(seconds * SECOND, recover)
 
     def run(self, work, numbers=None):
         """Do work(number, disk) with each. Returns the results and how long it took (ns)."""
@@ -46,7 +60,7 @@ class Disks:
 
 
 async def read_first(number, disk):
-    """What the first byte of the disk is; the disk is closed."""
+    """Read the first byte of the disk and close it. Returns the byte."""
     page = hw.alloc_pages(1)
     await disk.read(0, page // 4096, 8)
     await disk.drain()
@@ -64,7 +78,7 @@ def test_each_disk_is_found_and_gives_its_own_data(seed):
 
 # A backend that is dead, one that lies, one that refuses writes of its state, one that is silent.
 FAULTY = {
-    "dead": ({"never_connects": True}, Timeout, "connecting: .* is InitWait after 5 s"),
+    "dead": ({"never_connects": True}, Timeout, "connecting: .* is InitWait after 10 s"),
     "hostile": ({"bad_id": 0}, BackendError, "response to id .* which is not in flight"),
     "refuses": ({"sector_size": 513}, BackendError, "sector-size is 513"),
     "silent": ({"never_answers": 0}, Timeout, "no request completed for 30 s"),
@@ -91,7 +105,41 @@ def test_stuck_backends_cost_the_time_of_one_however_many_they_are(stuck):
     results, took = disks.run(read_first)
     assert [results[0], results[-1]] == [1, stuck + 2]
     assert all(isinstance(result, Timeout) for result in results[1:-1])
-    assert STEP_TIMEOUT <= took < STEP_TIMEOUT + SECOND // 2
+    assert OTHERS_TIMEOUT <= took < OTHERS_TIMEOUT + SECOND
+
+
+@pytest.mark.parametrize("seconds", [6, 290])
+def test_a_slow_disk_is_waited_for_while_no_other_one_will_do(seconds):
+    async def work(number, disk):
+        return await read_first(number, disk) == 2
+
+    disks = Disks(WELL, {"never_connects": True})
+    disks.recover_after(seconds, 1)
+    assert disks.run(work)[0] == [False, True]
+
+
+def test_a_slow_disk_has_ten_seconds_once_another_one_will_do():
+    disks = Disks({"never_connects": True}, {"never_connects": True}, WELL)
+    disks.recover_after(8, 0)
+    disks.recover_after(20, 1)
+    results, took = disks.run(read_first)
+    assert [results[0], results[2]] == [1, 3]
+    assert isinstance(results[1], Timeout)
+    assert took < OTHERS_TIMEOUT + SECOND
+
+
+def test_dead_disks_that_nobody_makes_up_for_cost_the_time_of_one():
+    disks = Disks({"never_connects": True}, {"never_connects": True})
+    results, took = disks.run(read_first)
+    assert all(isinstance(result, Timeout) for result in results)
+    assert CONNECT_TIMEOUT <= took < CONNECT_TIMEOUT + SECOND
+
+
+def test_disks_in_line_wait_ten_seconds_for_dead_ones():
+    disks = Disks(*[{"never_connects": True}] * 8, WELL)
+    results, took = disks.run(read_first)
+    assert results[8] == 9
+    assert took < 2 * OTHERS_TIMEOUT + SECOND
 
 
 def test_a_disk_that_works_is_not_kept_waiting_by_one_that_does_not():
@@ -118,8 +166,8 @@ def test_a_disk_without_a_backend_is_a_failure_of_its_own():
     results, took = disks.run(read_first)
     assert results[2] == 3
     assert "device/vbd/51712/backend: ENOENT" in str(results[0])
-    assert "is Unknown after 5 s" in str(results[1])
-    assert took < STEP_TIMEOUT + SECOND // 2
+    assert "is Unknown after 10 s" in str(results[1])
+    assert took < OTHERS_TIMEOUT + SECOND
 
 
 def test_a_disk_for_which_there_is_no_memory_is_told_so():
@@ -146,7 +194,7 @@ def test_work_that_fails_leaves_its_disk_closed_and_the_others_alone():
     assert disks.backs[0].states[-2:] == [abi.XenbusStateClosed, abi.XenbusStateInitWait]
 
 
-def test_a_disk_that_an_earlier_kernel_left_connected_is_taken_over_beside_the_others():
+def test_a_disk_that_the_crashed_kernel_left_connected_is_taken_over_beside_the_others():
     disks = Disks(*[WELL] * 4, gnttab_max_frames=8)
     crashed = CrashedKernel(disks.guest)
     for back in disks.backs[::2]:

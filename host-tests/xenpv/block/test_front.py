@@ -7,6 +7,7 @@ import hw
 from pvxen.hypervisor import DOM0
 from xenpv import abi
 from xenpv.block.probe import probe
+from xenpv.block.ring import FrontRing
 from xenpv.errors import BackendError, RingCorrupt, Timeout
 from xenpv.loop import SECOND
 
@@ -160,6 +161,33 @@ def test_a_discard_leaves_buffers_of_our_own_and_what_lies_behind_them_alone():
     assert bench.sink.data[: len(data)] == data
 
 
+@pytest.mark.parametrize("answer", [0, 5, 20])
+def test_a_disk_dies_with_a_reason_when_there_is_no_memory_to_take_an_answer(answer, monkeypatch):
+    bench = Bench()
+    gfn, _ = bench.frames(400)
+    taken = []
+
+    def take(requests, size):
+        taken.append(size)
+        if len(taken) == answer + 1:
+            raise MemoryError("memory allocation failed")
+        return original(requests, size)
+
+    original = FrontRing.take
+    monkeypatch.setattr(FrontRing, "take", take)
+
+    async def work(disk):
+        with pytest.raises(BackendError, match=f"^{PATH}: no memory to take .* allocation failed"):
+            await write_and_drain(disk, 0, gfn, 400 * 8)
+        with pytest.raises(BackendError, match="no memory to take"):
+            await disk.write(0, gfn, 8)
+        await disk.close()
+
+    bench.run(work)
+    assert bench.guest.machine.gnttab.mappings == []
+    assert bench.grants.free() == 2 * 512
+
+
 def test_an_event_that_the_backend_missed_is_sent_again():
     bench = Bench()
     gfn, _ = bench.frames(1)
@@ -252,4 +280,3 @@ def test_a_backend_that_comes_back_gets_again_what_it_did_not_acknowledge(seed):
     assert bench.back.states.count(abi.XenbusStateConnected) == 2
 
 
-# Taking over from an earlier kernel.

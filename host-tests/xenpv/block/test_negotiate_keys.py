@@ -9,10 +9,11 @@ import hw
 from pvdump.blkback.negotiate import OFFERS, PROPERTIES
 from pvxen.sink import Memory
 from xenpv import abi
-from xenpv.block.negotiate import Limits
+from xenpv.block.negotiate import MAXIMA, Limits
 from xenpv.errors import BackendError
 
-KEYS = sorted({*OFFERS, *PROPERTIES} - {"sectors", "discard-secure"})
+MAXIMA_KEYS = {key for key, *_ in MAXIMA}
+KEYS = sorted({*OFFERS, *PROPERTIES, *MAXIMA_KEYS} - {"sectors", "discard-secure"})
 
 
 def test_all_that_our_backend_offers_is_used():
@@ -114,7 +115,7 @@ def test_the_ring_is_named_by_the_scheme_that_the_backend_offers(other, keys):
         ({"feature-max-indirect-segments": 32}, 32),
         ({"feature-max-indirect-segments": 8}, 11),
         ({"max-request-segments": 5}, 5),
-        ({"max-request-segments": 128}, 256),
+        ({"max-request-segments": 128}, 128),
         ({"max-request-size": 3 * PAGE}, 3),
         ({"max-request-size": 40 * PAGE}, 40),
     ],
@@ -124,8 +125,9 @@ def test_no_request_is_larger_than_the_backend_says(other, pages):
     sizes = []
 
     async def work(disk):
-        submit = disk._queue._link.submit
-        disk._queue._link.submit = lambda part: (sizes.append(part.segments), submit(part))
+        requests = disk._connection.requests
+        submit = requests.submit
+        requests.submit = lambda part: (sizes.append(part.segments), submit(part))
         return await round_trip(disk)
 
     assert bench.run(work).segments == pages
@@ -145,7 +147,43 @@ def test_no_more_requests_are_in_flight_than_the_backend_says():
 
     bench.run(work)
     assert most == 3
-    assert "device/vbd/51728: requests 128 reduced to 3" in bench.said
+    assert "device/vbd/51728: max-requests 128 reduced to 3" in bench.said
+
+
+@pytest.mark.parametrize(
+    ("other", "requests", "segments"),
+    [
+        (dict.fromkeys(MAXIMA_KEYS), 128, 256),
+        ({"max-ring-page-order": 0, "max-ring-pages": 1}, 32, 256),
+        ({"max-requests": 3}, 3, 256),
+        ({"max-request-segments": 100}, 128, 100),
+        ({"max-request-size": 5 * PAGE}, 128, 5),
+        ({"max-requests": 1 << 20, "max-request-size": 1 << 30}, 128, 256),
+    ],
+)
+def test_we_write_our_own_maxima_within_the_backend_s_and_remove_them(other, requests, segments):
+    bench = Bench(other)
+
+    async def work(disk):
+        await round_trip(disk)
+        return {key: bench.front(key) for key in MAXIMA_KEYS}
+
+    assert bench.run(work) == {
+        "max-requests": str(requests),
+        "max-request-segments": str(segments),
+        "max-request-size": str(segments * PAGE),
+    }
+    assert not any(bench.front(key) for key in MAXIMA_KEYS)
+
+
+def test_maxima_that_another_kernel_left_are_replaced():
+    bench = Bench()
+    bench.guest.store.write(f"{bench.back.front}/max-requests", 7)
+
+    async def work(disk):
+        return bench.front("max-requests")
+
+    assert bench.run(work) == "128"
 
 
 def test_what_we_want_less_of_is_no_reduction():

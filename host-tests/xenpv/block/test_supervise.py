@@ -1,4 +1,4 @@
-"""A connection that ends: given back in order, or taken up again with whatever is offered then."""
+"""A disk whose connection ends: left in order, or connected again with what is offered then."""
 
 import random
 
@@ -139,8 +139,7 @@ def test_a_disk_is_connected_again_and_again_without_growing_anything():
         await disk.close()
         before = bench.guest.machine._next_page, bench.grants.free()
         for _ in range(5):
-            await disk.device.begin()
-            await disk._attach()
+            await disk.connect()
             await disk.write(0, GFN, PAGES * 8)
             await disk.close()
         assert (bench.guest.machine._next_page, bench.grants.free()) == before

@@ -1,4 +1,4 @@
-"""The block front end connects to a disk that an earlier kernel has left, or that nobody serves."""
+"""The block front end takes over a disk that the crashed kernel left connected."""
 
 import pytest
 from fixtures.onedisk import Bench, assert_writes
@@ -6,7 +6,7 @@ from fixtures.stack import XVDB
 
 from pvxen.faults import Faults
 from xenpv import abi
-from xenpv.errors import BackendError, Timeout
+from xenpv.errors import Timeout
 from xenpv.loop import SECOND
 
 
@@ -27,7 +27,7 @@ def test_a_disk_left_connected_is_taken_over(start, features):
 
 
 GRANTS = pytest.mark.parametrize("version", [1, 2])
-LEFT = "3 requests of the earlier kernel"
+LEFT = "3 requests of the crashed kernel"
 WAITING = f"{XVDB}: waiting for the answers to {LEFT}"
 GIVEN_UP = f"{XVDB}: {LEFT} have no answer after 60 s; closed all the same"
 
@@ -49,7 +49,7 @@ def later(bench, seconds, do):
 
 
 def taken_over(bench):
-    """Connect the disk. Returns what was told of the earlier kernel."""
+    """Connect the disk. Returns what was told of the crashed kernel."""
 
     async def work(disk):
         await disk.write(0, bench.frames(1)[0], 8)
@@ -57,12 +57,12 @@ def taken_over(bench):
 
     said = []
     bench.run(work, say=said.append)
-    return [line for line in said if "earlier" in line]
+    return [line for line in said if "crashed" in line]
 
 
 @GRANTS
 @pytest.mark.parametrize("start", [0, 0xFFFFFFFE])
-def test_requests_that_an_earlier_kernel_left_are_answered_before_its_connection_is_closed(
+def test_requests_that_the_crashed_kernel_left_are_answered_before_its_connection_is_closed(
     version, start
 ):
     bench = left(3, version, start=start, fragile=True, latency=5 * SECOND)
@@ -110,7 +110,7 @@ def test_a_backend_that_goes_away_meanwhile_is_not_waited_for():
         ("event-channel", "x"),
     ],
 )
-def test_keys_of_an_earlier_kernel_that_mean_nothing_do_no_harm(key, value):
+def test_keys_of_the_crashed_kernel_that_mean_nothing_do_no_harm(key, value):
     bench = left(0)
     bench.guest.store.write(f"{bench.back.front}/{key}", value)
     assert taken_over(bench) == []
@@ -140,52 +140,7 @@ def test_a_state_of_ours_that_is_none_is_taken_over():
     assert_writes(bench)
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (
-            {"stuck_closing": True},
-            "taking over .* is Closing after 60 s, Closed or Unknown expected",
-        ),
-        (
-            {"ignores_closing": True},
-            "is Connected after 60 s, Closing or Closed or Unknown expected",
-        ),
-        (
-            {"no_init_wait": True},
-            "starting: .* is Closed after 60 s, InitWait or Initialised expected",
-        ),
-    ],
-)
-def test_a_takeover_that_does_not_come_off_says_where_it_stood(fault, message):
-    bench = Bench(**fault)
-    bench.crashed.connect(bench.back)
-    with pytest.raises(Timeout, match=message):
-        bench.run(None)
-
-
-def test_a_backend_that_refuses_while_the_earlier_kernel_s_requests_end_is_asked_again():
-    bench = Bench(lingers=20 * SECOND)
-    bench.crashed.connect(bench.back)
-    assert_writes(bench)
-    assert bench.back.fatal.endswith("pending I/O")
-
-
-def test_a_backend_that_refuses_for_good_is_given_up_after_its_time():
-    bench = Bench(lingers=3600 * SECOND)
-    bench.crashed.connect(bench.back)
-    with pytest.raises(BackendError, match="went Closing instead of Connected"):
-        bench.run(None)
-
-
-def test_why_a_disk_cannot_be_connected_is_not_hidden_by_why_it_cannot_be_closed():
-    bench = Bench(never_connects=True, ignores_closing=True)
-    with pytest.raises(Timeout, match="51728, connecting: "):
-        bench.run(None)
-    assert bench.grants.free() == 2 * 512
-
-
-def test_what_an_earlier_driver_negotiated_is_forgotten():
+def test_what_the_crashed_kernel_negotiated_is_forgotten():
     bench = Bench()
     bench.crashed.connect(bench.back)
     stale = ("ring-page-order", "ring-ref0", "multi-queue-num-queues", "feature-persistent")
@@ -196,12 +151,7 @@ def test_what_an_earlier_driver_negotiated_is_forgotten():
         assert not bench.guest.store.exists(f"{bench.back.front}/{key}")
 
 
-def test_a_backend_that_never_connects_is_given_up():
-    with pytest.raises(Timeout, match=r"connecting: .* is InitWait after 5 s"):
-        Bench(never_connects=True).run(None)
-
-
-def test_entries_that_an_earlier_kernel_granted_are_not_used():
+def test_entries_that_the_crashed_kernel_granted_are_not_used():
     # The table is as large as it may become.
     bench = Bench({"gnttab_max_frames": 2})
     grants = bench.guest.machine.gnttab
