@@ -65,6 +65,11 @@ def poll_period(waited):
     return max(POLL_MIN, min(waited // 8, POLL_MAX))
 
 
+def seconds(ns):
+    """Give a time in ns as whole seconds, rounded, for messages."""
+    return (ns + SECOND // 2) // SECOND
+
+
 class Device:
     """One device of ours and its backend.
 
@@ -149,7 +154,7 @@ class Device:
                         doing,
                         self.backend,
                         state_name(state),
-                        (now - began) // SECOND,
+                        seconds(now - began),
                         " or ".join(state_name(s) for s in states),
                     )
                 )

@@ -26,7 +26,10 @@ UNDO_TIMEOUT = 5 * SECOND
 STALL = 30 * SECOND
 AWAY = 60 * SECOND
 LOOK_AGAIN = SECOND
-ASK_AGAIN = SECOND // 2
+# Between two connections to a backend that refuses passes an eighth of the time so far, and at
+# least and at most so much.
+ASK_AGAIN_MIN = SECOND // 2
+ASK_AGAIN_MAX = 8 * SECOND
 # The wait when nothing is in flight because other devices have all grant entries. When it is over,
 # the loop wakes all tasks with a port, and so each disk fills its ring.
 BREATHER = SECOND // 100
@@ -97,17 +100,24 @@ class SupervisedDisk:
         Linux's blkback refuses a new connection while I/O of the last one is under way ("pending
         I/O"), so it is asked again.
         """
+        began = self.loop.now()
         while True:
             try:
                 await self._attach()
                 return
-            except Refused:
-                self._let_go()
-                if not taken_over or self.loop.now() >= self.device.deadline:
-                    raise
-            await self.loop.sleep(ASK_AGAIN)
-            await takeover.end_connection(self.device)
-            await self.device.begin()
+            except Refused as e:
+                refused = e
+            self._let_go()
+            if not taken_over:
+                raise refused
+            now = self.loop.now()
+            pause = max(ASK_AGAIN_MIN, min((now - began) // 8, ASK_AGAIN_MAX))
+            await self.loop.sleep(min(pause, max(self.device.deadline - now, 0)))
+            try:
+                await takeover.end_connection(self.device)
+                await self.device.begin()
+            except Timeout:
+                raise refused
 
     async def _attach(self):
         self._connection = connection = Connection(

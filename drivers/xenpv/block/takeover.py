@@ -17,7 +17,7 @@ from .. import abi
 from ..errors import HypercallError, Timeout
 from ..loop import SECOND
 from ..text import decimal
-from ..xenbus import poll_period
+from ..xenbus import poll_period, seconds
 from .blkif import X86_64
 from .ring import PAGES_MAX, U32, slots
 
@@ -83,10 +83,12 @@ async def _answered(loop, grants, device, tell):
         if count == 0 or await device.backend_state() not in SERVING:
             return
         now = loop.now()
-        if now >= min(began + ANSWERS_TIMEOUT, device.deadline):
+        # The deadline may be moved meanwhile.
+        end = min(began + ANSWERS_TIMEOUT, device.deadline)
+        if now >= end:
             why = "%d requests of the crashed kernel have no answer after %d s" % (
                 count,
-                (now - began) // SECOND,
+                seconds(now - began),
             )
             if now >= device.deadline:
                 raise Timeout("%s: %s" % (device.path, why))
@@ -97,7 +99,7 @@ async def _answered(loop, grants, device, tell):
                 tell("waiting for the answers to %d requests of the crashed kernel" % count)
             sent = now
             _send(loop, port)
-        await loop.sleep(min(poll_period(now - began), SEND_AGAIN))
+        await loop.sleep(min(poll_period(now - began), end - now))
 
 
 async def _ring(grants, device):

@@ -278,5 +278,3 @@ def test_a_backend_that_comes_back_gets_again_what_it_did_not_acknowledge(seed):
     bench.run(work)
     assert bench.sink.data[: len(data)] == data
     assert bench.back.states.count(abi.XenbusStateConnected) == 2
-
-
