@@ -123,8 +123,10 @@ def only(number):
     """A guest whose only disk has a number that Linux gives another name than xl; no backend."""
     disks = Disks()
     node = f"{disks.guest.home}/device/vbd/{number}"
-    disks.guest.store.write(f"{node}/backend", f"/local/domain/0/backend/vbd/1/{number}")
-    disks.guest.store.write(f"{node}/backend-id", 0)
+    backend = f"/local/domain/0/backend/vbd/1/{number}"
+    for key, value in (("backend", backend), ("backend-id", 0), ("state", 1)):
+        disks.guest.store.write(f"{node}/{key}", value, "n1 r0")
+    disks.guest.store.write(node, "", "n1 r0")
     return disks
 
 

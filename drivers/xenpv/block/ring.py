@@ -87,7 +87,7 @@ class FrontRing(_Ring):
         return self.slots - ((self._req_prod - self._rsp_cons) & U32)
 
     def slot(self):
-        """Take an entry for the next request; the caller has seen free() > 0. Returns its offset."""
+        """Take an entry for a request; the caller has seen free() > 0. Returns its byte offset."""
         at = self._at(self._req_prod)
         self._req_prod = (self._req_prod + 1) & U32
         return at
