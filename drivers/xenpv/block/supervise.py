@@ -209,10 +209,13 @@ class SupervisedDisk:
     async def _take_up_again(self, state):
         """Wait until the backend is connected again; what it did not answer is done again."""
         queue, now = self._queue, self.loop.now()
+        why = "the backend left Connected, its state is %s" % state_name(state)
         if queue.answered_at != self._back_at:
             self._back_by = now + AWAY
+        elif now >= self._back_by:
+            queue.die("%s; for %d s it came back and left without an answer" % (why, AWAY // SECOND))
+            queue.check()
         self._away = True
-        why = "the backend left Connected, its state is %s" % state_name(state)
         self._tell(why + "; waiting for it")
         again = queue.end()
         try:
