@@ -138,10 +138,24 @@ def dead(bench):
     bench.guest.store.write(f"{bench.back.path}/state", XenbusStateClosing)
 
 
+def late(bench):
+    """The backend is gone for 50 s, and does not connect when it is back."""
+    gone(bench)
+    later(bench, 50, lambda: bench.guest.disk("xvdb", bench.sink, never_connects=True))
+
+
+def refuses(bench):
+    """The backend refuses for 50 s, and then does not connect."""
+    bench.back._busy_until = hw.now() + 50 * SECOND
+    later(bench, 50, lambda: fail(bench, never_connects=True))
+
+
 AFTERWARDS = {
     "is gone": gone,
     "stays Closed": lambda bench: fail(bench, no_init_wait=True),
     "stays Closing": dead,
+    "is back late and never connects": late,
+    "refuses and then never connects": refuses,
     "never connects": lambda bench: fail(bench, never_connects=True),
     "refuses": lambda bench: setattr(bench.back, "_busy_until", 3600 * SECOND),
     "leaves again and again": lambda bench: setattr(bench.back, "faults", DiesAgain(plain=True)),
