@@ -15,7 +15,7 @@ from .requests import INDIRECT_DEPTH, Buffers, Memory, Requests
 
 
 class Pool:
-    """Memory for the connections of one disk after the other; each uses what the last one left.
+    """Memory for the connections of a disk; each uses what the last one left.
 
     Args:
         buffers: how many requests' worth of buffers of our own to have, 0 for none.
@@ -25,6 +25,13 @@ class Pool:
         self.wanted_buffers = buffers
         self.memory = None
         self.buffers = None
+
+    def give_back(self):
+        """Free the memory; no connection uses it any more."""
+        for memory in (self.memory, self.buffers):
+            if memory is not None:
+                memory.give_back()
+        self.memory = self.buffers = None
 
 
 class Connection:
@@ -136,9 +143,9 @@ class Connection:
             self.loop.evtchn.close(self.port)
             self.port = 0
         if self.requests is not None:
-            ring, buffers = self.requests.end()
+            memory, buffers = self.requests.end()
             # Pages that the backend still has mapped are not used again.
-            if ring:
+            if memory:
                 self.pool.memory = None
             if buffers:
                 self.pool.buffers = None

@@ -9,7 +9,6 @@ from ..errors import XenError
 from ..loop import SECOND
 from ..text import decimal
 from ..xenbus import Device
-from .connection import Pool
 from .front import BlkFront
 from .supervise import CONNECT_TIMEOUT
 from .vdev import NUMBER_MAX
@@ -70,22 +69,18 @@ class _Survey:
 
     async def go_on(self):
         """Do the work with one disk after the other until none is left in line."""
-        # Each disk uses the memory that the last one left.
-        pool = Pool(0)
         while self._line:
             number = self._line.pop(0)
             try:
-                self.found[number] = await self._do(number, pool)
+                self.found[number] = await self._do(number)
             except (XenError, MemoryError) as e:
                 self.found[number] = e
 
-    async def _do(self, number, pool):
+    async def _do(self, number):
         store = self._store
         device = Device(store, store.loop, "%s/%d" % (HOME, number))
         await device.find()
-        disk = BlkFront(
-            store.loop, self._grants, device, say=self._say, limits=self._limits, pool=pool
-        )
+        disk = BlkFront(store.loop, self._grants, device, say=self._say, limits=self._limits)
         self._connecting.append(device)
         try:
             is_short = self._is_enough or self._line

@@ -14,7 +14,6 @@ import hw
 from .. import abi
 from ..errors import BackendError
 from .blkif import OP_NAMES, PAGE_SECTORS, SECTOR
-from .connection import Pool
 from .negotiate import Limits
 from .requests import Part
 from .supervise import CLOSE_TIMEOUT, SupervisedDisk
@@ -36,18 +35,15 @@ class BlkFront(SupervisedDisk):
         buffers: how many requests' worth of buffers of our own to use, 0 for none.
         say: None, or a function that is given a line when something is worth telling.
         limits: negotiate.Limits, what to use at most.
-        pool: connection.Pool, the memory of a disk that is closed by now, in place of buffers.
 
     Attributes, once connected: properties, negotiate.Properties, and its sectors, sector_size,
     read_only and removable; persistent, whether data goes through buffers that the backend keeps
     mapped; limits as agreed on.
     """
 
-    def __init__(
-        self, loop, grants, device, mend=None, buffers=0, say=None, limits=None, pool=None
-    ):
+    def __init__(self, loop, grants, device, mend=None, buffers=0, say=None, limits=None):
         wanted = limits or Limits(RING_PAGES, REQUESTS, SEGMENTS)
-        super().__init__(loop, grants, device, mend, say, wanted, pool or Pool(buffers))
+        super().__init__(loop, grants, device, mend, say, wanted, buffers)
         self._scratch_page = 0
 
     async def write(self, sector, gfn, count):
@@ -167,7 +163,7 @@ class BlkFront(SupervisedDisk):
         """Leave the disk so that the next kernel can connect to it at once, grants taken back.
 
         Requests in flight are waited for, and flushed if anything was written. Where that fails the
-        disk is left all the same.
+        disk is left all the same. The memory of its rings is given back.
 
         Raises: XenError, the first one.
         """

@@ -46,12 +46,17 @@ class Part:
             self.segments = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
 
 
+def _pages(size):
+    """How many pages so many bytes are."""
+    return (size + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE
+
+
 class Pages:
     """Pages of our own as a ring uses them: a view, single accesses, a barrier."""
 
-    def __init__(self, pages):
-        self.addr = hw.alloc_pages(pages)
-        self.view = hw.mem(self.addr, pages * abi.PAGE_SIZE)
+    def __init__(self, addr, pages):
+        self.addr = addr
+        self.view = hw.mem(addr, pages * abi.PAGE_SIZE)
 
     def rd32(self, offset):
         return hw.rd32(self.addr + offset)
@@ -72,21 +77,32 @@ class Memory:
 
     def __init__(self, pages):
         self.pages = pages
-        self.ring = Pages(pages)
-        # References of each slot's frames, then of the ring's pages.
+        self._taken = []
+        # Behind the ring: references of each slot's frames, then of the ring's pages.
         size = slots(pages, X86_64.stride) * DIRECT_REFS
-        self.refs = hw.alloc_pages((size + 4 * pages + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
+        addr = self._take(pages + _pages(size + 4 * pages))
+        self.ring = Pages(addr, pages)
+        self.refs = addr + pages * abi.PAGE_SIZE
         self.ring_refs = self.refs + size
         self.lists = 0
+
+    def _take(self, pages):
+        addr = hw.alloc_pages(pages)
+        self._taken.append((addr, pages))
+        return addr
 
     def need_lists(self):
         """Allocate pages of segments, `lists`, and room for references to them and to frames."""
         if not self.lists:
             size = INDIRECT_DEPTH * (4 + INDIRECT_REFS)
-            pages = (size + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE
-            self.lists = hw.alloc_pages(INDIRECT_DEPTH + pages)
+            self.lists = self._take(INDIRECT_DEPTH + _pages(size))
             self.list_refs = self.lists + INDIRECT_DEPTH * abi.PAGE_SIZE
             self.indirect_refs = self.list_refs + 4 * INDIRECT_DEPTH
+
+    def give_back(self):
+        """Free all pages; no connection uses them, and no backend has them mapped."""
+        for addr, pages in self._taken:
+            hw.free_pages(addr, pages)
 
 
 class Buffers:
@@ -99,9 +115,15 @@ class Buffers:
     def __init__(self, count):
         self.count = count
         self.pages = count * DIRECT
-        self.addr = hw.alloc_pages(self.pages)
+        # Their references stand behind them.
+        self._taken = self.pages + _pages(4 * self.pages)
+        self.addr = hw.alloc_pages(self._taken)
         self.gfn = self.addr // abi.PAGE_SIZE
-        self.refs = hw.alloc_pages((4 * self.pages + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE)
+        self.refs = self.addr + self.pages * abi.PAGE_SIZE
+
+    def give_back(self):
+        """Free all pages; no connection uses them, and no backend has them mapped."""
+        hw.free_pages(self.addr, self._taken)
 
     def _at(self, index):
         return self.addr + index * DIRECT * abi.PAGE_SIZE
@@ -268,10 +290,12 @@ class Requests:
     def end(self):
         """Take all grants back; entries that the backend still has mapped are set aside.
 
-        Returns: whether it has pages of the ring mapped, and whether of the buffers.
+        Returns: whether it has pages of the memory mapped, and whether of the buffers.
         """
         for index, kept in enumerate(self.parts):
             if kept is not None:
                 self._release(index)
         mapped = [frames.end(refs, n) > 0 for frames, refs, n in self._lent]
-        return mapped[0], self._buffers is not None and mapped[-1]
+        if self._buffers is None:
+            return any(mapped), False
+        return mapped[0], mapped[1]

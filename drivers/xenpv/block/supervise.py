@@ -13,7 +13,7 @@ from ..loop import SECOND
 from ..xenbus import Refused, state_name
 from . import takeover
 from .blkif import OP_NAMES, SECTOR
-from .connection import Connection
+from .connection import Connection, Pool
 from .queue import Queue
 
 # How long all steps of connecting a disk may take together, the take-over included. Linux waits as
@@ -41,12 +41,12 @@ class SupervisedDisk:
     Args:
         loop, grants, device, mend, say: as for BlkFront.
         wanted: negotiate.Limits, what to use at most.
-        pool: connection.Pool.
+        buffers: as for BlkFront.
 
     Attributes: as of BlkFront.
     """
 
-    def __init__(self, loop, grants, device, mend, say, wanted, pool):
+    def __init__(self, loop, grants, device, mend, say, wanted, buffers):
         self.loop = loop
         self.grants = grants
         self.device = device
@@ -59,7 +59,7 @@ class SupervisedDisk:
         self.persistent = False
         self.limits = self._wanted = wanted
         self._queue = Queue(loop, device.path, mend, self._unsupported)
-        self._pool = pool
+        self._pool = Pool(buffers)
         self._connection = None
         # The task that takes answers.
         self._pump = None
@@ -213,7 +213,7 @@ class SupervisedDisk:
         if queue.answered_at != self._back_at:
             self._back_by = now + AWAY
         elif now >= self._back_by:
-            queue.die("%s; for %d s it came back and left without an answer" % (why, AWAY // SECOND))
+            queue.die("%s; it came back and answered nothing for %d s" % (why, AWAY // SECOND))
             queue.check()
         self._away = True
         self._tell(why + "; waiting for it")
@@ -272,3 +272,4 @@ class SupervisedDisk:
             await self.device.close()
         finally:
             self._let_go()
+            self._pool.give_back()

@@ -7,6 +7,7 @@ from fixtures.stack import Stack
 
 import hw
 from pvxen.guest import EmbeddedGuest
+from pvxen.hypervisor import DOM0
 from pvxen.sink import Memory
 from xenpv import abi
 from xenpv.block.front import BlkFront
@@ -137,14 +138,48 @@ def test_a_disk_is_connected_again_and_again_without_growing_anything():
     async def work(disk):
         await disk.write(0, GFN, PAGES * 8)
         await disk.close()
-        before = bench.guest.machine._next_page, bench.grants.free()
+        before = bench.guest.machine._taken.count(1), bench.grants.free()
         for _ in range(5):
             await disk.connect()
             await disk.write(0, GFN, PAGES * 8)
             await disk.close()
-        assert (bench.guest.machine._next_page, bench.grants.free()) == before
+        assert (bench.guest.machine._taken.count(1), bench.grants.free()) == before
 
     bench.run(work)
+
+
+@pytest.mark.parametrize("options", [{}, {"buffers": 4}])
+def test_a_disk_that_is_closed_gives_the_memory_of_its_rings_back(options):
+    bench = Bench()
+
+    async def work(disk):
+        await disk.close()
+        again = BlkFront(disk.loop, disk.grants, disk.device, **options)
+        before = bench.guest.machine._taken.count(1)
+        await again.connect()
+        await again.write(0, GFN, PAGES * 8)
+        assert bench.guest.machine._taken.count(1) > before
+        await again.close()
+        assert bench.guest.machine._taken.count(1) == before
+
+    bench.run(work)
+
+
+def test_memory_that_a_backend_still_has_mapped_is_not_given_back():
+    bench = Bench()
+    taken = []
+
+    async def work(disk):
+        table = bench.guest.machine.gnttab
+        ref = disk._connection.requests.ring_refs()[0]
+        table.map(ref, DOM0, False)
+        ring = disk._connection.requests.memory.ring.addr
+        await disk.close()
+        assert bench.grants.set_aside == 1
+        taken.append(bench.guest.machine._taken[(ring - bench.guest.machine.region[0]) // PAGE])
+
+    bench.run(work)
+    assert taken == [1]
 
 
 # Coming back.
