@@ -8,13 +8,14 @@ are described in docs/lab.md. Source of the configuration: xl.cfg(5).
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from lab import LabError
+from pvdump.service import records
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = {
@@ -22,9 +23,7 @@ IMAGES = {
     "image-bin": ROOT / "out/pvdump.bin",
     "image-fw": ROOT / "out/pvdump.fw",
 }
-TYPES = ("hvm", "pvh", "firmware")
-BACKENDS = ("blkback", "qdisk")
-ACTIONS = ("destroy", "restart", "rename-restart", "preserve", "soft-reset")
+Action = Literal["destroy", "restart", "rename-restart", "preserve", "soft-reset"]
 EVENTS = ("on_poweroff", "on_reboot", "on_watchdog", "on_crash", "on_soft_reset")
 
 
@@ -35,8 +34,15 @@ class Disk:
     vdev: str
     size: int = 0
     file: Path | None = None
-    backend: str = "blkback"
+    backend: Literal["blkback", "qdisk"] = "blkback"
     readonly: bool = False
+
+    def check(self, where: str) -> None:
+        """Refuse what cannot be a disk of a guest. Raises LabError."""
+        if not re.fullmatch(r"xvd[a-z]+[0-9]*", self.vdev):
+            raise LabError(f"{where}: vdev: a name such as xvdb expected, {self.vdev!r} found")
+        if bool(self.size) == bool(self.file):
+            raise LabError(f"{where}: either size (MiB) or file expected")
 
 
 @dataclass(frozen=True)
@@ -44,21 +50,21 @@ class Guest:
     """A guest, as its YAML file says; see docs/lab.md for the fields."""
 
     name: str
-    type: str
+    type: Literal["hvm", "pvh", "firmware"]
     kernel: str
-    memory: int = 64
-    vcpus: int = 1
+    memory: int = field(default=64, metadata={"least": 8})
+    vcpus: int = field(default=1, metadata={"least": 1})
     cmdline: str = ""
     disks: tuple[Disk, ...] = ()
     run: str = ""
     files: dict[str, str] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
-    on_poweroff: str = "destroy"
-    on_reboot: str = "destroy"
-    on_watchdog: str = "destroy"
-    on_crash: str = "preserve"
-    on_soft_reset: str = "soft-reset"
+    on_poweroff: Action = "destroy"
+    on_reboot: Action = "destroy"
+    on_watchdog: Action = "destroy"
+    on_crash: Action = "preserve"
+    on_soft_reset: Action = "soft-reset"
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -77,43 +83,18 @@ class Guest:
     @classmethod
     def parse(cls, data: dict[str, Any], where: str = "guest", base: Path = ROOT) -> Guest:
         """Check the fields of a guest; `base` is what relative file names start from."""
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(data) - known):
-            raise LabError(f"{where}: unknown field {', '.join(unknown)}; known: {_list(known)}")
-        for name in ("name", "type", "kernel"):
-            _expect(where, name, data.get(name), str)
-        values = dict(data)
-        _choice(where, "type", values["type"], TYPES)
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", values["name"]):
-            raise LabError(f"{where}: name {values['name']!r}: letters, digits, -, _ and . only")
-        for name, least in (("memory", 8), ("vcpus", 1)):
-            if name in values:
-                _expect(where, name, values[name], int)
-                if values[name] < least:
-                    raise LabError(f"{where}: {name} is {values[name]}, expected at least {least}")
-        for name in ("cmdline", "run"):
-            _expect(where, name, values.get(name, ""), str)
-        for name in ("files", "extra"):
-            _expect(where, name, values.get(name, {}), dict)
-        for name in ("programs", "modules"):
-            _expect(where, name, values.get(name, ()), list, tuple)
-            values[name] = tuple(values.get(name, ()))
-            for number, entry in enumerate(values[name]):
-                _expect(where, f"{name}[{number}]", entry, str)
-        for event in EVENTS:
-            _choice(where, event, values.get(event, "destroy"), ACTIONS)
-        disks = values.get("disks", ())
-        _expect(where, "disks", disks, list, tuple)
-        values["disks"] = tuple(_disk(f"{where}: disks[{n}]", d, base) for n, d in enumerate(disks))
-        names = [disk.vdev for disk in values["disks"]]
-        if len(set(names)) != len(names):
-            raise LabError(f"{where}: disks: two have the same vdev")
-        guest = cls(**values)
+        try:
+            guest = records.build(cls, data, f"{where}: ")
+        except ValueError as error:
+            raise LabError(str(error)) from None
         guest._consistent(where)
         return replace(
             guest,
             kernel=_file(guest.kernel, base),
             files={name: _file(path, base) for name, path in guest.files.items()},
+            disks=tuple(
+                replace(disk, file=base / disk.file) if disk.file else disk for disk in guest.disks
+            ),
         )
 
     @property
@@ -127,6 +108,12 @@ class Guest:
         return self.linux and self.type == "hvm"
 
     def _consistent(self, where: str) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}", self.name):
+            raise LabError(f"{where}: name {self.name!r}: letters, digits, -, _ and . only")
+        for number, disk in enumerate(self.disks):
+            disk.check(f"{where}: disks[{number}]")
+        if len({disk.vdev for disk in self.disks}) != len(self.disks):
+            raise LabError(f"{where}: disks: two have the same vdev")
         if self.linux and self.type == "firmware":
             raise LabError(f"{where}: type firmware boots an ELF file, not kernel: debian")
         if self.type == "firmware" and self.cmdline:
@@ -170,22 +157,6 @@ class Guest:
         return "".join(f"{name} = {_xl(value)}\n" for name, value in values.items())
 
 
-def _disk(where: str, data: Any, base: Path) -> Disk:
-    _expect(where, "it", data, dict)
-    known = {f.name for f in fields(Disk)}
-    if unknown := sorted(set(data) - known):
-        raise LabError(f"{where}: unknown field {', '.join(unknown)}; known: {_list(known)}")
-    _expect(where, "vdev", data.get("vdev"), str)
-    if not re.fullmatch(r"xvd[a-z]+[0-9]*", data["vdev"]):
-        raise LabError(f"{where}: vdev is {data['vdev']!r}, expected a name such as xvdb")
-    if ("size" in data) == ("file" in data):
-        raise LabError(f"{where}: expected either size (MiB) or file")
-    _expect(where, "size", data.get("size", 1), int)
-    _choice(where, "backend", data.get("backend", "blkback"), BACKENDS)
-    _expect(where, "readonly", data.get("readonly", False), bool)
-    return Disk(**{**data, "file": base / data["file"] if "file" in data else None})
-
-
 def _xl_disk(disk: Disk, device: str) -> str:
     access = "ro" if disk.readonly else "rw"
     how = "backendtype=phy,script=block-lab" if disk.backend == "blkback" else "backendtype=qdisk"
@@ -202,18 +173,3 @@ def _xl(value: Any) -> str:
 
 def _file(name: str, base: Path) -> str:
     return name if name == "debian" or name in IMAGES else str(base / name)
-
-
-def _expect(where: str, name: str, value: Any, *kinds: type) -> None:
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise LabError(f"{where}: {name} is {value!r}, expected {wanted}")
-
-
-def _choice(where: str, name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise LabError(f"{where}: {name} is {value!r}, expected {', '.join(choices)}")
-
-
-def _list(names: set[str]) -> str:
-    return ", ".join(sorted(names))

@@ -97,7 +97,7 @@ def _items(
 
 
 def _plain(hint: Any, value: Any, where: str, least: int | None) -> Any:
-    accepted = {float: (int, float), Path: (str,)}.get(hint, (hint,))
+    accepted = {float: (int, float), Path: (str, type(Path()))}.get(hint, (hint,))
     if type(value) not in accepted:
         _refuse(where, NAMES[hint], value)
     if type(value) is int and least is not None and value < least:
