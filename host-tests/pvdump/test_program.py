@@ -78,7 +78,7 @@ print(json.dumps([code, sorted(sys.modules)]))
 # Standard output.
 
 
-def test_reader_that_has_read_enough_is_no_error_to_be_told_of(disk: Path) -> None:
+def test_reader_that_ends_early_is_no_error(disk: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     done = run("info", disk, stdout=write)
@@ -121,7 +121,7 @@ with disk.reading(disk.Path({str(disk)!r})) as opened:
     assert done.returncode > 2
 
 
-def test_nobody_hears_of_an_error_where_standard_error_is_full(tmp_path: Path) -> None:
+def test_error_is_an_exit_code_where_standard_error_is_full(tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
         done = run("info", tmp_path / "none", stderr=full)
     assert (done.returncode, done.stdout) == (1, b"")

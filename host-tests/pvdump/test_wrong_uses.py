@@ -82,44 +82,69 @@ TABLE = [
     ("watches", USAGE, "required: ACTION"),
     ("watches show ''", USAGE, "a name expected"),
     ("watches show none", FAILED, "none: No such file or directory"),
-    ("watches run --store none /x true", FAILED, "/x"),
+    ("watches show data", FAILED, "data: Connection refused"),
+    ("watches show folder", FAILED, "folder: Connection refused"),
+    (f"watches show {LONG}", FAILED, "AF_UNIX path too long"),
+    ("watches run /x/*", USAGE, "required: COMMAND"),
+    ("watches run /x true", FAILED, "/x"),
+    ("watches run --store '' /x/* true", USAGE, "a name expected"),
+    ("watches run --store none /x/* true", FAILED, "no xenstore at none"),
+    ("watches run --store data /x/* true", FAILED, "no xenstore at data"),
+    ("watches run /x/* ''", FAILED, "no such program"),
+    ("watches run /x/* ./none", FAILED, "no such program"),
     ("xenstored", USAGE, "required: --socket"),
     ("xenstored --socket ''", USAGE, "a name expected"),
     ("xenstored --socket data", FAILED, "data is there and is no socket"),
     ("xenstored --socket none/socket", FAILED, "none/socket: No such file"),
+    ("xenstored --socket folder", FAILED, "folder is there and is no socket"),
+    (f"xenstored --socket {LONG}", FAILED, "File name too long"),
+    ("xenstored --socket new --without life", USAGE, "invalid choice: 'life'"),
     ("blkback", USAGE, "required: ACTION"),
     ("blkback attach x xvda disk", USAGE, "'x' is not a domain's number"),
     ("blkback attach -1 xvda disk", USAGE, "-1"),
     ("blkback attach \N{SUPERSCRIPT TWO} xvda disk", USAGE, "is not a domain's number"),
     ("blkback attach 99999 xvda disk", USAGE, "is not a domain's number"),
+    ("blkback attach 3 xvda", USAGE, "required: FILE|DEVICE|NBD-URI"),
+    ("blkback attach 3 xvda disk", FAILED, "no xenstore at none"),
+    ("blkback detach 3 xvda --store data", FAILED, "no xenstore at data"),
+    ("blkback detach 3", USAGE, "required: VDEV"),
     ("blkback show none", FAILED, "none: No such file or directory"),
 ]
 
 
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with one of each, where we are."""
-    monkeypatch.chdir(tmp_path)
-    make(tmp_path / "ready", superblock.READY, b"")
-    make(tmp_path / "dump", superblock.COMPLETE, vmcore())
-    (tmp_path / "data").write_bytes(b"\1" * SIZE)
-    (tmp_path / "tiny").write_bytes(b"\1")
-    (tmp_path / "empty").touch()
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "dangling").symlink_to("nowhere")
-    os.mkfifo(tmp_path / "fifo")
-    os.mknod(tmp_path / "socket", 0o140600)
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one of each."""
+    path = tmp_path_factory.mktemp("uses")
+    make(path / "ready", superblock.READY, b"")
+    make(path / "dump", superblock.COMPLETE, vmcore())
+    (path / "data").write_bytes(b"\1" * SIZE)
+    (path / "tiny").write_bytes(b"\1")
+    (path / "empty").touch()
+    (path / "folder").mkdir()
+    (path / "dangling").symlink_to("nowhere")
+    os.mkfifo(path / "fifo")
+    os.mknod(path / "socket", 0o140600)
+    return path
 
 
-def state(folder: Path) -> dict[str, bytes | None]:
-    return {path.name: path.read_bytes() if path.is_file() else None for path in folder.iterdir()}
+def state(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """What would tell of any change: inode, size and time of the last write of each file."""
+    found = {path.name: path.lstat() for path in folder.iterdir()}
+    return {name: (one.st_ino, one.st_size, one.st_mtime_ns) for name, one in found.items()}
 
 
 @pytest.mark.parametrize(("words", "code", "part"), TABLE, ids=[row[0][:60] for row in TABLE])
 def test_wrong_use_is_one_line_and_changes_nothing(
-    folder: Path, capfd: pytest.CaptureFixture[str], words: str, code: int, part: str
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: str,
+    code: int,
+    part: str,
 ) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XENSTORED_PATH", "none")
     before = state(folder)
     assert cli.main(["" if word == "''" else word for word in words.split()]) == code
     captured = capfd.readouterr()

@@ -1,4 +1,4 @@
-"""The file of a listening socket: whose it is, what it replaces, when it goes."""
+"""The file of a listening socket: who can open it, what it replaces, when it is removed."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def listening(path, backlog=1):
 
 
 def leave(path):
-    """What a killed server leaves."""
+    """Leave a socket as a killed server does."""
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(path))
 
@@ -66,7 +66,7 @@ def test_a_live_server_s_is_left_alone(path):
         reaches(path)
 
 
-def test_a_server_too_busy_to_answer_lives(path):
+def test_a_server_too_busy_to_answer_is_left_alone(path):
     with contextlib.ExitStack() as stack:
         stack.enter_context(listening(path, 0))
         with contextlib.suppress(BlockingIOError):

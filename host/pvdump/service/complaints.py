@@ -1,8 +1,8 @@
-"""What is wrong with the handlers, at most once a second for each domain.
+"""Lines about handlers that fail, at most one a second for each domain.
 
-Used by the dispatcher. The rule: a guest that makes its handler fail a thousand times a second
-fills no log; the next line says how many were left out. Who complained longest ago is forgotten
-when there are more than KEPT.
+Used by the dispatcher and by backends. The rule: a guest that makes its handler fail a thousand
+times a second does not fill the log; the next line says how many were left out. Of more than KEPT
+domains the one that had its line longest ago is forgotten.
 """
 
 from __future__ import annotations
@@ -15,16 +15,22 @@ KEPT = 4096
 
 
 class Complaints:
-    """clock: ns; write: takes a line."""
+    """Writes lines, or counts them, for any number of threads.
+
+    Args:
+        clock: gives the time, ns.
+        write: takes a line.
+    """
 
     def __init__(self, clock: Callable[[], int], write: Callable[[str], object]) -> None:
         self._clock = clock
         self._write = write
         self._lock = threading.Lock()
-        # When each last had its line, the oldest first, and how many were left out since.
+        # When each had its last line, the oldest first, and how many were left out since.
         self._last: dict[Hashable, tuple[int, int]] = {}
 
     def add(self, whose: Hashable, text: str) -> None:
+        """Write a line about `whose`, unless it had one within the last second."""
         now = self._clock()
         with self._lock:
             when, left_out = self._last.get(whose, (now - EVERY, 0))

@@ -1,8 +1,8 @@
 """A unix socket that a server listens on, as a file.
 
-Made by `pvdump xenstored` and by whoever serves a status. The rules: it is its owner's alone from
-its first moment on, is never put in the place of anything but a dead server's socket, and goes with
-its server, unless another's stands there by then.
+Made by `pvdump xenstored` and by whoever serves a status. The rules: only its owner can open it,
+from the moment it is there; it replaces nothing but a dead server's socket; it is removed with its
+server, unless another server's socket has replaced it by then.
 """
 
 from __future__ import annotations
@@ -15,11 +15,19 @@ from pathlib import Path
 
 
 class SocketRefused(Exception):
-    """The socket cannot be made where it is wanted, and why."""
+    """The socket cannot be made there; the message names the path and says why."""
 
 
 class SocketFile:
-    """socket: listens, does not block. Raises SocketRefused."""
+    """A listening, non-blocking unix socket.
+
+    Args:
+        path: of its file.
+        backlog: connections that may wait to be accepted.
+
+    Raises:
+        SocketRefused: it cannot be made there.
+    """
 
     def __init__(self, path: Path, backlog: int) -> None:
         self._path = path
@@ -40,7 +48,7 @@ class SocketFile:
             raise
 
     def close(self) -> None:
-        """Remove the file, too."""
+        """Stop listening and remove the file."""
         with contextlib.suppress(OSError):
             if _identity(self._path) == self._made:
                 self._path.unlink()
@@ -53,7 +61,7 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _clear(path: Path) -> None:
-    """Remove what a dead server left. Raises SocketRefused for all else, and OSError."""
+    """Remove a dead server's socket. Raises SocketRefused for anything else, and OSError."""
     try:
         found = path.lstat()
     except FileNotFoundError:
@@ -68,5 +76,5 @@ def _clear(path: Path) -> None:
             path.unlink()
             return
         except BlockingIOError:
-            pass  # its queue is full, so it lives
+            pass  # its queue is full, so somebody serves it
     raise SocketRefused(f"{path}: another server listens there; name another path")
