@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 from pvdump.watches.dispatcher import Dispatcher
-from pvdump.watches.queue import Domain, Event
+from pvdump.watches.queue import DomainIdentity, Event
 from pvdump.watches.workers import Worker
 from xenpv.errors import XenstoreError
 
@@ -23,6 +23,7 @@ class FakeStore:
 
     def __init__(self) -> None:
         self.nodes: dict[str, bytes] = {}
+        self.hidden: set[str] = set()  # nodes that may not be read
         self.watches: dict[str, list[Tell]] = {}
 
     def watch(self, path: str, tell: Tell) -> FakeHandle:
@@ -35,6 +36,8 @@ class FakeStore:
             tell(path, "token")
 
     def find(self, path: str) -> bytes | None:
+        if path in self.hidden:
+            raise XenstoreError(f"read {path}", "EACCES")
         return self.nodes.get(path)
 
     def directory(self, path: str, default: list[str] | None = None) -> list[str]:
@@ -147,10 +150,10 @@ class Followed:
     def __init__(self) -> None:
         self.told: queue.SimpleQueue[tuple[str, int, int]] = queue.SimpleQueue()
 
-    def appeared(self, domain: Domain) -> None:
+    def appeared(self, domain: DomainIdentity) -> None:
         self.told.put(("appeared", *domain))
 
-    def vanished(self, domain: Domain) -> None:
+    def vanished(self, domain: DomainIdentity) -> None:
         self.told.put(("vanished", *domain))
 
     def next(self) -> tuple[str, int, int]:

@@ -9,7 +9,7 @@ import pytest
 from watches.fakes import Clock, FakeStore, Handler, domain_of
 
 from pvdump.watches.dispatcher import NOBODY, Dispatcher
-from pvdump.watches.queue import Domain
+from pvdump.watches.queue import DomainIdentity
 
 Make = Callable[..., Dispatcher]
 
@@ -38,7 +38,11 @@ def test_events_of_a_domain_are_handled_in_order(store: FakeStore, handler: Hand
 def test_handler_gets_token_and_domain(store: FakeStore, handler: Handler) -> None:
     fire(store, "/data/7/a")
     call = handler.called()
-    assert (call.event.token, call.event.domain, call.event.lost) == ("token", Domain(7, 1), 0)
+    assert (call.event.token, call.event.domain, call.event.lost) == (
+        "token",
+        DomainIdentity(7, 1),
+        0,
+    )
     call.go()
 
 
@@ -71,7 +75,7 @@ def test_stalled_handler_of_no_domain_holds_up_no_domain(
 ) -> None:
     fire(store, "/data", "/data/7/a")
     calls = {call.event.domain: call for call in (handler.called(), handler.called())}
-    assert calls.keys() == {None, Domain(7, 1)}
+    assert calls.keys() == {None, DomainIdentity(7, 1)}
     for call in calls.values():
         call.go()
 

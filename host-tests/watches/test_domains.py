@@ -10,7 +10,7 @@ from watches.fakes import Call, FakeStore, Followed, Handler, domain_of
 
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.watches.domains import Domains, domid
-from pvdump.watches.queue import Domain
+from pvdump.watches.queue import DomainIdentity
 from xenpv.errors import Timeout
 
 Make = Callable[..., Dispatcher]
@@ -134,7 +134,7 @@ def test_new_domain_with_an_old_domid_gets_none_of_its_events_and_waits_for_nobo
     assert followed.next() == ("appeared", 7, 2)
     fire(store, "/data/7/new")
     call = handler.called()
-    assert (call.event.path, call.event.domain) == ("/data/7/new", Domain(7, 2))
+    assert (call.event.path, call.event.domain) == ("/data/7/new", DomainIdentity(7, 2))
     call.go()
     stalled.go()
     assert followed.next() == ("vanished", 7, 1)
@@ -150,7 +150,11 @@ def test_domid_given_again_between_two_looks_is_a_new_domain(
     store.fire("@releaseDomain")
     assert followed.next() == ("appeared", 7, 2)
     call = handler.called()  # b may have been the new domain's: it is told to look for itself
-    assert (call.event.path, call.event.domain, call.event.lost) == ("/data", Domain(7, 2), 1)
+    assert (call.event.path, call.event.domain, call.event.lost) == (
+        "/data",
+        DomainIdentity(7, 2),
+        1,
+    )
     call.go()
     stalled.go()
     assert followed.next() == ("vanished", 7, 1)
@@ -191,7 +195,7 @@ def test_events_before_a_domain_is_found_are_its_own(
     assert followed.next() == ("appeared", 8, 1)
     first.go()
     second = handler.called()
-    assert (second.event.path, second.event.domain) == ("/data/7/b", Domain(7, 1))
+    assert (second.event.path, second.event.domain) == ("/data/7/b", DomainIdentity(7, 1))
     second.go()
     assert followed.next() == ("appeared", 7, 1)
 

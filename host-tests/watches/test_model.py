@@ -19,7 +19,7 @@ from watches.fakes import Call, FakeStore, domain_of
 
 from pvdump.watches.dispatcher import Dispatcher, Subscription
 from pvdump.watches.domains import INTRODUCED, RELEASED
-from pvdump.watches.queue import Domain, Event
+from pvdump.watches.queue import DomainIdentity, Event
 
 LIMIT = 3
 DOMIDS = st.sampled_from([1, 2])
@@ -37,7 +37,7 @@ class Model:
     entries: list[tuple[int, str, int]] = field(default_factory=list)
     inside: tuple[int, str, int] | None = None
     call: Call | None = None
-    domain: Domain | None = None  # as its events named it
+    domain: DomainIdentity | None = None  # as its events named it
 
     def put(self, who: int, path: str) -> None:
         if any(entry[:2] == (who, path) and not entry[2] for entry in self.entries):
@@ -81,11 +81,13 @@ class Machine(RuleBasedStateMachine):
         self.leaving: list[Model] = []
         self.vm = 0
         self.had: set[int] = set()  # domids that were in use once
-        self.seen: dict[int, list[Domain]] = {}  # of each domid, the domains that were there
+        self.seen: dict[
+            int, list[DomainIdentity]
+        ] = {}  # of each domid, the domains that were there
         self.dispatcher.follow(self.told(INTRODUCED), self.told(RELEASED))
 
     def told(self, path: str) -> Any:
-        def tell(domain: Domain) -> None:
+        def tell(domain: DomainIdentity) -> None:
             self.enter(FOLLOWER, Event(path, "", domain))
 
         return tell

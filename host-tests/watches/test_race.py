@@ -15,7 +15,7 @@ import pytest
 from watches.fakes import FakeStore, Followed, domain_of
 
 from pvdump.watches.dispatcher import Dispatcher
-from pvdump.watches.queue import Domain, Event
+from pvdump.watches.queue import DomainIdentity, Event
 
 EVENTS = 2000
 DOMIDS = range(8)
@@ -33,9 +33,9 @@ class Recorder:
     """A handler that notes what it is called with; each event's path ends with its number."""
 
     def __init__(self) -> None:
-        self.seen: dict[Domain | None, list[int]] = defaultdict(list)
-        self.inside: set[Domain | None] = set()
-        self.overlaps: list[Domain | None] = []
+        self.seen: dict[DomainIdentity | None, list[int]] = defaultdict(list)
+        self.inside: set[DomainIdentity | None] = set()
+        self.overlaps: list[DomainIdentity | None] = []
         self.after_close: list[Event] = []
         self.lost = 0
         self.closed = False

@@ -10,6 +10,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,24 @@ from watches.fakes import FakeStore
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.watches.pattern import Pattern
 from pvdump.watches.run import Runner
+from pvdump.xenstored.server import Xenstored
+from pvdump.xenstored.unix import UnixTransport
 
 Make = Callable[..., Dispatcher]
 BASE = "/local/domain"
 REPORT = 'echo "$PVDUMP_DOMID $PVDUMP_PATH ${PVDUMP_VALUE-gone}" > "$PVDUMP_FIFO"'
+
+
+def sleeper(before: str = "") -> str:
+    """A shell's command for a process that says its number and stays.
+
+    before: what it does first, in Python.
+    """
+    script = f"import os, signal; {before or 0}; print(os.getpid(), flush=True); signal.pause()"
+    return f'{sys.executable} -c "{script}" > "$PVDUMP_FIFO"'
+
+
+IGNORE = "signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
 
 class Commands:
@@ -157,37 +172,150 @@ def test_command_that_fails_is_complained_of(
     assert how in caplog.text
 
 
-def test_value_that_no_environment_holds_is_complained_of(
+def test_value_with_a_nul_is_given_with_a_question_mark_for_it(
+    store: FakeStore, run: Callable[..., Runner], commands: Commands
+) -> None:
+    run()
+    write(store, 7, b"x\0y\0")
+    assert commands.said() == f"7 {BASE}/7/data/state x?y?"
+
+
+def test_value_may_have_any_other_bytes(
+    store: FakeStore, run: Callable[..., Runner], commands: Commands
+) -> None:
+    value = bytes(byte for byte in range(1, 256) if byte != 10)
+    run(
+        'printf %s "$PVDUMP_VALUE" | od -An -v -tx1 | tr -d " \\n" > "$PVDUMP_FIFO"; '
+        'echo > "$PVDUMP_FIFO"'
+    )
+    write(store, 7, value)
+    assert commands.said() == value.hex()
+
+
+def test_command_that_fails_for_one_node_is_run_for_the_others(
     store: FakeStore,
     run: Callable[..., Runner],
     commands: Commands,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    run(f'{REPORT}; exit "$PVDUMP_VALUE"', pattern=f"{BASE}/*/data/*")
+    store.nodes = {f"{BASE}/7/data/{name}": b"3" for name in "abc"}
+    store.fire(f"{BASE}/7", BASE)
+    assert [commands.said() for _ in range(3)] == [f"7 {BASE}/7/data/{name} 3" for name in "abc"]
+    write(store, 7, b"0")  # its turn comes after the complaint
+    commands.said()
+    assert f"{BASE}/7/data/a: the command failed: exit code 3; and 2 more" in caplog.text
+
+
+def test_node_that_may_not_be_read_keeps_the_command_from_no_other(
+    store: FakeStore, run: Callable[..., Runner], commands: Commands
+) -> None:
     run(pattern=f"{BASE}/*/data/*")
-    store.nodes = {f"{BASE}/7/data/a": b"x\0y", f"{BASE}/7/data/b": b"z"}
-    store.fire(f"{BASE}/7/data/a", BASE)
-    store.fire(f"{BASE}/7/data/b", BASE)
-    assert commands.said() == f"7 {BASE}/7/data/b z"
-    assert "NUL" in caplog.text
+    store.nodes = {f"{BASE}/7/data/{name}": b"1" for name in "ab"}
+    store.hidden = {f"{BASE}/7/data/a"}
+    store.fire(f"{BASE}/7", BASE)
+    assert commands.said() == f"7 {BASE}/7/data/b 1"
+
+
+def test_command_that_cannot_be_executed_is_complained_of(
+    store: FakeStore,
+    dispatcher: Dispatcher,
+    run: Callable[..., Runner],
+    commands: Commands,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF but no more")
+    program.chmod(0o755)
+    runner = Runner(store, Pattern(f"{BASE}/*/data/state"), [str(program)])
+    runner.start(dispatcher)
+    write(store, 7, b"1")
+    run()
+    write(store, 7, b"2")
+    commands.said()
+    runner.end()
+    assert "not run: [Errno 8] Exec format error" in caplog.text
+
+
+def test_command_has_no_descriptors_but_the_three(
+    store: FakeStore, run: Callable[..., Runner], commands: Commands
+) -> None:
+    run('ls /proc/self/fd | tr "\\n" " " > "$PVDUMP_FIFO"; echo > "$PVDUMP_FIFO"')
+    with Path(os.devnull).open() as leak:
+        os.set_inheritable(leak.fileno(), True)
+        write(store, 7, b"1")
+        # 3 is of ls itself.
+        assert commands.said().split() == ["0", "1", "2", "3"]
 
 
 def test_end_ends_what_runs_and_what_that_has_started(
     store: FakeStore, run: Callable[..., Runner], commands: Commands, dispatcher: Dispatcher
 ) -> None:
-    child = (
-        f"{sys.executable} -c 'import os, signal; print(os.getpid(), flush=True); signal.pause()'"
-    )
-    runner = run(f'{child} > "$PVDUMP_FIFO" & wait')
+    runner = run(f"{sleeper()} & wait")
     write(store, 7, b"1")
-    number = int(commands.said())
-    watch = os.pidfd_open(number)
+    watch = os.pidfd_open(int(commands.said()))
     runner.end()
     dispatcher.close()  # nothing is left that it would wait for
-    signalled = subprocess.run(
-        [sys.executable, "-c", f"import select; select.select([{watch}], [], [])"], pass_fds=[watch]
-    )
-    assert signalled.returncode == 0
+    assert gone(watch)
+
+
+def gone(watch: int) -> bool:
+    """Whether the process of a pidfd is gone; waits for it."""
+    script = f"import select; select.select([{watch}], [], [])"
+    done = subprocess.run([sys.executable, "-c", script], pass_fds=[watch])
     os.close(watch)
+    return done.returncode == 0
+
+
+def test_what_a_command_has_started_is_killed_though_it_ignores_sigterm(
+    store: FakeStore,
+    run: Callable[..., Runner],
+    commands: Commands,
+    dispatcher: Dispatcher,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pvdump.watches.run.GRACE", 0.0)
+    runner = run(f"{sleeper(IGNORE)} & wait")
+    write(store, 7, b"1")
+    watch = os.pidfd_open(int(commands.said()))
+    runner.end()
+    dispatcher.close()
+    assert gone(watch)
+
+
+def test_end_comes_as_soon_as_all_have_ended(
+    store: FakeStore,
+    run: Callable[..., Runner],
+    commands: Commands,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pvdump.watches.run.GRACE", 1e9)
+    runner = run('echo > "$PVDUMP_FIFO"; sleep 1000000 & wait')
+    write(store, 7, b"1")
+    commands.said()
+    runner.end()
+
+
+def test_commands_end_if_their_parent_is_killed(tmp_path: Path, commands: Commands) -> None:
+    socket = tmp_path / "store"
+    pattern = f"{BASE}/*/data/state"
+    server = Xenstored()
+    server.write(f"{BASE}/7/data/state", "1")
+    with UnixTransport(server, socket) as unix:
+        thread = threading.Thread(target=unix.run)
+        thread.start()
+        arguments = ["watches", "run", "--store", str(socket), pattern, "--", "/bin/sh", "-c"]
+        parent = subprocess.Popen(
+            [sys.executable, "-m", "pvdump", *arguments, f"{sleeper()} & wait"],
+            env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+        )
+        watch = os.pidfd_open(int(commands.said()))
+        parent.kill()
+        parent.wait()
+        assert gone(watch)
+        unix.stop()
+        thread.join()
 
 
 def test_after_the_end_no_command_is_started(
@@ -223,7 +351,7 @@ def test_command_that_is_started_at_the_end_is_killed(
     write(store, 7, b"1")
     process = started.get()
     dispatcher.close()
-    assert process.returncode == -signal.SIGKILL
+    assert process.returncode in (-signal.SIGTERM, -signal.SIGKILL)
 
 
 def test_command_that_ignores_sigterm_is_killed(

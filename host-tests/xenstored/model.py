@@ -66,7 +66,8 @@ class Model:
         return self.refusal(domid, path, "r") or self.nodes[path][1]
 
     def directory(self, domid, path):
-        return self.refusal(domid, path, "r") or self.children(path)
+        names = "".join(f"{name}\0" for name in self.children(path))
+        return self.refusal(domid, path, "r") or names.encode()
 
     def write(self, domid, path, value):
         refusal = self.refusal(domid, path, "w")

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from xenstored.model import Model
 
-from pvdump.xenstored.domain import DOM0, QUOTAS, Domain, StoreError
+from pvdump.xenstored.domain import DOM0, QUOTAS, DomainRecord, StoreError
 from pvdump.xenstored.transaction import Transaction
 from pvdump.xenstored.tree import Tree
 
@@ -40,7 +40,7 @@ START = [
 
 
 def domain(domid):
-    made = Domain(domid, 0, QUOTA)
+    made = DomainRecord(domid, 0, QUOTA)
     made.target = TARGETS.get(domid)
     return made
 
@@ -85,6 +85,7 @@ def fresh():
     return tree, model
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(domids, operations), max_size=30))
 def test_operations_of_any_domains_do_what_the_model_does(script):
     tree, model = fresh()

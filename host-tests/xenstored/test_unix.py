@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from xenstored.clients import Client as Guest
 
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
@@ -140,6 +141,24 @@ def test_a_client_that_does_not_read_its_events_is_closed_in_the_end(path):
         assert server.lines == ["client1 closed: it does not read its watch events"]
 
 
+def test_a_client_that_does_not_read_its_events_stalls_a_guest_for_a_while_only(path, monkeypatch):
+    monkeypatch.setattr("pvdump.xenstored.connection.EVENT_TIMEOUT", 0)
+    with serving(path) as server:
+        server.write("/local/domain/1/data", "", "n1")
+        guest = Guest(server)
+        one, two = Client(path), Client(path)
+        one.ask(abi.XS_WATCH, b"/\0" + b"t" * 3000 + b"\0")
+        one.next()
+        for number in range(300):  # more than its socket takes
+            two.ask(abi.XS_WRITE, b"/%d\0" % number)
+        # The server's thread sleeps meanwhile: nobody but the guest asks.
+        while not guest.connection.stalled():
+            guest.ask(abi.XS_WRITE, b"data/%d\0" % guest.req_id)
+        two.ask(abi.XS_READ, b"/\0")
+        two.ask(abi.XS_READ, b"/\0")  # the server has gone round
+        assert guest.connection.outstanding == 0
+
+
 def test_the_socket_goes_with_the_server(path):
     with serving(path):
         assert path.exists()
@@ -177,6 +196,28 @@ class TestCommand:
             assert Client(path).ask(abi.XS_WRITE, b"/a\0x") == b"OK\0"
             process.send_signal(number)
             assert process.wait() == 0
+        assert not path.exists()
+
+    def test_it_ends_by_a_signal_that_another_thread_takes(self, path):
+        program = f"""if True:
+            import signal, sys, threading
+            from xenstored.test_unix import Client, abi
+            from pvdump.cli import main
+
+            def act():
+                while not Path({str(path)!r}).exists():
+                    pass
+                Client({str(path)!r}).ask(abi.XS_READ, b"/\\0")
+                signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+            from pathlib import Path
+            threading.Thread(target=act).start()
+            sys.exit(main(["xenstored", "--socket", {str(path)!r}]))
+        """
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        # The bound is met by a server that does not end at all.
+        done = subprocess.run([sys.executable, "-c", program], env=environment, timeout=300)
+        assert done.returncode == 0
         assert not path.exists()
 
     def test_it_traces_each_packet_in_a_line(self, path):

@@ -74,7 +74,9 @@ class RingTransport:
         else:
             self._offer()
         self.connection = server.introduce(machine.domid, self)
-        self.connection.wake = self._wake
+        self.connection.attach(
+            wake=self._wake, now=lambda: machine.clock.now, wake_at=self._wake_at
+        )
 
     def _offer(self) -> None:
         with hw.attached(self.machine):
@@ -119,6 +121,9 @@ class RingTransport:
 
     def _wake(self) -> None:
         self.machine.clock.soon(self.step)
+
+    def _wake_at(self, when: int) -> None:
+        self.machine.clock.at(when, self.connection.expire)
 
     def step(self) -> None:
         # Another domain may be the one that runs.

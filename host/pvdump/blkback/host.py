@@ -21,7 +21,7 @@ from ..service.complaints import Complaints
 from ..watches.dispatcher import NOBODY, Dispatcher, Subscription
 from ..watches.domains import INTRODUCED
 from ..watches.domains import domid as parse_domid
-from ..watches.queue import Domain, Event
+from ..watches.queue import DomainIdentity, Event
 from . import ports
 from .attach import given, restore
 from .device import HOME, TYPE, Device, Open
@@ -141,7 +141,7 @@ class Host:
                 with self._lock:
                     self._lost.pop((domid, number), None)
 
-    def _vanished(self, domain: Domain) -> None:
+    def _vanished(self, domain: DomainIdentity) -> None:
         path = f"{AREA}/{domain.domid}"
         names = self._nodes.directory(path)
         lost = {(domain.domid, n): given(self._nodes, domain.domid, n) for n in _numbers(names)}

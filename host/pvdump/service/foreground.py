@@ -10,16 +10,14 @@ import argparse
 import contextlib
 import os
 import select
-import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from ..arguments import file_name
 from ..xenstore.store import Store
 from ..xenstore.stream import default_path
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from .signals import signals_into
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +44,10 @@ def serve(
         the exit code.
     """
     ended: list[str] = []
-    with _end() as end, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        end = _End()
+        stack.callback(end.close)
+        stack.enter_context(signals_into(end.fd))
 
         def on_end(reason: str) -> None:
             ended.append(reason)
@@ -62,12 +63,7 @@ def serve(
 
 
 class _End:
-    """An event that threads and signals set.
-
-    threading.Event does not do: a signal that the kernel hands to another thread does not wake the
-    main thread out of its wait. A byte in a pipe does, whichever thread took the signal.
-    Source: Python's signal.set_wakeup_fd().
-    """
+    """An event that threads set, and signals: see signals.py."""
 
     def __init__(self) -> None:
         self._read, self.fd = os.pipe()
@@ -86,18 +82,3 @@ class _End:
         """Forget the event."""
         os.close(self._read)
         os.close(self.fd)
-
-
-@contextlib.contextmanager
-def _end() -> Iterator[_End]:
-    """Make the event that SIGNALS set within the block."""
-    end = _End()
-    handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
-    before = signal.set_wakeup_fd(end.fd, warn_on_full_buffer=False)
-    try:
-        yield end
-    finally:
-        signal.set_wakeup_fd(before)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        end.close()

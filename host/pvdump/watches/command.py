@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import shutil
 import sys
 
@@ -83,7 +84,9 @@ def show(options: argparse.Namespace) -> int:
 def watch(options: argparse.Namespace) -> int:
     pattern = Pattern(options.pattern)
     if shutil.which(options.program) is None:
-        raise CommandError(f"command {options.program!r}: no such program")
+        there = "/" in options.program and os.path.lexists(options.program)
+        why = "it may not be executed" if there else "no such program"
+        raise CommandError(f"command {options.program!r}: {why}")
     logging.basicConfig(format="pvdump watches: %(message)s")
 
     def begin(store: Store, stack: contextlib.ExitStack) -> None:

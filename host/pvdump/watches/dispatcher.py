@@ -22,7 +22,7 @@ from xenpv.errors import XenError
 
 from ..service.complaints import Complaints
 from .domains import INTRODUCED, RELEASED, Domains, Handle, Store
-from .queue import NO_DOMAIN, Domain, Entry, Event, Queue
+from .queue import NO_DOMAIN, DomainIdentity, Entry, Event, Queue
 from .queues import Queues
 from .status import Row, Status, row
 from .workers import Patience, Worker, Workers, patience
@@ -143,8 +143,8 @@ class Dispatcher:
 
     def follow(
         self,
-        appeared: Callable[[Domain], None],
-        vanished: Callable[[Domain], None],
+        appeared: Callable[[DomainIdentity], None],
+        vanished: Callable[[DomainIdentity], None],
         name: str = "follow",
     ) -> Subscription:
         """Call appeared(domain) for each domain, those already there first, and vanished(domain).
@@ -248,7 +248,7 @@ class Dispatcher:
             queue.running, queue.running_since = entry, self._clock()
             subscription = entry.subscription
             subscription.runners.add(worker)
-        domain = queue.domain if isinstance(queue.domain, Domain) else None
+        domain = queue.domain if isinstance(queue.domain, DomainIdentity) else None
         failed = False
         try:
             subscription.handler(Event(entry.path, entry.token, domain, entry.lost))
@@ -264,7 +264,11 @@ class Dispatcher:
                 self._ended.notify_all()
 
     def _complain(self, queue: Queue, entry: Entry, error: BaseException) -> None:
-        whose = f"domain {queue.domain.domid}" if isinstance(queue.domain, Domain) else queue.domain
+        whose = (
+            f"domain {queue.domain.domid}"
+            if isinstance(queue.domain, DomainIdentity)
+            else queue.domain
+        )
         said = type(error).__name__
         with contextlib.suppress(Exception):  # what str() of it does is the handler's business too
             said = f"{said}: {error}"

@@ -51,6 +51,26 @@ def domid(name: str) -> int | None:
     return decimal(name, 0, FIRST_RESERVED - 1)
 
 
+def value_of(store: Store, path: str) -> bytes | None:
+    """A node's value, None if there is none or it may not be read. Raises XenError."""
+    try:
+        return store.find(path)
+    except XenstoreError as error:
+        if error.code == "EACCES":
+            return None
+        raise
+
+
+def names_of(store: Store, path: str) -> list[str]:
+    """The names below a node, none if there is none or it may not be read. Raises XenError."""
+    try:
+        return store.directory(path, [])
+    except XenstoreError as error:
+        if error.code == "EACCES":
+            return []
+        raise
+
+
 class Domains:
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -64,7 +84,7 @@ class Domains:
         changes = Changes(sorted(there - before.keys()), sorted(before.keys() - there))
         now = {number: before.get(number) for number in there}
         for number in there if released else changes.appeared:
-            vm = self._vm_of(number)
+            vm = value_of(self._store, f"{ROOT}/{number}/vm")
             # Without the node, which comes late and goes early, nothing is known either way.
             if vm is not None:
                 if now[number] not in (None, vm):
@@ -72,11 +92,3 @@ class Domains:
                 now[number] = vm
         self._vm = now
         return changes
-
-    def _vm_of(self, number: int) -> bytes | None:
-        try:
-            return self._store.find(f"{ROOT}/{number}/vm")
-        except XenstoreError as error:
-            if error.code == "EACCES":
-                return None
-            raise

@@ -14,7 +14,7 @@ from xenpv import abi
 
 from . import domains
 from .dispatcher import NOBODY
-from .domains import Store
+from .domains import Store, names_of, value_of
 
 NAME = re.compile(r"[A-Za-z0-9@_-]+")  # what the wire allows
 
@@ -80,7 +80,7 @@ class Pattern:
             paths = [
                 f"{path}/{child}"
                 for path in paths
-                for child in ([name] if name != "*" else store.directory(path, []))
+                for child in ([name] if name != "*" else names_of(store, path))
             ]
-        values = ((path, store.find(path)) for path in paths)
+        values = ((path, value_of(store, path)) for path in paths)
         return [Found(path, value) for path, value in values if value is not None]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NO_DOMAIN, DOMAINS = "no domain", "domains"  # the queues that are no domain's
 
 
-class Domain(NamedTuple):
+class DomainIdentity(NamedTuple):
     """A domain. A domid can be used again; generation tells the domains that had it apart."""
 
     domid: int
@@ -39,7 +39,7 @@ class Event:
 
     path: str
     token: str
-    domain: Domain | None
+    domain: DomainIdentity | None
     lost: int = 0
 
 
@@ -57,7 +57,7 @@ class Entry:
 class Queue:
     """domain: whose, or which of the others; limit: events it holds; known: the domain is there."""
 
-    def __init__(self, domain: Domain | str, limit: int, known: bool = False) -> None:
+    def __init__(self, domain: DomainIdentity | str, limit: int, known: bool = False) -> None:
         self.domain = domain
         self.limit = limit
         self.known = known

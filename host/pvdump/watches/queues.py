@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from .domains import INTRODUCED, RELEASED
-from .queue import DOMAINS, NO_DOMAIN, Domain, Queue
+from .queue import DOMAINS, NO_DOMAIN, DomainIdentity, Queue
 
 if TYPE_CHECKING:
     from .dispatcher import Subscription
@@ -53,7 +53,7 @@ class Queues:
         """The queue is empty and nobody handles it: it is forgotten unless its domain is known."""
         if queue.gone:
             self._leaving.discard(queue)
-        elif isinstance(queue.domain, Domain) and not queue.known:
+        elif isinstance(queue.domain, DomainIdentity) and not queue.known:
             del self._table[queue.domain.domid]
 
     def follow(self, follower: Subscription) -> None:
@@ -72,7 +72,7 @@ class Queues:
     def appear(self, domid: int, losses: Counter[Subscription] | None = None) -> None:
         """A domain is there. losses: events that were dropped and may have been its own."""
         early = self._table.get(domid)
-        if early is not None and early.domain != Domain(domid, 1):
+        if early is not None and early.domain != DomainIdentity(domid, 1):
             losses = self._detach(early)
         queue = self.of(domid)
         queue.known = True
@@ -92,13 +92,13 @@ class Queues:
         return losses
 
     def _new(self, domid: int) -> Queue:
-        domain = Domain(domid, self._generations.setdefault(domid, 1))
+        domain = DomainIdentity(domid, self._generations.setdefault(domid, 1))
         queue = self._table[domid] = Queue(domain, self._limit)
         return queue
 
     def _detach(self, queue: Queue) -> Counter[Subscription]:
         """Drop a queue's events; what its worker is at, and what is put into it yet, goes on."""
-        assert isinstance(queue.domain, Domain)
+        assert isinstance(queue.domain, DomainIdentity)
         domid, generation = queue.domain
         del self._table[domid]
         self._generations[domid] = generation + 1

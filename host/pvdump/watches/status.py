@@ -11,7 +11,7 @@ from typing import Any, Optional
 
 from xenpv.text import printable
 
-from .queue import Domain, Queue
+from .queue import DomainIdentity, Queue
 
 NS = 1_000_000_000
 
@@ -58,7 +58,7 @@ class Status:
 
 def row(queue: Queue, now: int) -> Row:
     """A queue's row; now: ns of the dispatcher's clock."""
-    domain = queue.domain if isinstance(queue.domain, Domain) else None
+    domain = queue.domain if isinstance(queue.domain, DomainIdentity) else None
     oldest, running = queue.oldest(), queue.running
     return Row(
         queue="domain" if domain else str(queue.domain),

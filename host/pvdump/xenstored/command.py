@@ -7,13 +7,13 @@ then removes its socket; what it says goes to standard error, traces too.
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 
 from xenpv import abi
 from xenpv.xenstore import wire
 
 from ..arguments import file_name
+from ..service.signals import signals_into
 from ..service.sockets import SocketRefused
 from .server import FEATURES, Xenstored
 from .unix import UnixTransport
@@ -57,9 +57,7 @@ def run(options: argparse.Namespace) -> int:
     if options.trace:
         server.trace = server.log
     try:
-        with UnixTransport(server, options.socket) as unix:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: unix.stop())
+        with UnixTransport(server, options.socket) as unix, signals_into(unix.stop_fd):
             server.log(f"listening on {options.socket}")
             unix.run()
     except SocketRefused as error:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from xenpv import abi
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import ClientConnection
 
 DOM0 = 0
 
@@ -54,7 +54,7 @@ QUOTAS = {
 }
 
 
-class Domain:
+class DomainRecord:
     """One domain, whether it is connected or not."""
 
     def __init__(self, domid: int, features: int, quotas: dict[str, int]) -> None:
@@ -65,7 +65,7 @@ class Domain:
         self.target: int | None = None
         self.introduced = domid == DOM0
         self.shut_down = False
-        self.connection: Connection | None = None
+        self.connection: ClientConnection | None = None
         self.transport: Transport | None = None
 
     def limit(self, name: str) -> int | None:

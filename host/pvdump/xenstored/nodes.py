@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from xenpv import abi
 
-from .domain import DOM0, Domain, StoreError
+from .domain import DOM0, DomainRecord, StoreError
 
 PATH = re.compile(r"/|(?:/[A-Za-z0-9_@-]+)+")
 NODE_HEADER = 24  # bytes that C xenstored counts for a node, and for each permission of it
@@ -27,22 +27,31 @@ Perms = tuple[tuple[str, int], ...]  # ("n" | "r" | "w" | "b", domid); the first
 class Kids:
     """Names below a node, in order of creation; size: their bytes with a NUL each."""
 
-    __slots__ = ("gen", "names", "size")
+    __slots__ = ("_listing", "gen", "names", "size")
 
     def __init__(self, gen: int) -> None:
         self.names: dict[str, None] = {}
         self.gen = gen
         self.size = 0
+        self._listing: bytes | None = b""
 
     def add(self, name: str, gen: int) -> None:
         self.names[name] = None
         self.size += len(name) + 1
         self.gen = gen
+        self._listing = None
 
     def drop(self, name: str, gen: int) -> None:
         del self.names[name]
         self.size -= len(name) + 1
         self.gen = gen
+        self._listing = None
+
+    def listing(self) -> bytes:
+        """The names with a NUL each; kept until they change, for a client that reads in parts."""
+        if self._listing is None:
+            self._listing = "".join(f"{name}\0" for name in self.names).encode()
+        return self._listing
 
 
 class Node:
@@ -70,7 +79,7 @@ class Change:
     exact: bool = False
 
 
-def may(who: Domain, perms: Perms, wanted: str) -> bool:
+def may(who: DomainRecord, perms: Perms, wanted: str) -> bool:
     """Whether a domain may read ("r") or write ("w") a node with these permissions."""
     if owns(who, perms):
         return True
@@ -82,7 +91,7 @@ def may(who: Domain, perms: Perms, wanted: str) -> bool:
     return letter == wanted or letter == "b"
 
 
-def owns(who: Domain, perms: Perms) -> bool:
+def owns(who: DomainRecord, perms: Perms) -> bool:
     return who.domid == DOM0 or perms[0][1] == who.domid or perms[0][1] == who.target
 
 
@@ -92,6 +101,11 @@ def parent(path: str) -> str:
 
 def leaf(path: str) -> str:
     return path.rpartition("/")[2]
+
+
+def names_of(listing: bytes) -> list[str]:
+    """The names of a listing, which has a NUL after each."""
+    return listing.decode().split("\0")[:-1]
 
 
 def check_path(path: str) -> str:
@@ -109,7 +123,8 @@ class Nodes:
     def seen(self, path: str, kind: str = "node") -> Node | None:
         raise NotImplementedError
 
-    def children(self, path: str) -> list[str]:
+    def listing(self, path: str) -> bytes:
+        """The names of the children with a NUL each."""
         raise NotImplementedError
 
     def children_size(self, path: str) -> int:
@@ -135,26 +150,27 @@ class Nodes:
 
     # The operations.
 
-    def read(self, who: Domain, path: str) -> bytes:
+    def read(self, who: DomainRecord, path: str) -> bytes:
         return self._find(who, path).value
 
-    def get_perms(self, who: Domain, path: str) -> Perms:
+    def get_perms(self, who: DomainRecord, path: str) -> Perms:
         return self._find(who, path).perms
 
-    def directory(self, who: Domain, path: str) -> list[str]:
+    def directory(self, who: DomainRecord, path: str) -> bytes:
+        """The names of the children with a NUL each."""
         self._find(who, path, "perms")
-        return self.children(path)
+        return self.listing(path)
 
-    def directory_part(self, who: Domain, path: str) -> tuple[int, list[str]]:
+    def directory_part(self, who: DomainRecord, path: str) -> tuple[int, bytes]:
         """The generation, another one after each change of the node, and the children."""
         self._find(who, path)
-        names = self.children(path)
+        names = self.listing(path)
         return self.generation_of(path), names
 
     def exists(self, path: str) -> bool:
         return self.seen(path) is not None
 
-    def write(self, who: Domain, path: str, value: bytes) -> None:
+    def write(self, who: DomainRecord, path: str, value: bytes) -> None:
         node = self.seen(path)
         if node is None:
             self._create(who, path, value)
@@ -165,7 +181,7 @@ class Nodes:
         self._set(path, value, node.perms)
         self._changed(path, node.perms)
 
-    def mkdir(self, who: Domain, path: str) -> None:
+    def mkdir(self, who: DomainRecord, path: str) -> None:
         """Make an empty node; one that is there stays as it is."""
         node = self.seen(path)
         if node is None:
@@ -173,7 +189,7 @@ class Nodes:
         elif not may(who, node.perms, "w"):
             raise StoreError("EACCES")
 
-    def rm(self, who: Domain, path: str) -> None:
+    def rm(self, who: DomainRecord, path: str) -> None:
         """Remove a node and all below it. One that is not there is fine if its parent is."""
         node = self.seen(path)
         if node is None:
@@ -187,7 +203,7 @@ class Nodes:
             raise StoreError("EINVAL")
         self._remove_all(path)
 
-    def set_perms(self, who: Domain, path: str, perms: Perms) -> None:
+    def set_perms(self, who: DomainRecord, path: str, perms: Perms) -> None:
         """Only the owner may, and only domain 0 gives a node away."""
         who.check("node-permissions", len(perms))
         node = self.seen(path)
@@ -201,7 +217,7 @@ class Nodes:
         self._set(path, node.value, perms)
         self._changed(path, node.perms, perms)
 
-    def _find(self, who: Domain, path: str, kind: str = "node") -> Node:
+    def _find(self, who: DomainRecord, path: str, kind: str = "node") -> Node:
         """A node that may be read."""
         node = self.seen(path, kind)
         if node is None:
@@ -210,7 +226,7 @@ class Nodes:
             raise StoreError("EACCES")
         return node
 
-    def _absent(self, who: Domain, path: str, wanted: str) -> str:
+    def _absent(self, who: DomainRecord, path: str, wanted: str) -> str:
         """The error for a node that is not there."""
         if who.domid == DOM0:
             return "ENOENT"
@@ -227,7 +243,7 @@ class Nodes:
             node = self.seen(above, "perms")
         return node, missing
 
-    def _create(self, who: Domain, path: str, value: bytes) -> None:
+    def _create(self, who: DomainRecord, path: str, value: bytes) -> None:
         node, missing = self._above(path)
         if not may(who, node.perms, "w"):
             raise StoreError("EACCES")
@@ -244,7 +260,7 @@ class Nodes:
         self._changed(path, perms)
 
     def _check_size(
-        self, who: Domain, path: str, value: bytes, perms: Perms, more: int = 0
+        self, who: DomainRecord, path: str, value: bytes, perms: Perms, more: int = 0
     ) -> None:
         """more: bytes of names to come below the node."""
         if who.domid != DOM0:
@@ -262,7 +278,7 @@ class Nodes:
             # times, the list of children and the child; it will not commit.
             if node is not None:
                 found.append((other, node.perms))
-                todo.extend(f"{other}/{name}" for name in self.children(other))
+                todo.extend(f"{other}/{name}" for name in names_of(self.listing(other)))
         for other, perms in reversed(found):
             self._remove(other)
             self._changed(other, perms, exact=other != path)

@@ -24,13 +24,14 @@ from .tree import SPECIAL
 from .watches import Watch
 
 if TYPE_CHECKING:
-    from .connection import Connection
+    from .connection import ClientConnection
 
 OK = b"OK\0"
+SOME_HOME = re.compile(r"/local/domain/[0-9]{1,5}/")
 SPECIAL_WATCH = re.compile(r"@[A-Za-z0-9_@-]+(/[A-Za-z0-9_@-]+)*")
 
 
-def answer(connection: Connection, packet: Packet) -> bytes:
+def answer(connection: ClientConnection, packet: Packet) -> bytes:
     """The reply's payload. Raises StoreError."""
     if packet.type in toolstack.REQUESTS:
         if connection.domain.domid != DOM0:
@@ -60,7 +61,7 @@ def one_word(packet: Packet) -> bytes:
     return found[0]
 
 
-def absolute(connection: Connection, raw: bytes) -> str:
+def absolute(connection: ClientConnection, raw: bytes) -> str:
     """The path that the client means. Raises StoreError EINVAL."""
     try:
         given = raw.decode("ascii")
@@ -72,7 +73,7 @@ def absolute(connection: Connection, raw: bytes) -> str:
         path = f"{connection.domain.home}/{given}"
     else:
         raise StoreError("EINVAL")
-    prefix = re.match(r"/local/domain/[0-9]{1,5}/", path)
+    prefix = SOME_HOME.match(path)
     connection.domain.check("path-max", len(path) - (prefix.end() if prefix else 0))
     return check_path(path)
 
@@ -91,15 +92,15 @@ def parse_perms(found: list[bytes]) -> Perms:
 # The tree.
 
 
-def _path(connection: Connection, packet: Packet) -> str:
+def _path(connection: ClientConnection, packet: Packet) -> str:
     return absolute(connection, one_word(packet))
 
 
-def _read(connection: Connection, packet: Packet) -> bytes:
+def _read(connection: ClientConnection, packet: Packet) -> bytes:
     return connection.tree(packet).read(connection.domain, _path(connection, packet))
 
 
-def _write(connection: Connection, packet: Packet) -> bytes:
+def _write(connection: ClientConnection, packet: Packet) -> bytes:
     raw, nul, value = packet.payload.partition(b"\0")
     if not nul:
         raise StoreError("EINVAL")
@@ -107,45 +108,43 @@ def _write(connection: Connection, packet: Packet) -> bytes:
     return OK
 
 
-def _mkdir(connection: Connection, packet: Packet) -> bytes:
+def _mkdir(connection: ClientConnection, packet: Packet) -> bytes:
     connection.tree(packet).mkdir(connection.domain, _path(connection, packet))
     return OK
 
 
-def _rm(connection: Connection, packet: Packet) -> bytes:
+def _rm(connection: ClientConnection, packet: Packet) -> bytes:
     connection.tree(packet).rm(connection.domain, _path(connection, packet))
     return OK
 
 
-def _directory(connection: Connection, packet: Packet) -> bytes:
-    names = connection.tree(packet).directory(connection.domain, _path(connection, packet))
-    return b"".join(name.encode() + b"\0" for name in names)
+def _directory(connection: ClientConnection, packet: Packet) -> bytes:
+    return connection.tree(packet).directory(connection.domain, _path(connection, packet))
 
 
-def _directory_part(connection: Connection, packet: Packet) -> bytes:
+def _directory_part(connection: ClientConnection, packet: Packet) -> bytes:
     """gencnt|child|child|..., as much as fits; one more NUL after the last child of all."""
     found = words(packet)
     if len(found) != 2:
         raise StoreError("EINVAL")
     offset = toolstack.number(found[1])
     path = absolute(connection, found[0])
-    gen, names = connection.tree(packet).directory_part(connection.domain, path)
+    gen, listing = connection.tree(packet).directory_part(connection.domain, path)
     head = b"%d\0" % gen
-    whole = b"".join(name.encode() + b"\0" for name in names)
-    rest = whole[offset:]
+    rest = listing[offset : offset + abi.XENSTORE_PAYLOAD_MAX]
     if len(head) + len(rest) + 1 <= abi.XENSTORE_PAYLOAD_MAX:
         return head + rest + b"\0"
     end = rest.rfind(b"\0", 0, abi.XENSTORE_PAYLOAD_MAX - len(head))
     return head + rest[: end + 1]
 
 
-def _get_perms(connection: Connection, packet: Packet) -> bytes:
+def _get_perms(connection: ClientConnection, packet: Packet) -> bytes:
     path = _node(connection, one_word(packet))
     perms = connection.tree(packet).get_perms(connection.domain, path)
     return b"".join(f"{letter}{who}".encode() + b"\0" for letter, who in perms)
 
 
-def _set_perms(connection: Connection, packet: Packet) -> bytes:
+def _set_perms(connection: ClientConnection, packet: Packet) -> bytes:
     found = words(packet)
     if len(found) < 2:
         raise StoreError("EINVAL")
@@ -154,7 +153,7 @@ def _set_perms(connection: Connection, packet: Packet) -> bytes:
     return OK
 
 
-def _node(connection: Connection, raw: bytes) -> str:
+def _node(connection: ClientConnection, raw: bytes) -> str:
     """A path, or one of the nodes that say who may watch domains come and go."""
     special = raw.decode("ascii", "replace")
     return special if special in SPECIAL else absolute(connection, raw)
@@ -163,7 +162,7 @@ def _node(connection: Connection, raw: bytes) -> str:
 # Watches.
 
 
-def _watch(connection: Connection, packet: Packet) -> bytes:
+def _watch(connection: ClientConnection, packet: Packet) -> bytes:
     found = words(packet)
     depth = None
     if len(found) == 3 and connection.domain.features & wire.SERVER_FEATURE_WATCHDEPTH:
@@ -179,19 +178,19 @@ def _watch(connection: Connection, packet: Packet) -> bytes:
     def tell(changed: str) -> None:
         connection.event(changed[skip:], token)
 
-    watch = Watch(connection.domain, path, tell, depth)
+    watch = Watch(connection, path, tell, depth)
     connection.watches[path, token] = watch
     connection.server.watches.add(watch)
     return OK
 
 
-def first_event(connection: Connection, packet: Packet) -> None:
+def first_event(connection: ClientConnection, packet: Packet) -> None:
     """A watch fires once when it is set, whoever may read the node; no request caused it."""
     raw, token = words(packet)[:2]
     connection.event(raw.decode("ascii"), token)
 
 
-def _unwatch(connection: Connection, packet: Packet) -> bytes:
+def _unwatch(connection: ClientConnection, packet: Packet) -> bytes:
     found = words(packet)
     if len(found) != 2:
         raise StoreError("EINVAL")
@@ -202,7 +201,7 @@ def _unwatch(connection: Connection, packet: Packet) -> bytes:
     return OK
 
 
-def _watched(connection: Connection, raw: bytes) -> str:
+def _watched(connection: ClientConnection, raw: bytes) -> str:
     if not raw.startswith(b"@"):
         return absolute(connection, raw)
     special = raw.decode("ascii", "replace")
@@ -212,7 +211,7 @@ def _watched(connection: Connection, raw: bytes) -> str:
     return special
 
 
-def _reset_watches(connection: Connection, packet: Packet) -> bytes:
+def _reset_watches(connection: ClientConnection, packet: Packet) -> bytes:
     connection.end_watches_and_transactions()
     return OK
 
@@ -220,14 +219,14 @@ def _reset_watches(connection: Connection, packet: Packet) -> bytes:
 # Transactions, and what else a guest may ask.
 
 
-def _transaction_start(connection: Connection, packet: Packet) -> bytes:
+def _transaction_start(connection: ClientConnection, packet: Packet) -> bytes:
     if packet.tx_id:
         raise StoreError("EBUSY")
     connection.domain.check("transactions", len(connection.transactions) + 1)
     return b"%d\0" % connection.start_transaction()
 
 
-def _transaction_end(connection: Connection, packet: Packet) -> bytes:
+def _transaction_end(connection: ClientConnection, packet: Packet) -> bytes:
     word = one_word(packet)
     if word not in (b"T", b"F"):
         raise StoreError("EINVAL")
@@ -239,11 +238,11 @@ def _transaction_end(connection: Connection, packet: Packet) -> bytes:
     return OK
 
 
-def _get_domain_path(connection: Connection, packet: Packet) -> bytes:
+def _get_domain_path(connection: ClientConnection, packet: Packet) -> bytes:
     return b"/local/domain/%d\0" % toolstack.domid(one_word(packet))
 
 
-def _get_feature(connection: Connection, packet: Packet) -> bytes:
+def _get_feature(connection: ClientConnection, packet: Packet) -> bytes:
     found = words(packet)
     if not found:
         return b"%d\0" % connection.domain.features
@@ -254,7 +253,7 @@ def _get_feature(connection: Connection, packet: Packet) -> bytes:
     return b"%d\0" % connection.server.known(toolstack.domid(found[0])).features
 
 
-REQUESTS: dict[int, Callable[[Connection, Packet], bytes]] = {
+REQUESTS: dict[int, Callable[[ClientConnection, Packet], bytes]] = {
     abi.XS_READ: _read,
     abi.XS_WRITE: _write,
     abi.XS_MKDIR: _mkdir,

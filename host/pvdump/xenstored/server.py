@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from xenpv import abi
 from xenpv.xenstore import wire
 
-from .connection import Connection, Request
-from .domain import DOM0, QUOTAS, Domain, StoreError, Transport
-from .nodes import check_path
+from .connection import ClientConnection
+from .domain import DOM0, QUOTAS, DomainRecord, StoreError, Transport
+from .nodes import check_path, names_of
+from .outgoing import Request
 from .requests import parse_perms
 from .tree import SPECIAL, Tree
-from .watches import Watch, Watches
+from .watches import LocalListener, Watch, Watches
 
 FEATURES = (
     abi.XENSTORE_SERVER_FEATURE_RECONNECTION
@@ -40,7 +41,7 @@ class Xenstored:
         self.quotas = {name: quota.default for name, quota in QUOTAS.items()} | dict(quotas or {})
         self.tree = Tree()
         self.watches = Watches()
-        self.domains: dict[int, Domain] = {}
+        self.domains: dict[int, DomainRecord] = {}
         self.attach: Callable[[int, int, int], Transport] | None = None
         self.trace: Callable[[str], None] | None = None
         self.cause: Request | None = None  # the request whose events are being told
@@ -51,34 +52,34 @@ class Xenstored:
 
     # Domains.
 
-    def domain(self, domid: int) -> Domain:
+    def domain(self, domid: int) -> DomainRecord:
         """What is known of a domain; made here when nothing is."""
         if domid not in self.domains:
-            self.domains[domid] = Domain(domid, self.features, self.quotas)
+            self.domains[domid] = DomainRecord(domid, self.features, self.quotas)
         return self.domains[domid]
 
-    def known(self, domid: int) -> Domain:
+    def known(self, domid: int) -> DomainRecord:
         """Raises StoreError ENOENT for a domain of which nothing is known."""
         if domid not in self.domains:
             raise StoreError("ENOENT")
         return self.domains[domid]
 
-    def introduced(self, domid: int) -> Domain:
+    def introduced(self, domid: int) -> DomainRecord:
         """Raises StoreError ENOENT for a domain that was not introduced."""
         domain = self.known(domid)
         if not domain.introduced:
             raise StoreError("ENOENT")
         return domain
 
-    def connect(self, domid: int, client: str | None = None) -> Connection:
+    def connect(self, domid: int, client: str | None = None) -> ClientConnection:
         """A connection that acts as a domain. client: its name in traces."""
-        return Connection(self, self.domain(domid), client or f"dom{domid}")
+        return ClientConnection(self, self.domain(domid), client or f"dom{domid}")
 
-    def disconnect(self, connection: Connection) -> None:
+    def disconnect(self, connection: ClientConnection) -> None:
         connection.reset()
-        connection.wake = lambda: None
+        connection.detach()
 
-    def introduce(self, domid: int, transport: Transport | None = None) -> Connection:
+    def introduce(self, domid: int, transport: Transport | None = None) -> ClientConnection:
         """A domain is there. Introduced again, its connection starts anew, on this transport."""
         domain = self.domain(domid)
         again = domain.introduced
@@ -122,7 +123,7 @@ class Xenstored:
             domain.shut_down = True
             self._special("@releaseDomain", domid)
 
-    def usage(self, domain: Domain) -> dict[str, int]:
+    def usage(self, domain: DomainRecord) -> dict[str, int]:
         """What a domain uses of those quotas that count something."""
         connection = domain.connection
         return {
@@ -145,8 +146,7 @@ class Xenstored:
         self.cause = cause
         try:
             while self.tree.changes:
-                for change in self.tree.take_changes():
-                    self.watches.fire(change)
+                self.watches.fire(self.tree.take_changes())
                 self.cause = None
         finally:
             self._firing = False
@@ -157,7 +157,7 @@ class Xenstored:
     def watch(self, path: str, tell: Callable[[], None]) -> None:
         """Call tell() after every change at or below path; it must not wait."""
         known = path if path in SPECIAL else check_path(path)
-        watch = Watch(self._dom0, known, lambda changed: tell())
+        watch = Watch(LocalListener(self._dom0), known, lambda changed: tell())
         self._local.append((path, tell, watch))
         self.watches.add(watch)
 
@@ -196,4 +196,4 @@ class Xenstored:
 
     def directory(self, path: str) -> Iterable[str]:
         """Names of the children. Raises StoreError ENOENT."""
-        return self.tree.directory(self._dom0, path)
+        return names_of(self.tree.directory(self._dom0, path))

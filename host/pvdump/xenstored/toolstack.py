@@ -14,7 +14,7 @@ from xenpv.text import decimal
 from xenpv.xenstore import wire
 from xenpv.xenstore.wire import Packet
 
-from .domain import DOM0, QUOTAS, Domain, StoreError
+from .domain import DOM0, QUOTAS, DomainRecord, StoreError
 
 if TYPE_CHECKING:
     from .server import Xenstored
@@ -55,7 +55,7 @@ def _guest(packet: Packet) -> int:
     return found
 
 
-def _introduce(server: Xenstored, who: Domain, packet: Packet) -> bytes:
+def _introduce(server: Xenstored, who: DomainRecord, packet: Packet) -> bytes:
     found = _words(packet, 3)
     gfn, port = number(found[1], U64_MAX), number(found[2])
     if port == 0 or domid(found[0]) == DOM0:
@@ -64,30 +64,30 @@ def _introduce(server: Xenstored, who: Domain, packet: Packet) -> bytes:
     return OK
 
 
-def _release(server: Xenstored, who: Domain, packet: Packet) -> bytes:
+def _release(server: Xenstored, who: DomainRecord, packet: Packet) -> bytes:
     server.release(_guest(packet))
     return OK
 
 
-def _is_domain_introduced(server: Xenstored, who: Domain, packet: Packet) -> bytes:
+def _is_domain_introduced(server: Xenstored, who: DomainRecord, packet: Packet) -> bytes:
     found = domid(_words(packet, 1, 1)[0])
     domain = who if found == abi.DOMID_SELF else server.domains.get(found)
     return b"T\0" if domain is not None and domain.introduced else b"F\0"
 
 
-def _resume(server: Xenstored, who: Domain, packet: Packet) -> bytes:
+def _resume(server: Xenstored, who: DomainRecord, packet: Packet) -> bytes:
     server.introduced(_guest(packet)).shut_down = False
     return OK
 
 
-def _set_target(server: Xenstored, who: Domain, packet: Packet) -> bytes:
+def _set_target(server: Xenstored, who: DomainRecord, packet: Packet) -> bytes:
     found = _words(packet, 2)
     domain, target = server.introduced(domid(found[0])), server.introduced(domid(found[1]))
     domain.target = target.domid
     return OK
 
 
-def _set_feature(server: Xenstored, who: Domain, packet: Packet) -> bytes:
+def _set_feature(server: Xenstored, who: DomainRecord, packet: Packet) -> bytes:
     found = _words(packet, 2, 2)
     domain, features = server.domain(domid(found[0])), number(found[1])
     if domain.introduced:
@@ -105,7 +105,7 @@ def _quota_name(word: bytes) -> str:
     return name
 
 
-def _get_quota(server: Xenstored, who: Domain, packet: Packet) -> bytes:
+def _get_quota(server: Xenstored, who: DomainRecord, packet: Packet) -> bytes:
     found = _words(packet, 0, 2)
     if not found:
         return " ".join(QUOTAS).encode() + b"\0"
@@ -113,7 +113,7 @@ def _get_quota(server: Xenstored, who: Domain, packet: Packet) -> bytes:
     return b"%d\0" % quotas[_quota_name(found[-1])]
 
 
-def _set_quota(server: Xenstored, who: Domain, packet: Packet) -> bytes:
+def _set_quota(server: Xenstored, who: DomainRecord, packet: Packet) -> bytes:
     found = _words(packet, 2, 3)
     name, value = _quota_name(found[-2]), number(found[-1])
     quotas = server.quotas if len(found) == 2 else server.domain(domid(found[0])).quotas
@@ -124,7 +124,7 @@ def _set_quota(server: Xenstored, who: Domain, packet: Packet) -> bytes:
 # CONTROL.
 
 
-def _control(server: Xenstored, who: Domain, packet: Packet) -> bytes:
+def _control(server: Xenstored, who: DomainRecord, packet: Packet) -> bytes:
     command, *arguments = _words(packet, 1)
     if command not in CONTROLS:
         raise StoreError("EINVAL")
@@ -188,7 +188,7 @@ CONTROLS: dict[bytes, tuple[Callable[[Xenstored, list[bytes]], bytes], str]] = {
     b"help": (_help, ""),
 }
 
-REQUESTS: dict[int, Callable[[Xenstored, Domain, Packet], bytes]] = {
+REQUESTS: dict[int, Callable[[Xenstored, DomainRecord, Packet], bytes]] = {
     abi.XS_CONTROL: _control,
     abi.XS_INTRODUCE: _introduce,
     abi.XS_RELEASE: _release,

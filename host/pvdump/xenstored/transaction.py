@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from .domain import Domain, StoreError
-from .nodes import Change, Kids, Node, Nodes, Perms, leaf, parent
+from .domain import DomainRecord, StoreError
+from .nodes import Change, Kids, Node, Nodes, Perms, leaf, names_of, parent
 from .tree import Tree
 
 Version = int | Perms | None
@@ -22,13 +22,13 @@ Version = int | Perms | None
 class Transaction(Nodes):
     """One domain's view of a tree, until commit() or until it is dropped."""
 
-    def __init__(self, base: Tree, who: Domain) -> None:
+    def __init__(self, base: Tree, who: DomainRecord) -> None:
         self.base = base
         self.who = who
         self.failed = False  # it went beyond a quota: it cannot commit
         self._held: dict[str, Node | None] = {}  # as first seen in the tree
         self._seen: dict[tuple[str, str], Version] = {}
-        self._lists: dict[str, list[str]] = {}  # children as first seen
+        self._lists: dict[str, bytes] = {}  # listings of children as first seen
         self._own: dict[str, Node | None] = {}  # changed here, None when removed; parents first
         self._fresh: set[str] = set()  # of _own, those made here: nothing below the tree's counts
         self._kids: dict[str, dict[str, bool]] = {}  # children made (True) or removed here
@@ -47,19 +47,22 @@ class Transaction(Nodes):
             self._seen[path, kind] = version
         return node
 
-    def children(self, path: str) -> list[str]:
+    def listing(self, path: str) -> bytes:
         if path in self._fresh:
             node = self._own[path]
             assert node is not None
-            return list(node.kids.names)
+            return node.kids.listing()
         if path not in self._lists:
             node = self._hold(path)
             assert node is not None
-            self._lists[path] = list(node.kids.names)
+            self._lists[path] = node.kids.listing()
             self._seen[path, "children"] = node.kids.gen
-        changed = self._kids.get(path, {})
-        names = [name for name in self._lists[path] if name not in changed]
-        return names + [name for name, there in changed.items() if there]
+        changed = self._kids.get(path)
+        if not changed:
+            return self._lists[path]
+        names = [name for name in names_of(self._lists[path]) if name not in changed]
+        names += [name for name, there in changed.items() if there]
+        return "".join(f"{name}\0" for name in names).encode()
 
     def children_size(self, path: str) -> int:
         node = self._own[path] if path in self._own else self._held.get(path)

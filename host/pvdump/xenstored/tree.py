@@ -37,8 +37,8 @@ class Tree(Nodes):
     def seen(self, path: str, kind: str = "node") -> Node | None:
         return self.nodes.get(path)
 
-    def children(self, path: str) -> list[str]:
-        return list(self.nodes[path].kids.names)
+    def listing(self, path: str) -> bytes:
+        return self.nodes[path].kids.listing()
 
     def children_size(self, path: str) -> int:
         node = self.nodes.get(path)

@@ -9,8 +9,10 @@ Source: Xen tools/libs/store/xs.c for what clients expect.
 from __future__ import annotations
 
 import contextlib
+import heapq
 import selectors
 import socket
+import time
 from pathlib import Path
 from types import TracebackType
 
@@ -28,11 +30,16 @@ BACKLOG = 128
 class Client:
     """One end of a connected socket and what it is to the store."""
 
-    def __init__(self, unix: UnixTransport, sock: socket.socket, name: str) -> None:
+    def __init__(self, unix: UnixTransport, sock: socket.socket, number: int) -> None:
         self.unix = unix
         self.sock = sock
-        self.connection = unix.server.connect(DOM0, name)
-        self.connection.wake = lambda: unix.due.update({self: None})
+        self.number = number
+        self.connection = unix.server.connect(DOM0, f"client{number}")
+        self.connection.attach(
+            wake=lambda: unix.due.update({self: None}),
+            now=time.monotonic_ns,
+            wake_at=lambda when: unix.wake_at(self, when),
+        )
         self.mask = READ
 
     def ready(self, mask: int) -> None:
@@ -88,14 +95,16 @@ class UnixTransport:
         self.path = Path(path)
         self.due: dict[Client, None] = {}
         self.clients: dict[Client, None] = {}
+        self._timers: list[tuple[int, int, Client]] = []  # a heap: ns, client's number, client
         self._count = 0
-        self._stopped = False
 
     def __enter__(self) -> UnixTransport:
         self._file = SocketFile(self.path, BACKLOG)
         self._listener = self._file.socket
         self._selector = selectors.DefaultSelector()
         self._near, self._far = socket.socketpair()
+        self._far.setblocking(False)
+        self.stop_fd = self._far.fileno()  # a byte written here stops run()
         self._selector.register(self._near, READ)
         self._selector.register(self._listener, READ)
         return self
@@ -114,10 +123,14 @@ class UnixTransport:
         self._far.close()
 
     def run(self) -> None:
-        """Serve until stop() is called, from a signal handler or another thread."""
-        while not self._stopped:
-            for key, mask in self._selector.select():
-                if key.fileobj is self._listener:
+        """Serve until stop() is called by another thread, or a signal writes to stop_fd."""
+        stopped = False
+        while not stopped:
+            timeout = self._expire()
+            for key, mask in self._selector.select(0 if self.due else timeout):
+                if key.fileobj is self._near:
+                    stopped = True
+                elif key.fileobj is self._listener:
                     self._accept()
                 elif key.data in self.clients:
                     key.data.ready(mask)
@@ -127,10 +140,21 @@ class UnixTransport:
                     client.serve()
 
     def stop(self) -> None:
-        """End run() soon; asked again, do nothing."""
-        if not self._stopped:
-            self._stopped = True
+        """End run() soon, or at once when it begins."""
+        with contextlib.suppress(OSError):  # it is over, or was asked to stop often before
             self._far.send(b"\0")
+
+    def wake_at(self, client: Client, when: int) -> None:
+        """Have a client's events looked at for those that wait too long. when: ns, monotonic."""
+        heapq.heappush(self._timers, (when, client.number, client))
+
+    def _expire(self) -> float | None:
+        """Look at the events that are due. Returns the seconds until the next are."""
+        now = time.monotonic_ns()
+        while self._timers and self._timers[0][0] <= now:
+            _, _, client = heapq.heappop(self._timers)
+            client.connection.expire()
+        return (self._timers[0][0] - now) / 1e9 if self._timers else None
 
     def say(self, line: str) -> None:
         self.server.log(line)
@@ -168,6 +192,6 @@ class UnixTransport:
             return
         sock.setblocking(False)
         self._count += 1
-        client = Client(self, sock, f"client{self._count}")
+        client = Client(self, sock, self._count)
         self.clients[client] = None
         self._selector.register(sock, READ, client)
