@@ -30,7 +30,7 @@ def test_the_fields_lie_where_the_layout_has_them(layout):
 
 
 @BOTH
-def test_what_was_packed_is_parsed(layout):
+def test_a_packed_request_is_parsed_again(layout):
     raw = layout.request(abi.BLKIF_OP_WRITE, 2, 5, 1 << 40)
     raw += bytes.fromhex("01000000 00 07 0000 ffffffff 03 04 0000")
     request = layout.parse(entry(layout, raw))

@@ -167,7 +167,7 @@ def fail(bench, **faults):
 
 
 @pytest.mark.parametrize("what", AFTERWARDS)
-def test_a_backend_that_is_away_is_waited_for_no_longer_than_a_minute(what):
+def test_a_backend_that_is_away_is_waited_for_for_one_minute(what):
     bench = Bench(dies=1)
     left = []
 

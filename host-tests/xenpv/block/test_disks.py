@@ -1,4 +1,4 @@
-"""All disks of a guest beside each other: what is wrong with one costs the others nothing."""
+"""All disks of a guest beside each other: the failure of one costs the others nothing."""
 
 import pytest
 from fixtures.stack import Stack
@@ -87,7 +87,7 @@ FAULTY = {
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_each_fault_is_told_of_its_disk_and_the_others_are_read(seed):
+def test_each_fault_is_reported_for_its_disk_and_the_others_are_read(seed):
     disks = Disks(WELL, *[faults for faults, _, _ in FAULTY.values()], WELL, seed=seed)
     results, _ = disks.run(read_first)
     assert results[0] == 1
@@ -128,7 +128,7 @@ def test_a_slow_disk_has_ten_seconds_once_another_one_will_do():
     assert took < OTHERS_TIMEOUT + SECOND
 
 
-def test_dead_disks_that_nobody_makes_up_for_cost_the_time_of_one():
+def test_dead_disks_alone_cost_the_time_of_one():
     disks = Disks({"never_connects": True}, {"never_connects": True})
     results, took = disks.run(read_first)
     assert all(isinstance(result, Timeout) for result in results)
@@ -170,7 +170,7 @@ def test_a_disk_without_a_backend_is_a_failure_of_its_own():
     assert took < OTHERS_TIMEOUT + SECOND
 
 
-def test_a_disk_for_which_there_is_no_memory_is_told_so():
+def test_a_disk_without_memory_fails_alone():
     begin = 8 << 20
     disks = Disks(*[WELL] * 8, region=(begin, begin + 24 * 4096))
     results, _ = disks.run(read_first)

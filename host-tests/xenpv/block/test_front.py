@@ -18,7 +18,7 @@ SEEDS = [{"seed": s} for s in range(12)]
 
 
 @pytest.mark.parametrize("options", [*SEEDS, {"events": "dead"}, {"server_features": 1}], ids=str)
-def test_what_is_written_is_on_the_disk_and_comes_back(options):
+def test_written_data_is_on_the_disk_and_comes_back(options):
     bench = Bench(options, reorder=True, latency=SECOND // 1000)
     gfn, data = bench.frames(300)
 

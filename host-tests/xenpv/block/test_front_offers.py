@@ -1,4 +1,4 @@
-"""What depends on what a backend offers: discard, flush, buffers; and on the grant table's room."""
+"""Operations that depend on the backend's offers or on the grant table's room."""
 
 import errno
 
@@ -41,7 +41,7 @@ def refuse(offset, length):
     raise OSError(errno.EOPNOTSUPP, "no such operation")
 
 
-def test_a_discard_that_the_backend_refuses_after_all_is_told_once_and_not_asked_again():
+def test_a_refused_discard_is_reported_once_and_not_sent_again():
     bench = Bench()
     bench.sink.discard = refuse
 

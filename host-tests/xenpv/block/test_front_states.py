@@ -81,7 +81,7 @@ def hypercalls():
 
 
 @pytest.mark.fuzz("block-states")
-def test_a_state_that_jumps_is_borne_or_told(fuzz):
+def test_a_state_that_jumps_does_no_harm_or_is_reported(fuzz):
     for seed in fuzz.seeds(100):
         draw = random.Random(seed)
         state, jump = draw.choice(STATES), draw.randrange(hypercalls())

@@ -67,7 +67,7 @@ def test_as_many_requests_are_in_flight_as_both_sides_can(offered, requests):
     assert agreed({"max-requests": offered}).requests == requests
 
 
-def test_what_was_reduced_is_noted_with_both_values():
+def test_a_reduced_limit_is_noted_with_both_values():
     offered = {"max-requests": 64, "max-request-segments": 128, "max-request-size": 65536}
     assert agreed(offered).notes == [
         "pages 4 reduced to 1",

@@ -1,4 +1,4 @@
-"""What a backend offers, key by key: absent, senseless or unusual, and what the disk is then."""
+"""The backend's keys one by one: absent, meaningless or unusual, and the disk that results."""
 
 import random
 
@@ -22,7 +22,7 @@ def test_all_that_our_backend_offers_is_used():
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_a_key_that_is_absent_stands_in_no_ones_way(key):
+def test_a_disk_works_without_any_one_of_the_optional_keys(key):
     Bench({key: None}).run(round_trip)
 
 
@@ -39,7 +39,7 @@ def test_a_backend_that_says_nothing_but_its_size_has_a_disk():
 
 @pytest.mark.parametrize("value", ["x", "-1", "1 ", "0x10", "9" * 30, str(1 << 40)])
 @pytest.mark.parametrize("key", sorted({*KEYS} - {"sector-size"}))
-def test_an_optional_key_without_a_sense_is_taken_as_absent_and_told(key, value):
+def test_an_optional_key_that_means_nothing_is_taken_as_absent_and_noted(key, value):
     bench = Bench({key: value})
     bench.run(round_trip)
     assert f"device/vbd/51728: {key} is '{value}', taken as absent" in bench.said
@@ -53,7 +53,7 @@ def test_an_empty_key_is_an_absent_one(key):
 
 
 @pytest.mark.parametrize("key", ["feature-persistent", "feature-flush-cache", "feature-discard"])
-def test_a_feature_is_there_or_not_and_nothing_else(key):
+def test_a_feature_is_0_or_1(key):
     bench = Bench({key: "2"})
     bench.run(round_trip)
     assert f"device/vbd/51728: {key} is '2', taken as absent" in bench.said
@@ -186,7 +186,7 @@ def test_maxima_that_another_kernel_left_are_replaced():
     assert bench.run(work) == "128"
 
 
-def test_what_we_want_less_of_is_no_reduction():
+def test_a_limit_below_the_backend_s_is_no_reduction():
     bench = Bench(limits=Limits(1, 8, 11))
     assert bench.run(round_trip).segments == 11
     assert bench.said == []
@@ -196,7 +196,7 @@ def test_what_we_want_less_of_is_no_reduction():
 
 
 class Sparse(Memory):
-    """A disk larger than any memory: what was written, by offset."""
+    """A disk larger than any memory, which keeps what was written by offset."""
 
     def __init__(self, size):
         super().__init__(0)
@@ -247,7 +247,7 @@ def test_sectors_above_32_bits_are_where_they_belong(sector):
         ({"info": None}, "w", False, False),
     ],
 )
-def test_what_is_read_only_or_removable_is_known(other, mode, read_only, removable):
+def test_a_disk_is_known_as_read_only_or_removable(other, mode, read_only, removable):
     async def work(disk):
         return disk.read_only, disk.removable
 
@@ -273,7 +273,7 @@ def test_a_physical_block_is_no_smaller_than_a_sector_and_fits_a_page(size, phys
     assert bench.run(work) == found
 
 
-def test_feature_large_sector_size_is_not_ours_and_not_left_by_another():
+def test_feature_large_sector_size_is_not_written_and_is_removed_if_left():
     bench = Bench({"sector-size": 4096})
     bench.guest.store.write(f"{bench.back.front}/feature-large-sector-size", 1)
     bench.run(round_trip)

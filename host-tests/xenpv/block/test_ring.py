@@ -104,7 +104,7 @@ def test_more_responses_than_requests_are_refused_before_one_is_read(ahead):
         front.take(12)
 
 
-def test_what_was_taken_does_not_change_any_more():
+def test_a_taken_request_does_not_change_any_more():
     memory, front, back = pair()
     ask(memory, front, 7)
     front.push()
@@ -113,7 +113,7 @@ def test_what_was_taken_does_not_change_any_more():
     assert taken[0] == 7
 
 
-def test_an_end_that_is_at_work_is_not_told():
+def test_an_end_that_is_at_work_gets_no_event():
     memory, front, back = pair()
     ask(memory, front, 1)
     assert front.push()
@@ -151,7 +151,7 @@ class Step(Memory):
 
 
 @given(st.lists(st.booleans(), max_size=200), st.integers(0, U32))
-def test_no_interleaving_leaves_a_request_that_nobody_was_told_of(choices, start):
+def test_no_interleaving_leaves_a_request_without_an_event(choices, start):
     memory = Step(1)
     front = FrontRing(memory, 1, STRIDE, "test")
     front._req_prod = front._rsp_cons = start

@@ -56,7 +56,7 @@ class Bench:
 # Leaving.
 
 
-def test_closing_waits_for_what_is_in_flight_and_makes_it_last():
+def test_closing_waits_for_requests_in_flight_and_flushes():
     bench = Bench(latency=SECOND // 10, reorder=True)
     data = bench.data()
 
@@ -71,7 +71,7 @@ def test_closing_waits_for_what_is_in_flight_and_makes_it_last():
 
 
 @pytest.mark.parametrize("flushed", [True, False])
-def test_what_is_on_the_disk_to_stay_is_not_flushed_again(flushed):
+def test_a_disk_without_new_writes_is_not_flushed_at_closing(flushed):
     bench = Bench()
 
     async def work(disk):
@@ -120,7 +120,7 @@ def test_a_disk_that_failed_is_left_in_order_all_the_same():
     assert bench.guest.machine.gnttab.mappings == []
 
 
-def test_a_failure_of_the_last_writes_is_told_by_close():
+def test_a_failure_of_the_last_writes_is_raised_by_close():
     bench = Bench(error_after=0)
 
     async def work(disk):

@@ -71,7 +71,7 @@ def test_requests_that_the_crashed_kernel_left_are_answered_before_its_connectio
         assert bench.sink.data[8 * (100 + i) * 512] == i + 1
 
 
-def test_answers_that_come_at_once_are_not_worth_a_line():
+def test_answers_that_come_at_once_are_not_reported():
     assert taken_over(left(3, fragile=True, latency=SECOND // 100)) == []
 
 
@@ -140,7 +140,7 @@ def test_a_state_of_ours_that_is_none_is_taken_over():
     assert_writes(bench)
 
 
-def test_what_the_crashed_kernel_negotiated_is_forgotten():
+def test_keys_that_the_crashed_kernel_negotiated_are_removed():
     bench = Bench()
     bench.crashed.connect(bench.back)
     stale = ("ring-page-order", "ring-ref0", "multi-queue-num-queues", "feature-persistent")
