@@ -21,6 +21,10 @@ class XenstoreError(XenError):
         self.code = code
 
 
+class NoXenstore(XenError):
+    """There is no connection to xenstore, and trying again does not bring one."""
+
+
 class RingCorrupt(XenError):
     """The other end of a ring broke its protocol; the ring is not used any more."""
 

@@ -36,9 +36,9 @@ BACK_PAGE = 5
 class EmbeddedDomain:
     """store: "running", "absent" (no page was set up) or "late" (the page is not ready yet).
 
-    server_features, start, reorder, piecemeal: of the store's ring, see RingTransport; scenario:
-    what goes wrong on the ring and with the disks, and where the ring begins; machine: everything
-    else is for Machine.
+    server_features, start, reorder, piecemeal, fragile: of the store's ring, see RingTransport;
+    scenario: what goes wrong on the ring and with the disks, and where the ring begins; machine:
+    everything else is for Machine.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class EmbeddedDomain:
         start: tuple[int, int] = (0, 0),
         reorder: bool = False,
         piecemeal: bool = False,
+        fragile: bool = False,
         scenario: Scenario | None = None,
         **machine: object,
     ) -> None:
@@ -74,10 +75,12 @@ class EmbeddedDomain:
             self._disk_faults = dict(scenario.disk)
             server_features, start = scenario.ring.server_features, scenario.ring.start
             piecemeal = scenario.ring.piecemeal
+            fragile = scenario.ring.fragile
         self._ring_options: dict[str, Any] = {
             "features": server_features,
             "reorder": reorder,
             "piecemeal": piecemeal,
+            "fragile": fragile,
         }
         options = {"hypervisor": xen.hypervisor, "domid": domid, **machine}
         self.machine = Machine(size, **options)  # type: ignore[arg-type]

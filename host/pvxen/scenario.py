@@ -5,7 +5,8 @@ optional:
 
     outcome: right | error    # of a driver that does what it promises, with every seed
     error: text               # part of the message, where the outcome is an error
-    ring: {server-features: 1, start: [request index, reply index], piecemeal: true}
+    ring: {server-features: 1, start: [request index, reply index], piecemeal: true,
+           fragile: true}
     store: [{fault: torn, at: {packets: 2}, times: 3, keep: 7, wait: 5}]   # of ringfaults.FAULTS
     disk: {fails: 3, latency: 1000000}                                     # of faults.Faults
 
@@ -43,6 +44,7 @@ class Ring:
     server_features: int = 0
     start: tuple[int, int] = (0, 0)
     piecemeal: bool = False
+    fragile: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,25 @@ from pvdump.xenstored.server import Xenstored
 from xenpv import abi
 from xenpv.bytering import ByteRing
 from xenpv.errors import RingCorrupt
+from xenpv.xenstore.wire import Packet, Parser
 
 from .machine import DOM0, Machine
 
 SIZE = abi.XENSTORE_RING_SIZE
 PATTERN = b"deadbeef"
+# Requests whose payload is one path.
+ONE_PATH = (abi.XS_DIRECTORY, abi.XS_READ, abi.XS_GET_PERMS, abi.XS_MKDIR, abi.XS_RM)
+
+
+def aborts(packet: Packet) -> bool:
+    """Whether C xenstored 4.17 may abort on a guest's request.
+
+    It may on one of a single path whose payload is not one string with its NUL at the end: then it
+    answers errno, and aborts where that is 0.
+    Source: tools/xenstore/xenstored_core.c (onearg, get_node_canonicalized, consider_message).
+    """
+    payload = packet.payload
+    return packet.type in ONE_PATH and (not payload or payload.find(b"\0") != len(payload) - 1)
 
 
 class RingTransport:
@@ -30,7 +44,8 @@ class RingTransport:
     server_features, by default what the server has for this domain; late: ns until they appear on
     the page; pattern: what fills both rings at a reconnect; start: (request, reply) index that the
     crashed kernel had come to; reorder: replies go out in an order that the seed draws; piecemeal:
-    move few bytes a step, drawn too.
+    move few bytes a step, drawn too; fragile: the server ends where aborts() says that C xenstored
+    4.17 may.
     """
 
     def __init__(
@@ -46,6 +61,7 @@ class RingTransport:
         start: tuple[int, int] = (0, 0),
         reorder: bool = False,
         piecemeal: bool = False,
+        fragile: bool = False,
     ) -> None:
         self.machine = machine
         self.server = server
@@ -53,6 +69,7 @@ class RingTransport:
         self.pattern = pattern
         self.reorder = reorder
         self.piecemeal = piecemeal
+        self._fragile = Parser() if fragile else None
         self.broken: str | None = None  # why the guest is ignored
         self.reconnects = 0
         self.deaf = False  # a server that has stopped: it takes and gives nothing
@@ -158,8 +175,19 @@ class RingTransport:
         if self.connection.stalled():
             return 0
         data = self._requests.read(self._limit())
+        if self._fragile is not None and self._ends(self._fragile, data):
+            return 0
         self.connection.receive(data)
         return len(data)
+
+    def _ends(self, parser: Parser, data: bytes) -> bool:
+        """Whether the next bytes are the end of the server, and if so, end it."""
+        parser.feed(data)
+        while (packet := parser.next()) is not None:
+            if aborts(packet):
+                self.broken = f"the server has aborted on {packet}"
+                self.deaf = True
+        return self.deaf
 
     def _give(self) -> int:
         moved = 0
@@ -177,6 +205,7 @@ class RingTransport:
 
     def _reconnect(self) -> None:
         self.connection.reset()
+        self._fragile = self._fragile and Parser()
         self.broken = None
         self.reconnects += 1
         filled = self.pattern * (2 * SIZE // len(self.pattern) + 1)

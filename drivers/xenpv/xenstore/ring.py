@@ -1,9 +1,10 @@
 """The shared ring as a transport of xenstore: taking it over, moving bytes, handing it back.
 
-Used by xenpv.xenstore in a guest. On entry the ring may hold what an earlier kernel left: where the
-server offers it the connection is made anew through the `connection` field; a ring that was never
-used is used; else the ring goes on from the indexes found, after the boundary of a message was
-found in both directions. The server is told only when it may be asleep (see ring.ByteRing).
+Used by client.Xenstore in a guest. On entry the ring may hold bytes of a crashed kernel: where the
+server offers it, the connection is made anew through the `connection` field; a ring that was never
+used is used; else the ring goes on from the indexes found, after boundary.py has brought both
+directions to the boundary of a message. The server is told only when it may be asleep (see
+bytering.ByteRing).
 Source: xen/include/public/io/xs_wire.h, docs/misc/xenstore-ring.txt.
 """
 
@@ -11,27 +12,26 @@ import hw
 
 from .. import abi
 from ..bytering import ByteRing
-from ..errors import RingCorrupt, Timeout, XenError
+from ..errors import NoXenstore, RingCorrupt
 from ..loop import SECOND
-from . import wire
+from .boundary import Boundary
 
 TIMEOUT = 5 * SECOND
-# How long a server that has taken a whole request takes to answer: as a rule, and at most.
-QUIET = SECOND // 4
-ANSWER = SECOND
-# How long the boundary is looked for; a busy machine may take a second for each try.
-SEARCH = 60 * SECOND
 # How often a ring is emptied when it is left.
 ROUNDS = 24
 ERRORS = ("none", "communication", "ring index", "protocol")
 
 
 class RingTransport:
-    """xen: Hypercalls; loop: PollLoop.
+    """This guest's connection to the xenstore server, over the page that both share.
 
-    found: how the ring was come by, for messages; stale: an earlier kernel's watches and
-    transactions may be in force still; sent, updates: how often the server was told, and how often
-    a ring's index was moved.
+    Args:
+        xen: Hypercalls.
+        loop: PollLoop.
+
+    Attributes: found, how the ring was taken over, for messages; stale, whether watches and
+    transactions of a crashed kernel may still be in force; sent and updates, how often the server
+    was told, and how often an index of the ring was moved.
     """
 
     def __init__(self, xen, loop):
@@ -46,12 +46,16 @@ class RingTransport:
         self.updates = 0
 
     async def open(self):
-        """Find the ring and take it over. Raises XenError (there is none), Timeout, RingCorrupt."""
+        """Find the ring and take it over.
+
+        Raises: NoXenstore when there is none, or when its server does not let it be taken over;
+        RingCorrupt when the server has given the ring up.
+        """
         pfn = self.xen.hvm_param(abi.HVM_PARAM_STORE_PFN)
         port = self.xen.hvm_param(abi.HVM_PARAM_STORE_EVTCHN)
         if pfn == 0 or pfn >= 1 << 40:
             why = "the toolstack gave this domain none" if pfn == 0 else "it is not ready"
-            raise XenError("no xenstore: HVM_PARAM_STORE_PFN is 0x%x; %s" % (pfn, why))
+            raise NoXenstore("no xenstore: HVM_PARAM_STORE_PFN is 0x%x; %s" % (pfn, why))
         self.loop.evtchn.check(port, "xenstore")
         self.page = pfn * abi.PAGE_SIZE
         self.port = port
@@ -67,7 +71,9 @@ class RingTransport:
         else:
             self.stale = True
             self.found = "indexes taken as found"
-            await self._align()
+            done = await Boundary(self).find()
+            if done:
+                self.found += ", " + done
         self.tell()
 
     async def close(self):
@@ -84,10 +90,22 @@ class RingTransport:
             self.loop.forget(self.port)
 
     def resets(self):
-        """Whether close() makes the server forget watches and transactions."""
+        """Return whether close() makes the server forget watches and transactions."""
         return self._offers(abi.XENSTORE_SERVER_FEATURE_RECONNECTION)
 
     # Bytes.
+
+    def written(self):
+        """Return the last bytes of the request stream, as many as the ring has kept."""
+        prod = self._indexes()[1]
+        at = prod % abi.XENSTORE_RING_SIZE
+        ring = bytes(hw.mem(self.page + abi.XENSTORE_RING_REQ, abi.XENSTORE_RING_SIZE))
+        # Where the index has not gone once around, nothing was written before byte 0.
+        return ring[:at] if prod == at else ring[at:] + ring[:at]
+
+    def untaken(self):
+        """Return how many bytes of requests the server has not taken yet."""
+        return self._requests.used()
 
     def write(self, data):
         """Put in what there is room for. Returns the number of bytes taken."""
@@ -157,102 +175,9 @@ class RingTransport:
         deadline = self.loop.now() + TIMEOUT
         while hw.rd32(flag) != abi.XENSTORE_CONNECTED:
             if self.loop.now() >= deadline:
-                raise Timeout(
-                    "xenstore, %s: the server did not clear `connection` within 5 s; %s"
-                    % (why, self.state())
+                raise NoXenstore(
+                    "xenstore, %s: the server did not clear `connection` within %d s; oxenstored"
+                    " does not after it has seen impossible indexes, until the toolstack makes the"
+                    " connection anew; %s" % (why, TIMEOUT // SECOND, self.state())
                 )
             await self.signal.wait(deadline)
-
-    # Finding the boundary of a message.
-    #
-    # The server may wait for the rest of a request whose writer is dead. NULs complete it; after
-    # its end sixteen of them are a header of type 0 (CONTROL) without payload, which every server
-    # refuses to a guest with an error that has req_id 0. The phase of these headers is found so:
-    # fifteen NULs are never answered if, and only if, they began at a boundary; those that are
-    # answered come one byte closer to it. What seems to be a boundary may be a late answer, so it
-    # is proved with more patience; where that finds an answer, all later tries have more, too.
-
-    async def _align(self):
-        deadline = self.loop.now() + SEARCH
-        await self._drain(QUIET, deadline)
-        padded = 0
-        patience = QUIET
-        likely = False
-        while self.loop.now() < deadline:
-            quiet = ANSWER if likely else patience
-            padded += 15
-            if await self._pad(15) or await self._drain(quiet, deadline):
-                if likely:
-                    patience = min(2 * patience, ANSWER)
-                likely = False
-                continue
-            padded += 1
-            if not await self._refused(await self._pad(1)):
-                likely = False
-                padded += wire.PACKET_MAX
-                await self._pad(wire.PACKET_MAX)
-                await self._drain(patience, deadline)
-            elif quiet < ANSWER:
-                likely = True
-            else:
-                if padded > 2 * 16:
-                    self.found += ", in step after %d bytes" % padded
-                return
-        raise Timeout(
-            "xenstore: no request of this guest is answered as it should be; %s" % self.state()
-        )
-
-    async def _pad(self, count):
-        """Send NULs and wait until the server has taken them. Returns what it sent meanwhile."""
-        left = bytes(count)
-        came = b""
-        waiting = count + self._requests.used()
-        deadline = self.loop.now() + TIMEOUT
-        while left or self._requests.used():
-            rest = len(left) + self._requests.used()
-            if rest < waiting:
-                waiting = rest
-                deadline = self.loop.now() + TIMEOUT
-            if self.loop.now() >= deadline:
-                raise Timeout(
-                    "xenstore: the server took nothing from the ring for 5 s; %s" % self.state()
-                )
-            left = left[self.write(left) :]
-            came += self.read(abi.XENSTORE_RING_SIZE)
-            self.tell()
-            await self.signal.wait(self.loop.now() + SECOND // 100)
-        return came
-
-    async def _drain(self, quiet, deadline):
-        """Take replies away until none has come for `quiet` ns. Returns whether any came."""
-        any_came = False
-        until = self.loop.now() + quiet
-        while self.loop.now() < until:
-            if self.loop.now() >= deadline:
-                raise Timeout(
-                    "xenstore: the server does not stop sending to an earlier kernel; %s"
-                    % self.state()
-                )
-            if self.read(abi.XENSTORE_RING_SIZE):
-                any_came = True
-                self.tell()
-                until = self.loop.now() + quiet
-            await self.signal.wait(until)
-        return any_came
-
-    async def _refused(self, came):
-        """Whether the error comes that a header of NULs is answered with."""
-        parser = wire.Parser()
-        until = self.loop.now() + ANSWER
-        while self.loop.now() < until:
-            parser.feed(came)
-            try:
-                packet = parser.next()
-            except RingCorrupt:
-                return False
-            if packet is None:
-                await self.signal.wait(until)
-            elif packet.type == abi.XS_ERROR and packet.req_id == 0:
-                return True
-            came = self.read(abi.XENSTORE_RING_SIZE)
-        return False

@@ -4,18 +4,23 @@ import pytest
 from fixtures.storeguest import HOME, PFN, Setup
 
 import hw
+from pvdump.xenstored import requests, toolstack
 from pvxen.machine import DOM0, Machine
 from xenpv import abi
 from xenpv.bytering import ByteRing
-from xenpv.errors import RingCorrupt, Timeout, XenError
+from xenpv.errors import NoXenstore, RingCorrupt, Timeout, XenError
 from xenpv.loop import SECOND
-from xenpv.xenstore import wire
+from xenpv.xenstore import boundary, wire
 from xenpv.xenstore.client import Xenstore
 from xenpv.xenstore.ring import RingTransport
 
 FEATURES = pytest.mark.parametrize("features", [0, 1], ids=["plain", "reconnect"])
 PAGE = PFN * abi.PAGE_SIZE
 WRITE = wire.Packet(abi.XS_WRITE, 3, 0, b"data/half\0" + b"x" * 50).encode()
+READ = wire.Packet(abi.XS_READ, 4, 0, b"data/half/of/a/path\0").encode()
+REMOVE = wire.Packet(abi.XS_RM, 5, 0, b"data/half/of/a/path\0").encode()
+# What a kernel asked before: the ring is never empty in front of its last request.
+BEFORE = wire.Packet(abi.XS_READ, 2, 0, b"device/vbd/51712/state\0").encode()
 
 
 async def round_trip(store):
@@ -97,7 +102,7 @@ def serves_slowly(ring, period):
     ring.machine.evtchn.on(DOM0, ring.port, step)
 
 
-class TestAnEarlierKernel:
+class TestACrashedKernel:
     def test_with_reconnection_leaves_nothing(self):
         setup = Setup(features=1, start=(5, 1000))
         setup.ring.leave_request(WRITE[:40])
@@ -107,17 +112,41 @@ class TestAnEarlierKernel:
         assert not setup.server.exists(HOME + "/data/half")
 
     @pytest.mark.parametrize("cut", range(1, len(WRITE)))
-    def test_left_a_request_half_written_and_it_is_completed(self, cut):
-        setup = Setup(start=(500, 700))
-        setup.ring.leave_request(WRITE[:cut])
+    @pytest.mark.parametrize("whole", [WRITE, READ, REMOVE], ids=["write", "read", "remove"])
+    def test_left_a_request_half_written_and_it_is_completed_without_ending_a_server(
+        self, whole, cut
+    ):
+        setup = Setup(start=(500, 700), fragile=True)
+        setup.ring.leave_request(BEFORE + whole[: min(cut, len(whole) - 1)])
         setup.machine.clock.idle()
         setup.run(round_trip)
+        assert setup.ring.broken is None
+        assert "a request completed with" in setup.store.transport.found
+
+    def test_left_a_request_without_its_body_and_it_ends_no_server(self):
+        setup = Setup(start=(500, 700), fragile=True)
+        header = wire.Packet(abi.XS_READ, 9, 0, bytes(16)).encode()[:16]
+        setup.ring.leave_request(BEFORE + header)
+        setup.machine.clock.idle()
+        setup.run(round_trip)
+        assert setup.ring.broken is None
+
+    def test_left_a_long_path_whose_header_is_overwritten_and_nothing_is_sent(self):
+        setup = Setup(start=(500, 700), fragile=True)
+        whole = wire.Packet(abi.XS_READ, 3, 0, b"data/" + b"n" * 2000 + b"\0").encode()
+        for at in range(0, 1500, 500):
+            setup.ring.leave_request(whole[at : at + 500])
+            setup.machine.clock.idle()
+        with pytest.raises(NoXenstore, match="its header cannot be made out in the ring"):
+            setup.run(round_trip)
+        assert setup.ring.broken is None
+        assert setup.ring.indexes()[1] == 2000
 
     @pytest.mark.parametrize("wait", [300, 600, 900])
     @pytest.mark.parametrize("cut", range(1, len(WRITE), 3))
     def test_left_a_request_half_written_to_a_server_that_is_slow_to_answer(self, cut, wait):
-        setup = Setup(start=(500, 700))
-        setup.ring.leave_request(WRITE[:cut])
+        setup = Setup(start=(500, 700), fragile=True)
+        setup.ring.leave_request(BEFORE + WRITE[:cut])
         setup.machine.clock.idle()
         answers_late(setup.ring, wait * SECOND // 1000)
         setup.run(round_trip)
@@ -125,7 +154,7 @@ class TestAnEarlierKernel:
     @pytest.mark.parametrize("slow", [False, True])
     @pytest.mark.parametrize("missing", [1, 15, 16, 1000, 2080])
     def test_left_a_large_request_half_written_and_it_is_completed(self, missing, slow):
-        setup = Setup(start=(500, 700))
+        setup = Setup(start=(500, 700), fragile=True)
         whole = wire.Packet(abi.XS_WRITE, 3, 0, b"data/half\0" + bytes(2000 + missing)).encode()
         for at in range(0, len(whole) - missing, 500):
             setup.ring.leave_request(whole[at : min(at + 500, len(whole) - missing)])
@@ -135,6 +164,31 @@ class TestAnEarlierKernel:
             serves_slowly(setup.ring, SECOND // 30)
         setup.run(round_trip)
         assert "as found, in step after" in setup.store.transport.found
+
+    @pytest.mark.parametrize("left", [b"", BEFORE + READ[:20]], ids=["nothing", "half a request"])
+    def test_left_a_ring_to_a_server_that_answers_type_0_as_oxenstored_does(
+        self, left, monkeypatch
+    ):
+        setup = Setup(start=(500, 700))
+        monkeypatch.delitem(toolstack.REQUESTS, abi.XS_CONTROL)
+        monkeypatch.setitem(requests.REQUESTS, abi.XS_CONTROL, lambda *_: b"OK\0")
+        setup.ring.leave_request(left)
+        setup.machine.clock.idle()
+        setup.run(round_trip)
+
+    def test_left_a_ring_to_a_server_that_answers_nothing_and_the_search_is_bounded(self):
+        setup = Setup(start=(500, 700))
+
+        def drop():
+            while setup.ring.connection.pending():
+                setup.ring.connection.drop(len(setup.ring.connection.take(4096)))
+            return 0
+
+        setup.ring._give = drop
+        with pytest.raises(NoXenstore, match="is answered as it should be"):
+            setup.run(round_trip)
+        sent = setup.ring.indexes()[1] - 500
+        assert sent <= boundary.NULS_MAX + wire.PACKET_MAX
 
     @pytest.mark.parametrize("read", range(0, 20, 3))
     def test_left_a_reply_half_read_and_it_is_passed_over(self, read):
@@ -291,7 +345,7 @@ def test_a_reply_that_was_taken_is_told_of_once_a_ring_s_worth():
 def test_a_guest_without_xenstore_is_told_so(pfn, port):
     setup = Setup()
     setup.machine.params[abi.HVM_PARAM_STORE_PFN] = pfn
-    with pytest.raises(XenError, match="no xenstore: HVM_PARAM_STORE_PFN"):
+    with pytest.raises(NoXenstore, match="no xenstore: HVM_PARAM_STORE_PFN"):
         setup.run(round_trip)
 
 
@@ -314,14 +368,14 @@ def test_a_silent_server_is_given_up_with_the_four_indexes():
 def test_a_server_that_ignores_reconnection_is_given_up():
     setup = Setup(features=1)
     setup.ring.deaf = True
-    with pytest.raises(Timeout, match="did not clear `connection`"):
+    with pytest.raises(NoXenstore, match="did not clear `connection` within 5 s; oxenstored"):
         setup.run(round_trip)
 
 
 def test_a_server_that_takes_nothing_of_a_stale_ring_is_given_up():
     setup = Setup(start=(5, 5))
     setup.ring.deaf = True
-    with pytest.raises(Timeout, match="took nothing from the ring for 5 s; indexes req 14/5"):
+    with pytest.raises(NoXenstore, match="took nothing from the ring for 5 s; indexes req 14/5"):
         setup.run(round_trip)
 
 
@@ -351,7 +405,7 @@ def test_a_server_that_has_given_up_is_noticed_before_the_deadline_and_named():
     assert setup.machine.clock.now - began < 2 * SECOND
 
 
-def test_a_server_that_gave_up_on_an_earlier_kernel_is_named_with_its_error():
+def test_a_server_that_gave_up_on_the_crashed_kernel_is_named_with_its_error():
     setup = Setup(features=abi.XENSTORE_SERVER_FEATURE_ERROR, start=(5, 5))
     hw.wr32(PAGE + abi.XENSTORE_RING_ERROR, abi.XENSTORE_ERROR_PROTO)
     with pytest.raises(RingCorrupt, match=r"given the connection up; indexes .* 3 \(protocol\)"):
