@@ -1,11 +1,15 @@
 """A network block device: the client's side of the protocol, over TCP or a unix socket.
 
-Used as a sink. One request is in flight at a time, as the worker wants it. The rules: a connection
-that is lost is made again, and what was asked is asked again, which does no harm to a read or a
-write; what the server acknowledged and had not flushed may be lost with it, so it is kept here
-until a flush and written again first. (A flush that failed instead would not do: Linux' blkfront
-takes that for a disk that knows no flush, and tells whoever waits that all is well.)
-Source: the NBD project's doc/proto.md (fixed newstyle, NBD_OPT_GO, simple replies) and doc/uri.md.
+Used as a sink. One request is in flight at a time. The rules:
+- Whatever the network does is Stalled, not an error for the guest: the connection is made again,
+  at most once in REST_SECONDS, and the request is sent again, which does no harm to a read or a
+  write. So it is with a server that is being shut down, that has not been started yet, or that is
+  short of memory.
+- What the server acknowledged and has not flushed may be lost with it, so it is kept here until a
+  flush, and written again after a reconnect. (A flush that failed would not do: Linux' blkfront
+  takes that for a disk without flush, and says that all is well.)
+- Requests keep within the server's block sizes.
+Source: the NBD project's doc/proto.md (simple replies) and doc/uri.md.
 """
 
 from __future__ import annotations
@@ -15,84 +19,137 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from xenpv.block.blkif import SECTOR
+from xenpv.abi import PAGE_SIZE
 
+from .nbdhandshake import (
+    NBD_FLAG_READ_ONLY,
+    NBD_FLAG_SEND_FLUSH,
+    NBD_FLAG_SEND_TRIM,
+    Export,
+    Handshake,
+    NbdError,
+)
 from .ports import Stalled
 from .sink import IOV_MAX, behind
 
 PORT = 10809
-SECONDS = 30.0  # a server that is silent for so long is lost
-NBDMAGIC, IHAVEOPT, REPLYMAGIC = 0x4E42444D41474943, 0x49484156454F5054, 0x3E889045565A9
+SILENCE_SECONDS = 30.0  # a server that is silent for so long is lost
+REST_SECONDS = 0.5
 REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
-NBD_FLAG_FIXED_NEWSTYLE, NBD_FLAG_NO_ZEROES = 1, 2
-NBD_OPT_GO, NBD_REP_ACK, NBD_REP_INFO, NBD_INFO_EXPORT, NBD_INFO_BLOCK_SIZE = 7, 1, 3, 0, 3
-NBD_FLAG_READ_ONLY, NBD_FLAG_SEND_FLUSH, NBD_FLAG_SEND_TRIM = 2, 4, 32
 READ, WRITE, DISC, FLUSH, TRIM = range(5)
 REQUEST, REPLY = ">IHHQQI", ">IIQ"
-OPTION_MAX = 1 << 16
-PAYLOAD_MAX = 4 << 20
+PAYLOAD_MAX = 4 << 20  # bytes
+TRIM_MAX = 1 << 30  # bytes
 KEPT = 64 << 20  # bytes not flushed; more are flushed unasked
-BROKEN = (ConnectionError, TimeoutError, EOFError)
+UNIX_PATH_MAX = 107  # bytes
 
 
-class NbdError(OSError):
-    """The server refuses, or speaks something else."""
+@dataclass(frozen=True)
+class Address:
+    """Where an export is. where: a path of a unix socket, or host and port."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(errno.EIO, message)
+    where: str | tuple[str, int]
+    export: bytes
+
+
+def parse(text: str) -> Address:
+    """Parse nbd://HOST[:PORT]/[EXPORT] or nbd+unix:///[EXPORT]?socket=PATH. Raises NbdError."""
+    try:
+        parts = urlsplit(text)
+        export = unquote(parts.path[1:]).encode()
+        if parts.scheme == "nbd+unix":
+            (path,) = parse_qs(parts.query, errors="surrogateescape")["socket"]
+            if 0 < len(os.fsencode(path)) <= UNIX_PATH_MAX and "\0" not in path:
+                return Address(path, export)
+        elif parts.scheme == "nbd" and parts.hostname:
+            parts.hostname.encode("idna")
+            return Address((parts.hostname, parts.port or PORT), export)
+    except (KeyError, ValueError):
+        pass
+    raise NbdError(f"{text}: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH expected")
 
 
 class Nbd:
-    """address: nbd://host[:port]/[export] or nbd+unix:///[export]?socket=PATH.
+    """An export of an NBD server.
 
-    Raises OSError: there is no such server or export.
+    Args:
+        text: its address, as parse() takes it.
+        readonly: whether it is only read.
+
+    Raises: NbdError if the address is wrong or the server refuses; Stalled if there is no server.
     """
 
     direct: int | None = None
-    physical = SECTOR
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, text: str, readonly: bool) -> None:
+        self._text = text
+        self._address = parse(text)
+        self._readonly = readonly
         self._socket: socket.socket | None = None
         self._handle = 0
         self._kept: list[tuple[int, bytes]] = []  # written and not flushed: offset, data
         self._kept_size = 0  # bytes
-        self._flags = 0
-        self.size = 0
-        self.sector_size = SECTOR
-        self._connect()
-        self.granularity = self.sector_size if self._flags & NBD_FLAG_SEND_TRIM else 0
+        self._again = 0.0  # when the next connection may be tried
+        self._why = ""  # the last one failed
+        self._export = self._connect(None)
+
+    @property
+    def size(self) -> int:
+        """Bytes, as the server said at the last connection."""
+        return self._export.size
+
+    @property
+    def sector_size(self) -> int:
+        """Bytes; the least that the server reads and writes."""
+        return self._export.minimum
+
+    @property
+    def physical(self) -> int:
+        """Bytes; what the server prefers, up to a page."""
+        preferred, least = self._export.preferred, self._export.minimum
+        if preferred & (preferred - 1):
+            return least
+        return max(min(preferred, PAGE_SIZE), least)
+
+    @property
+    def granularity(self) -> int:
+        """Bytes of a discard, 0 if the server cannot."""
+        return self.sector_size if self._export.has(NBD_FLAG_SEND_TRIM) else 0
 
     # The sink's side.
 
     def read(self, offset: int, buffers: list[memoryview]) -> None:
-        for at, part in _portions(offset, buffers):
+        for at, part in self._portions(offset, buffers):
             self._ask(READ, at, sum(map(len, part)), part)
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
-        for at, part in _portions(offset, buffers):
+        for at, part in self._portions(offset, buffers):
             self._ask(WRITE, at, sum(map(len, part)), part)
-            if self._flags & NBD_FLAG_SEND_FLUSH:
+            if self._export.has(NBD_FLAG_SEND_FLUSH):
                 self._kept.append((at, b"".join(part)))
                 self._kept_size += len(self._kept[-1][1])
         if self._kept_size > KEPT:
             self.flush()
 
     def flush(self) -> None:
-        if self._flags & NBD_FLAG_SEND_FLUSH:
+        if self._export.has(NBD_FLAG_SEND_FLUSH):
             self._ask(FLUSH, 0, 0)
         self._kept.clear()
         self._kept_size = 0
 
     def discard(self, offset: int, length: int) -> None:
-        if not self._flags & NBD_FLAG_SEND_TRIM:
+        if not self._export.has(NBD_FLAG_SEND_TRIM):
             raise OSError(errno.EOPNOTSUPP, "the server takes no trim")
-        most = 1 << 30
-        for at in range(offset, offset + length, most):
-            self._ask(TRIM, at, min(most, offset + length - at))
+        for at in range(offset, offset + length, TRIM_MAX):
+            self._ask(TRIM, at, min(TRIM_MAX, offset + length - at))
+
+    def measure(self) -> None:
+        """Leave the size: a server tells it only when it is connected to."""
 
     def close(self) -> None:
         if self._socket is not None:
@@ -106,27 +163,35 @@ class Nbd:
     def _ask(
         self, command: int, offset: int, length: int, buffers: Sequence[memoryview] = ()
     ) -> None:
-        """One request, with the memory it writes or reads into, and its reply.
+        """Have one request done, with the memory that it writes or reads into.
 
-        Raises Stalled when the connection is lost, OSError.
+        Raises: Stalled when the connection is lost, OSError.
         """
         try:
             if self._socket is None:
-                self._connect()
-                for at, kept in self._kept:
-                    if self._exchange(WRITE, at, len(kept), [memoryview(kept)]):
-                        raise ConnectionError("what it lost is not taken again")
+                self._connect_again()
             error = self._exchange(command, offset, length, buffers)
-        except BROKEN as problem:
-            self._let_go()
-            raise Stalled(f"{self._address}: {problem}") from None
+            if error == errno.ESHUTDOWN:
+                raise ConnectionError("the server is being shut down")
+        except (OSError, EOFError) as problem:
+            raise self._lost(problem) from None
+        if error == errno.ENOMEM:
+            raise Stalled(f"{self._text}: {os.strerror(error)}")
         if error:
-            raise OSError(error, f"{self._address}: {os.strerror(error)}")
+            raise OSError(error, f"{self._text}: {os.strerror(error)}")
+
+    def _lost(self, problem: OSError | EOFError) -> Stalled | NbdError:
+        """Let go of the connection. Returns what to raise: only a refusal is the guest's error."""
+        self._let_go()
+        if isinstance(problem, NbdError):
+            return problem
+        self._why = f"{self._text}: {problem or type(problem).__name__}"
+        return Stalled(self._why)
 
     def _exchange(
         self, command: int, offset: int, length: int, buffers: Sequence[memoryview]
     ) -> int:
-        """Send a request and take its reply. Returns the reply's error. Raises one of BROKEN."""
+        """Send a request and take its reply. Returns the reply's error."""
         self._handle += 1
         head = struct.pack(REQUEST, REQUEST_MAGIC, 0, command, self._handle, offset, length)
         self._send([memoryview(head), *(buffers if command == WRITE else ())])
@@ -136,6 +201,26 @@ class Nbd:
         if error == 0 and command == READ:
             self._fill(list(buffers))
         return int(error)
+
+    def _portions(
+        self, offset: int, buffers: list[memoryview]
+    ) -> list[tuple[int, list[memoryview]]]:
+        """Cut buffers into portions that one request may carry, each with its offset."""
+        known = self._export
+        most = min(PAYLOAD_MAX, known.maximum) // known.minimum * known.minimum
+        found: list[tuple[int, list[memoryview]]] = []
+        while buffers:
+            part: list[memoryview] = []
+            size = 0
+            for buffer in buffers:
+                part.append(buffer[: most - size])
+                size += len(part[-1])
+                if size == most:
+                    break
+            found.append((offset, part))
+            buffers = behind(buffers, size)
+            offset += size
+        return found
 
     def _send(self, buffers: list[memoryview]) -> None:
         assert self._socket is not None
@@ -163,75 +248,48 @@ class Nbd:
             self._socket.close()
             self._socket = None
 
-    def _connect(self) -> None:
-        parts = urlsplit(self._address)
-        export = unquote(parts.path[1:]).encode()
+    def _connect_again(self) -> None:
+        """Connect, and write again what a lost server may have lost."""
+        if time.monotonic() < self._again:
+            raise Stalled(self._why)
+        self._again = time.monotonic() + REST_SECONDS
+        self._export = self._connect(self._export)
+        for offset, kept in self._kept:
+            for at, part in self._portions(offset, [memoryview(kept)]):
+                if self._exchange(WRITE, at, sum(map(len, part)), part):
+                    raise ConnectionError("what it lost is not taken again")
+
+    def _connect(self, before: Export | None) -> Export:
+        """Connect to the server.
+
+        before: what it had at the last connection. Returns: what it has. Raises: Stalled, NbdError.
+        """
+        where = self._address.where
         try:
-            if parts.scheme == "nbd+unix":
+            if isinstance(where, str):
                 self._socket = socket.socket(socket.AF_UNIX)
-                self._socket.settimeout(SECONDS)
-                self._socket.connect(parse_qs(parts.query)["socket"][0])
-            elif parts.scheme == "nbd" and parts.hostname:
-                where = parts.hostname, parts.port or PORT
-                self._socket = socket.create_connection(where, SECONDS)
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._socket.settimeout(SILENCE_SECONDS)
+                self._socket.connect(where)
             else:
-                raise NbdError(f"{self._address}: nbd://HOST/EXPORT or nbd+unix:///EXPORT?socket=")
-            size = self.size
-            self._shake_hands(export)
-            if size and self.size < size:
-                raise NbdError(f"{self._address}: came back with {self.size} bytes of {size}")
-        except KeyError:
-            raise NbdError(f"{self._address}: ?socket=PATH expected") from None
-        except FileNotFoundError as problem:
-            self._let_go()
-            # A server that is started again makes its socket anew.
-            raise (ConnectionError(str(problem)) if self.size else problem) from None
-        except EOFError as problem:
-            self._let_go()
-            raise ConnectionError(str(problem)) from None
-        except OSError:
-            self._let_go()
-            raise
+                self._socket = socket.create_connection(where, SILENCE_SECONDS)
+                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            shake = Handshake(lambda data: self._send([memoryview(data)]), self._take, self._text)
+            export = shake.choose(self._address.export)
+            self._check(export, before)
+        except (OSError, EOFError) as problem:
+            raise self._lost(problem) from None
+        return export
 
-    def _shake_hands(self, export: bytes) -> None:
-        magic, option, flags = struct.unpack(">QQH", self._take(18))
-        if (magic, option) != (NBDMAGIC, IHAVEOPT) or not flags & NBD_FLAG_FIXED_NEWSTYLE:
-            raise NbdError(f"{self._address}: no fixed newstyle NBD server")
-        asked = struct.pack(">I", len(export)) + export
-        asked += struct.pack(">HH", 1, NBD_INFO_BLOCK_SIZE)
-        go = struct.pack(">QII", IHAVEOPT, NBD_OPT_GO, len(asked)) + asked
-        self._send([memoryview(struct.pack(">I", flags & NBD_FLAG_NO_ZEROES | 1) + go)])
-        while True:
-            magic, _, kind, length = struct.unpack(">QIII", self._take(20))
-            if magic != REPLYMAGIC or length > OPTION_MAX:
-                raise NbdError(f"{self._address}: 0x{magic:x} is no reply to an option")
-            data = self._take(length)
-            if kind == NBD_REP_ACK:
-                break
-            if kind != NBD_REP_INFO:
-                text = data.decode(errors="replace")
-                raise NbdError(f"{self._address}: export refused, 0x{kind:x} {text}")
-            if data[:2] == struct.pack(">H", NBD_INFO_EXPORT):
-                self.size, self._flags = struct.unpack(">QH", data[2:12])
-            elif data[:2] == struct.pack(">H", NBD_INFO_BLOCK_SIZE):
-                self.sector_size = max(struct.unpack(">I", data[2:6])[0], SECTOR)
-        if not self.size:
-            raise NbdError(f"{self._address}: the server does not say the export's size")
-
-
-def _portions(offset: int, buffers: list[memoryview]) -> list[tuple[int, list[memoryview]]]:
-    """Buffers in portions that one request may carry, each with its offset."""
-    found: list[tuple[int, list[memoryview]]] = []
-    while buffers:
-        part: list[memoryview] = []
-        size = 0
-        for buffer in buffers:
-            if part and size + len(buffer) > PAYLOAD_MAX:
-                break
-            part.append(buffer[:PAYLOAD_MAX])
-            size += len(part[-1])
-        found.append((offset, part))
-        buffers = behind(buffers, size)
-        offset += size
-    return found
+    def _check(self, export: Export, before: Export | None) -> None:
+        """Refuse an export that would break a promise to the guest. Raises NbdError."""
+        if export.has(NBD_FLAG_READ_ONLY) and not self._readonly:
+            raise NbdError(f"{self._text}: the server only lets it be read; attach it --readonly")
+        if before is None:
+            return
+        if export.size < before.size:
+            raise NbdError(f"{self._text}: came back with {export.size} bytes of {before.size}")
+        if export.minimum > before.minimum:
+            raise NbdError(
+                f"{self._text}: came back with blocks of {export.minimum} bytes, not of "
+                f"{before.minimum}"
+            )
