@@ -73,8 +73,11 @@ class FaultySink:
             self._taken[first:last] = b"\1" * (last - first)
         self._sink.write(offset, buffers)
 
+    def measure(self) -> None:
+        """The size stays."""
+
     def close(self) -> None:
-        """It is its maker's, who may attach it again."""
+        """Leave it open: its maker may attach it again."""
 
 
 class FaultyDevice(Device):
@@ -90,7 +93,7 @@ class FaultyDevice(Device):
         self.clock = clock
         self.states: list[int] = []
         self.seen: list[Request] = []
-        self.held: list[tuple[Request, ports.Frames]] = []
+        self.held: list[tuple[Request, ports.MappedFrames]] = []
         self._busy_until = 0  # ns
         self._crashed = False
         self._faulty_ring: FaultyBlockRing | None = None

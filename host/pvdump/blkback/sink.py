@@ -1,9 +1,10 @@
-"""What a disk is made of: a file, a block device, or what an NBD server has.
+"""What a disk's data lies in: a file, a block device, or the export of an NBD server.
 
-Opened by a device when its toolstack's nodes say which (params), and held until the device goes,
-across all connections of its front end. The rule: read and write go straight between the sink and
-the memory they are given; what a sink cannot do at the moment is Stalled, what it cannot do at all
-an OSError. Offsets and lengths are bytes.
+A device opens its sink when its toolstack's nodes name one, and holds it for all connections of its
+front end. The rules: read and write go straight between the sink and the memory they are given; a
+sink raises Stalled for what it cannot do at the moment and OSError for what it cannot do at all; a
+file or block device is claimed (claim.py), so that it has no second user by mistake. Offsets and
+lengths are bytes.
 Source: Linux include/uapi/linux/fs.h, falloc.h (ioctl numbers).
 """
 
@@ -21,6 +22,8 @@ from typing import Protocol
 
 from xenpv.block.blkif import SECTOR
 
+from ..dump import holders
+from .claim import InUse, claim, open_block
 from .ports import Stalled
 
 IOV_MAX = 1024
@@ -30,19 +33,31 @@ BLKDISCARD = 0x1277
 FS_IOC_UNRESVSP64 = 0x4030582B  # punches a hole
 SPACE_RESV = "<hh4xqqiI16x"
 BUSY = (errno.EAGAIN, errno.ENOMEM, errno.ENOBUFS)
+SHORT = (*BUSY, errno.EMFILE, errno.ENFILE)
+NBD_SCHEMES = ("nbd:", "nbd+unix:")
 
 
 class Sink(Protocol):
-    """size: bytes; sector_size, physical: bytes; granularity: of discard, 0 when it cannot.
+    """A disk's data.
 
-    direct: a file descriptor past the page cache, which takes many I/Os at a time; or None.
+    direct: a file descriptor past the page cache that takes many I/Os at a time, or None; size,
+    sector_size, physical: bytes; granularity: bytes of a discard, 0 if it cannot discard.
     """
 
-    direct: int | None
-    size: int
-    sector_size: int
-    physical: int
-    granularity: int
+    @property
+    def direct(self) -> int | None: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def sector_size(self) -> int: ...
+
+    @property
+    def physical(self) -> int: ...
+
+    @property
+    def granularity(self) -> int: ...
 
     def read(self, offset: int, buffers: list[memoryview]) -> None: ...
 
@@ -52,18 +67,53 @@ class Sink(Protocol):
 
     def discard(self, offset: int, length: int) -> None: ...
 
+    def measure(self) -> None:
+        """Look at the size again. Raises Stalled, OSError."""
+
     def close(self) -> None: ...
 
 
-def open_sink(params: str, readonly: bool) -> Sink:
-    """The sink that a `params` node names: a path, or an nbd: address. Raises OSError, Stalled."""
-    if params.startswith("nbd"):
+def open_sink(params: str, readonly: bool, shared: bool) -> Sink:
+    """Open the sink that a `params` node names.
+
+    Args:
+        params: a path, or the address of an NBD export.
+        readonly: whether the guest may only read.
+        shared: whether it may be in use elsewhere, too.
+
+    Raises: OSError; Stalled, which is InUse where it is in use elsewhere.
+    """
+    if params.startswith(NBD_SCHEMES):
         from .nbd import Nbd
 
-        return Nbd(params)
+        return Nbd(params, readonly)
+    if "\0" in params:
+        raise OSError(errno.EINVAL, "a path with a NUL")
     path = Path(params)
-    is_block = stat.S_ISBLK(path.stat().st_mode)
-    return Device(path, readonly) if is_block else File(path, readonly)
+    mode = path.stat().st_mode
+    if stat.S_ISBLK(mode):
+        return BlockDevice(path, readonly, shared)
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "no file or block device")
+    return File(path, readonly, shared)
+
+
+def check(params: str, readonly: bool, shared: bool) -> None:
+    """Check that a sink can be opened; the server of an NBD export may start later.
+
+    Args and Raises: as for open_sink().
+    """
+    if params.startswith(NBD_SCHEMES):
+        from .nbd import parse
+
+        parse(params)
+    else:
+        sink = open_sink(params, readonly, shared)
+        try:
+            if isinstance(sink, File) and not readonly and not shared:
+                sink.check_guests(params)
+        finally:
+            sink.close()
 
 
 class File:
@@ -72,10 +122,35 @@ class File:
     direct: int | None = None
     flags = os.O_CLOEXEC
 
-    def __init__(self, path: Path, readonly: bool) -> None:
-        self._fd = os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | self.flags)
+    def __init__(self, path: Path, readonly: bool, shared: bool) -> None:
+        try:
+            self._fd = self._open(path, readonly, shared)
+        except OSError as error:
+            if error.errno in SHORT:
+                raise Stalled(error.strerror) from None
+            raise
+        try:
+            claim(self._fd, path, readonly, shared)
+            self._describe()
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def check_guests(self, name: str) -> None:
+        """Refuse a file that a guest has by any backend. Raises InUse."""
+        if holder := holders.guest(self._fd):
+            raise InUse(name, holder)
+
+    def _open(self, path: Path, readonly: bool, shared: bool) -> int:
+        return os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | self.flags)
+
+    def _describe(self) -> None:
         self.sector_size = self.physical = SECTOR
         self.granularity = 4096
+        self.measure()
+
+    def measure(self) -> None:
+        """Look at the size again: the file may have grown."""
         self.size = os.fstat(self._fd).st_size
 
     def read(self, offset: int, buffers: list[memoryview]) -> None:
@@ -116,18 +191,25 @@ class File:
         os.close(self._fd)
 
 
-class Device(File):
+class BlockDevice(File):
     """A block device of this kernel; its data goes past the page cache."""
 
     flags = os.O_CLOEXEC | os.O_DIRECT
 
-    def __init__(self, path: Path, readonly: bool) -> None:
-        super().__init__(path, readonly)
+    def _describe(self) -> None:
         self.direct = self._fd
         self.sector_size = self._ask("<I", BLKSSZGET)
         self.physical = self._ask("<I", BLKPBSZGET)
-        self.size = self._ask("<Q", BLKGETSIZE64)
         self.granularity = _discard_granularity(os.fstat(self._fd).st_rdev)
+        self.measure()
+
+    def _open(self, path: Path, readonly: bool, shared: bool) -> int:
+        mode = os.O_RDONLY if readonly else os.O_RDWR
+        return open_block(path, mode | self.flags, shared)
+
+    def measure(self) -> None:
+        """Look at the size again: a volume may have grown."""
+        self.size = self._ask("<Q", BLKGETSIZE64)
 
     def _ask(self, form: str, request: int) -> int:
         answer = fcntl.ioctl(self._fd, request, bytes(struct.calcsize(form)))
@@ -139,7 +221,7 @@ class Device(File):
 
 def _discard_granularity(number: int) -> int:
     device = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}")
-    for queue in (device / "queue", device / "../queue"):  # a partition has its disk's
+    for queue in (device / "queue", device / "../queue"):  # the second one for a partition
         with contextlib.suppress(OSError, ValueError):
             if int((queue / "discard_max_bytes").read_text()) == 0:
                 return 0
@@ -148,7 +230,7 @@ def _discard_granularity(number: int) -> int:
 
 
 def behind(buffers: list[memoryview], done: int) -> list[memoryview]:
-    """What is left of buffers behind their first `done` bytes."""
+    """Return what is left of buffers behind their first `done` bytes."""
     for i, buffer in enumerate(buffers):
         if done < len(buffer):
             return [buffer[done:], *buffers[i + 1 :]]
