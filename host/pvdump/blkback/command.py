@@ -1,7 +1,8 @@
 """`pvdump blkback run | attach | detach | show`: disks for guests, from this domain 0.
 
-Called by the command line. The rule: `run` ends by SIGINT, by SIGTERM or with its store; guests
-then wait for the next `run`, which goes on where it stood.
+Called by the command line. The rules: `run` ends by SIGINT, by SIGTERM or with its store; guests
+then wait for the next `run`, which goes on where it stood. `attach` makes nodes only for a sink
+that `run` can open.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import sys
+import time
+from pathlib import Path
 
 from xenpv.errors import XenError
 
@@ -21,17 +25,23 @@ from ..watches.dispatcher import Dispatcher
 from ..watches.server import StatusError, StatusServer, ask
 from ..xenstore.store import Store
 from ..xenstore.stream import default_path
+from . import sink
 from .attach import AttachError, attach, detach
+from .backendstore import BackendStore
+from .claim import InUse
 from .host import Host
-from .nodes import Nodes
+from .ports import Stalled
+from .processlock import LockError, ProcessLock
 from .status import Status, text
 
-SWITCH_SECONDS = 0.0005  # a worker that computes lets another one go on
-GARBAGE = 20_000  # objects made between two looks for garbage, of which a request leaves none
+LOCK = Path("/run/pvdump-blkback.lock")
+SWITCH_SECONDS = 0.0005  # a worker that computes lets another one run after it
+GARBAGE = 20_000  # objects between two garbage collections; a request leaves no garbage
+LEAVING_SECONDS = 3.0  # in which `run` closes a sink that was detached
 
 DESCRIPTION = """\
-Serve disks to guests, each by a worker that no other guest can hold up. A disk is given with
-`attach` and taken away with `detach`; it is a file, a block device, or what an NBD server has:
+Serve disks to guests, each with a worker that no other guest can delay. Give a disk with `attach`
+and take it away with `detach`; it is a file, a block device, or the export of an NBD server:
 
   pvdump blkback run --status /run/blkback &
   pvdump blkback attach 3 xvdb /srv/disk.img
@@ -43,7 +53,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.description = DESCRIPTION
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    run = actions.add_parser("run", help="serve the disks, those that are there and those to come")
+    run = actions.add_parser("run", help="serve the disks that are attached now and later")
     run.add_argument(
         "--status", type=file_name, metavar="SOCKET", help="make this socket, for `show`"
     )
@@ -56,7 +66,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("name", metavar="VDEV", help="such as xvdb")
     give.add_argument("sink", metavar="FILE|DEVICE|NBD-URI")
     give.add_argument("--readonly", action="store_true", help="the guest may not write to it")
-    take.add_argument("--force", action="store_true", help="do not wait for the guest")
+    give.add_argument(
+        "--shared", action="store_true", help="give it though another guest or dom0 uses it"
+    )
+    take.add_argument("--force", action="store_true", help="do not wait for the guest to close it")
     show = actions.add_parser("show", help="show the disks of a running process")
     show.add_argument("socket", type=file_name, metavar="SOCKET")
     show.add_argument("--json", action="store_true", help="all fields")
@@ -71,22 +84,46 @@ def run(options: argparse.Namespace) -> int:
             return show(options)
         with Store(options.store or default_path()) as store:
             if options.action == "attach":
-                attach(store, options.domid, options.name, options.sink, options.readonly)
+                give(store, options)
             else:
                 detach(store, options.domid, options.name, options.force)
         return 0
-    except (XenError, StatusError, AttachError) as error:
+    except (XenError, StatusError, AttachError, LockError) as error:
         print(f"pvdump blkback: {error}", file=sys.stderr)
         return 1
 
 
+def give(store: Store, options: argparse.Namespace) -> None:
+    """Check the sink and attach it. Raises AttachError, XenError."""
+    params = options.sink
+    if not params.startswith(sink.NBD_SCHEMES):
+        # `run` has another working directory.
+        params = os.path.abspath(params)  # noqa: PTH100 - Path.absolute() keeps ".."
+    until = time.monotonic() + LEAVING_SECONDS
+    while True:
+        try:
+            sink.check(params, options.readonly, options.shared)
+            break
+        except InUse as error:
+            if time.monotonic() > until:
+                raise AttachError(str(error)) from None
+            time.sleep(0.1)
+        except Stalled as error:
+            raise AttachError(f"{params}: {error}") from None
+        except OSError as error:
+            raise AttachError(f"{params}: {error.strerror}") from None
+    attach(store, options.domid, options.name, params, options.readonly, options.shared)
+
+
 def show(options: argparse.Namespace) -> int:
+    """Print what a process says on its status socket. Returns the exit code. Raises StatusError."""
     status = ask(options.socket, Status)
     print(json.dumps(status.json(), indent=2) if options.json else text(status))
     return 0
 
 
 def serve(options: argparse.Namespace) -> int:
+    """Serve disks until told to end. Returns the exit code. Raises LockError, XenError."""
     try:
         from .dom0 import Xen
 
@@ -105,10 +142,11 @@ def serve(options: argparse.Namespace) -> int:
     def begin(store: Store, stack: contextlib.ExitStack) -> None:
         dispatcher = Dispatcher(store)
         dispatcher.start()
-        host = Host(dispatcher, Nodes(store), xen)
+        host = Host(dispatcher, BackendStore(store), xen)
         stack.callback(host.close)
         stack.callback(dispatcher.close)
         if options.status:
             stack.enter_context(StatusServer(options.status, host.status))
 
-    return foreground.serve("blkback", options.store, begin)
+    with ProcessLock(LOCK):
+        return foreground.serve("blkback", options.store, begin)

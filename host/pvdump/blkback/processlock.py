@@ -1,0 +1,53 @@
+"""The lock that lets only one process of a machine serve the disks.
+
+Taken by `pvdump blkback run`: a second one would take the connections of the first for broken ones.
+The rule: it ends with its process, however that ends; the file stays, and its content only helps
+the message.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+
+from xenpv.text import printable
+
+
+class LockError(Exception):
+    """The lock cannot be taken; the message says who has it, or why."""
+
+
+class ProcessLock:
+    """Holds the lock, for a `with`. Raises LockError."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            raise LockError(f"{path}: {error.strerror}; root is needed") from None
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = printable(os.read(self._fd, 20))
+            os.close(self._fd)
+            if error.errno != errno.EWOULDBLOCK:
+                raise LockError(f"{path}: {error.strerror}") from None
+            raise LockError(
+                f"another `pvdump blkback run` serves the disks, process {holder}; end it first"
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.write(self._fd, b"%d" % os.getpid())
+
+    def __enter__(self) -> ProcessLock:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._fd)
