@@ -1,8 +1,8 @@
 """Linux's asynchronous I/O: many reads and writes of a block device under way for one worker.
 
-Made at connect for a disk that is opened past the page cache; with others the kernel would do them
-one after the other. The kernel's own calls are used, which need no library and no thread; each
-completion is counted in the eventfd on which the worker sleeps.
+A device makes it at connect for a disk that is opened past the page cache; on others the kernel
+does one after the other. The system calls are used directly, so no library and no thread is needed;
+each completion is counted in the eventfd on which the worker sleeps.
 Source: Linux include/uapi/linux/aio_abi.h, arch/x86/entry/syscalls/syscall_64.tbl.
 """
 
@@ -27,7 +27,7 @@ IOVEC = struct.Struct("=QQ")  # address, bytes
 # data, key, rw_flags, opcode, priority, fd, buf, count, offset, reserved, flags, resfd
 IOCB = struct.Struct("=QIIHhIQQqQII")
 EVENT = struct.Struct("=QQqq")  # data, obj, res, res2
-# What lies in our memory for the kernel, one behind the other, each DEPTH times.
+# Offsets in our memory of what the kernel reads and writes, each DEPTH times.
 POINTERS = 0
 BLOCKS = POINTERS + DEPTH * 8
 EVENTS = BLOCKS + DEPTH * IOCB.size
@@ -37,7 +37,10 @@ BUSY = (errno.EAGAIN, errno.ENOMEM)
 
 
 class Aio:
-    """fd: of the device; bell: an eventfd. Raises Stalled."""
+    """A queue of transfers.
+
+    fd: of the device; bell: an eventfd. Raises Stalled if the kernel refuses it.
+    """
 
     depth = DEPTH
 
@@ -51,7 +54,8 @@ class Aio:
         self._syscall: Any = self._libc.syscall
         context = self._ffi.new("unsigned long *")
         if self._syscall(IO_SETUP, DEPTH, self._address(context), 0, 0, 0) < 0:
-            raise Stalled(f"io_setup: {os.strerror(self._ffi.errno)}")
+            why = os.strerror(self._ffi.errno)
+            raise Stalled(f"io_setup: {why} (the sysctl fs.aio-max-nr bounds it)")
         self._context = context[0]
         self._memory: Any = self._ffi.new("char[]", SIZE)
         self._view: Any = memoryview(self._ffi.buffer(self._memory))
@@ -65,7 +69,7 @@ class Aio:
         return int(self._ffi.cast("uintptr_t", memory))
 
     def vector(self, memory: memoryview) -> bytes:
-        """A struct iovec."""
+        """Return a struct iovec of memory."""
         return IOVEC.pack(self._address(self._ffi.from_buffer(memory)), len(memory))
 
     def begin(self, transfers: Sequence[Transfer]) -> int:
@@ -92,7 +96,7 @@ class Aio:
                 self._bell,
             )
             block, at, serial = block + IOCB.size, end, serial + 1
-        # The kernel takes copies of all that.
+        # The kernel copies all of it.
         count = self._syscall(IO_SUBMIT, self._context, len(transfers), self._base, 0, 0)
         begun = transfers[: max(count, 0)]
         self._flying.update(enumerate(begun, self._serial))
@@ -100,7 +104,7 @@ class Aio:
         return len(begun)
 
     def over(self) -> list[Transfer]:
-        """The transfers that have ended since this was last asked."""
+        """Return the transfers that have ended since the last call."""
         if not self._flying:
             return []
         count = self._syscall(IO_GETEVENTS, self._context, 0, DEPTH, self._base + EVENTS, 0)
@@ -117,4 +121,5 @@ class Aio:
         return found
 
     def close(self) -> None:
+        """Give the kernel's part back; it waits for what is under way."""
         self._syscall(IO_DESTROY, self._context, 0, 0, 0, 0)

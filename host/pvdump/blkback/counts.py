@@ -1,6 +1,6 @@
-"""What a disk was asked and what became of it, over all its connections.
+"""How many requests a disk got, with what result, over all its connections.
 
-Kept by the worker, shown by `pvdump blkback show`.
+The worker counts them; they are shown by `pvdump blkback show`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,11 @@ from .request import DISCARD, OKAY, READ
 
 @dataclass
 class Counts:
-    """Since the device was made. joined: I/Os that served more than one request; bytes."""
+    """Counts since the device was made.
+
+    requests: by operation; read, written: bytes; ios: reads and writes of the sink; joined: those
+    of more than one request; stalls: steps that had to wait for memory or the disk.
+    """
 
     requests: dict[str, int] = field(default_factory=dict)
     read: int = 0
@@ -25,7 +29,7 @@ class Counts:
     stalls: int = 0
 
     def add(self, op: int, size: int, status: int, number: int = 1) -> None:
-        """Requests of `size` bytes together are over; bytes count when all is well."""
+        """Count `number` requests of `size` bytes together; bytes count only if they succeeded."""
         name = OP_NAMES[op]
         self.requests[name] = self.requests.get(name, 0) + number
         if status != OKAY:

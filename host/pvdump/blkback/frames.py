@@ -1,10 +1,9 @@
-"""The frames that requests name, mapped: for one I/O, or kept where the front end lends them.
+"""The frames that requests name, mapped for one I/O, or kept mapped.
 
-Used by the worker, one for each connection. The rules: frames are mapped together, so one call to
-Xen serves many requests; a front end that speaks of persistent grants never takes one back while
-it is connected, so its frames stay mapped, writable, up to KEPT of them; what it lends to be read
-only is mapped as if it had not spoken of them. What is done for each frame is left to loops of C:
-a request may have 256.
+Used by the worker; each connection has its own. The rules: frames are mapped together, so that one
+call to Xen serves many requests; a front end with persistent grants takes none back while it is
+connected, so its frames stay mapped, writable, up to KEPT of them; a frame that it grants for
+reading only is mapped for one I/O. A request may have 256 frames, so loops over them run in C.
 Source: xen/include/public/io/blkif.h, feature-persistent.
 """
 
@@ -21,7 +20,11 @@ KEPT = 4096  # frames
 
 
 class Pool:
-    """persistent: keep what is mapped. vector: how a queue names memory."""
+    """Maps one guest's frames.
+
+    grants: the guest's; persistent: whether to keep frames mapped; vector: names memory for the
+    queue of I/O, None where there is no queue.
+    """
 
     def __init__(
         self,
@@ -34,18 +37,19 @@ class Pool:
         self._vector = vector
         self._kept: dict[int, memoryview] = {}
         self._vectors: dict[int, bytes] = {}
-        self._mapped: list[ports.Frames] = []  # those that have the kept ones
+        self._mapped: list[ports.MappedFrames] = []  # of the kept frames
 
     def __len__(self) -> int:
-        """How many frames are kept."""
+        """Return how many frames are kept."""
         return len(self._kept)
 
     def take(
         self, refs: Sequence[int], writable: bool
-    ) -> tuple[list[memoryview], ports.Frames | None]:
-        """The memory of frames, in pieces, and what is to be unmapped when the I/O is over.
+    ) -> tuple[list[memoryview], ports.MappedFrames | None]:
+        """Map frames for an I/O.
 
-        Raises Refused, Stalled.
+        Returns: their memory in pieces, and what to unmap when the I/O is over, or None.
+        Raises: Refused, Stalled.
         """
         if self._persistent:
             try:
@@ -57,9 +61,9 @@ class Pool:
         return frames.slices(0, len(refs) * PAGE_SIZE), frames
 
     def name(self, refs: Sequence[int], writable: bool) -> bytes:
-        """How the queue names frames, which are kept; nothing where they are not, or it does not.
+        """Return iovecs of frames that are kept, or b"" if they are not kept or no queue is used.
 
-        Raises Refused, Stalled.
+        Raises: Refused, Stalled.
         """
         if not self._persistent or self._vector is None:
             return b""
@@ -70,11 +74,11 @@ class Pool:
             return b"".join(map(self._vectors.__getitem__, refs)) if kept else b""
 
     def kept(self, refs: Iterable[int]) -> list[memoryview]:
-        """The memory of frames that are kept. Raises KeyError for others."""
+        """Return the memory of frames that are kept. Raises KeyError for others."""
         return list(map(self._kept.__getitem__, refs))
 
     def _keep(self, refs: Sequence[int], writable: bool) -> bool:
-        """Have the frames among the kept ones. Returns False when they cannot be there."""
+        """Keep frames. Returns whether all of them are kept now."""
         missing = list(set(refs) - self._kept.keys())
         if len(self._kept) + len(missing) > KEPT:
             return False
@@ -93,6 +97,7 @@ class Pool:
         return True
 
     def close(self) -> None:
+        """Unmap all kept frames."""
         self._kept.clear()
         self._vectors.clear()
         for frames in self._mapped:
@@ -103,10 +108,15 @@ class Pool:
 def parts(
     pieces: list[memoryview], firsts: Iterable[int], lasts: Iterable[int]
 ) -> list[memoryview]:
-    """The memory of segments that are not whole frames. firsts, lasts: sectors."""
+    """Return the memory of segments that are not whole frames.
+
+    Args:
+        pieces: of the frames, in order.
+        firsts, lasts: of each frame, sectors of 512 bytes.
+    """
     found: list[memoryview] = []
     at, number = 0, 0
-    for first, last in zip(firsts, lasts, strict=True):
+    for first, last in zip(firsts, lasts):
         if at == len(pieces[number]):
             at, number = 0, number + 1
         found.append(pieces[number][at + first * SECTOR : at + (last + 1) * SECTOR])

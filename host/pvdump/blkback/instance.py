@@ -1,13 +1,15 @@
-"""The worker of one connected front end: it takes requests, has them done, and answers.
+"""The worker of one connected front end: it takes requests, does them and answers.
 
-Made by a device at connect; a thread (dom0.py) or a clock (embedded.py) calls step() whenever what
-it waits for has come. The rules: the worker alone moves its state, and others only wake it or ask
-it to leave; in one step it does at most one ring's worth, so that others get their turn; when
-memory or the disk stalls, it is only this worker that waits, with its requests kept in order;
-requests that continue each other on the disk become one vectored read or write on the guest's own
-memory; where the disk takes many at a time, they go on beside each other, but for flush, barrier
-and discard, which are done when nothing else is. Answers are given in the order of the requests, so
-whoever connects to the ring after a backend that died goes on with the first one unanswered.
+A device makes it at connect; a thread (dom0.py) or a clock (pvxen/blkback.py) calls step() when
+what it waits for has come. The rules:
+- The worker alone changes its state; others only wake it or ask it to leave.
+- A step does at most one ring's worth, so that other workers get their turn. When memory or the
+  disk stalls, only this worker waits, and its requests stay in order.
+- Requests that continue each other on the disk become one vectored read or write on the guest's
+  memory. Where the disk takes many at a time they run beside each other, but a flush, barrier or
+  discard runs alone.
+- Answers are given in the order of the requests, so that the next backend goes on with the first
+  unanswered one if this one dies.
 States and rules are those of NetBSD's xbdback since its rework of 2011.
 Source: NetBSD sys/arch/xen/xen/xbdback_xenbus.c, for its behaviour.
 """
@@ -25,20 +27,22 @@ from xenpv.block.blkif import RESPONSE, SECTOR, Request
 from xenpv.errors import RingCorrupt
 
 from . import request, transfer
-from .connection import Connection
 from .counts import Counts
 from .ports import Refused, Stalled, Wait
 from .request import DISCARD, EOPNOTSUPP, ERROR, OKAY, READ, WRITE, BadRequest, Job
+from .resources import Resources
 from .sink import Sink
 from .transfer import JOINED, Transfer
 
 MOVES = (READ, WRITE)
-PATIENCE = 10  # steps of 10 ms
-UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY)  # a file or disk that knows no discard
+LINGER_STEPS = 10  # of 10 ms each
+UNABLE = (errno.EOPNOTSUPP, errno.ENOTTY)  # of a file or disk that cannot discard
 Complain = Callable[[str], None]
 
 
 class State(enum.Enum):
+    """A worker's state, as `pvdump blkback show` prints it."""
+
     WAITING = "waiting"
     RUN = "run"
     DISCONNECTING = "disconnecting"
@@ -46,12 +50,15 @@ class State(enum.Enum):
 
 
 class Instance:
-    """complain: takes what the guest does wrong; ended: called once, by the worker, at its end."""
+    """Serves one connection's ring.
+
+    complain: called with what the guest does wrong; ended: called once, by the worker, at its end.
+    """
 
     def __init__(
         self,
         name: str,
-        connection: Connection,
+        resources: Resources,
         sink: Sink,
         geometry: request.Geometry,
         counts: Counts,
@@ -60,10 +67,10 @@ class Instance:
     ) -> None:
         self.name = name
         self.state = State.WAITING
-        self.fault = ""  # how the front end broke the ring
+        self.fault = ""  # why the connection was ended, e.g. how the ring is corrupt
         self.wake: Callable[[], None] = lambda: None
-        self._connection = connection
-        self._ring = connection.ring
+        self._resources = resources
+        self._ring = resources.ring
         self._sink = sink
         self._geometry = geometry
         self._counts = counts
@@ -71,41 +78,47 @@ class Instance:
         self._ended = ended
         self._leaving = False
         self._finishing = False
-        self._patience = 0  # steps to wait for more while finishing
-        self._entry: bytes | None = None  # taken, not yet read through
-        self._jobs: deque[Job] = deque()  # not answered, as they came
-        self._waiting: deque[Job] = deque()  # of these, those not begun
+        self._linger = 0  # steps to wait for more requests while finishing
+        self._entry: bytes | None = None  # taken from the ring, not yet a job
+        self._jobs: deque[Job] = deque()  # not answered, in the order of the ring
+        self._waiting: deque[Job] = deque()  # those of them that are not begun
         self._number = 0
         self._flying = 0  # transfers that the queue has begun
         self._stalled = False  # in this step
-        # A backend that died may have answered and not told.
-        connection.channel.notify()
+        # A backend that died may have answered without an event.
+        resources.channel.notify()
 
     def disconnect(self) -> None:
-        """Ask the worker to leave. What it is doing it ends, what it has not begun it leaves."""
+        """Ask the worker to leave: it ends what is under way and begins nothing more."""
         self._leaving = True
         self.wake()
 
     def finish(self) -> None:
-        """Ask the worker to leave when what the ring holds is answered, or the disk stalls.
+        """Ask the worker to leave when the ring's requests are answered, or the disk stalls.
 
-        Linux closes with requests under way and waits for them for ever; those that it holds back
-        come a moment after the answers to the others.
+        Linux closes with requests under way and waits for them for ever; requests that it held
+        back come a moment after the answers to the others.
         """
         self._finishing = True
         self.wake()
 
     def fail(self, why: str) -> None:
-        """End the connection for a reason; by whoever gives the worker its turns."""
+        """End the connection at the next step, for a reason. Called where step() is called."""
         self.fault = why
         self._leaving = True
 
+    def abandon(self) -> None:
+        """Give everything back without a step: nobody can give the worker its turns."""
+        self._resources.close()
+        self.state = State.DISCONNECTED
+
     @property
     def gone(self) -> bool:
+        """Whether the worker has left and everything was given back."""
         return self.state is State.DISCONNECTED
 
     def step(self) -> Wait:
-        """One ring's worth. Returns what the next step is to wait for."""
+        """Do at most one ring's worth. Returns what the next step waits for."""
         if self.state is State.DISCONNECTED:
             return Wait.END
         self._stalled = False
@@ -138,14 +151,14 @@ class Instance:
         return Wait.IO if self._flying else Wait.EVENT
 
     def _finished(self, busy: bool) -> bool:
-        self._patience = PATIENCE if busy else self._patience - 1
-        return self._stalled or self._patience < 0
+        self._linger = LINGER_STEPS if busy else self._linger - 1
+        return self._stalled or self._linger < 0
 
     def _disconnect(self) -> Wait:
         self.state = State.DISCONNECTING
         if self._flying:
             return Wait.IO
-        self._connection.close()
+        self._resources.close()
         self.state = State.DISCONNECTED
         self._ended()
         return Wait.END
@@ -153,9 +166,9 @@ class Instance:
     # Parse.
 
     def _fetch(self) -> None:
-        """Take what the ring holds: never more than fits, since answers make its room.
+        """Take the ring's requests, never more than fit in it: an answer makes room for one.
 
-        Raises RingCorrupt.
+        Raises: RingCorrupt.
         """
         ring, more = self._ring, True
         while more:
@@ -163,7 +176,7 @@ class Instance:
                 self._entry = ring.take()
             if self._entry is None:
                 break
-            parsed = self._connection.layout.parse(self._entry)
+            parsed = self._resources.layout.parse(self._entry)
             try:
                 job = self._judge(parsed)
                 self._number += 1
@@ -185,8 +198,8 @@ class Instance:
         request.check_kind(parsed, self._geometry)
         data = parsed.data
         if parsed.is_indirect:
-            # All that it may announce fits in one page.
-            (page,), spare = self._connection.pool.take(parsed.grefs[:1], False)
+            # All segments that it may announce fit in one page.
+            (page,), spare = self._resources.pool.take(parsed.grefs[:1], False)
             data = bytes(page[: request.SEGMENT_SIZE * parsed.count])
             if spare is not None:
                 spare.unmap()
@@ -195,7 +208,7 @@ class Instance:
     # Map and I/O.
 
     def _next(self) -> list[Job]:
-        """Take the first jobs that are waiting: those that are one read or write."""
+        """Take the first waiting jobs that make one read or write."""
         first = self._waiting.popleft()
         group = [first]
         end, frames = first.sector + first.count, len(first.refs)
@@ -209,8 +222,8 @@ class Instance:
         return group
 
     def _begin(self) -> None:
-        """Begin all that can be begun now."""
-        queue = self._connection.queue
+        """Begin as many jobs as possible."""
+        queue = self._resources.queue
         while self._waiting and not self._stalled and not self._leaving:
             if self._waiting[0].op in MOVES:
                 room = queue.depth - self._flying if queue else 1
@@ -224,12 +237,12 @@ class Instance:
             self._answer()
 
     def _transfers(self, most: int) -> list[Transfer]:
-        """The reads and writes at the head of the queue, ready to be done."""
+        """Prepare up to `most` of the reads and writes that wait first."""
         found: list[Transfer] = []
         while self._waiting and self._waiting[0].op in MOVES and len(found) < most:
             jobs = self._next() if len(self._waiting) > 1 else [self._waiting.popleft()]
             try:
-                found.append(transfer.prepare(jobs, self._sink, self._connection.pool))
+                found.append(transfer.prepare(jobs, self._sink, self._resources.pool))
             except (Refused, Stalled) as error:
                 self._failed(jobs, error)
                 if self._stalled:
@@ -237,8 +250,8 @@ class Instance:
         return found
 
     def _move(self, transfers: list[Transfer]) -> None:
-        """Do a single one here, which is shorter; have several begun."""
-        queue = self._connection.queue
+        """Do a single transfer here, which costs less; let the queue begin several."""
+        queue = self._resources.queue
         while transfers:
             if queue is not None and (self._flying or len(transfers) > 1):
                 begun = queue.begin(transfers)
@@ -250,9 +263,9 @@ class Instance:
             transfers = transfers[1:]
 
     def _collect(self) -> None:
-        """Take up what has ended."""
-        assert self._connection.queue is not None
-        ended = self._connection.queue.over()
+        """Settle and answer the transfers that have ended."""
+        assert self._resources.queue is not None
+        ended = self._resources.queue.over()
         self._flying -= len(ended)
         for move in ended:
             self._settle(move)
@@ -272,14 +285,14 @@ class Instance:
             counts.add(jobs[0].op, move.size, OKAY, len(jobs))
 
     def _do_alone(self, job: Job) -> None:
-        """A flush, barrier or discard. Raises nothing that an I/O may."""
+        """Do a flush, barrier or discard. Errors of I/O are the job's."""
         try:
             if job.op == DISCARD:
                 self._sink.discard(job.sector * SECTOR, job.count * SECTOR)
             else:
                 self._sink.flush()
             if job.refs:
-                move = transfer.prepare([job], self._sink, self._connection.pool)
+                move = transfer.prepare([job], self._sink, self._resources.pool)
                 move.do()
                 move.end()
                 self._sink.flush()
@@ -292,7 +305,7 @@ class Instance:
 
     def _failed(self, jobs: list[Job], error: Refused | OSError | Stalled) -> None:
         if isinstance(error, Stalled) or len(jobs) > 1:
-            # What was joined is done again, each for itself: none shall suffer for another.
+            # Joined jobs are done again one by one, so that none fails because of another.
             for job in jobs:
                 job.alone = job.alone or not isinstance(error, Stalled)
             again = sorted([*jobs, *self._waiting], key=attrgetter("number"))
@@ -312,10 +325,10 @@ class Instance:
         self._counts.add(job.op, job.count * SECTOR, status)
 
     def _answer(self) -> None:
-        """Answer the first requests, as far as they are done."""
+        """Answer the first requests that are done."""
         jobs, ring, some = self._jobs, self._ring, False
         while jobs and jobs[0].status is not None:
             job, some = jobs.popleft(), True
             ring.respond(struct.pack(RESPONSE, job.id, job.op, job.status))
         if some and ring.push():
-            self._connection.channel.notify()
+            self._resources.channel.notify()

@@ -1,9 +1,9 @@
-"""What the two ends of a disk tell each other in xenstore, as tables.
+"""What the two ends of a disk write in xenstore, as tables.
 
-Used by the device. The rules: every key of a front end is optional but the ring's and the event
-channel's; a value that means nothing, or asks for what was not offered, is refused with its name;
-both ways to name a ring's pages are understood, and a front end that gives an order of 0 with one
-`ring-ref` is not sent away.
+Used by the device. The rules: of a front end's keys, only the ring's and the event channel's must
+be there; a value that means nothing, or that asks for more than was offered, is refused with its
+key; both schemes for naming a ring's pages are understood, and an order of 0 beside one `ring-ref`
+is accepted.
 Source: xen/include/public/io/blkif.h; FreeBSD sys/dev/xen/blkback for max-ring-pages and the like.
 """
 
@@ -17,7 +17,7 @@ from xenpv.block.blkif import LAYOUTS, SECTOR, X86_64, Layout
 from xenpv.block.ring import PAGES_MAX, slots
 from xenpv.text import decimal
 
-from .ports import Nodes
+from .ports import BackendStore
 from .request import INDIRECT_SEGMENTS
 from .sink import Sink
 
@@ -31,8 +31,8 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True)
-class Disk:
-    """A disk as its toolstack wants it."""
+class DiskProperties:
+    """What a front end is told of a disk: its sink's sizes, and what the toolstack asked for."""
 
     sink: Sink
     readonly: bool
@@ -40,6 +40,7 @@ class Disk:
 
     @property
     def info(self) -> int:
+        """The flags VDISK_*."""
         return abi.VDISK_READONLY * self.readonly | abi.VDISK_REMOVABLE * self.removable
 
 
@@ -51,51 +52,62 @@ OFFERS = {
     "feature-persistent": 1,
     "feature-max-indirect-segments": INDIRECT_SEGMENTS,
 }
-# Written before Connected: what the disk is. None: the key is not written.
-PROPERTIES: dict[str, Callable[[Disk], int | None]] = {
-    "sectors": lambda disk: disk.sink.size // SECTOR,
-    "sector-size": lambda disk: disk.sink.sector_size,
-    "physical-sector-size": lambda disk: disk.sink.physical,
-    "info": lambda disk: disk.info,
-    "feature-flush-cache": lambda disk: 1,
-    "feature-barrier": lambda disk: 1,
-    "feature-discard": lambda disk: int(disk.sink.granularity > 0 and not disk.readonly),
-    "discard-granularity": lambda disk: disk.sink.granularity or None,
-    "discard-alignment": lambda disk: 0 if disk.sink.granularity else None,
-    "discard-secure": lambda disk: 0 if disk.sink.granularity else None,
+# Written before Connected, from the disk and the bytes of the front end's sectors. None: no key.
+PROPERTIES: dict[str, Callable[[DiskProperties, int], int | None]] = {
+    "sectors": lambda disk, sector: disk.sink.size // sector,
+    "sector-size": lambda disk, sector: disk.sink.sector_size,
+    "physical-sector-size": lambda disk, sector: disk.sink.physical,
+    "info": lambda disk, sector: disk.info,
+    "feature-flush-cache": lambda disk, sector: 1,
+    "feature-barrier": lambda disk, sector: 1,
+    "feature-discard": lambda disk, sector: int(disk.sink.granularity > 0 and not disk.readonly),
+    "discard-granularity": lambda disk, sector: disk.sink.granularity or None,
+    "discard-alignment": lambda disk, sector: 0 if disk.sink.granularity else None,
+    "discard-secure": lambda disk, sector: 0 if disk.sink.granularity else None,
 }
-# A front end's keys: what stands when it is absent (None: it must be there), the most it may be.
+# A front end's keys: the value of one that is absent (None: it must be there), and the largest.
 FRONT = {
     "event-channel": (None, PORT_MAX),
     "ring-page-order": (-1, RING_ORDER_MAX),
     "num-ring-pages": (0, PAGES_MAX),
     "feature-persistent": (0, 1),
+    "feature-large-sector-size": (0, 1),
     "multi-queue-num-queues": (1, 1),
 }
 
 
-def properties(disk: Disk) -> dict[str, str]:
-    found = ((key, value(disk)) for key, value in PROPERTIES.items())
+def properties(disk: DiskProperties, sector: int) -> dict[str, str]:
+    """Return the keys that describe a disk to a front end whose sectors have `sector` bytes."""
+    found = ((key, value(disk, sector)) for key, value in PROPERTIES.items())
     return {key: str(value) for key, value in found if value is not None}
 
 
 @dataclass(frozen=True)
 class Front:
-    """What a front end asks for. refs: of the ring's pages."""
+    """What a front end asks for.
+
+    refs: grants of the ring's pages; persistent: it lends frames for as long as it is connected;
+    large_sectors: it counts everything in sectors of the disk's sector-size, not of 512 bytes.
+    """
 
     layout: Layout
     port: int
     refs: tuple[int, ...]
     persistent: bool
+    large_sectors: bool
+
+    def sector(self, sink: Sink) -> int:
+        """Return the bytes of a sector as this front end counts them."""
+        return sink.sector_size if self.large_sectors else SECTOR
 
 
-def read_keys(nodes: Nodes, path: str) -> dict[str, str]:
-    """All that a front end has written that makes its connection what it is."""
+def read_keys(store: BackendStore, path: str) -> dict[str, str]:
+    """Read all keys of a front end that a connection depends on, as they are."""
     names = [*FRONT, "protocol", "ring-ref", "ring-ref0"]
-    keys = {name: value for name in names if (value := nodes.read(f"{path}/{name}")) is not None}
+    keys = {name: value for name in names if (value := store.read(f"{path}/{name}")) is not None}
     if "ring-ref0" in keys:
         for i in range(1, PAGES_MAX):
-            value = nodes.read(f"{path}/ring-ref{i}")
+            value = store.read(f"{path}/ring-ref{i}")
             if value is None:
                 break
             keys[f"ring-ref{i}"] = value
@@ -103,11 +115,11 @@ def read_keys(nodes: Nodes, path: str) -> dict[str, str]:
 
 
 def parse(keys: dict[str, str]) -> Front:
-    """Raises Unusable."""
+    """Check what read_keys() found. Raises Unusable."""
     values = {name: _number(keys, name, *rule) for name, rule in FRONT.items()}
     protocol = keys.get("protocol", X86_64.protocol)
     if protocol not in LAYOUTS:
-        raise Unusable(f"protocol is {protocol!r}; {' or '.join(LAYOUTS)} expected")
+        raise Unusable(f"protocol is {protocol[:40]!r}; {' or '.join(LAYOUTS)} expected")
     pages = max(values["num-ring-pages"], 1)
     if values["ring-page-order"] >= 0:
         pages = 1 << values["ring-page-order"]
@@ -122,7 +134,11 @@ def parse(keys: dict[str, str]) -> Front:
     if len(set(refs)) != pages:
         raise Unusable(f"the ring's pages {', '.join(map(str, refs))} are not different ones")
     return Front(
-        LAYOUTS[protocol], values["event-channel"], refs, bool(values["feature-persistent"])
+        LAYOUTS[protocol],
+        values["event-channel"],
+        refs,
+        bool(values["feature-persistent"]),
+        bool(values["feature-large-sector-size"]),
     )
 
 

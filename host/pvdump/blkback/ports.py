@@ -1,7 +1,8 @@
-"""What the backend wants of Xen and of xenstore, and no more.
+"""The interfaces through which the backend uses Xen and xenstore.
 
-Given by embedded.py and dom0.py. The rule: a call that cannot do now what it could do later raises
-Stalled and has changed nothing; one that never can raises Refused.
+dom0.py implements them on a real Xen, pvxen/blkback.py on the embedded one. The rule: a call that
+cannot succeed now but may later raises Stalled and has changed nothing; one that never can succeed
+raises Refused.
 """
 
 from __future__ import annotations
@@ -13,19 +14,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from .transfer import Queue
 
-REST = 100_000_000  # ns
-
 
 class Stalled(Exception):
-    """Memory, or the disk below, is not to be had at the moment."""
+    """Something is short at the moment, memory or the disk for example: try again later."""
 
 
 class Refused(Exception):
-    """Xen refuses what the guest's grant or port does not allow; the message says which."""
+    """Xen refuses a grant or an event channel of the guest; the message says which."""
 
 
 class Wait(enum.Enum):
-    """What a worker waits for before its next turn."""
+    """What a worker waits for before its next step."""
 
     NOTHING = "nothing"
     EVENT = "an event"
@@ -34,20 +33,20 @@ class Wait(enum.Enum):
     END = "the end"
 
 
-class Frames(Protocol):
-    """Frames of a guest, mapped one behind the other."""
+class MappedFrames(Protocol):
+    """Frames of a guest that are mapped, in the order of their grants."""
 
     def slices(self, start: int, end: int) -> list[memoryview]:
-        """The bytes from start to end, in as few pieces as they lie in."""
+        """Return the bytes from start to end, in as few pieces as they lie in."""
 
     def unmap(self) -> None: ...
 
 
 class Grants(Protocol):
-    """The use of one guest's grants."""
+    """One guest's grants."""
 
-    def map(self, refs: Sequence[int], writable: bool) -> Frames:
-        """All or none. Raises Refused, Stalled."""
+    def map(self, refs: Sequence[int], writable: bool) -> MappedFrames:
+        """Map all of the grants or none. Raises Refused, Stalled."""
 
     def close(self) -> None: ...
 
@@ -61,46 +60,58 @@ class Channel(Protocol):
 
 
 class Worker(Protocol):
-    """step() does a ring's worth. wake is set by whoever gives it its turns."""
+    """What Xen.run() gives its turns. wake: set by run(); any thread may call it."""
 
     name: str
     wake: Callable[[], None]
 
-    def step(self) -> Wait: ...
+    def step(self) -> Wait:
+        """Do at most one ring's worth of work. Returns what the next step waits for."""
 
-    def fail(self, why: str) -> None: ...
+    def fail(self, why: str) -> None:
+        """End the connection at the next step, for a reason."""
 
 
 class Xen(Protocol):
-    def grants(self, domid: int) -> Grants: ...
+    """Xen as the backend uses it."""
+
+    def grants(self, domid: int) -> Grants:
+        """Raises Refused, Stalled."""
 
     def bind(self, domid: int, port: int) -> Channel:
-        """Raises Refused."""
+        """Bind a guest's event channel. Raises Refused, Stalled."""
 
     def queue(self, direct: int, channel: Any) -> Queue:
-        """For a sink that has `direct`; it wakes who waits for the channel. Raises Stalled."""
+        """Make a queue of I/O for a sink's `direct` descriptor.
+
+        channel: one from bind(); its worker is woken when I/O has ended. Raises Stalled.
+        """
 
     def run(self, worker: Worker, channel: Any) -> None:
-        """Give a worker its turns, from now until it waits for the end.
+        """Give a worker its turns until it waits for the end. Raises Stalled.
 
-        channel: one that bind() gave.
+        channel: one from bind(), whose events wake the worker.
         """
 
-    def later(self, call: Callable[[], None]) -> None:
-        """Call it once, REST from now, from any thread."""
+    def later(self, delay: int, call: Callable[[], None]) -> None:
+        """Call a function once, `delay` ns from now, from any thread."""
 
 
-class Nodes(Protocol):
-    """Xenstore. Values are text."""
+class BackendStore(Protocol):
+    """Xenstore as a device uses it. Values are text; bytes that are no UTF-8 are surrogates."""
 
-    def read(self, path: str) -> str | None: ...
+    def read(self, path: str) -> str | None:
+        """Return a node's value, or None if there is no such node."""
 
-    def write(self, path: str, value: str) -> None: ...
+    def update(self, device: str, values: Mapping[str, str]) -> bool:
+        """Write all nodes at once, or none if the device's `frontend` node is gone.
 
-    def remove(self, path: str) -> None: ...
+        Args:
+            device: the path of the backend's nodes of a device.
+            values: by the whole path of each node.
 
-    def update(self, path: str, values: Mapping[str, str]) -> bool:
-        """Write nodes below a path, unless its `frontend` is gone: all at once.
-
-        Returns whether it was there.
+        Returns: whether the device was there.
         """
+
+    def remove(self, path: str) -> None:
+        """Remove a node and all below it, if it is there."""

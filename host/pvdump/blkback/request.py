@@ -1,7 +1,7 @@
-"""A request out of the ring, judged: what is to be done, or the status that answers it at once.
+"""A request out of the ring: what is to be done, or the status that answers it at once.
 
-Used by the worker. The rule: nothing a guest wrote goes further before it is checked here, and it
-is checked in a private copy. Limits and answers are those of Linux's blkback.
+Used by the worker. The rule: nothing that a guest wrote is used before it is checked here, and a
+private copy of it is checked. Limits and answers are those of Linux's blkback.
 Source: xen/include/public/io/blkif.h; Linux drivers/block/xen-blkback/blkback.c.
 """
 
@@ -32,7 +32,7 @@ OKAY, ERROR, EOPNOTSUPP = (
 
 
 class BadRequest(Exception):
-    """status: the answer; the message says what is wrong."""
+    """A request that cannot be done. status: its answer; the message says what is wrong."""
 
     def __init__(self, message: str, status: int = ERROR) -> None:
         super().__init__(message)
@@ -41,39 +41,61 @@ class BadRequest(Exception):
 
 @dataclass(frozen=True)
 class Geometry:
-    """What requests are held against. sectors: of 512 bytes; unit: sectors that go together."""
+    """The limits that requests are checked against.
+
+    sectors: the disk's size in sectors of 512 bytes; unit: sectors of 512 bytes that can only be
+    read and written together; scale: sectors of 512 bytes in one of the front end's sectors.
+    """
 
     sectors: int
     unit: int
     readonly: bool
+    scale: int = 1
 
 
-@dataclass(slots=True, eq=False)
 class Job:
-    """A request to be answered. refs, firsts, lasts: grant and sectors of each segment.
+    """A request that is to be done and answered.
 
-    whole: all segments are whole frames; alone: not to be joined with others; number: which of the
-    connection's it is; status: the answer, None for one that is to be done.
+    sector, count: of 512 bytes; refs, firsts, lasts: grant and first and last sector of each
+    segment; whole: all segments are whole frames; alone: not to be joined with others; number: in
+    the order of the connection's requests; status: the answer, None until it is done.
     """
 
-    id: int
-    op: int
-    sector: int
-    count: int  # sectors
-    refs: tuple[int, ...] = ()
-    firsts: bytes = b""
-    lasts: bytes = b""
-    whole: bool = True
-    alone: bool = False
-    number: int = 0
-    status: int | None = None
+    __slots__ = (
+        *("id", "op", "sector", "count", "refs", "firsts", "lasts"),
+        *("whole", "alone", "number", "status"),
+    )
+
+    def __init__(
+        self,
+        id: int,
+        op: int,
+        sector: int,
+        count: int,
+        refs: tuple[int, ...] = (),
+        firsts: bytes = b"",
+        lasts: bytes = b"",
+        whole: bool = True,
+        status: int | None = None,
+    ) -> None:
+        self.id = id
+        self.op = op
+        self.sector = sector
+        self.count = count
+        self.refs = refs
+        self.firsts = firsts
+        self.lasts = lasts
+        self.whole = whole
+        self.alone = False
+        self.number = 0
+        self.status = status
 
     def __str__(self) -> str:
         return f"{OP_NAMES[self.op]} of {self.count} sectors from {self.sector} on"
 
 
 def check_kind(request: Request, geometry: Geometry) -> None:
-    """What can be said before an indirect request's segments are read. Raises BadRequest."""
+    """Check a request before its indirect segments are read. Raises BadRequest."""
     if request.op not in KNOWN:
         raise BadRequest(f"operation {request.op} is not known", EOPNOTSUPP)
     if request.is_indirect and request.op not in (READ, WRITE):
@@ -93,10 +115,16 @@ def check_kind(request: Request, geometry: Geometry) -> None:
 
 
 def job(request: Request, data: bytes, geometry: Geometry) -> Job:
-    """The request as it is to be done. Raises BadRequest.
+    """Check the rest of a request and make a job of it.
 
-    data: a private copy of its segments, as many as it announces.
+    Args:
+        request: checked by check_kind().
+        data: a private copy of its segments, as many as it announces.
+
+    Raises: BadRequest.
     """
+    if geometry.scale != 1:
+        request, data = _in_sectors_of_512(request, data, geometry.scale)
     number = len(data) // SEGMENT_SIZE
     if request.op == DISCARD:
         done = Job(request.id, request.op, request.sector, request.count)
@@ -109,10 +137,8 @@ def job(request: Request, data: bytes, geometry: Geometry) -> Job:
         if whole:
             count = number * PAGE_SECTORS
         elif max(lasts) >= PAGE_SECTORS or any(map(gt, firsts, lasts)):
-            bad = next(
-                s for s in zip(firsts, lasts, strict=True) if s[0] > s[1] or s[1] >= PAGE_SECTORS
-            )
-            raise BadRequest(f"a segment from sector {bad[0]} to {bad[1]} of a page")
+            bad = (s for s in zip(firsts, lasts) if s[0] > s[1] or s[1] >= PAGE_SECTORS)
+            raise BadRequest("a segment from sector {} to {} of a page".format(*next(bad)))
         else:
             count = sum(lasts) - sum(firsts) + number
         done = Job(request.id, request.op, request.sector, count, refs, firsts, lasts, whole)
@@ -125,5 +151,16 @@ def job(request: Request, data: bytes, geometry: Geometry) -> Job:
 
 @functools.cache
 def _references(number: int) -> struct.Struct:
-    """Takes the grants out of so many segments."""
+    """Unpacks the grants of `number` segments."""
     return struct.Struct("<" + "I4x" * number)
+
+
+def _in_sectors_of_512(request: Request, data: bytes, scale: int) -> tuple[Request, bytes]:
+    """Convert a request of larger sectors. A segment beyond its page stays beyond it."""
+    count = request.count * scale if request.op == DISCARD else request.count
+    converted = Request(request.op, request.id, request.sector * scale, count)
+    segments = bytearray(data)
+    segments[FIRST::SEGMENT_SIZE] = bytes(min(n * scale, 255) for n in data[FIRST::SEGMENT_SIZE])
+    lasts = (min((n + 1) * scale - 1, 255) for n in data[LAST::SEGMENT_SIZE])
+    segments[LAST::SEGMENT_SIZE] = bytes(lasts)
+    return converted, bytes(segments)

@@ -1,10 +1,10 @@
 """The ring's pages as xenpv.block.ring sees them, on mapped frames.
 
-Made at connect. The rules of the single accesses: an item of a memoryview of 32-bit words is
-fetched and stored by CPython with a copy of four bytes, which is one move on x86; and mb() has to
-be a real fence, since x86 lets a load pass an older store, and then both ends may think that the
-other one will look. Taking a free lock is a compare-and-swap with the lock prefix in every CPython
-on x86 (a semaphore's, or since 3.13 its own), which Intel and AMD define as a full fence.
+A device makes it at connect. Rules of the single accesses: an item of a memoryview of 32-bit words
+is fetched and stored by CPython with a copy of four bytes, which is one move on x86; mb() must be a
+fence, since x86 lets a load pass an older store, and then both ends may think that the other one
+will look. Taking a free lock is a compare-and-swap with the lock prefix in every CPython on x86 (a
+semaphore's, or since 3.13 its own), which Intel and AMD define as a full fence.
 Source: CPython Objects/memoryobject.c (unpack_single), Python/thread_pthread.h; Intel SDM 3A 8.2.5.
 """
 
@@ -14,7 +14,7 @@ import threading
 
 from xenpv.abi import PAGE_SIZE, SRING_RING
 
-from .ports import Frames
+from .ports import MappedFrames
 
 
 class Scattered:
@@ -42,9 +42,9 @@ class Scattered:
 
 
 class RingMemory:
-    """frames: of the ring, mapped; they stay its caller's."""
+    """The memory of a ring. frames: of the ring; the caller unmaps them."""
 
-    def __init__(self, frames: Frames, pages: int) -> None:
+    def __init__(self, frames: MappedFrames, pages: int) -> None:
         pieces = frames.slices(0, pages * PAGE_SIZE)
         self.view: memoryview | Scattered = pieces[0] if len(pieces) == 1 else Scattered(pieces)
         self._words = pieces[0][:SRING_RING].cast("I")
@@ -61,5 +61,5 @@ class RingMemory:
             pass
 
     def close(self) -> None:
-        """Let go of the memory, so that it can be unmapped."""
+        """Let go of the memory, so that the caller can unmap it."""
         self._words.release()

@@ -1,6 +1,6 @@
 """How the disks stand: a row for each, as JSON and as text.
 
-Made by the host, served by the status socket, printed by `pvdump blkback show`.
+The host makes it, the status socket serves it, `pvdump blkback show` prints it.
 """
 
 from __future__ import annotations
@@ -17,37 +17,41 @@ from .device import Device
 MIB = 1 << 20
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Row(Counts):
-    """A disk. state: of xenbus; worker: its state or None; error: what went wrong last."""
+    """A disk. state: of xenbus; worker: its state, "" for none; error: what went wrong last."""
 
-    disk: str
-    state: int
-    worker: str | None
-    error: str
+    disk: str = ""
+    state: int = 0
+    worker: str = ""
+    error: str = ""
 
 
 @dataclass(frozen=True)
 class Status:
+    """All disks."""
+
     disks: list[Row]
 
     def json(self) -> dict[str, Any]:
+        """Return it as JSON has it."""
         return asdict(self)
 
 
 def row(device: Device) -> Row:
+    """Return how a device stands."""
     instance = device.instance
     return Row(
         disk=device.name,
         state=device.state,
-        worker=instance.state.value if instance else None,
+        worker=instance.state.value if instance else "",
         error=device.fatal,
         **asdict(device.counts),
     )
 
 
 def text(status: Status) -> str:
-    """A line for each disk, for a person."""
+    """Return a line for each disk, for a person."""
     return "\n".join(
         printable(
             f"{disk.disk:<12} {state_name(disk.state):<13} {disk.worker or '-':<13} "

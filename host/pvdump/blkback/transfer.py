@@ -1,13 +1,12 @@
-"""A read or write: jobs that continue each other on the disk, on the guest's own memory.
+"""A read or write of the sink: jobs that continue each other on the disk, on the guest's memory.
 
-Made by the worker, which does it or, where the disk takes several at a time, has it begun.
+The worker makes it and does it, or has a queue begin it where the disk takes several at a time.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from xenpv.block.blkif import SECTOR
@@ -20,26 +19,41 @@ from .sink import Sink
 JOINED = 256  # frames of one transfer, at most
 
 
-@dataclass(slots=True, eq=False)
 class Transfer:
-    """offset, size: bytes; spare: to be unmapped when it is over; error: what became of it.
+    """One read or write.
 
-    vectors: the memory as the queue names it, of frames that are kept; else that is in buffers.
+    reads: whether it reads; offset, size: bytes; buffers: the memory, unless a queue names it by
+    `vectors`; spare: frames to unmap when it is over; error: why it failed, or None.
     """
 
-    sink: Sink
-    jobs: list[Job]
-    reads: bool
-    offset: int
-    size: int
-    pool: Pool
-    buffers: list[memoryview]
-    spare: ports.Frames | None = None
-    vectors: bytes = b""
-    error: Exception | None = None
+    __slots__ = (
+        *("sink", "jobs", "reads", "offset", "size", "pool"),
+        *("buffers", "spare", "vectors", "error"),
+    )
+
+    def __init__(
+        self,
+        sink: Sink,
+        jobs: list[Job],
+        reads: bool,
+        offset: int,
+        size: int,
+        pool: Pool,
+        buffers: list[memoryview],
+    ) -> None:
+        self.sink = sink
+        self.jobs = jobs
+        self.reads = reads
+        self.offset = offset
+        self.size = size
+        self.pool = pool
+        self.buffers = buffers
+        self.spare: ports.MappedFrames | None = None
+        self.vectors = b""
+        self.error: Exception | None = None
 
     def do(self) -> None:
-        """Now, and wait for it."""
+        """Do it now and wait for its end. An error is kept for end()."""
         buffers = self.buffers or self.pool.kept(_references(self.jobs))
         try:
             (self.sink.read if self.reads else self.sink.write)(self.offset, buffers)
@@ -47,7 +61,7 @@ class Transfer:
             self.error = error
 
     def end(self) -> None:
-        """Give the memory back. Raises what went wrong."""
+        """Give the memory back. Raises the error."""
         self.buffers = []
         if self.spare is not None:
             self.spare.unmap()
@@ -62,7 +76,10 @@ def _references(jobs: Sequence[Job]) -> Sequence[int]:
 
 
 def prepare(jobs: list[Job], sink: Sink, pool: Pool) -> Transfer:
-    """Jobs of one kind, each of which continues the one before. Raises Refused, Stalled."""
+    """Make one transfer of jobs of one kind, each of which continues the one before.
+
+    Raises: Refused, Stalled.
+    """
     first = jobs[0]
     reads, whole, count = first.op == READ, first.whole, first.count
     if len(jobs) > 1:
@@ -81,7 +98,7 @@ def prepare(jobs: list[Job], sink: Sink, pool: Pool) -> Transfer:
 
 
 class Queue(Protocol):
-    """Does transfers beside each other; wakes the worker when some are over.
+    """Does transfers beside each other, and wakes the worker when some have ended.
 
     depth: how many can be under way.
     """
@@ -89,12 +106,12 @@ class Queue(Protocol):
     depth: int
 
     def begin(self, transfers: Sequence[Transfer]) -> int:
-        """Returns how many were begun, the first ones; the others are to be done in another way."""
+        """Begin the first transfers. Returns how many were begun; the caller does the others."""
 
     def vector(self, memory: memoryview) -> bytes:
-        """How it names memory; what it names in a transfer is these, joined."""
+        """Return a name of memory; a transfer's `vectors` are such names, joined."""
 
     def over(self) -> list[Transfer]:
-        """Those that have ended since this was last asked."""
+        """Return the transfers that have ended since the last call."""
 
     def close(self) -> None: ...

@@ -1,6 +1,6 @@
-"""What a worker holds of Xen while its front end is connected, taken at connect for a full ring.
+"""What a worker holds of Xen while its front end is connected, enough for a full ring.
 
-Made by a device, closed by the worker.
+A device takes it all when it connects; the worker gives it back when it disconnects.
 """
 
 from __future__ import annotations
@@ -17,10 +17,16 @@ from .transfer import Queue
 
 
 @dataclass
-class Connection:
+class Resources:
+    """One connection's resources.
+
+    layout: of the ring's entries; frames, memory: of the ring; queue: of the sink's I/O, or None
+    where it is done one after the other; pool: frames of the requests' data.
+    """
+
     layout: Layout
     grants: ports.Grants
-    frames: ports.Frames
+    frames: ports.MappedFrames
     memory: RingMemory
     ring: BackRing
     channel: ports.Channel
@@ -28,7 +34,7 @@ class Connection:
     pool: Pool
 
     def close(self) -> None:
-        """In the reverse order of how it was taken."""
+        """Give everything back, in the reverse order of taking it."""
         self.pool.close()
         if self.queue is not None:
             self.queue.close()
