@@ -12,15 +12,17 @@ from fixtures.ringpages import RingPages
 
 from pvdump.blkback import dom0
 from pvdump.blkback.attach import attach
-from pvdump.blkback.host import AREA, Host
-from pvdump.blkback.nodes import Nodes
+from pvdump.blkback.backendstore import BackendStore
+from pvdump.blkback.host import Host
+from pvdump.blkback.paths import backend_path, front_path
 from pvdump.blkback.ports import Refused
+from pvdump.blkback.timers import Timers
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.xenstore.store import Store
 from xenpv.block.blkif import RESPONSE, SEGMENT, X86_64
 from xenpv.block.ring import FrontRing
 
-XVDB = 51728
+XVDB, XVDC = 51728, 51744
 
 
 class Memory:
@@ -33,7 +35,7 @@ class Memory:
         return self.all[ref * PAGE : (ref + 1) * PAGE]
 
 
-class Frames:
+class MappedFrames:
     def __init__(self, memory, refs):
         self.pages = [memory.page(ref) for ref in refs]
 
@@ -52,7 +54,7 @@ class Grants:
     def map(self, refs, writable):
         if max(refs) >= 64:
             raise Refused("no such grant")
-        return Frames(self.memory, refs)
+        return MappedFrames(self.memory, refs)
 
     def close(self):
         pass
@@ -92,6 +94,7 @@ class Xen(dom0.Xen):
 
     def __init__(self):
         self.threads = set()
+        self._timers = Timers()
         self.memory = {}
         self.channels = {}
         self.told = {}
@@ -105,19 +108,28 @@ class Xen(dom0.Xen):
         return self.channels[domid]
 
 
+def until(store, path, *values):
+    """Wait until a node has one of the values, or (None) is gone."""
+    changed = threading.Semaphore(0)
+    watch = store.watch(path, lambda path, token: changed.release())
+    while BackendStore(store).read(path) not in values:
+        changed.acquire()
+    watch.close()
+
+
 class Guest:
     """A front end over a connection of its own. Ring: page 0; data: page 1."""
 
-    def __init__(self, store, xen, domid):
+    def __init__(self, store, xen, domid, number=XVDB):
         self.store, self.xen, self.domid = store, xen, domid
-        self.front = f"/local/domain/{domid}/device/vbd/{XVDB}"
-        self.back = f"{AREA}/{domid}/{XVDB}"
+        self.front = front_path(domid, number)
+        self.back = backend_path(domid, number)
 
     def until(self, path, *values):
         """Wait until a node has one of the values, or (None) is gone."""
         changed = threading.Semaphore(0)
         watch = self.store.watch(path, lambda path, token: changed.release())
-        while Nodes(self.store).read(path) not in values:
+        while BackendStore(self.store).read(path) not in values:
             changed.acquire()
         watch.close()
 
@@ -162,18 +174,25 @@ class Site:
         self.store = Store(self.path)
         self.dispatcher = Dispatcher(self.store)
         self.dispatcher.start()
-        self.host = Host(self.dispatcher, Nodes(self.store), self.xen, self.open)
+        self.host = Host(self.dispatcher, BackendStore(self.store), self.xen, self.open)
 
     def stop(self):
         self.dispatcher.close()
         self.host.close()
         self.store.close()
 
-    def create(self, domid, disk="disk"):
+    def until(self, path, *values):
+        until(self.tool, path, *values)
+
+    def make(self, domid, vm):
+        """A domain without disks."""
         self.tool.write(f"/local/domain/{domid}/domid", str(domid))
-        self.tool.write(f"/local/domain/{domid}/vm", f"/vm/{domid}")
+        self.tool.write(f"/local/domain/{domid}/vm", vm)
         self.tool.call(lambda client: client.introduce(domid, 1, 1))
-        attach(self.tool, domid, "xvdb", str(disk), False)
+
+    def create(self, domid, disk=""):
+        self.make(domid, f"/vm/{domid}")
+        attach(self.tool, domid, "xvdb", disk or f"disk{domid}", False)
         return Guest(self.tool, self.xen, domid)
 
     def destroy(self, domid):

@@ -1,22 +1,31 @@
 """The host process's side: disks come and go, and what one thread meets no other does."""
 
+import collections
 import threading
-from types import SimpleNamespace
 
 import pytest
-from blkback.front import CLOSED, CLOSING, CONNECTED, INITIALISING, OKAY, PAGE, WRITE
-from blkback.hostsite import XVDB, Site
+from blkback.front import CLOSED, CLOSING, CONNECTED, INITIALISED, INITIALISING, OKAY, PAGE, WRITE
+from blkback.hostsite import XVDB, XVDC, Guest, Site
 
-from pvdump.blkback.attach import AttachError, attach, detach, given, number_of
-from pvdump.blkback.host import AREA
-from pvdump.blkback.instance import Instance
-from pvdump.blkback.nodes import Nodes
+from pvdump.blkback import device, host
+from pvdump.blkback.attach import (
+    ATTACH_ID,
+    AttachError,
+    attach,
+    detach,
+    given,
+    number_of,
+    restore,
+)
+from pvdump.blkback.backendstore import BackendStore
+from pvdump.blkback.paths import AREA, ERRORS
 from pvdump.blkback.ports import Stalled
 from pvdump.blkback.sink import open_sink
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
 from xenpv import abi
+from xenpv.errors import XenstoreError
 
 
 @pytest.fixture
@@ -24,17 +33,27 @@ def site(tmp_path):
     with UnixTransport(Xenstored(), tmp_path / "store") as unix:
         thread = threading.Thread(target=unix.run)
         thread.start()
-        with (tmp_path / "disk").open("wb") as stream:
-            stream.truncate(1 << 20)
+        for domid in (5, 6, 7, 105, 106):
+            with (tmp_path / f"disk{domid}").open("wb") as stream:
+                stream.truncate(1 << 20)
         opened = {}
 
-        def open_or(params, readonly):
+        def open_or(params, readonly, shared):
             if params in opened:
                 return opened[params]()
-            return open_sink(str(tmp_path / params), readonly)
+            try:
+                sink = open_sink(str(tmp_path / params), readonly, shared)
+            except Stalled:
+                site.stalled.set()
+                raise
+            close = sink.close
+            sink.close = lambda: (close(), site.free[params].set())
+            return sink
 
         site = Site(unix.path, open_or)
         site.opened, site.folder = opened, tmp_path
+        site.free = collections.defaultdict(threading.Event)  # by name: its sink was closed
+        site.stalled = threading.Event()  # a sink could not be opened yet
         yield site
         site.stop()
         site.tool.close()
@@ -46,7 +65,7 @@ def test_a_disk_that_a_toolstack_makes_is_served(site):
     guest = site.create(5).connect()
     guest.write(8, b"\7" * PAGE)
     assert guest.answer() == (7, WRITE, OKAY)
-    assert (site.folder / "disk").read_bytes()[PAGE : 2 * PAGE] == b"\7" * PAGE
+    assert (site.folder / "disk5").read_bytes()[PAGE : 2 * PAGE] == b"\7" * PAGE
 
 
 def test_one_that_was_there_before_is_served_from_where_it_stood(site):
@@ -57,7 +76,7 @@ def test_one_that_was_there_before_is_served_from_where_it_stood(site):
     guest.write(16, b"\6" * PAGE)
     site.start()
     assert guest.answer()[2] == OKAY
-    assert (site.folder / "disk").read_bytes()[2 * PAGE : 3 * PAGE] == b"\6" * PAGE
+    assert (site.folder / "disk5").read_bytes()[2 * PAGE : 3 * PAGE] == b"\6" * PAGE
 
 
 def test_one_that_was_there_before_is_found_before_its_subscription_is_known(site, monkeypatch):
@@ -100,64 +119,117 @@ def test_a_disk_that_takes_for_ever_to_open_holds_up_its_own_domain_only(site):
     never.set()
 
 
-def test_a_domain_that_is_gone_leaves_no_nodes(site):
-    guest = site.create(5).connect()
-    site.destroy(5)
-    guest.until(f"{guest.back}/frontend", None)
-    assert site.create(6).connect()
-
-
 def soft_reset(site, guest, vm):
-    """Do to a domain what xl does. vm: what it is when it has been made again."""
-    # Without it nothing is restored before the end.
-    site.tool.rm(f"/local/domain/{guest.domid}/vm")
+    """Do to a domain what xl does. vm: of the domain that is there then."""
+    home = f"/local/domain/{guest.domid}"
+
+    async def anew(transaction):
+        await transaction.rm(home)
+        await transaction.write(f"{home}/domid", str(guest.domid))
+        await transaction.write(f"{home}/vm", vm)
+
     site.tool.call(lambda client: client.release(guest.domid))
-    # What the host makes of that is done when it has found the next domain.
-    found, number = threading.Event(), guest.domid + 100
-    follower = site.dispatcher.follow(
-        lambda domain: found.set() if domain.domid == number else None, lambda domain: None
-    )
-    site.create(number)
-    found.wait()
-    follower.close()
-    site.tool.rm(f"/local/domain/{guest.domid}")
-    guest.until(f"{guest.back}/state", "6")
-    # As xenstored does for a domain that is gone.
-    site.tool.set_perms(f"{guest.back}/state", [("n", 0)])
-    site.tool.write(f"/local/domain/{guest.domid}/vm", vm)
+    site.tool.transact(anew)
+    guest.until(f"{guest.back}/state", "6", None)
+    if BackendStore(site.tool).read(f"{guest.back}/state") is not None:
+        # As xenstored does for a domain that is gone.
+        site.tool.set_perms(f"{guest.back}/state", [("n", 0)])
     site.tool.call(lambda client: client.introduce(guest.domid, 1, 1))
 
 
-def test_a_disk_is_there_again_after_a_soft_reset(site):
-    guest = site.create(5).connect()
-    soft_reset(site, guest, "/vm/5")
-    guest.connect().write(0, b"\1" * PAGE)
-    assert guest.answer()[2] == OKAY
-    assert ("r", 5) in site.tool.get_perms(f"{guest.back}/state")
+class TestSoftReset:
+    def test_a_disk_is_there_again(self, site):
+        guest = site.create(5).connect()
+        soft_reset(site, guest, "/vm/5")
+        guest.connect().write(0, b"\1" * PAGE)
+        assert guest.answer()[2] == OKAY
+        assert ("r", 5) in site.tool.get_perms(f"{guest.back}/state")
+
+    def test_it_is_there_again_though_its_domain_was_seen_to_be_gone(self, site):
+        guest = site.create(5).connect()
+        site.destroy(5)
+        guest.until(f"{guest.back}/frontend", None)
+        site.tool.write("/local/domain/5/vm", "/vm/5")
+        site.tool.call(lambda client: client.introduce(5, 1, 1))
+        guest.connect().write(0, b"\1" * PAGE)
+        assert guest.answer()[2] == OKAY
+
+    def test_it_is_there_again_though_its_worker_still_leaves(self, site):
+        writing, go_on = threading.Event(), threading.Event()
+        sink = open_sink(str(site.folder / "disk5"), False, False)
+
+        def write(offset, buffers):
+            writing.set()
+            go_on.wait()
+
+        sink.write = write
+        site.opened["disk5"] = lambda: sink
+        guest = site.create(5).connect()
+        guest.write(0, b"\1" * PAGE)
+        writing.wait()
+        site.destroy(5)
+        guest.until(f"{guest.back}/frontend", None)
+        site.tool.write("/local/domain/5/vm", "/vm/5")
+        site.tool.call(lambda client: client.introduce(5, 1, 1))
+        guest.until(f"{guest.back}/frontend", guest.front)
+        site.opened.clear()
+        go_on.set()
+        guest.connect().write(0, b"\1" * PAGE)
+        assert guest.answer()[2] == OKAY
+
+    def test_nodes_that_are_made_anew_at_once_tell_what_there_is(self, site):
+        guest = site.create(5).connect()
+        nodes = BackendStore(site.tool)
+        sectors, values = nodes.read(f"{guest.back}/sectors"), given(nodes, 5, XVDB)
+        make_anew(site, guest, values)
+        guest.until(f"{guest.back}/state", str(CONNECTED))
+        assert nodes.read(f"{guest.back}/sectors") == sectors
+        guest.write(0, b"\1" * PAGE)
+        assert guest.answer()[2] == OKAY
+
+    def test_another_domain_with_the_same_number_does_not_get_the_disk(self, site):
+        first, second = site.create(5).connect(), site.create(6).connect()
+        soft_reset(site, first, "/vm/other")
+        soft_reset(site, second, "/vm/6")
+        second.connect()
+        first.until(first.back, None)
+        assert BackendStore(site.tool).read(f"{first.front}/backend") is None
+
+    def test_a_guest_that_keeps_its_own_from_being_made_again_delays_no_other(
+        self, site, monkeypatch
+    ):
+        # One that writes to its `backend` node all the time does so.
+        refusals = iter(range(2))
+
+        def restore_or_not(store, domid, number, values):
+            if domid == 5 and next(refusals, None) is not None:
+                raise XenstoreError("transaction, 16 times", "EAGAIN")
+            return restore(store, domid, number, values)
+
+        monkeypatch.setattr(host, "restore", restore_or_not)
+        monkeypatch.setattr(host, "RETRY", 1000)
+        first, second = site.create(5).connect(), site.create(6).connect()
+        soft_reset(site, first, "/vm/5")
+        soft_reset(site, second, "/vm/6")
+        for guest in (second, first):
+            guest.connect().write(0, b"\1" * PAGE)
+            assert guest.answer()[2] == OKAY
+
+    def test_what_is_known_of_domains_that_are_gone_is_bounded_and_costs_others_nothing(self, site):
+        site.create(5).connect()
+        values = given(BackendStore(site.tool), 5, XVDB)
+        for domid in range(1000, 2000):
+            site.host._keep(domid, XVDB, values)
+        assert len(site.host._lost) == host.LOST_MAX
+        threads = []
+        call = site.store.call
+        site.store.call = lambda work: (threads.append(threading.get_ident()), call(work))[1]
+        site.host._domains_changed(None)
+        assert threads.count(threading.get_ident()) < 10
 
 
-def test_a_disk_is_there_again_though_its_domain_was_seen_to_be_gone(site):
-    guest = site.create(5).connect()
-    site.destroy(5)
-    guest.until(f"{guest.back}/frontend", None)
-    site.tool.write("/local/domain/5/vm", "/vm/5")
-    site.tool.call(lambda client: client.introduce(5, 1, 1))
-    guest.connect().write(0, b"\1" * PAGE)
-    assert guest.answer()[2] == OKAY
-
-
-def test_a_disk_is_there_again_though_its_domain_is_found_to_be_gone_when_it_is_not(site):
-    guest = site.create(5).connect()
-    site.host._vanished(SimpleNamespace(domid=5))
-    guest.until(f"{guest.back}/state", str(CONNECTED))
-    guest.write(0, b"\1" * PAGE)
-    assert guest.answer()[2] == OKAY
-
-
-def test_nodes_that_are_made_anew_at_once_tell_what_there_is(site):
-    guest = site.create(5).connect()
-    nodes = Nodes(site.tool)
-    sectors, values = nodes.read(f"{guest.back}/sectors"), given(nodes, 5, XVDB)
+def make_anew(site, guest, values):
+    """Make the nodes of a disk again, with nothing between the old and the new ones."""
 
     async def anew(transaction):
         await transaction.rm(guest.back)
@@ -165,59 +237,141 @@ def test_nodes_that_are_made_anew_at_once_tell_what_there_is(site):
             await transaction.write(f"{guest.back}/{key}", value)
 
     site.tool.transact(anew)
-    guest.until(f"{guest.back}/state", str(CONNECTED))
-    assert nodes.read(f"{guest.back}/sectors") == sectors
-    guest.write(0, b"\1" * PAGE)
+
+
+class TestDomainThatIsGone:
+    def test_it_leaves_no_nodes(self, site):
+        guest = site.create(5).connect()
+        site.destroy(5)
+        guest.until(AREA + "/5", None)
+        assert site.create(6).connect()
+
+    def test_its_nodes_and_its_sink_are_let_go_though_it_went_while_nobody_served(self, site):
+        guest = site.create(5).connect()
+        site.stop()
+        site.destroy(5)
+        site.opened["disk5"] = lambda: pytest.fail("it is opened")
+        site.start()
+        guest.until(AREA + "/5", None)
+
+    def test_the_next_one_of_its_number_does_not_get_its_disk(self, site):
+        guest = site.create(5).connect()
+        site.stop()
+        site.destroy(5)
+        site.make(5, "/vm/other")
+        for key, value in (("ring-ref", "0"), ("event-channel", "1"), ("state", "3")):
+            site.tool.write(f"{guest.front}/{key}", value)
+        site.opened["disk5"] = lambda: pytest.fail("it is opened")
+        site.start()
+        guest.until(AREA + "/5", None)
+
+    def test_the_next_one_of_its_number_may_have_a_disk_of_its_own(self, site):
+        site.create(5).connect()
+        site.stop()
+        site.destroy(5)
+        site.make(5, "/vm/other")
+        attach(site.tool, 5, "xvdb", "disk6", False)
+        site.start()
+        guest = Guest(site.tool, site.xen, 5).connect()
+        guest.write(0, b"\2" * PAGE)
+        assert guest.answer()[2] == OKAY
+        assert (site.folder / "disk6").read_bytes()[:PAGE] == b"\2" * PAGE
+        assert (site.folder / "disk5").read_bytes()[:PAGE] == bytes(PAGE)
+
+    def test_many_that_live_briefly_leave_no_nodes(self, site):
+        site.create(7).connect()
+        for domid in range(100, 120):
+            site.create(domid, "disk6")
+            site.destroy(domid)
+        for domid in range(100, 120):
+            site.until(f"{AREA}/{domid}", None)
+        assert site.tool.directory(AREA) == ["7"]
+
+    def test_its_errors_are_removed(self, site):
+        guest = site.create(5)
+        site.tool.write(f"{guest.front}/ring-ref", "x")
+        guest.say(INITIALISED, CLOSING)
+        assert site.tool.directory(ERRORS) == ["5"]
+        site.destroy(5)
+        guest.until(f"{ERRORS}/5", None)
+
+    def test_its_errors_are_removed_though_it_went_while_nobody_served(self, site):
+        guest = site.create(5)
+        site.tool.write(f"{guest.front}/ring-ref", "x")
+        guest.say(INITIALISED, CLOSING)
+        site.stop()
+        site.destroy(5)
+        site.tool.rm(f"{AREA}/5")
+        site.start()
+        guest.until(f"{ERRORS}/5", None)
+
+    def test_an_error_of_a_disk_that_was_taken_away_is_removed(self, site):
+        guest = site.create(5)
+        site.tool.write(f"{guest.front}/ring-ref", "x")
+        guest.say(INITIALISED, CLOSING)
+        detach(site.tool, 5, "xvdb", force=True)
+        assert site.tool.directory(f"{ERRORS}/5") == []
+
+
+class TestOneDisksErrorIsItsOwn:
+    def test_a_state_that_is_no_number_keeps_no_other_disk_from_being_taken_away(self, site):
+        guest = site.create(5).connect()
+        attach(site.tool, 5, "xvdc", "disk6", False)
+        other = Guest(site.tool, site.xen, 5, XVDC)
+        other.until(f"{other.back}/state", "2")
+        site.tool.write(f"{guest.front}/state", b"\xb2")
+        detach(site.tool, 5, "xvdc", force=True)
+        site.free["disk6"].wait()
+
+    def test_a_disk_that_raises_keeps_no_other_from_being_served(self, site, caplog):
+        site.opened["bug"] = lambda: 1 // 0
+        site.create(5, "bug")
+        attach(site.tool, 5, "xvdc", "disk6", False)
+        Guest(site.tool, site.xen, 5, XVDC).connect()
+        assert f"disk 5/{XVDB}: ZeroDivisionError" in caplog.text
+
+
+def test_a_disk_that_is_given_anew_at_once_has_its_new_sink(site):
+    guest = site.create(5).connect()
+    values = given(BackendStore(site.tool), 5, XVDB)
+    make_anew(site, guest, {**values, "params": "disk6", ATTACH_ID: "another"})
+    site.free["disk5"].wait()
+    guest.say(CLOSED, CLOSED)
+    guest.say(INITIALISING, 2)
+    guest.connect().write(0, b"\2" * PAGE)
+    assert guest.answer()[2] == OKAY
+    assert (site.folder / "disk6").read_bytes()[:PAGE] == b"\2" * PAGE
+
+
+def test_a_file_that_another_guest_has_is_waited_for(site, monkeypatch):
+    monkeypatch.setattr(device, "OPEN_REST", 1_000_000)
+    site.create(5).connect()
+    guest = site.create(6, "disk5")
+    site.stalled.wait()
+    detach(site.tool, 5, "xvdb", force=True)
+    guest.connect().write(0, b"\1" * PAGE)
     assert guest.answer()[2] == OKAY
 
 
-def test_a_disk_is_there_again_though_its_worker_still_leaves(site, monkeypatch):
-    writing, leaving, go_on = threading.Event(), threading.Event(), threading.Event()
-    sink = open_sink(str(site.folder / "disk"), False)
+def test_a_worker_whose_thread_is_refused_once_is_started_again(site, monkeypatch):
+    start, refusals = threading.Thread.start, iter(range(1))
 
-    def write(offset, buffers):
-        writing.set()
-        go_on.wait()
+    def start_or_not(thread):
+        if thread.name == f"5/{XVDB}" and next(refusals, None) is not None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
 
-    sink.write = write
-    site.opened["slow"] = lambda: sink
-    guest = site.create(5, "slow").connect()
+    monkeypatch.setattr(threading.Thread, "start", start_or_not)
+    guest = site.create(5).connect()
     guest.write(0, b"\1" * PAGE)
-    writing.wait()
-    disconnect, restore = Instance.disconnect, site.host._restore_lost
-
-    def disconnect_and_tell(instance):
-        disconnect(instance)
-        leaving.set()
-
-    def restore_late():
-        leaving.wait()
-        restore()
-
-    monkeypatch.setattr(Instance, "disconnect", disconnect_and_tell)
-    monkeypatch.setattr(site.host, "_restore_lost", restore_late)
-    site.host._vanished(SimpleNamespace(domid=5))
-    site.opened.clear()
-    site.opened["slow"] = lambda: open_sink(str(site.folder / "disk"), False)
-    go_on.set()
-    guest.until(f"{guest.back}/state", str(CONNECTED))
     assert guest.answer()[2] == OKAY
-
-
-def test_another_domain_with_the_same_number_does_not_get_the_disk(site):
-    first, second = site.create(5).connect(), site.create(6).connect()
-    soft_reset(site, first, "/vm/other")
-    soft_reset(site, second, "/vm/6")
-    # The first is looked at before the second.
-    second.connect()
-    assert Nodes(site.tool).read(f"{first.front}/backend") is None
 
 
 def test_what_a_toolstack_wrote_for_the_front_end_stays(site):
     guest = site.create(5).connect()
-    nodes = Nodes(site.tool)
-    nodes.update(guest.back, {"online": "0", "state": str(CLOSING)})
-    site.host._changed(SimpleNamespace(domain=SimpleNamespace(domid=5)))
+    nodes = BackendStore(site.tool)
+    nodes.update(guest.back, {f"{guest.back}/online": "0", f"{guest.back}/state": str(CLOSING)})
+    site.host._attend(5)
     assert nodes.read(f"{guest.back}/state") == str(CLOSING)
 
 
@@ -232,7 +386,7 @@ def test_a_disk_is_detached_when_the_guest_lets_go(site):
     thread.start()
     detach(site.tool, 5, "xvdb", force=False)
     thread.join()
-    assert Nodes(site.tool).read(f"{guest.front}/state") is None
+    assert BackendStore(site.tool).read(f"{guest.front}/state") is None
     assert site.tool.directory(f"{AREA}/5") == []
 
 
@@ -268,7 +422,7 @@ def test_a_ring_that_is_corrupt_ends_its_worker_and_says_so(site):
 
 
 def test_a_worker_whose_disk_stalls_tries_again(site):
-    sink = open_sink(str(site.folder / "disk"), False)
+    sink = open_sink(str(site.folder / "disk5"), False, False)
     write, stalls = sink.write, iter(range(3))
 
     def stalling(offset, buffers):
@@ -284,7 +438,7 @@ def test_a_worker_whose_disk_stalls_tries_again(site):
 
 
 def test_a_worker_that_breaks_gives_everything_back(site, caplog):
-    sink = open_sink(str(site.folder / "disk"), False)
+    sink = open_sink(str(site.folder / "disk5"), False, False)
     sink.write = lambda offset, buffers: 1 // 0
     site.opened["bug"] = lambda: sink
     guest = site.create(5, "bug").connect()
@@ -311,4 +465,4 @@ def test_disks_have_the_numbers_of_xen_vbd_interface(name, number):
 def test_what_cannot_be_attached_is_refused(site, domid, name):
     site.create(5)
     with pytest.raises(AttachError):
-        attach(site.tool, domid, name, "disk", False)
+        attach(site.tool, domid, name, "disk5", False)
