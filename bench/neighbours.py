@@ -29,9 +29,9 @@ from bench.figure import show
 from bench.sharedguest import VDEV, Guest, Xen
 from pvdump.blkback import ports
 from pvdump.blkback.attach import attach
+from pvdump.blkback.backendstore import BackendStore
 from pvdump.blkback.command import SWITCH_SECONDS
 from pvdump.blkback.host import Host
-from pvdump.blkback.nodes import Nodes
 from pvdump.blkback.sink import SECTOR, File, Sink
 from pvdump.watches.dispatcher import Dispatcher
 from pvdump.xenstore.store import Store
@@ -127,13 +127,14 @@ def measure(kind: str, folder: Path) -> dict[str, float]:
     sinks = {str(folder / f"disk{guest.domid}"): File for guest in guests}
     sinks[str(folder / f"disk{last.domid}")] = SINKS.get(kind, File)
 
-    def opened(params: str, readonly: bool) -> Sink:
-        return sinks[params](Path(params), readonly)
+    def opened(params: str, readonly: bool, shared: bool) -> Sink:
+        return sinks[params](Path(params), readonly, shared)
 
     with Store(path) as tool, Store(path) as store:
         dispatcher = Dispatcher(store)
         dispatcher.start()
-        Host(dispatcher, Nodes(store), Xen({guest.domid: guest for guest in guests}), opened)
+        xen = Xen({guest.domid: guest for guest in guests})
+        Host(dispatcher, BackendStore(store), xen, opened)
         for guest, params in zip(guests, sinks, strict=True):
             with Path(params).open("wb") as stream:
                 stream.truncate(DISK)

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 
 from pvdump.blkback import dom0
 from pvdump.blkback.attach import number_of
-from pvdump.blkback.device import backend_path
-from pvdump.blkback.nodes import Nodes
+from pvdump.blkback.backendstore import BackendStore
+from pvdump.blkback.paths import backend_path
 from pvdump.blkback.ringmemory import RingMemory
+from pvdump.blkback.timers import Timers
 from pvdump.xenstore.store import Store
 from xenpv import abi
 from xenpv.abi import PAGE_SIZE
@@ -47,8 +48,8 @@ class Guest:
         """Requests that were answered, or connections that were broken; for any process."""
         return self._count[0]
 
-    def frames(self, refs: Sequence[int]) -> Frames:
-        return Frames([self.view[ref * PAGE_SIZE : (ref + 1) * PAGE_SIZE] for ref in refs])
+    def frames(self, refs: Sequence[int]) -> MappedFrames:
+        return MappedFrames([self.view[ref * PAGE_SIZE : (ref + 1) * PAGE_SIZE] for ref in refs])
 
     # In its own process.
 
@@ -107,12 +108,12 @@ class Guest:
         changed = threading.Semaphore(0)
         path = f"{self._back}/state"
         watch = store.watch(path, lambda path, token: changed.release())
-        while Nodes(store).read(path) != str(state):
+        while BackendStore(store).read(path) != str(state):
             changed.acquire()
         watch.close()
 
 
-class Frames:
+class MappedFrames:
     def __init__(self, pages: list[memoryview]) -> None:
         self._pages = pages
 
@@ -133,7 +134,7 @@ class Grants:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
 
-    def map(self, refs: Sequence[int], writable: bool) -> Frames:
+    def map(self, refs: Sequence[int], writable: bool) -> MappedFrames:
         return self._guest.frames(refs)
 
     def close(self) -> None:
@@ -167,6 +168,7 @@ class Xen(dom0.Xen):
 
     def __init__(self, guests: dict[int, Guest]) -> None:
         self.threads = set()
+        self._timers = Timers()
         self._guests = guests
 
     def grants(self, domid: int) -> Grants:  # type: ignore[override]

@@ -7,7 +7,8 @@ import struct
 
 from fixtures.ringpages import RingPages
 
-from pvdump.blkback.ports import REST, Stalled
+from pvdump.blkback.device import REST
+from pvdump.blkback.ports import Stalled
 from pvxen.blkback import BlkBack
 from pvxen.toolstack import Toolstack
 from xenpv import abi
@@ -77,6 +78,9 @@ class Disk:
     def discard(self, offset, length):
         self._begin("discard", offset, [length])
         self.data[offset : offset + length] = bytes(length)
+
+    def measure(self):
+        self.size = len(self.data)
 
     def close(self):
         self.closed += 1

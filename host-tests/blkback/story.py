@@ -77,7 +77,7 @@ class Story:
         front = world.hostile
         front.disk.strike = lambda name: None
         for key in ("ring-ref", "ring-page-order", "protocol", "feature-persistent"):
-            world.back.nodes.remove(f"{front.node}/{key}")
+            world.back.store.remove(f"{front.node}/{key}")
         assert front.say(CLOSED) == CLOSED
         assert front.mapped() == 0
         assert front.say(INITIALISING) == INIT_WAIT

@@ -21,7 +21,7 @@ PAGES = 80
 def disk(tmp_path):
     path = tmp_path / "disk"
     path.write_bytes(random.Random(1).randbytes(PAGES * PAGE))
-    sink = open_sink(str(path), False)
+    sink = open_sink(str(path), False, False)
     sink.path = path
     yield sink
     sink.close()

@@ -65,7 +65,7 @@ class TestStates:
                 actions[name]()
         front.disk.stalled = False
         for key in ("ring-ref", "ring-page-order", "protocol", "feature-persistent"):
-            xen.back.nodes.remove(f"{front.node}/{key}")
+            xen.back.store.remove(f"{front.node}/{key}")
         xen.settle()
         assert front.say(CLOSED) == CLOSED
         assert front.mapped() == 0

@@ -21,7 +21,7 @@ from blkback.front import (
     Xen,
 )
 
-from pvdump.blkback.device import backend_path
+from pvdump.blkback.paths import backend_path
 from pvxen.blkback import BlkBack
 from pvxen.toolstack import Toolstack
 from xenpv.block.front import BlkFront

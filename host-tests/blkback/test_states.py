@@ -1,13 +1,13 @@
 """The device and the front end's states: in order, skipped, at the wrong time, and gone."""
 
 import itertools
-from types import SimpleNamespace
 
 import pytest
 from blkback.front import (
     CLOSED,
     CLOSING,
     CONNECTED,
+    ERROR,
     FLUSH,
     INIT_WAIT,
     INITIALISED,
@@ -19,9 +19,11 @@ from blkback.front import (
     Disk,
     Xen,
 )
-from blkback.weather import Grants
 
-from pvdump.blkback.instance import PATIENCE, State
+from pvdump.blkback.device import OPEN_REST, QUEUE_TRIES
+from pvdump.blkback.instance import LINGER_STEPS, State
+from pvdump.blkback.ports import Stalled
+from pvxen.hypervisor import DOM0
 from xenpv.block.blkif import X86_32
 
 SHUTDOWN_SUSPEND = 2
@@ -30,6 +32,27 @@ SHUTDOWN_SUSPEND = 2
 @pytest.fixture
 def front():
     return Xen().fronts[0]
+
+
+def refuse(back, what, errors):
+    """Have a port of the backend raise these errors first, one each."""
+    owner, name = (back, "grants") if what == "map" else (back, what)
+    port = getattr(owner, name)
+
+    def call(*args):
+        if what == "map":
+            grants = port(*args)
+            take = grants.map
+            grants.map = lambda *refs: next_or(take, refs)
+            return grants
+        return next_or(port, args)
+
+    def next_or(function, args):
+        if errors:
+            raise errors.pop()
+        return function(*args)
+
+    setattr(owner, name, call)
 
 
 class TestNegotiation:
@@ -135,6 +158,18 @@ class TestStates:
         assert front.status(FLUSH) == OKAY
         assert front.mapped() == 1
 
+    def test_keys_that_change_and_change_back_at_once_are_connected_to(self, front):
+        front.connect()
+        ref = front.xen.xen.store.read(f"{front.node}/ring-ref")
+        for other in (front.data(bytes(PAGE), False)[0][0], ref):
+            front.write("ring-ref", other)
+            front.write("state", INITIALISED)
+            front.xen.settle()
+        front.xen.rest()
+        assert front.back_state() == CONNECTED
+        assert front.device.instance is not None
+        assert front.status(FLUSH) == OKAY
+
     def test_the_same_ring_again_means_nothing(self, front):
         front.connect()
         instance = front.device.instance
@@ -174,7 +209,7 @@ class TestStates:
         assert [status for _, _, status in front.responses()] == [OKAY]
         assert front.back_state() == CONNECTED
         assert front.status(FLUSH) == OKAY
-        for _ in range(PATIENCE + 1):
+        for _ in range(LINGER_STEPS + 1):
             front.xen.rest()
         assert front.back_state() == CLOSED
 
@@ -201,16 +236,46 @@ class TestStates:
         front.say(ours)
         assert front.back("state") == str(expected)
 
-    def test_memory_that_is_short_when_it_connects_is_waited_for(self, front):
-        back, shortage = front.xen.back, SimpleNamespace(no_memory=True)
-        grants = back.grants
-        back.grants = lambda domid: Grants(grants(domid), shortage)
+    @pytest.mark.parametrize("what", ["grants", "bind", "queue", "run", "map"])
+    @pytest.mark.parametrize("error", [Stalled("none left"), MemoryError()], ids=repr)
+    def test_what_is_short_when_it_connects_is_waited_for_and_nothing_is_held_meanwhile(
+        self, front, what, error
+    ):
+        short = [error] * 3
+        refuse(front.xen.back, what, short)
         front.make_ring()
+        before = front.xen.xen.evtchn.of(DOM0)
         assert front.say(INITIALISED) == INIT_WAIT
-        shortage.no_memory = False
-        front.xen.rest()
+        assert front.mapped() == 0
+        assert front.xen.xen.evtchn.of(DOM0) == before
+        for _ in range(3):
+            front.xen.rest()
         assert front.back_state() == CONNECTED
         assert front.status(FLUSH) == OKAY
+
+    def test_a_shortage_is_told_once(self, front):
+        refuse(front.xen.back, "bind", [Stalled("none left")] * 30)
+        front.make_ring()
+        front.say(INITIALISED)
+        for _ in range(40):
+            front.xen.rest()
+        assert front.back_state() == CONNECTED
+        assert front.xen.back.log == [
+            f"pvdump_vbd {front.device.name}: connecting to {front.node}: none left; "
+            "it is tried again"
+        ]
+
+    def test_a_queue_that_stays_refused_is_done_without(self, front):
+        refuse(front.xen.back, "queue", [Stalled("io_setup: refused")] * 1000)
+        front.make_ring()
+        front.say(INITIALISED)
+        for _ in range(QUEUE_TRIES):
+            front.xen.rest()
+        assert front.back_state() == CONNECTED
+        data = front.data(bytes(PAGE))
+        for sector in (0, 24, 48):
+            front.put(WRITE, sector, data)
+        assert [status for _, _, status in front.kick()] == [OKAY] * 3
 
     def test_a_front_end_whose_node_is_gone_is_let_go(self, front):
         front.connect()
@@ -230,6 +295,59 @@ class TestStates:
 
 
 class TestSink:
+    def test_one_that_grew_has_its_new_size_at_the_next_connection(self, front):
+        front.connect()
+        front.disk.data += bytes(PAGE)
+        front.say(CLOSED)
+        front.say(INITIALISING)
+        front.connect()
+        assert front.back("sectors") == "2056"
+        assert front.status(READ, 2048, front.room(1)[0]) == OKAY
+
+    def test_one_that_grew_keeps_its_size_for_the_connection_that_there_is(self, front):
+        front.connect()
+        front.disk.data += bytes(PAGE)
+        assert front.status(READ, 2048, front.room(1)[0]) == ERROR
+
+    def test_one_that_cannot_be_opened_yet_is_tried_again_and_told_once(self):
+        xen = Xen()
+        front = xen.fronts[0]
+        errors = [Stalled("Connection refused")] * 5
+        self.reopen(front, lambda *_: errors.pop() if errors else Disk())
+        assert front.say(INITIALISING) == CLOSED
+        for _ in range(6):
+            xen.xen.clock.advance(xen.xen.clock.now + OPEN_REST)
+            xen.settle()
+        assert front.back_state() == INIT_WAIT
+        assert xen.back.log == [
+            f"pvdump_vbd {front.device.name}: opening a: Connection refused; it is tried again"
+        ]
+
+    def test_one_that_cannot_be_opened_yet_is_not_tried_more_often_for_a_restless_guest(self):
+        xen = Xen()
+        front = xen.fronts[0]
+        tries = []
+        self.reopen(front, lambda *_: (tries.append(1), Stalled("no"))[1])
+        began = xen.xen.clock.now
+        for _ in range(50):
+            front.say(INITIALISING)
+            front.say(CLOSED)
+        assert len(tries) <= (xen.xen.clock.now - began) / OPEN_REST + 1
+
+    def reopen(self, front, answer):
+        """Have the sink opened anew. answer(...): the sink, or what is raised."""
+
+        def opened(*args):
+            found = answer(*args)
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+        front.say(CLOSED)
+        front.device.close()
+        front.device._open = opened
+        front.xen.xen.store.write(f"{front.device.path}/params", "a")
+
     def test_it_is_held_across_connections_and_closed_with_the_device(self, front):
         for _ in range(3):
             front.connect()
@@ -246,7 +364,7 @@ class TestSink:
         front.say(CLOSED)
         sinks = {"a": OSError(2, "no such file"), "b": Disk()}
 
-        def opened(params, readonly):
+        def opened(params, readonly, shared):
             if isinstance(sinks[params], OSError):
                 raise sinks[params]
             return sinks[params]
@@ -290,10 +408,24 @@ class TestRemoval:
         front.ring.push()
         xen.xen.destroy(front.domain.domid)
         xen.settle()
-        xen.back.nodes.remove(front.device.path)
+        xen.back.store.remove(front.device.path)
         xen.settle()
         assert list(xen.back.devices) == [other.device.path]
         assert other.status(FLUSH) == OKAY
+
+    @pytest.mark.parametrize("state", [INITIALISING, CLOSED])
+    def test_its_sink_is_closed_before_a_toolstack_that_takes_it_offline_sees_closed(
+        self, front, state
+    ):
+        front.connect()
+        closed = []
+        front.disk.close = lambda: closed.append(front.back_state())
+        store = front.xen.xen.store
+        store.write(f"{front.device.path}/online", 0)
+        assert front.say(state) == CLOSED
+        assert closed == [CONNECTED]
+        store.write(f"{front.device.path}/online", 1)
+        assert front.say(INITIALISING) == INIT_WAIT
 
     def test_a_toolstack_that_takes_it_offline_sees_it_closed(self, front):
         front.connect()

@@ -6,7 +6,7 @@ its ports. The rule: the weather only says no, later or twice; it makes nothing 
 
 from pvdump.blkback.ports import Stalled, Wait
 from pvxen import blkback
-from pvxen.blkback import BlkBack, Nodes
+from pvxen.blkback import BackendStore, BlkBack
 from pvxen.machine import DOM0
 
 
@@ -48,7 +48,7 @@ class Weather:
                 deliver()
 
 
-class Withholding(Nodes):
+class Withholding(BackendStore):
     """The store, in which this backend offers less."""
 
     def __init__(self, store, weather):
@@ -60,10 +60,13 @@ class Withholding(Nodes):
         is_withheld = path.rpartition("/")[2] in self._weather.withheld
         return None if is_withheld else super().read(path)
 
-    def update(self, path, values):
-        weather = self._weather
-        kept = {**values, **{k: v for k, v in weather.lowered.items() if k in values}}
-        return super().update(path, {k: v for k, v in kept.items() if k not in weather.withheld})
+    def update(self, device, values):
+        weather, kept = self._weather, {}
+        for path, value in values.items():
+            key = path.rpartition("/")[2]
+            if key not in weather.withheld:
+                kept[path] = weather.lowered.get(key, value)
+        return super().update(device, kept)
 
 
 class Grants:
@@ -122,7 +125,7 @@ class Process(BlkBack):
     def __init__(self, xen, weather):
         super().__init__(xen)
         self.weather = weather
-        self.nodes = Withholding(xen.store, weather)
+        self.store = Withholding(xen.store, weather)
 
     def queue(self, direct, channel):
         return Flights(self, channel)

@@ -12,7 +12,7 @@ import struct
 from blkback.front import PAGE, WRITE, Front
 from blkback.weather import Killed, Process, Weather
 
-from pvdump.blkback.device import backend_path
+from pvdump.blkback.paths import backend_path
 from pvdump.blkback.ports import Stalled
 from pvxen.evtchn import XenRefuses
 from pvxen.machine import DOM0
@@ -233,10 +233,13 @@ class World:
 
     def take_away(self):
         for path in (self.path, f"{self.domain.home}/device/vbd/{XVDB}"):
-            self.back.nodes.remove(path)
+            self.back.store.remove(path)
 
     def _offline(self):
-        self.back.nodes.update(self.path, {"online": "0", "state": str(abi.XenbusStateClosing)})
+        self.back.store.update(
+            self.path,
+            {f"{self.path}/online": "0", f"{self.path}/state": str(abi.XenbusStateClosing)},
+        )
         self.later(self.some(MS, 100 * SECOND), self._attach)
 
     def _attach(self):

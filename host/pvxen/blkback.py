@@ -1,8 +1,8 @@
 """The backend on the embedded Xen, for tests: deterministic, one step at a time.
 
-A worker's steps and a device's are steps of the embedded machine's clock, in the order in which
-they were asked for or, with a seed, in one that is drawn; a worker that waits for memory or the
-disk gets its next turn RETRY later.
+Used by the embedded machine for its domains' disks. The steps of a worker or a device are steps of
+the machine's clock, in the order in which they were asked for or, with a seed, in one that is
+drawn; a worker that waits for memory or the disk gets its next turn RETRY later.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pvdump.blkback.attach import number_of
-from pvdump.blkback.device import TYPE, Device, backend_path
-from pvdump.blkback.ports import REST, Refused, Wait, Worker
+from pvdump.blkback.device import Device
+from pvdump.blkback.paths import TYPE, backend_path
+from pvdump.blkback.ports import Refused, Wait, Worker
 from pvdump.blkback.sink import Sink
 from pvdump.blkback.transfer import Transfer
 from pvdump.service.complaints import Complaints
@@ -35,10 +36,13 @@ RETRY = 10_000_000  # ns
 Make = Callable[..., Device]
 
 
-class Frames:
-    """Frames of the guest's memory; neighbours there are neighbours here."""
+class MappedFrames:
+    """Frames of a guest's memory; those that are neighbours there are one piece.
 
-    def __init__(self, mappings: list[gnttab.Mapping], held: set[Frames]) -> None:
+    held: what is mapped by the same process.
+    """
+
+    def __init__(self, mappings: list[gnttab.Mapping], held: set[MappedFrames]) -> None:
         self._mappings = mappings
         self._held = held
         held.add(self)
@@ -76,28 +80,28 @@ class Frames:
 
 
 class Grants:
-    """held: what is mapped, by anyone of this process."""
+    """One domain's grants. held: what is mapped by the same process."""
 
-    def __init__(self, domain: EmbeddedDomain, held: set[Frames]) -> None:
+    def __init__(self, domain: EmbeddedDomain, held: set[MappedFrames]) -> None:
         self._table = domain.machine.gnttab
         self._held = held
 
-    def map(self, refs: Sequence[int], writable: bool) -> Frames:
+    def map(self, refs: Sequence[int], writable: bool) -> MappedFrames:
         mappings: list[gnttab.Mapping] = []
         try:
             for ref in refs:
                 mappings.append(self._table.map(ref, DOM0, not writable))
         except gnttab.GrantRefused as error:
-            Frames(mappings, self._held).unmap()
+            MappedFrames(mappings, self._held).unmap()
             raise Refused(str(error)) from None
-        return Frames(mappings, self._held)
+        return MappedFrames(mappings, self._held)
 
     def close(self) -> None:
         pass
 
 
 class Channel:
-    """held: the channels of this process."""
+    """Domain 0's end of an event channel. held: the channels of the same process."""
 
     def __init__(self, xen: Toolstack, port: int, held: set[Channel]) -> None:
         self._xen = xen
@@ -147,8 +151,8 @@ class Flights:
         pass
 
 
-class Nodes:
-    """The store, as domain 0."""
+class BackendStore:
+    """The store, as domain 0 uses it."""
 
     def __init__(self, store: Xenstored) -> None:
         self._store = store
@@ -159,36 +163,36 @@ class Nodes:
         except StoreError:
             return None
 
-    def write(self, path: str, value: str) -> None:
-        self._store.write(path, value)
-
     def remove(self, path: str) -> None:
         with contextlib.suppress(StoreError):
             self._store.rm(path)
 
-    def update(self, path: str, values: Mapping[str, str]) -> bool:
-        if not self._store.exists(f"{path}/frontend"):
+    def update(self, device: str, values: Mapping[str, str]) -> bool:
+        if not self._store.exists(f"{device}/frontend"):
             return False
-        for key, value in values.items():
-            self._store.write(f"{path}/{key}", value)
+        for path, value in values.items():
+            self._store.write(path, value)
         return True
 
 
 class BlkBack:
-    """The backend host of an embedded domain 0. log: the lines it wrote; is_dead: by die()."""
+    """The backend's process in an embedded domain 0.
+
+    devices: by the path of the backend's nodes; log: the lines that it wrote; is_dead: after die().
+    """
 
     def __init__(self, xen: Toolstack) -> None:
         self.xen = xen
-        self.nodes = Nodes(xen.store)
-        self.devices: dict[str, Device] = {}  # by the backend's node
+        self.store = BackendStore(xen.store)
+        self.devices: dict[str, Device] = {}
         self.log: list[str] = []
         self._complaints = Complaints(lambda: xen.clock.now, self.log.append)
         self._steps: dict[str, Callable[[], None]] = {}
-        self._frames: set[Frames] = set()
+        self._frames: set[MappedFrames] = set()
         self._channels: set[Channel] = set()
         self.is_dead = False
 
-    # The Xen port.
+    # The interface ports.Xen.
 
     def grants(self, domid: int) -> Grants:
         if domid not in self.xen.domains:
@@ -222,8 +226,8 @@ class BlkBack:
         self.xen.evtchn.on(DOM0, channel.port, wake)
         wake()
 
-    def later(self, call: Callable[[], None]) -> None:
-        self.xen.clock.after(REST, call)
+    def later(self, delay: int, call: Callable[[], None]) -> None:
+        self.xen.clock.after(delay, call)
 
     # Disks.
 
@@ -275,7 +279,7 @@ class BlkBack:
             self._complaints.add(path, f"{TYPE} {device.name}: {text}")
 
         device = make(
-            domid, number, self, self.nodes, complain, look, lambda params, readonly: sink
+            domid, number, self, self.store, complain, look, lambda params, readonly, shared: sink
         )
         self.devices[path] = device
         self._steps[path] = look
@@ -285,7 +289,7 @@ class BlkBack:
         return device
 
     def close(self, device: Device) -> None:
-        """Let go of a device at once, whatever its worker was at; its nodes stay."""
+        """Let go of a device at once, whatever its worker is doing; its nodes stay."""
         if device.path in self.devices:
             self._forget(device.path)
         if not device.close():
@@ -299,7 +303,7 @@ class BlkBack:
         self.xen.store.unwatch(path, look)
 
     def die(self) -> None:
-        """Be killed: nothing is done any more, and Xen's devices let go of all that was held."""
+        """Be killed: do nothing any more; Xen's drivers let go of all that was held."""
         self.is_dead = True
         for path in list(self.devices):
             self._forget(path)
@@ -310,5 +314,5 @@ class BlkBack:
 
     def detach(self, device: Device) -> None:
         """Remove a disk's nodes on both sides, as `xl destroy` and a forced detach do."""
-        self.nodes.remove(device.path)
-        self.nodes.remove(device.front)
+        self.store.remove(device.path)
+        self.store.remove(device.front)
