@@ -14,7 +14,7 @@ from .supervise import CONNECT_TIMEOUT
 from .vdev import NUMBER_MAX
 
 HOME = "device/vbd"
-# How many disks are connected at a time. A disk takes two pages of memory at the least.
+# How many disks are connected at a time. A disk takes three pages of memory at the least.
 AT_ONCE = 8
 # How long a disk may take to connect once another one will do, or while others wait for their turn.
 OTHERS_TIMEOUT = 10 * SECOND

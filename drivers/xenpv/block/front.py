@@ -9,8 +9,6 @@ Units: sectors of 512 bytes, frames of 4096.
 Source: xen/include/public/io/blkif.h.
 """
 
-import hw
-
 from .. import abi
 from ..errors import BackendError
 from .blkif import OP_NAMES, PAGE_SECTORS, SECTOR
@@ -31,7 +29,8 @@ class BlkFront(SupervisedDisk):
         grants: GrantTable.
         device: xenbus.Device, found.
         mend: None, or a function (sector, gfn, count) that is asked when a write has failed; it
-            returns the writes to do in its place, a list of such triples, or None if it failed.
+            returns the writes to do in its place, a list of write()'s arguments, or None if it
+            failed.
         buffers: how many requests' worth of buffers of our own to use, 0 for none.
         say: None, or a function that is given a line when something is worth telling.
         limits: negotiate.Limits, what to use at most.
@@ -44,20 +43,23 @@ class BlkFront(SupervisedDisk):
     def __init__(self, loop, grants, device, mend=None, buffers=0, say=None, limits=None):
         wanted = limits or Limits(RING_PAGES, REQUESTS, SEGMENTS)
         super().__init__(loop, grants, device, mend, say, wanted, buffers)
-        self._scratch_page = 0
 
-    async def write(self, sector, gfn, count):
+    async def write(self, sector, gfn, count, frames=None):
         """Write `count` sectors from frame gfn on to `sector`, and return when all are in the ring.
 
         drain() waits for their end.
 
+        Args:
+            frames: None, or how many frames there are, DIRECT at least, behind which the data
+                begins again at gfn.
+
         Raises: BackendError, also of earlier requests; Timeout.
         """
-        await self._transfer(abi.BLKIF_OP_WRITE, sector, gfn, count)
+        await self._transfer(abi.BLKIF_OP_WRITE, sector, gfn, count, frames)
 
     async def read(self, sector, gfn, count):
         """Read `count` sectors from `sector` on into frame gfn and the following, as write()."""
-        await self._transfer(abi.BLKIF_OP_READ, sector, gfn, count)
+        await self._transfer(abi.BLKIF_OP_READ, sector, gfn, count, None)
 
     async def discard(self, sector, count):
         """Tell the backend that sectors hold nothing of value, as write(); it may ignore that."""
@@ -79,13 +81,14 @@ class BlkFront(SupervisedDisk):
                 % (self.device.path, OP_NAMES[op], count, sector, self.sector_size)
             )
 
-    async def _transfer(self, op, sector, gfn, count):
+    async def _transfer(self, op, sector, gfn, count, frames):
         self._bounds(op, sector, count)
         while count:
             size = min(count, self.limits.sectors())
-            await self._put(Part(op, sector, gfn, size))
+            await self._put(Part(op, sector, gfn, size, frames))
             sector += size
-            gfn += size // PAGE_SECTORS
+            if frames is None:
+                gfn += size // PAGE_SECTORS
             count -= size
 
     async def _put(self, part):
@@ -126,9 +129,7 @@ class BlkFront(SupervisedDisk):
 
     async def _barrier(self):
         """Write once more what is there, as a barrier, which is an older kind of flush."""
-        if not self._scratch_page:
-            self._scratch_page = hw.alloc_pages(1)
-        gfn = self._scratch_page // abi.PAGE_SIZE
+        gfn = self._pool.memory.scratch // abi.PAGE_SIZE
         unit = self.sector_size // SECTOR
         sector = max(self._queue.written_to - unit, 0)
         await self.read(sector, gfn, unit)

@@ -10,7 +10,7 @@ Units: sectors of 512 bytes, frames of 4096.
 from .. import abi
 from ..errors import BackendError
 from ..loop import Signal
-from .blkif import OP_NAMES, PAGE_SECTORS, STATUS_NAMES
+from .blkif import OP_NAMES, STATUS_NAMES
 from .requests import Part
 
 # How often a request that failed is done again before the failure counts.
@@ -64,7 +64,7 @@ class Queue:
         self._most = limits.requests
         self.answered_at = self.loop.now()
         most = limits.sectors()
-        self._line = [piece for part in self._line for piece in _split(part, most)]
+        self._line = [piece for part in self._line for piece in part.cut(most)]
 
     def end(self):
         """Use the connection no more: its parts stand in line again.
@@ -149,7 +149,7 @@ class Queue:
         if part.op == abi.BLKIF_OP_WRITE and self.mend is not None:
             again = self.mend(part.sector, part.gfn, part.count)
             if again is not None:
-                self._line = [Part(part.op, at, gfn, n) for at, gfn, n in again] + self._line
+                self._line = [Part(part.op, *write) for write in again] + self._line
                 return True
         part.tries += 1
         if part.tries > RETRIES:
@@ -206,14 +206,3 @@ class Queue:
             if sector >= first:
                 lowest = min(lowest, sector)
         return lowest
-
-
-def _split(part, most):
-    """A part in pieces of at most so many sectors."""
-    if part.segments * PAGE_SECTORS <= most:
-        return [part]
-    pieces = []
-    for done in range(0, part.count, most):
-        gfn = part.gfn + done // PAGE_SECTORS
-        pieces.append(Part(part.op, part.sector + done, gfn, min(most, part.count - done)))
-    return pieces

@@ -33,9 +33,11 @@ class Part:
         op: BLKIF_OP_*, never INDIRECT.
         sector, count: the sectors that it is about.
         gfn: the first frame of the data; the others follow it.
+        frames: how many frames there are, behind which the data begins again at gfn; None for as
+            many as `count` takes. At least DIRECT.
     """
 
-    def __init__(self, op, sector, gfn, count):
+    def __init__(self, op, sector, gfn, count, frames=None):
         self.op = op
         self.sector = sector
         self.gfn = gfn
@@ -44,6 +46,19 @@ class Part:
         self.segments = 0
         if op != abi.BLKIF_OP_DISCARD:
             self.segments = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
+        self.frames = self.segments if frames is None else min(frames, self.segments)
+
+    def cut(self, most):
+        """Cut it into parts of at most `most` sectors. Returns a list."""
+        if self.segments * PAGE_SECTORS <= most:
+            return [self]
+        frames = self.frames if self.frames < self.segments else None
+        parts = []
+        for done in range(0, self.count, most):
+            gfn = self.gfn + (done // PAGE_SECTORS if frames is None else 0)
+            size = min(most, self.count - done)
+            parts.append(Part(self.op, self.sector + done, gfn, size, frames))
+        return parts
 
 
 def _pages(size):
@@ -81,6 +96,8 @@ class Memory:
         # Behind the ring: references of each slot's frames, then of the ring's pages.
         size = slots(pages, X86_64.stride) * DIRECT_REFS
         addr = self._take(pages + _pages(size + 4 * pages))
+        # A page for what is read and written back.
+        self.scratch = self._take(1)
         self.ring = Pages(addr, pages)
         self.refs = addr + pages * abi.PAGE_SIZE
         self.ring_refs = self.refs + size
@@ -202,7 +219,7 @@ class Requests:
         free = self._free_indirect if part.segments > DIRECT else self._free
         if not free or self.ring.free() == 0:
             return False
-        return self._buffers is not None or self.grants.fits(part.segments)
+        return self._buffers is not None or self.grants.fits(part.frames)
 
     def _refs(self, index):
         if self._buffers is not None:
@@ -223,7 +240,9 @@ class Requests:
                 self._buffers.fill(index, part)
         elif part.segments:
             readonly = part.op != abi.BLKIF_OP_READ
-            frames = self.grants.lend(refs, part.segments, self.domid, part.gfn, readonly)
+            frames = self.grants.lend(refs, part.frames, self.domid, part.gfn, readonly)
+            if part.frames < part.segments:
+                _repeat(refs, part.frames, part.segments)
         self.parts[index] = (id, part, frames)
         self.in_flight += 1
         at = self.ring.slot()
@@ -280,7 +299,7 @@ class Requests:
         self.in_flight -= 1
         (self._free if index < self.ring.slots else self._free_indirect).append(index)
         if frames is not None:
-            frames.end(self._refs(index), part.segments)
+            frames.end(self._refs(index), part.frames)
 
     def unanswered(self):
         """Give the parts in flight, in the order in which they were submitted."""
@@ -299,3 +318,11 @@ class Requests:
         if self._buffers is None:
             return any(mapped), False
         return mapped[0], mapped[1]
+
+
+def _repeat(refs, count, total):
+    """Fill an array of `total` references with its first `count`, again and again."""
+    while count < total:
+        n = min(count, total - count)
+        hw.copy(refs + 4 * count, refs, 4 * n)
+        count += n

@@ -172,7 +172,7 @@ def test_a_disk_without_a_backend_is_a_failure_of_its_own():
 
 def test_a_disk_without_memory_fails_alone():
     begin = 8 << 20
-    disks = Disks(*[WELL] * 8, region=(begin, begin + 24 * 4096))
+    disks = Disks(*[WELL] * 8, region=(begin, begin + 32 * 4096))
     results, _ = disks.run(read_first)
     failed = [result for result in results if isinstance(result, MemoryError)]
     assert 0 < len(failed) < 8

@@ -67,6 +67,27 @@ def test_a_part_of_a_page_is_written_as_such():
     assert not any(bench.sink.data[11 * 512 :])
 
 
+@pytest.mark.parametrize("plain", [True, False], ids=["11 segments", "indirect"])
+@pytest.mark.parametrize("dies", [None, 1])
+def test_a_few_frames_can_be_written_again_and_again_in_large_requests(plain, dies):
+    bench = Bench(plain=plain, **({} if dies is None else {"dies": dies}))
+    gfn, data = bench.frames(11)
+
+    async def work(disk):
+        await disk.write(8, gfn, 600 * 8 + 3, 11)
+        await disk.drain()
+        return disk.limits.segments
+
+    segments = bench.run(work)
+    size = segments * 4096
+    total = 600 * 4096 + 3 * 512
+    expected = b"".join((data * 60)[: min(size, left)] for left in range(total, 0, -size))
+    assert bench.sink.data[4096 : 4096 + len(expected)] == expected
+    assert not any(bench.sink.data[4096 + len(expected) :])
+    if dies is None:
+        assert len(bench.back.seen) == 601 // segments + 1
+
+
 def test_only_frames_in_flight_are_granted_and_only_to_be_read():
     bench = Bench(never_answers=0)
     gfn, _ = bench.frames(3)
