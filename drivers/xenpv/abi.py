@@ -36,13 +36,6 @@ XENVER_version = 0
 # hvm/hvm_op.h, hvm/params.h
 HVMOP_set_param = 0
 HVMOP_get_param = 1
-HVMOP_get_mem_type = 15
-HVMMEM_mmio_dm = 2
-# struct xen_hvm_get_mem_type
-XEN_HVM_GET_MEM_TYPE_DOMID = 0
-XEN_HVM_GET_MEM_TYPE_MEM_TYPE = 2
-XEN_HVM_GET_MEM_TYPE_PFN = 8
-XEN_HVM_GET_MEM_TYPE_SIZEOF = 16
 HVM_PARAM_CALLBACK_IRQ = 0
 HVM_PARAM_STORE_PFN = 1
 HVM_PARAM_STORE_EVTCHN = 2
@@ -102,6 +95,7 @@ GNTTABOP_query_size = 6
 GNTTABOP_set_version = 8
 GNTTABOP_get_version = 10
 GNTST_okay = 0
+GNTST_eagain = -12
 GTF_type_mask = 3
 GTF_permit_access = 1
 GTF_readonly = 4

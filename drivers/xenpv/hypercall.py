@@ -13,6 +13,10 @@ import hw
 from . import abi
 from .errors import HypercallError
 
+# Copies that one hypercall of refused() makes, and the bytes of each.
+COPIES = 64
+COPIED = 8
+
 
 class Hypercalls:
     def __init__(self):
@@ -51,23 +55,6 @@ class Hypercalls:
         )
         return self.result("<Q", abi.XEN_HVM_PARAM_VALUE)
 
-    def is_hole(self, gfn):
-        """Whether there is no memory at gfn, as where a balloon driver has given it back to Xen."""
-        try:
-            self.call(
-                "HVMOP_get_mem_type 0x%x" % gfn,
-                abi.HYPERVISOR_hvm_op,
-                abi.HVMOP_get_mem_type,
-                "<HHIQ",
-                abi.DOMID_SELF,
-                0,
-                0,
-                gfn,
-            )
-        except HypercallError:
-            return False
-        return self.result("<H", abi.XEN_HVM_GET_MEM_TYPE_MEM_TYPE) == abi.HVMMEM_mmio_dm
-
     def peek(self, gfn, size):
         """The first bytes of a frame of ours, up to 2048; None where Xen does not give them.
 
@@ -89,6 +76,36 @@ class Hypercalls:
         if self.result("<h", abi.GNTTAB_COPY_STATUS) != abi.GNTST_okay:
             return None
         return bytes(self._mem[at : at + size])
+
+    def refused(self, gfns):
+        """Find the frames that Xen lets no other domain use, by having it copy a few bytes of each.
+
+        These have no memory behind them, as where a balloon driver has given it back to Xen, or
+        are another domain's.
+
+        Args:
+            gfns: list of frame numbers, at most COPIES.
+
+        Returns: list of those refused, in the same order; none where Xen does not answer.
+        Source: xen/common/grant_table.c, get_paged_frame: it decides for a copy and for a mapping.
+        """
+        count = len(gfns)
+        page = self.page // abi.PAGE_SIZE
+        rest = struct.pack(
+            "<HHIQHHIHHI",
+            *(abi.DOMID_SELF, 0, 0, page, abi.DOMID_SELF, abi.PAGE_SIZE - COPIED, 0, COPIED, 0, 0),
+        )
+        fields = []
+        for gfn in gfns:
+            fields.append(gfn)
+            fields.append(rest)
+        struct.pack_into("<" + "Q32s" * count, self._mem, 0, *fields)
+        nr = abi.HYPERVISOR_grant_table_op
+        if hw.hypercall(nr, abi.GNTTABOP_copy, self.page, count) < 0:
+            return []
+        given = (abi.GNTST_okay, abi.GNTST_eagain)
+        statuses = struct.unpack_from("<" + "36xh2x" * count, self._mem, 0)
+        return [gfn for gfn, status in zip(gfns, statuses) if status not in given]
 
     def add_to_physmap(self, space, idx, gfn):
         """Put one of Xen's own frames at gfn, in place of what is there."""

@@ -1,9 +1,9 @@
-"""Which disk a dump goes to, where the command line does not name just one.
+"""The choice of the disk that a dump goes to, where the command line does not name just one.
 
 Used by the dump agent and the self-check. All disks in question are connected beside each other and
-their first sectors read; nothing is written, and each is closed again. The rule: the first one in
-the order asked for, else in that of their numbers, that is a target, ready, writable and large
-enough; a line on the console says of each what it is.
+their first sectors read; nothing is written, and each is closed again. Rules: the first one, in the
+order asked for or else of their numbers, that is a target, ready, writable and large enough, is
+taken; a line on the console says of each what it is; all memory is given back.
 """
 
 import hw
@@ -20,11 +20,17 @@ LIGHT = (1, 1, 1)
 
 
 async def look(store, grants, numbers, size, say):
-    """Look at disks. Returns the numbers of those that take a dump of `size` bytes.
+    """Look at disks, with a line for each.
 
-    say: a function that is given a line for each disk.
+    Args:
+        store: Xenstore.
+        grants: GrantTable.
+        numbers: of the disks.
+        size: bytes of the dump.
+        say: a function that is given the lines.
+
+    Returns: list of the numbers of those that take the dump. Raises XenError.
     """
-
     pages = []
 
     async def work(number, disk):
@@ -49,6 +55,8 @@ async def look(store, grants, numbers, size, say):
         return problem is None
 
     found = await disks.each(store, grants, numbers, work, say, Limits(*LIGHT))
+    for page in pages:
+        hw.free_pages(page, 1)
     for number, result in zip(numbers, found):
         if result is not True and result is not False:
             say("disk %s: %s" % (vdev.name(number), result))
@@ -56,9 +64,13 @@ async def look(store, grants, numbers, size, say):
 
 
 async def choose(store, grants, names, size, say):
-    """The name of the disk to dump to. names: in order of preference; none: all that there are.
+    """Choose the disk to dump to.
 
-    Raises TargetRefused, XenError.
+    Args:
+        names: in order of preference; none: all that there are.
+        store, grants, size, say: as for look().
+
+    Returns: its name. Raises TargetRefused, XenError.
     """
     there = await disks.numbers(store)
     numbers = [] if names else there

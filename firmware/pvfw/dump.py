@@ -1,157 +1,172 @@
-"""The dump agent: from elfcorehdr to a complete vmcore on the target, without copying.
+"""The dump agent: from elfcorehdr to a complete dump on the target, without copying.
 
-Called by main. The order is what makes a dump safe: everything is checked before the first write;
-the superblock says "writing" before the vmcore's first byte goes out, and "complete" only after a
-FLUSH of the last. When something fails in between, the superblock says "partial", how far the
-vmcore is known to be written, and why. The crashed kernel's own frames are granted to the backend.
-Where xenstore fails the dump goes on: the disk decides.
+The mode `dump` of main. The order is what makes a dump safe: everything is checked, and all memory
+taken, before the first write; the superblock says "writing" before the dump's first byte goes out,
+and "complete" only after a FLUSH of the last. When something fails in between, the superblock says
+"partial", how far the dump is known to be written, and why. Where xenstore fails the dump goes on:
+the disk decides.
+
+What a dump looks like is decided by its format, where it goes by its sink; neither knows the other:
+
+    format.size         bytes that it takes on the target
+    format.buffer       pages that the sink is to have for what it is given as bytes
+    format.write(sink)  async: write everything, in ascending order
+
+    sink.put(data)      async: append bytes, which are copied
+    sink.frames(gfn, n) async: append n whole frames, which are granted; behind what does not end
+                        with a page there are zeros first
+    sink.written()      bytes, from the first on, that the backend has acknowledged
+
+The format is vmcore.Vmcore, made of an oldmem.OldMemory; the sink is target.Target. Both may raise
+DumpError and XenError, a format only before its first put().
 """
 
 import hw
-from xenpv import abi
-from xenpv.block.blkif import PAGE_SECTORS, SECTOR
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
-from . import choose, elfcore, superblock
+from . import choose, superblock
 from . import target as disk
-from .errors import CoreError, DumpError
+from .errors import DumpError, OptionError, reason
+from .oldmem import OldMemory
+from .report import say
 from .target import MIB
+from .vmcore import Vmcore
 
-# Frames handed to the block driver at a time; between two such pieces progress is shown.
-PIECE = 1024
 REPORT_EVERY = SECOND
-NODE = "data/pvdump/"
+
+
+async def run(guest, options, region, report):
+    """Dump the crashed kernel's memory.
+
+    Args:
+        guest: Guest, its xenstore connected.
+        options: options.Options.
+        region: (start, end), physical addresses of the memory that we run in.
+        report: report.Report.
+
+    Raises DumpError or XenError, with what stopped it, and MemoryError.
+    """
+    if options.elfcorehdr is None:
+        raise OptionError(
+            "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
+        )
+    memory = OldMemory(options.elfcorehdr, region)
+    for problem in memory.problems:
+        say(problem)
+    vmcore = Vmcore(memory)
+    release = memory.info("OSRELEASE")
+    say(
+        "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
+        % (release or "?", vmcore.size // MIB, vmcore.ranges, hw.vcpu())
+    )
+    await Dump(guest, report).run(vmcore, release, options.disks)
 
 
 class Dump:
-    """One dump. say: a function that puts a line on the console."""
+    """One dump.
 
-    def __init__(self, xen, loop, store, grants, say):
-        self.xen = xen
-        self.loop = loop
-        self.store = store
-        self.grants = grants
-        self.say = say
-        self._tells = True
+    Args:
+        guest: Guest.
+        report: report.Report.
+    """
+
+    def __init__(self, guest, report):
+        self.guest = guest
+        self.report = report
         self._reported = 0
         self._reported_size = 0
+        self._target = None
 
-    async def run(self, elfcorehdr, disks, hole):
-        """Write the whole dump to one of the disks named, or, if none is, of those there are.
+    async def run(self, content, release, disks):
+        """Write a dump to a disk.
 
-        Raises DumpError or XenError with what stopped it.
+        Args:
+            content: the format, as above.
+            release: the crashed kernel's, for the superblock.
+            disks: names, in order of preference; none: all that there are.
+
+        Raises DumpError, XenError or MemoryError, with what stopped it.
         """
-        core = elfcore.read(elfcorehdr, hole)
-        for problem in core.problems:
-            self.say(problem)
-        self.say(
-            "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
-            % (core.info("OSRELEASE") or "?", core.size // MIB, len(core.ranges), hw.vcpu())
-        )
-        name = disks[0] if len(disks) == 1 else await self._choose(disks, core.size)
-        device = await disk.find(self.store, self.loop, name)
-        goal = disk.Target(self.xen, self.loop, self.grants, device, name, self.say)
+        guest = self.guest
+        name = disks[0] if len(disks) == 1 else await self._choose(disks, content.size)
+        device = await disk.find(guest.store, guest.loop, name)
+        self._target = target = disk.Target(guest.xen, guest.loop, guest.grants, device, name, say)
         try:
-            await goal.open()
-            goal.check(core.size)
-            await goal.probe()
-            await self._record(goal, core)
+            await target.open()
+            target.check(content.size)
+            target.reserve(content.buffer)
+            await target.probe()
+            await self._record(content, release)
         finally:
-            await goal.close(self.say)
+            await target.close()
 
     async def _choose(self, disks, size):
-        name = await choose.choose(self.store, self.grants, disks, size, self.say)
-        self.say("dumping to %s" % name)
+        name = await choose.choose(self.guest.store, self.guest.grants, disks, size, say)
+        say("dumping to %s" % name)
         return name
 
-    async def _record(self, goal, core):
-        block = goal.block
-        block.dump_size = core.size
+    async def _record(self, content, release):
+        target = self._target
+        block = target.block
+        block.dump_size = content.size
         block.started = disk.now_utc()
         block.crash_vcpu = hw.vcpu()
-        block.release = core.info("OSRELEASE")
-        await goal.save(superblock.WRITING)
+        block.release = release
+        await target.save(superblock.WRITING)
         began = self._reported = hw.now()
         try:
-            await self._stream(goal, core)
-            await goal.disk.flush()
-            block.written = core.size
-            await goal.save(superblock.COMPLETE)
+            target.begin(self._progress)
+            await content.write(target)
+            await target.end()
+            await target.disk.flush()
+            block.written = content.size
+            await target.save(superblock.COMPLETE)
         except Exception as e:
             # Whatever it is: what is on the disk so far must be found there.
-            await self._partial(goal, str(e) or repr(e))
+            await self._partial(reason(e))
             raise
-        self._complete(goal, core, max(hw.now() - began, 1))
+        self._complete(content, max(hw.now() - began, 1))
 
-    def _complete(self, goal, core, took):
-        if goal.holes:
-            self.say("%d pages had no memory behind them: zeros in their place" % goal.holes)
-        self.say(
+    def _complete(self, content, took):
+        zeroed = self._target.zeroed()
+        if zeroed:
+            say("%d pages had no memory behind them: zeros in their place" % zeroed)
+        say(
             "dump complete: %d MiB in %d.%d s, %d MiB/s"
             % (
-                core.size // MIB,
+                content.size // MIB,
                 took // SECOND,
                 took % SECOND * 10 // SECOND,
-                core.size * SECOND // took // MIB,
+                content.size * SECOND // took // MIB,
             )
         )
 
-    async def _stream(self, goal, core):
-        """Put everything into the ring, header first; progress is shown on the way."""
-        first = goal.first()
-        pages = core.data // elfcore.PAGE
-        try:
-            header = hw.alloc_pages(pages)
-            hw.mem(header, core.data)[:] = elfcore.header(core)
-        except MemoryError:
-            raise CoreError("no memory for the vmcore's header of %d pages" % pages)
-        await goal.disk.write(first, header // abi.PAGE_SIZE, pages * PAGE_SECTORS)
-        for range in core.ranges:
-            gfn, count, offset = range.frames()
-            sector = first + offset // SECTOR
-            while count:
-                part = min(count, PIECE)
-                await goal.write(sector, gfn, part)
-                gfn += part
-                sector += part * PAGE_SECTORS
-                count -= part
-                await self._progress(goal)
-        await goal.disk.drain()
-
-    async def _progress(self, goal):
+    async def _progress(self):
+        """Tell how far the dump is, once in REPORT_EVERY."""
         now = hw.now()
         took = now - self._reported
         if took < REPORT_EVERY:
             return
-        done = goal.written()
+        target = self._target
+        done = target.written()
         rate = (done - self._reported_size) * SECOND // took // MIB
         self._reported = now
         self._reported_size = done
-        await goal.note()
-        line = "%d of %d MiB" % (done // MIB, goal.block.dump_size // MIB)
-        self.say("%s, %d MiB/s" % (line, rate))
-        await self._tell("progress", line)
+        await target.note()
+        line = "%d of %d MiB" % (done // MIB, target.block.dump_size // MIB)
+        say("%s, %d MiB/s" % (line, rate))
+        await self.report.tell("progress", line)
 
-    async def _tell(self, key, value):
-        """Write a node of ours; once that has failed it is not tried again."""
-        if not self._tells:
-            return
-        try:
-            await self.store.write(NODE + key, value)
-        except XenError as e:
-            self._tells = False
-            self.say("%s; the dump goes on" % e)
-
-    async def _partial(self, goal, why):
+    async def _partial(self, why):
         """Record on the target, if it still takes it, how far the dump got and why it ended."""
-        block = goal.block
+        target = self._target
+        block = target.block
         block.reason = why
         try:
-            await goal.disk.settle()
-            block.written = goal.written()
-            await goal.save(superblock.PARTIAL)
-        except (DumpError, XenError) as e:
-            self.say("the superblock could not be set to partial: %s" % e)
+            block.written = await target.settle()
+            await target.save(superblock.PARTIAL)
+        except (DumpError, XenError, MemoryError) as e:
+            say("the superblock could not be set to partial: %s" % reason(e))
             return
-        self.say("dump partial: %d of %d MiB" % (block.written // MIB, block.dump_size // MIB))
+        say("dump partial: %d of %d MiB" % (block.written // MIB, block.dump_size // MIB))

@@ -1,5 +1,7 @@
 """Why no dump, or no whole dump, was written; each message is one line for the console."""
 
+from xenpv.errors import XenError
+
 
 class DumpError(Exception):
     """The dump cannot be made."""
@@ -15,3 +17,11 @@ class CoreError(DumpError):
 
 class TargetRefused(DumpError):
     """The disk is not one that may be written; nothing on it was changed."""
+
+
+def reason(error):
+    """Return one line that says why something failed, for the console, xenstore and the disk."""
+    if isinstance(error, (DumpError, XenError)):
+        return str(error)
+    kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
+    return "%s: %s" % (kind, error)

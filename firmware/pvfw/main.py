@@ -1,4 +1,4 @@
-"""Where the image's Python begins: what came in through the door, what to do, how to end.
+"""Where the image's Python begins: how it was entered, what to do, how to end.
 
 Called once by the boot stub (C). Whatever goes wrong ends in one line on the console, in xenstore
 where that works, and in the end action; an error that nobody foresaw ends in a traceback and a
@@ -13,21 +13,28 @@ from xenpv.hypercall import Hypercalls
 from xenpv.loop import SECOND
 from xenpv.pollloop import WATCHDOG_SECONDS
 
-from . import options, selfcheck
-from .dump import NODE, Dump
-from .errors import DumpError, OptionError
+from . import dump, options, selfcheck
+from .errors import DumpError, reason
+from .report import Report, say
 
 FLUSH_MS = 2000
-
-
-def say(line):
-    """One line on the console."""
-    print("pvdump: " + line)
+# What pvdump.run= can ask for: async functions of (Guest, Options, region, Report).
+MODES = {
+    "dump": dump.run,
+    "check": selfcheck.run,
+}
+# The end actions: what is said, and the shutdown's reason, None to stay.
+ENDS = {
+    "reboot": ("rebooting", abi.SHUTDOWN_reboot),
+    "poweroff": ("powering off", abi.SHUTDOWN_poweroff),
+    "halt": ("halted", None),
+}
 
 
 def main():
+    """Do what the command line asks for, then end as it says. Does not return."""
     door, cmdline, modules, _, region = hw.boot()
-    chosen = options.parse(options.text(door, cmdline, modules), door)
+    chosen = options.parse(options.text(cmdline, modules), door, MODES, ENDS)
     say(
         "%s at 0x%x, %d KiB"
         % (
@@ -47,8 +54,8 @@ def main():
     try:
         guest = Guest(xen)
         guest.loop.run(work(guest, chosen, region))
-    except XenError as e:
-        say("%s failed: %s" % (chosen.run, e))
+    except (XenError, MemoryError) as e:
+        say("%s failed: %s" % (chosen.run, reason(e)))
     end(xen, chosen.then)
 
 
@@ -60,55 +67,28 @@ def fail(kind):
 
 
 async def work(guest, chosen, region):
-    """Do what was asked; say how it ended, on the console and in xenstore."""
-    store = guest.store
-    state, reason = "complete", ""
+    """Do what was asked; tell how it ended, on the console and in xenstore."""
+    report = Report(guest)
     try:
-        await store.connect()
-        if chosen.run == "check":
-            await selfcheck.round_trip(store, "first", say)
-            await selfcheck.try_disks(guest, chosen.disks, say)
-            await store.close()
-            store = guest.new_store()
-            await store.connect()
-            await selfcheck.round_trip(store, "second", say)
-            say("check passed")
-        else:
-            await dump(guest, chosen, region)
-    except (DumpError, XenError) as e:
-        state, reason = "failed", str(e)
-        say("%s failed: %s" % (chosen.run, reason))
-    if store.connected():
-        await leave(store, state, reason)
-
-
-async def dump(guest, chosen, region):
-    if chosen.elfcorehdr is None:
-        raise OptionError(
-            "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
-        )
-    job = Dump(guest.xen, guest.loop, guest.store, guest.grants, say)
-    await job.run(chosen.elfcorehdr, chosen.disks, region)
-
-
-async def leave(store, state, reason):
-    """Tell xenstore how it ended and hand the ring back, as far as that works."""
-    try:
-        await store.write(NODE + "state", state)
-        await store.write(NODE + "reason", reason)
-    except XenError as e:
-        say("telling xenstore: %s" % e)
-    try:
-        await store.close()
-    except XenError as e:
-        say("leaving xenstore: %s" % e)
+        await guest.store.connect()
+        await MODES[chosen.run](guest, chosen, region, report)
+    except (DumpError, XenError, MemoryError) as e:
+        say("%s failed: %s" % (chosen.run, reason(e)))
+        await report.end("failed", reason(e))
+    except Exception as e:
+        await report.end("failed", reason(e))
+        raise
+    else:
+        await report.end("complete", "")
 
 
 def end(xen, then):
-    say({"reboot": "rebooting", "poweroff": "powering off", "halt": "halted"}[then])
+    """Take the end action. Does not return."""
+    words, shutdown = ENDS[then]
+    say(words)
     hw.console_flush(FLUSH_MS)
-    if then != "halt":
-        xen.shutdown(abi.SHUTDOWN_reboot if then == "reboot" else abi.SHUTDOWN_poweroff)
+    if shutdown is not None:
+        xen.shutdown(shutdown)
     # Stay, for whoever wants to look at the domain.
     while True:
         hw.watchdog(WATCHDOG_SECONDS)

@@ -1,8 +1,8 @@
 """The command line of the image: what to do, on which disk, and how to end.
 
-Comes from `kexec --command-line`, a PVH guest's `cmdline=`, or, where the door has no command
-line, from module 0 if that is a text beginning with "#pvdump". Options of other programs are
-passed over.
+Read once by main. It comes from `kexec --command-line`, from a PVH guest's `cmdline=`, or, where
+there is none, from module 0 if that is a text beginning with "#pvdump". Options of other programs
+are passed over.
 
     elfcorehdr=[SIZE@]ADDRESS   where the crashed kernel described its memory; kexec adds it
     pvdump.disk=xvdb            the dump target; several, xvdb,xvdc: the first that takes the dump
@@ -17,31 +17,43 @@ from xenpv.errors import BadDiskName
 from xenpv.text import decimal, hexadecimal, printable
 
 from .errors import OptionError
+from .oldmem import ADDRESS_MAX
 
-THEN = ("reboot", "poweroff", "halt")
-RUN = ("dump", "check")
 FAULTS = ("page", "ud", "python")
 CONFIG_MAGIC = b"#pvdump"
 CONFIG_MAX = 2048
 SUFFIXES = {"K": 10, "M": 20, "G": 30}
-# A frame number has 32 bits where it is granted: no memory of a guest lies higher.
-ADDRESS_MAX = 1 << 44
 
 
 class Options:
+    """What the command line asks for.
+
+    Attributes:
+        elfcorehdr: physical address, None where there is no usable one.
+        disks: names in order of preference; none: the first disk that takes the dump.
+        then: the end action.
+        run: the mode.
+        fault: how to fail on purpose, or None.
+        problems: what could not be used, one message each.
+    """
+
     def __init__(self):
         self.elfcorehdr = None
-        # Names; none: the first disk that takes the dump.
         self.disks = []
         self.then = "reboot"
         self.run = "dump"
         self.fault = None
-        # What was wrong with the command line, one message each.
         self.problems = []
 
 
-def text(door, cmdline, modules):
-    """The command line in force: the door's own, else a configuration given as module 0."""
+def text(cmdline, modules):
+    """Return the command line in force, printable.
+
+    Args:
+        cmdline: bytes that came in through the door.
+        modules: (physical address, bytes) of each module; the first may hold a configuration, which
+            counts where the door had no command line.
+    """
     raw = cmdline
     if not raw.strip() and modules:
         addr, length = modules[0]
@@ -52,9 +64,18 @@ def text(door, cmdline, modules):
     return printable(raw, " ")
 
 
-def parse(line, door):
-    """The options on a command line. What cannot be used is noted in `problems`, not raised:
-    the end action must be known before anything is refused."""
+def parse(line, door, modes, ends):
+    """Read the options on a command line.
+
+    What cannot be used is noted in `problems`, not raised: the end action must be known before
+    anything is refused.
+
+    Args:
+        line: str.
+        door: "pvh" or "bzimage", how the image was entered.
+        modes: names that pvdump.run= may have.
+        ends: names that pvdump.then= may have.
+    """
     options = Options()
     # A firmware that reboots because it has nothing to do would do so for ever.
     if door == "pvh":
@@ -62,13 +83,13 @@ def parse(line, door):
     for word in line.split():
         key, _, value = word.partition("=")
         try:
-            _set(options, key, value)
+            _set(options, key, value, modes, ends)
         except OptionError as e:
             options.problems.append(str(e))
     return options
 
 
-def _set(options, key, value):
+def _set(options, key, value, modes, ends):
     if key == "elfcorehdr":
         options.elfcorehdr = address(value)
     elif key == "pvdump.disk":
@@ -80,9 +101,9 @@ def _set(options, key, value):
             if name not in options.disks:
                 options.disks.append(name)
     elif key == "pvdump.then":
-        options.then = _choice(key, value, THEN)
+        options.then = _choice(key, value, ends)
     elif key == "pvdump.run":
-        options.run = _choice(key, value, RUN)
+        options.run = _choice(key, value, modes)
     elif key == "pvdump.fault":
         options.fault = _choice(key, value, FAULTS)
     elif key[:7] == "pvdump.":
@@ -91,12 +112,12 @@ def _set(options, key, value):
 
 def _choice(key, value, allowed):
     if value not in allowed:
-        raise OptionError("%s=%s: %s expected" % (key, value[:40], ", ".join(allowed)))
+        raise OptionError("%s=%s: %s expected" % (key, value[:40], ", ".join(sorted(allowed))))
     return value
 
 
 def address(value):
-    """The address in elfcorehdr=[SIZE@]ADDRESS; hexadecimal with 0x or decimal, K, M or G behind.
+    """Read the address in elfcorehdr=[SIZE@]ADDRESS, hexadecimal with 0x or decimal; K, M, G count.
 
     Raises OptionError. Source: Linux Documentation/admin-guide/kernel-parameters.txt.
     """

@@ -1,7 +1,7 @@
-"""The self-check: does this guest's xenstore work, is its ring handed over well, does the disk do?
+"""The self-check: it tries xenstore, handing its ring over, and the disks a dump would go to.
 
-Run by `pvdump.run=check`. main makes two clients, one after the other, so that the second proves
-that the first left the ring usable.
+The mode `check` of main. Two clients of xenstore are made, one after the other, so that the second
+proves that the first left the ring usable. Rule: nothing is written to a disk.
 """
 
 from xenpv import abi
@@ -10,11 +10,30 @@ from xenpv.block.blkif import SECTOR
 from xenpv.errors import XenError
 
 from . import choose
-from .dump import NODE
+from .report import NODE, say
 from .target import MIB, Target, find
 
 
-async def round_trip(store, which, say):
+async def run(guest, options, region, report):
+    """Check xenstore and the disks that a dump would go to.
+
+    Args:
+        guest: Guest, its xenstore connected; it has another client afterwards.
+        options: options.Options.
+        region, report: as for dump.run(), not used.
+
+    Raises DumpError, XenError with what does not work.
+    """
+    await _round_trip(guest.store, "first")
+    await _try_disks(guest, options.disks)
+    await guest.store.close()
+    guest.new_store()
+    await guest.store.connect()
+    await _round_trip(guest.store, "second")
+    say("check passed")
+
+
+async def _round_trip(store, which):
     """Write, read, list and remove a node. Raises XenError where something else comes back."""
     node = NODE + "check"
     value = ("%s client " % which).encode() + bytes(range(256)) * 7
@@ -30,29 +49,29 @@ async def round_trip(store, which, say):
     say("xenstore: %s client, %d bytes round trip, %s" % (which, len(value), way))
 
 
-async def try_disks(guest, names, say):
-    """Connect what a dump would go to and read superblocks; nothing is written.
+async def _try_disks(guest, names):
+    """Connect what a dump would go to and read superblocks.
 
     names: of disks, none: all. Raises DumpError, XenError when a dump would be refused, but not of
     disks that nobody named.
     """
-    xen, store, grants = guest.xen, guest.store, guest.grants
+    store, grants = guest.store, guest.grants
     if len(names) == 1:
-        await _try_disk(xen, store, grants, names[0], say)
+        await _try_disk(guest, names[0])
     elif names:
         await choose.choose(store, grants, names, abi.PAGE_SIZE, say)
     else:
         await choose.look(store, grants, await disks.numbers(store), abi.PAGE_SIZE, say)
 
 
-async def _try_disk(xen, store, grants, name, say):
-    device = await find(store, store.loop, name)
-    goal = Target(xen, store.loop, grants, device, name, say)
+async def _try_disk(guest, name):
+    device = await find(guest.store, guest.loop, name)
+    target = Target(guest.xen, guest.loop, guest.grants, device, name, say)
     try:
-        await goal.open()
-        disk = goal.disk
+        await target.open()
+        disk = target.disk
         kind = "read-only" if disk.read_only else "writable"
         say("disk %s: %d MiB, %s" % (name, disk.sectors * SECTOR // MIB, kind))
-        goal.check(abi.PAGE_SIZE)
+        target.check(abi.PAGE_SIZE)
     finally:
-        await goal.close(say)
+        await target.close()

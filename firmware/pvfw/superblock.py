@@ -1,9 +1,9 @@
-"""The superblock of a dump target: what tells a disk that pvdump may write from every other disk.
+"""The superblock of a dump target, without which pvdump writes to no disk.
 
 `pvdump prepare` writes it, the dump agent checks and updates it, `pvdump collect` and `pvdump
 info` read it. It is the first sector of the target; the vmcore stands as it is from DATA_OFFSET
-on. Only a target whose state is READY is ever written, so that a dump nobody has collected is not
-lost either.
+on. Rule: only a target whose state is READY is written, so that a dump which nobody has collected
+is kept.
 
 Layout, little-endian, 512 bytes:
 
@@ -51,7 +51,14 @@ _CRC_AT = 508
 
 
 class Superblock:
-    """size: bytes of the target; uuid: 16 bytes; the other fields as in the layout."""
+    """A superblock, by default of a target that is ready.
+
+    Args:
+        uuid: 16 bytes.
+        size: bytes of the target.
+
+    Attributes: the fields of the layout, with their names there.
+    """
 
     def __init__(self, uuid, size):
         self.state = READY
@@ -68,7 +75,7 @@ class Superblock:
         self.collected = 0
 
     def encode(self):
-        """The 512 bytes of the superblock."""
+        """Return the 512 bytes of the superblock; texts are cut to their fields."""
         raw = bytearray(SUPERBLOCK_SIZE)
         struct.pack_into(
             _FIELDS,
@@ -94,7 +101,7 @@ class Superblock:
 
 
 def decode(raw):
-    """The superblock in the first 512 bytes of a target.
+    """Read the superblock in the first 512 bytes of a target.
 
     Raises TargetRefused when it is none, of another version, damaged, or contradicts itself.
     """
@@ -124,9 +131,15 @@ def decode(raw):
 
 
 def refusal(block, disk_size, read_only, size):
-    """Why a dump of `size` bytes may not or cannot go to a target; None if it can.
+    """Tell why a dump may not or cannot go to a target.
 
-    disk_size: bytes of the disk it is on.
+    Args:
+        block: its Superblock.
+        disk_size: bytes of the disk it is on.
+        read_only: whether the disk is.
+        size: bytes of the dump.
+
+    Returns: a message, or None where it can.
     """
     if read_only:
         return "the disk is read-only: give the guest write access to it"

@@ -1,9 +1,9 @@
-"""The disk that a dump goes to: found by name, and believed and described by its superblock.
+"""The disk that a dump goes to: found by name, believed by its superblock, and written to in order.
 
-Used by the dump agent and the self-check. The rule: everything is checked before the first write,
-and the superblock never says more than what the backend has acknowledged. A frame that has no
-memory behind it, as where a balloon driver gave it back to Xen, cannot be granted; zeros are
-written in its place and counted.
+Used by the dump agent and the self-check; it is the sink that dump.py describes. Rules: everything
+is checked before the first write; the superblock never says more than what the backend has
+acknowledged; the crashed kernel's frames are granted to the backend, and zeros are written, and
+counted, in place of those that cannot be.
 """
 
 import hw
@@ -17,15 +17,26 @@ from xenpv.loop import SECOND
 from xenpv.xenbus import Device
 
 from . import superblock
-from .errors import TargetRefused
+from .errors import DumpError, TargetRefused
+from .holes import Holes, runs
 
 MIB = superblock.MIB
-# Pages of zeros to write where there is no memory: as many as a request takes.
+PAGE_SIZE = abi.PAGE_SIZE
+# Pages of zeros, used again and again in one request: as many as each request can have.
 ZEROS = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
+# Frames given to the disk at a time; between two such pieces progress is shown.
+PIECE = 1024
+# How long connecting anew may take after the disk died, ns.
+REOPEN_TIMEOUT = 30 * SECOND
+# How often the wall clock is read before a time is taken that may be torn.
+CLOCK_READS = 100
 
 
 async def find(store, loop, name):
-    """Find the disk with this name. Raises TargetRefused naming those that are there."""
+    """Find the device of this domain's disk with this name.
+
+    Raises TargetRefused, which names the disks that are there, and XenError.
+    """
     there = await disks.numbers(store)
     number = vdev.find(name, there)
     if number is None:
@@ -39,76 +50,74 @@ async def find(store, loop, name):
 
 
 async def read_superblock(disk, page):
-    """Read what stands where a superblock would. disk: BlkFront; page: address of a page of ours.
+    """Read what stands where a superblock would, into a page.
+
+    Args:
+        disk: BlkFront.
+        page: physical address of a page of ours.
 
     Raises TargetRefused, XenError.
     """
     if disk.sectors < PAGE_SECTORS:
         raise TargetRefused("the disk has only %d sectors" % disk.sectors)
-    await disk.read(0, page // abi.PAGE_SIZE, PAGE_SECTORS)
+    await disk.read(0, page // PAGE_SIZE, PAGE_SECTORS)
     await disk.drain()
 
 
 def now_utc():
-    """Seconds since 1970. Source: xen.h, struct shared_info: wc_* is the time at system time 0."""
+    """Return the time in seconds since 1970.
+
+    Source: xen.h, struct shared_info: wc_* is the time at system time 0; while Xen changes it,
+    wc_version is odd, and it is another one afterwards.
+    """
     page = hw.shared_info()
-    base = hw.rd32(page + abi.SHARED_INFO_WC_SEC) | hw.rd32(page + abi.SHARED_INFO_WC_SEC_HI) << 32
-    return base + hw.now() // SECOND
+    for _ in range(CLOCK_READS):
+        version = hw.rd32(page + abi.SHARED_INFO_WC_VERSION)
+        hw.rmb()
+        seconds = hw.rd32(page + abi.SHARED_INFO_WC_SEC)
+        seconds |= hw.rd32(page + abi.SHARED_INFO_WC_SEC_HI) << 32
+        ns = hw.rd32(page + abi.SHARED_INFO_WC_NSEC)
+        hw.rmb()
+        if version & 1 == 0 and version == hw.rd32(page + abi.SHARED_INFO_WC_VERSION):
+            break
+    return seconds + (ns + hw.now()) // SECOND
 
 
 class Target:
     """A disk with a superblock of ours.
 
-    xen: Hypercalls; device: xenbus.Device, found; say: a function that is given lines to tell.
+    Args:
+        xen: Hypercalls.
+        loop: Loop.
+        grants: GrantTable.
+        device: xenbus.Device, found.
+        name: of the disk, for messages.
+        say: a function that is given lines for the console.
+
+    Attributes: disk, the BlkFront; block, the Superblock, once it is open.
     """
 
     def __init__(self, xen, loop, grants, device, name, say):
-        self.xen = xen
         self.name = name
-        self.disk = BlkFront(loop, grants, device, self._mend, say=say)
+        self.say = say
+        self._on = (loop, grants, device)
+        self.disk = self._make_disk()
         self.block = None
-        self.holes = 0
+        self._holes = Holes(xen)
         self._page = hw.alloc_pages(1)
-        self._zeros = hw.alloc_pages(ZEROS) // abi.PAGE_SIZE
+        self._zeros = 0
+        self._buffer = 0
+        self._room = 0
+        # Bytes in the buffer; whether the backend may still read it.
+        self._filled = 0
+        self._lent = False
+        self._sector = 0
+        self._progress = None
 
-    async def write(self, sector, gfn, pages):
-        """Write frames of any memory; once a hole was met, each is looked at before."""
-        if self.holes == 0:
-            await self.disk.write(sector, gfn, pages * PAGE_SECTORS)
-            return
-        end = gfn + pages
-        while gfn < end:
-            hole = self.xen.is_hole(gfn)
-            run = 1
-            while gfn + run < end and self.xen.is_hole(gfn + run) == hole:
-                run += 1
-            if hole:
-                self.holes += run
-                await self._write_zeros(sector, run)
-            else:
-                await self.disk.write(sector, gfn, run * PAGE_SECTORS)
-            sector += run * PAGE_SECTORS
-            gfn += run
+    def _make_disk(self):
+        return BlkFront(*self._on, self._mend, say=self.say)
 
-    async def _write_zeros(self, sector, pages):
-        for done in range(0, pages, ZEROS):
-            count = min(ZEROS, pages - done) * PAGE_SECTORS
-            await self.disk.write(sector + done * PAGE_SECTORS, self._zeros, count)
-
-    def _mend(self, sector, gfn, count):
-        """Writes in place of one that failed because of frames without memory; None if not so."""
-        frames = range(gfn, gfn + (count + PAGE_SECTORS - 1) // PAGE_SECTORS)
-        holes = [frame for frame in frames if self.xen.is_hole(frame)]
-        if not holes:
-            return None
-        self.holes += len(holes)
-        parts = []
-        for frame in frames:
-            at = sector + (frame - gfn) * PAGE_SECTORS
-            size = min(PAGE_SECTORS, sector + count - at)
-            source = self._zeros if frame in holes else frame
-            parts.append((at, source, size))
-        return parts
+    # Before the first write.
 
     async def open(self):
         """Connect the disk and read its superblock. Raises TargetRefused, XenError."""
@@ -123,51 +132,186 @@ class Target:
         return TargetRefused("%s refused, nothing on it was changed: %s" % (self.name, why))
 
     def check(self, size):
-        """Refuse, before anything is written, a disk that may not or cannot hold `size` bytes."""
+        """Refuse a disk that may not or cannot hold `size` bytes. Raises TargetRefused."""
         disk = self.disk
         why = superblock.refusal(self.block, disk.sectors * SECTOR, disk.read_only, size)
         if why is not None:
             raise self._refused(why)
 
-    async def probe(self):
-        """See, where that is not certain, that the backend counts sectors as we do."""
-        if self.disk.sector_size != SECTOR:
-            await probe(self.disk, self.first())
+    def reserve(self, pages):
+        """Take all memory that writing needs.
 
-    def first(self):
-        """The sector where the vmcore begins."""
+        Args:
+            pages: for what put() is given.
+
+        Raises DumpError.
+        """
+        try:
+            self._zeros = hw.alloc_pages(ZEROS) // PAGE_SIZE
+            self._buffer = hw.alloc_pages(pages)
+        except MemoryError as e:
+            raise DumpError("no memory for %d pages of buffers: %s" % (ZEROS + pages, e))
+        self._room = pages * PAGE_SIZE
+
+    async def probe(self):
+        """Check, where that is not certain, that the backend counts sectors as we do.
+
+        Raises XenError.
+        """
+        if self.disk.sector_size != SECTOR:
+            await probe(self.disk, self._first())
+
+    def _first(self):
+        """The sector where the dump begins."""
         return self.block.data_offset // SECTOR
 
+    # The sink.
+
+    def begin(self, progress):
+        """Have what follows written from the dump's first byte on.
+
+        Args:
+            progress: an async function, called now and then.
+        """
+        self._sector = self._first()
+        self._progress = progress
+
+    async def put(self, data):
+        """Append bytes (bytes or memoryview of any length), which are copied.
+
+        Raises XenError, also of earlier writes.
+        """
+        done = 0
+        while done < len(data):
+            if self._filled == self._room:
+                await self._send()
+            if self._lent:
+                await self.disk.drain()
+                self._lent = False
+            count = min(self._room - self._filled, len(data) - done)
+            hw.mem(self._buffer + self._filled, count)[:] = data[done : done + count]
+            self._filled += count
+            done += count
+
+    async def _send(self):
+        """Write what the buffer holds, completed with zeros to whole pages."""
+        if self._filled == 0:
+            return
+        pages = (self._filled + PAGE_SIZE - 1) // PAGE_SIZE
+        rest = pages * PAGE_SIZE - self._filled
+        hw.mem(self._buffer + self._filled, rest)[:] = bytes(rest)
+        self._filled = 0
+        self._lent = True
+        sector = self._advance(pages)
+        await self.disk.write(sector, self._buffer // PAGE_SIZE, pages * PAGE_SECTORS)
+
+    def _advance(self, pages):
+        """Go on by so many pages. Returns the sector before."""
+        sector = self._sector
+        self._sector += pages * PAGE_SECTORS
+        return sector
+
+    async def frames(self, gfn, count):
+        """Append whole frames of the crashed kernel, behind the end of a page.
+
+        They are granted to the backend, not copied. Raises XenError, also of earlier writes.
+
+        Args:
+            gfn: the first frame.
+            count: how many.
+        """
+        await self._send()
+        while count:
+            part = min(count, PIECE)
+            for first, number, is_lendable in self._holes.runs(gfn, part):
+                sector = self._advance(number)
+                if is_lendable:
+                    await self.disk.write(sector, first, number * PAGE_SECTORS)
+                else:
+                    await self.disk.write(sector, self._zeros, number * PAGE_SECTORS, ZEROS)
+            gfn += part
+            count -= part
+            await self._progress()
+
+    def _mend(self, sector, gfn, count):
+        """Give the writes that do in place of one that failed of its frames; None if not so."""
+        pages = (count + PAGE_SECTORS - 1) // PAGE_SECTORS
+        is_first = self._holes.count == 0
+        found = self._holes.find(gfn, pages)
+        if found and is_first:
+            self.say(
+                "frame 0x%x cannot be lent to the backend: it has no memory, or another domain's;"
+                " zeros in its place; from here on Xen is asked first" % found[0]
+            )
+        if not found:
+            return None
+        parts = []
+        for first, number, is_lendable in runs(gfn, pages, found):
+            at = sector + (first - gfn) * PAGE_SECTORS
+            size = min(number * PAGE_SECTORS, sector + count - at)
+            parts.append((at, first, size) if is_lendable else (at, self._zeros, size, ZEROS))
+        return parts
+
+    async def end(self):
+        """Write what is left, and wait until the backend has acknowledged everything."""
+        await self._send()
+        await self.disk.drain()
+
     def written(self):
-        """Bytes of the vmcore, from its start, that the backend has acknowledged."""
-        done = self.disk.acknowledged(self.first()) - self.first()
+        """Return how many bytes of the dump, from its start, the backend has acknowledged."""
+        done = self.disk.acknowledged(self._first()) - self._first()
         return min(max(done, 0) * SECTOR, self.block.dump_size)
 
-    async def _put(self, state):
+    async def settle(self):
+        """After a failure, wait for what is in flight; connect the disk anew if it died of it.
+
+        Returns how many bytes of the dump, from its start, are written. Raises XenError when the
+        disk takes nothing any more.
+        """
+        written = self.written()
+        try:
+            await self.disk.settle()
+            return self.written()
+        except XenError:
+            if not self.disk.connected():
+                # The backend has gone for good.
+                raise
+        await self.close()
+        self.disk = self._make_disk()
+        await self.disk.connect(REOPEN_TIMEOUT)
+        return written
+
+    def zeroed(self):
+        """Return how many frames zeros were written for."""
+        return self._holes.count
+
+    # The superblock.
+
+    async def _put_superblock(self, state):
         self.block.state = state
         self.block.ended = now_utc()
         hw.mem(self._page, superblock.SUPERBLOCK_SIZE)[:] = self.block.encode()
         # A part of a physical block would be read, changed and written by the disk.
         size = self.disk.properties.physical_size
-        await self.disk.write(0, self._page // abi.PAGE_SIZE, size // SECTOR)
+        await self.disk.write(0, self._page // PAGE_SIZE, size // SECTOR)
 
     async def save(self, state):
         """Write the superblock in a new state, on stable storage when this returns."""
         await self.disk.drain()
-        await self._put(state)
+        await self._put_superblock(state)
         await self.disk.flush()
-
-    async def close(self, say):
-        """Leave the disk in order; that it cannot be left so undoes nothing."""
-        if not self.disk.connected():
-            return
-        try:
-            await self.disk.close()
-        except XenError as e:
-            say("leaving the disk: %s" % e)
 
     async def note(self):
         """Bring the superblock up to date on the way, unless the last time is still in flight."""
         if not self.disk.writing(0):
             self.block.written = self.written()
-            await self._put(superblock.WRITING)
+            await self._put_superblock(superblock.WRITING)
+
+    async def close(self):
+        """Leave the disk in order; a disk that cannot be left so is told, and undoes nothing."""
+        if not self.disk.connected():
+            return
+        try:
+            await self.disk.close()
+        except XenError as e:
+            self.say("leaving the disk: %s" % e)

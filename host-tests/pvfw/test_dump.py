@@ -3,21 +3,27 @@
 What is checked is what counts: the bytes on the disk, the console, xenstore, the end of the domain.
 """
 
+import bisect
 import io
 import random
 import re
 
 import pytest
 from elftools.elf.elffile import ELFFile
-from fixtures.crashedguest import AT, GOOD, LOADS, SIZE, UUID, Crash
+from fixtures import elfcorehdr
+from fixtures.crashedguest import AT, GOOD, LOADS, NOTES, REGION, SIZE, UUID, Crash
 
 from pvfw import main, superblock
+from pvfw.elf import PHNUM_MAX
+from pvfw.target import Target
 from pvxen.crashedkernel import CrashedKernel
 from pvxen.sink import Memory
 from xenpv import abi
 from xenpv.block.front import BlkFront
+from xenpv.block.queue import Queue
 from xenpv.loop import SECOND
 
+LARGE_AT = 0x1000000  # where an elfcorehdr of a MiB has room
 VARIANTS = [
     {},
     {"server_features": 1},
@@ -161,7 +167,46 @@ def test_without_xenstore_the_reason_is_on_the_console_alone(store, capsys):
     assert bytes(crash.disk.data) == crash.before
 
 
+# Memory.
+
+POOL = (REGION[0], REGION[0] + 64 * 4096)  # as many pages as image.yaml gives the image
+
+
+@pytest.mark.parametrize("names", ["", "pvdump.disk=xvdb"])
+def test_eight_disks_and_64_cpus_leave_memory_enough_for_the_dump(names, capsys):
+    notes = [*elfcorehdr.cpu_notes(64), *NOTES]
+    line = GOOD.replace("pvdump.disk=xvdb", names)
+    crash = Crash(line, notes=notes, guest={"region": POOL})
+    for letter in "acdefgh":
+        crash.guest.disk(f"xvd{letter}", Memory(8 << 20))
+    crash.run()
+    assert crash.superblock().state == superblock.COMPLETE
+    assert next(ELFFile(io.BytesIO(crash.vmcore())).iter_segments("PT_NOTE")).data() == crash.notes
+
+
+@pytest.mark.parametrize("withheld", [(), ("feature-flush-cache",)], ids=["flush", "barrier"])
+def test_a_disk_is_changed_only_where_memory_suffices_for_the_whole_dump(withheld, capsys):
+    def is_changed(pages):
+        crash = Crash(guest={"region": (REGION[0], REGION[0] + pages * 4096)}, loads=LOADS[:2])
+        crash.back._withheld.update(withheld)
+        assert crash.run() == abi.SHUTDOWN_poweroff
+        if bytes(crash.disk.data) == crash.before:
+            return False
+        assert crash.superblock().state == superblock.COMPLETE
+        return True
+
+    # The least number of pages with which a disk is changed.
+    assert 4 < bisect.bisect_left(range(64), True, lo=4, key=is_changed) < 64
+
+
 # Failures half way: the superblock says how far the dump got.
+
+
+def whole():
+    """The vmcore of a dump that nothing disturbs."""
+    crash = Crash()
+    crash.run()
+    return crash.vmcore()
 
 
 @pytest.mark.parametrize("limit", [1 << 20, 8 << 20, 20 << 20])
@@ -173,9 +218,7 @@ def test_a_disk_full_half_way_leaves_a_partial_dump_that_says_so(limit, capsys):
     assert "failed: status -1 (ERROR)" in block.reason
     assert 0 < block.written <= limit
     assert limit - block.written < 2 << 20
-    whole = Crash()
-    whole.run()
-    assert crash.vmcore()[: block.written] == whole.vmcore()[: block.written]
+    assert crash.vmcore()[: block.written] == whole()[: block.written]
     assert "dump partial: " in capsys.readouterr().out
     assert crash.reported("state") == "failed"
 
@@ -186,6 +229,65 @@ def test_a_backend_that_comes_back_half_way_gets_the_whole_dump(capsys):
     assert crash.superblock().state == superblock.COMPLETE
     assert crash.vmcore().find(crash.notes) > 0
     assert "requests are done again" in capsys.readouterr().out
+
+
+def fail_at_answer(monkeypatch, number, error):
+    """Have the task that takes the backend's answers fail at one of them."""
+    answers = iter(range(number, 0, -1))
+
+    def judge(self, part, status):
+        if next(answers, None) == 1:
+            raise error
+        original(self, part, status)
+
+    original = Queue._judge
+    monkeypatch.setattr(Queue, "_judge", judge)
+
+
+def assert_partial(crash, reason):
+    block = crash.superblock()
+    assert block.state == superblock.PARTIAL
+    assert reason in block.reason
+    assert 0 < block.written < block.dump_size
+    assert crash.reported("state") == "failed"
+    assert crash.reported("reason") == block.reason
+    return block.written
+
+
+def test_a_task_without_memory_leaves_a_partial_dump_that_says_so(capsys, monkeypatch):
+    reason = "memory allocation failed, allocating 1234 bytes"
+    expected = whole()
+    capsys.readouterr()
+    fail_at_answer(monkeypatch, 8, MemoryError(reason))
+    crash = Crash()
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    written = assert_partial(crash, reason)
+    assert crash.vmcore()[:written] == expected[:written]
+    assert capsys.readouterr().out.count("dump failed:") == 1
+
+
+def test_an_unforeseen_error_of_a_task_leaves_a_partial_dump_too(capsys, monkeypatch):
+    fail_at_answer(monkeypatch, 8, OverflowError("a number too large"))
+    crash = Crash()
+    with pytest.raises(OverflowError, match="a number too large"):
+        main.main()
+    assert_partial(crash, "OverflowError: a number too large")
+
+
+def test_without_memory_in_the_dump_itself_the_dump_is_partial_and_says_so(capsys, monkeypatch):
+    async def frames(self, gfn, count):
+        if gfn >= 0x500:
+            raise MemoryError("memory allocation failed, allocating 1234 bytes")
+        await original(self, gfn, count)
+
+    original = Target.frames
+    monkeypatch.setattr(Target, "frames", frames)
+    crash = Crash()
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert crash.superblock().state == superblock.PARTIAL
+    reason = "out of memory: memory allocation failed, allocating 1234 bytes"
+    assert crash.superblock().reason == crash.reported("reason") == reason
+    assert f"dump failed: {reason}" in capsys.readouterr().out
 
 
 def test_a_disk_with_large_sectors_takes_a_dump():
@@ -248,13 +350,14 @@ def test_a_dump_goes_on_when_xenstore_fails_on_the_way(fails, capsys):
     assert "dump complete" in said
 
 
-def test_pages_without_memory_are_zeros_and_are_counted(capsys):
-    holes = {0x300, 0x301, 0x4FF, *range(0x1000, 0x1200), 0x17FF}
-    crash = Crash(reorder=True, latency=1000)
-    crash.guest.machine.holes |= holes
-    crash.run()
+# Frames that cannot be lent.
+
+HOLES = {0x300, 0x301, 0x4FF, *range(0x1000, 0x1200), 0x17FF}
+
+
+def assert_zeros(crash, frames):
+    """The vmcore has zeros in place of these frames, and all else as it was."""
     assert crash.superblock().state == superblock.COMPLETE
-    assert f"{len(holes)} pages had no memory behind them" in capsys.readouterr().out
     elf = ELFFile(io.BytesIO(crash.vmcore()))
     for segment in elf.iter_segments("PT_LOAD"):
         # But for the low memory, which is read elsewhere.
@@ -262,11 +365,33 @@ def test_pages_without_memory_are_zeros_and_are_counted(capsys):
             continue
         start, size = segment["p_paddr"], segment["p_filesz"]
         expected = bytearray(crash.memory[start : start + size])
-        for frame in holes:
+        for frame in frames:
             if start <= frame * 4096 < start + size:
                 at = frame * 4096 - start
                 expected[at : at + 4096] = bytes(4096)
         assert segment.data() == expected
+
+
+@pytest.mark.parametrize("kind", ["holes", "foreign"])
+def test_pages_that_cannot_be_lent_are_zeros_and_are_counted(kind, capsys):
+    crash = Crash(reorder=True, latency=1000)
+    getattr(crash.guest.machine, kind).update(HOLES)
+    crash.run()
+    assert_zeros(crash, HOLES)
+    said = capsys.readouterr().out
+    assert f"{len(HOLES)} pages had no memory behind them" in said
+    assert said.count("cannot be lent to the backend") == 1
+
+
+def test_holes_of_every_shape_are_zeros(capsys):
+    choice = random.Random(5)
+    holes = {gfn for gfn in range(0x500, 0x900) if choice.random() < 0.3}
+    holes |= {gfn for gfn in range(0x900, 0x1800) if gfn // 100 % 3 == 0}
+    crash = Crash()
+    crash.guest.machine.holes |= holes
+    crash.run()
+    assert_zeros(crash, holes)
+    assert f"{len(holes)} pages had no memory behind them" in capsys.readouterr().out
 
 
 def test_an_error_that_nobody_foresaw_leaves_a_partial_dump(capsys, monkeypatch):
@@ -287,7 +412,8 @@ def test_an_error_that_nobody_foresaw_leaves_a_partial_dump(capsys, monkeypatch)
     with pytest.raises(OverflowError):
         main.main()
     block = crash.superblock()
-    assert (block.state, block.reason) == (superblock.PARTIAL, "a number too large")
+    assert block.state == superblock.PARTIAL
+    assert block.reason == crash.reported("reason") == "OverflowError: a number too large"
     assert 4 << 20 < block.written < 8 << 20
 
 
@@ -298,3 +424,44 @@ def test_a_store_port_that_is_closed_ends_in_a_line_and_the_end_action(capsys):
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert "dump failed: EVTCHNOP_send port" in capsys.readouterr().out
     assert bytes(crash.disk.data) == crash.before
+
+
+def cost(holes):
+    """(requests of the backend, hypercalls) of a dump with such holes."""
+    crash = Crash()
+    crash.guest.machine.holes |= holes
+    before = crash.guest.machine.hypercalls
+    crash.run()
+    assert_zeros(crash, holes)
+    return len(crash.back.seen), crash.guest.machine.hypercalls - before
+
+
+def test_8_mib_of_holes_cost_few_requests_and_hypercalls_more(capsys):
+    requests, hypercalls = cost(set())
+    with_holes = cost(set(range(0xC00, 0x1400)))
+    # Those of a MiB that were under way when the first one failed, each mended with two others.
+    assert with_holes[0] <= requests + 8
+    # Four for each MiB of holes, one for each other.
+    assert with_holes[1] <= hypercalls + 8 * 4 + 16 + 8
+
+
+# What the crashed kernel left of its notes.
+
+
+@pytest.mark.parametrize("notes", [(b"\x5a" * 512,), ()], ids=["overwritten", "missing"])
+def test_without_vmcoreinfo_the_dump_is_made_and_it_is_said(notes, capsys):
+    crash = Crash(notes=notes)
+    crash.run()
+    block = crash.superblock()
+    assert (block.state, block.release) == (superblock.COMPLETE, "")
+    assert_zeros(crash, ())
+    assert "VMCOREINFO is missing or overwritten" in capsys.readouterr().out
+
+
+def test_more_pieces_of_memory_than_readers_take_are_refused_before_the_first_write(capsys):
+    loads = [(0, 0x100000 + 0x2000 * i, 0x100000, 0x1000) for i in range(PHNUM_MAX)]
+    crash = Crash(f"elfcorehdr=0x{LARGE_AT:x} pvdump.disk=xvdb pvdump.then=poweroff")
+    elfcorehdr.build(crash.guest.machine.ram, LARGE_AT, loads, NOTES, 0x1800000)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert bytes(crash.disk.data) == crash.before
+    assert "is in too many pieces: 16385 program headers" in crash.reported("reason")

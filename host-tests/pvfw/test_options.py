@@ -3,6 +3,11 @@
 import pytest
 
 from pvfw import options
+from pvfw.main import ENDS, MODES
+
+
+def parse(line, door):
+    return options.parse(line, door, MODES, ENDS)
 
 
 @pytest.mark.parametrize(
@@ -19,40 +24,40 @@ from pvfw import options
     ],
 )
 def test_elfcorehdr_as_both_system_calls_spell_it(value, address):
-    assert options.parse(f"quiet elfcorehdr={value} x=1", "bzimage").elfcorehdr == address
+    assert parse(f"quiet elfcorehdr={value} x=1", "bzimage").elfcorehdr == address
 
 
 @pytest.mark.parametrize("value", ["", "0", "K", "0x", "-1", "zz", "0x4000000000000", "1.5M"])
 def test_an_unusable_elfcorehdr_is_a_problem_and_not_an_address(value):
-    chosen = options.parse("elfcorehdr=" + value, "bzimage")
+    chosen = parse("elfcorehdr=" + value, "bzimage")
     assert chosen.elfcorehdr is None
     assert len(chosen.problems) == 1
     assert "elfcorehdr" in chosen.problems[0]
 
 
 def test_firmware_powers_off_and_a_crash_kernel_reboots_unless_told_otherwise():
-    assert options.parse("", "pvh").then == "poweroff"
-    assert options.parse("", "bzimage").then == "reboot"
-    assert options.parse("pvdump.then=halt", "pvh").then == "halt"
+    assert parse("", "pvh").then == "poweroff"
+    assert parse("", "bzimage").then == "reboot"
+    assert parse("pvdump.then=halt", "pvh").then == "halt"
 
 
 def test_several_disks_stand_in_their_order_each_once():
-    chosen = options.parse("pvdump.disk=xvdc,xvdb,xvdc", "bzimage")
+    chosen = parse("pvdump.disk=xvdc,xvdb,xvdc", "bzimage")
     assert chosen.disks == ["xvdc", "xvdb"]
 
 
 def test_a_name_that_is_no_disk_leaves_the_others():
-    chosen = options.parse("pvdump.disk=xvdc,/dev/xvdb", "bzimage")
+    chosen = parse("pvdump.disk=xvdc,/dev/xvdb", "bzimage")
     assert chosen.disks == ["xvdc"]
     assert chosen.problems == ["pvdump.disk=/dev/xvdb: a name like xvdb expected"]
 
 
 def test_a_wrong_word_is_named_and_the_rest_still_counts():
-    chosen = options.parse("pvdump.then=explode pvdump.dsk=x pvdump.disk=xvdb", "bzimage")
+    chosen = parse("pvdump.then=explode pvdump.dsk=x pvdump.disk=xvdb", "bzimage")
     assert chosen.then == "reboot"
     assert chosen.disks == ["xvdb"]
     assert chosen.problems == [
-        "pvdump.then=explode: reboot, poweroff, halt expected",
+        "pvdump.then=explode: halt, poweroff, reboot expected",
         "pvdump.dsk is no option of pvdump",
     ]
 
@@ -60,9 +65,9 @@ def test_a_wrong_word_is_named_and_the_rest_still_counts():
 def test_a_configuration_module_stands_in_for_a_missing_command_line(machine):
     blob = b"#pvdump\n# comment\npvdump.run=check\npvdump.disk=xvda\n"
     machine.ram[0x5000 : 0x5000 + len(blob)] = blob
-    assert options.text("pvh", b"a=1", ((0x5000, len(blob)),)).split() == ["a=1"]
-    assert options.text("pvh", b" ", ((0x5000, len(blob)),)).split() == [
+    assert options.text(b"a=1", ((0x5000, len(blob)),)).split() == ["a=1"]
+    assert options.text(b" ", ((0x5000, len(blob)),)).split() == [
         "pvdump.run=check",
         "pvdump.disk=xvda",
     ]
-    assert options.text("pvh", b"", ((0x9000, 100),)) == ""
+    assert options.text(b"", ((0x9000, 100),)) == ""

@@ -12,7 +12,6 @@ from xenpv.xenstore import wire
 STRUCTS = {
     "XEN_ADD_TO_PHYSMAP_": "xen_add_to_physmap",
     "XEN_HVM_PARAM_": "xen_hvm_param",
-    "XEN_HVM_GET_MEM_TYPE_": "xen_hvm_get_mem_type",
     "SCHED_POLL_": "sched_poll",
     "EVTCHN_ALLOC_UNBOUND_": "evtchn_alloc_unbound",
     "EVTCHN_BIND_INTERDOMAIN_": "evtchn_bind_interdomain",
