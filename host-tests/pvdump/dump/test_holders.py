@@ -170,6 +170,17 @@ def test_disk_that_a_guest_has_whole_or_in_part_is_in_use(
     assert holders._is_behind(status, there) == used
 
 
+@pytest.mark.parametrize(("locks", "attached"), [(True, True), (True, False), (False, True)])
+def test_backend_is_who_has_locked_a_guest_s_disk(
+    store: Store, image: Path, monkeypatch: pytest.MonkeyPatch, locks: bool, attached: bool
+) -> None:
+    if attached:
+        store.write("backend/pvdump_vbd/7/51712/params", str(image))
+    monkeypatch.setattr(holders, "_locked", lambda fd: locks)
+    with image.open("rb") as opened:
+        assert holders.backend(opened.fileno()) == (locks and attached)
+
+
 @pytest.mark.parametrize(
     "value",
     [b"", b"fd", b"fd:3:4", b"aio:", b"/", b"nbd://host", b"a\0/b", b"\xff\xfe", b"/x" * 999],

@@ -227,6 +227,28 @@ def test_device_is_opened_exclusively(empty: Path, monkeypatch: pytest.MonkeyPat
     assert asked[0] & os.O_EXCL
 
 
+@pytest.mark.parametrize("backend", [True, False])
+def test_device_that_is_open_exclusively_is_written_only_beside_a_backend(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, backend: bool
+) -> None:
+    opened = os.open
+
+    def held(path: Path, flags: int) -> int:
+        if flags & os.O_EXCL:
+            raise OSError(errno.EBUSY, "busy")
+        return opened(path, flags)
+
+    monkeypatch.setattr(disks.holders, "backend", lambda fd: backend)
+    monkeypatch.setattr(disks.stat, "S_ISBLK", lambda mode: True)
+    monkeypatch.setattr(disks.os, "open", held)
+    if backend:
+        with disks.writing(empty) as disk:
+            assert disk.size == SIZE
+    else:
+        with pytest.raises(DiskError, match="in use"), disks.writing(empty):
+            pass
+
+
 @pytest.mark.parametrize("kind", ["folder", "fifo"])
 def test_what_is_no_disk_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / kind

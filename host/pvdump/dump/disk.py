@@ -29,6 +29,10 @@ class DiskError(DumpError):
     """A disk or file cannot be used; the message names it and says why."""
 
 
+class Busy(DiskError):
+    """A disk has been opened exclusively by somebody else."""
+
+
 class BadPlace(DiskError):
     """A place of a disk cannot be read; others may."""
 
@@ -146,7 +150,7 @@ def reading(path: Path) -> Iterator[TargetDisk]:
     Raises:
         DiskError: it cannot be opened, or is neither a disk nor a file.
     """
-    with _opened(path, os.O_RDONLY) as disk:
+    with _opened(path, _open(path, os.O_RDONLY)) as disk:
         yield disk
 
 
@@ -157,25 +161,39 @@ def writing(path: Path) -> Iterator[TargetDisk]:
     Raises:
         DiskError: as reading(), and when the kernel uses the disk or file.
     """
-    # On a block device O_EXCL without O_CREAT fails when it is in use: open(2). Files have no such.
     is_device = stat.S_ISBLK(_stat(path).st_mode)
-    with _opened(path, os.O_RDWR | (os.O_EXCL if is_device else 0)) as disk:
+    fd = _open_exclusively(path) if is_device else _open(path, os.O_RDWR)
+    with _opened(path, fd) as disk:
         if not disk.device and (holder := holders.kernel(disk.fd)):
             raise DiskError(f"{path} is in use: {holder}")
         yield disk
 
 
-@contextmanager
-def _opened(path: Path, flags: int) -> Iterator[TargetDisk]:
+def _open(path: Path, flags: int) -> int:
     try:
         # Without O_NONBLOCK the opening of a FIFO would wait before it can be refused.
-        fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+        return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.EBUSY:
-            raise DiskError(
-                f"{path} is in use: mounted, part of a volume or RAID, or swap"
-            ) from error
+            raise Busy(f"{path} is in use: mounted, part of a volume or RAID, or swap") from error
         raise DiskError(f"{path}: {error.strerror}") from error
+
+
+def _open_exclusively(path: Path) -> int:
+    """Open a block device to write it, unless somebody else but a guest's backend has it so."""
+    try:
+        # On a block device O_EXCL without O_CREAT fails when it is in use: open(2).
+        return _open(path, os.O_RDWR | os.O_EXCL)
+    except Busy:
+        fd = _open(path, os.O_RDWR)
+        if holders.backend(fd):
+            return fd
+        os.close(fd)
+        raise
+
+
+@contextmanager
+def _opened(path: Path, fd: int) -> Iterator[TargetDisk]:
     try:
         yield TargetDisk(path, fd)
     finally:

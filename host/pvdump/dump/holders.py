@@ -40,7 +40,7 @@ def kernel(fd: int) -> str:
     for backing in SYS_BLOCK.glob("loop*/loop/backing_file"):
         name = backing.parts[-3]
         if mine in (_behind_loop(DEV / name), _file_at(backing.read_bytes().rstrip(b"\n"))):
-            return f"it backs /dev/{name}"
+            return f"it backs /dev/{name}; if that is a guest's disk, name /dev/{name}"
     with contextlib.suppress(OSError):
         for line in SWAPS.read_bytes().splitlines()[1:]:
             # Blanks and the like are written as \040.
@@ -56,16 +56,31 @@ def guest(fd: int) -> str:
     Returns:
         a clause for a message, or "" when no guest is known to have it.
     """
+    if who := _attached_to(fd):
+        return who
+    return "another process has locked it, as QEMU does with a guest's disk" if _locked(fd) else ""
+
+
+def backend(fd: int) -> bool:
+    """Tell whether a guest's backend has a disk, and so may have opened it exclusively."""
+    return _locked(fd) and _attached_to(fd) != ""
+
+
+def _attached_to(fd: int) -> str:
+    """Tell which guest has an open disk or file by xenstore. Returns a clause, or ""."""
     status = os.fstat(fd)
     for domid, device, values in _attached():
         if any(_is_behind(status, value) for value in values):
             return f"domain {domid} has it as {device}"
-    # The process that holds such a lock is not told.
+    return ""
+
+
+def _locked(fd: int) -> bool:
+    """Tell whether another process has locked any byte; which one, the kernel does not say."""
     query = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     with contextlib.suppress(OSError):
-        if struct.unpack(FLOCK, fcntl.fcntl(fd, F_OFD_GETLK, query))[0] != fcntl.F_UNLCK:
-            return "another process has locked it, as QEMU does with a guest's disk"
-    return ""
+        return struct.unpack(FLOCK, fcntl.fcntl(fd, F_OFD_GETLK, query))[0] != int(fcntl.F_UNLCK)
+    return False
 
 
 def _attached() -> Iterator[tuple[str, str, list[bytes]]]:
