@@ -203,7 +203,7 @@ def test_events_before_a_domain_is_found_are_its_own(
 def test_events_after_a_domain_is_gone_are_handled_and_its_queue_forgotten(
     store: FakeStore, make: Make
 ) -> None:
-    dispatcher, handler, followed = make(patience=lambda wake: False), Handler(), Followed()
+    dispatcher, handler, followed = make(wait=lambda wake: False), Handler(), Followed()
     dispatcher.subscribe("/data", domain_of, handler)
     dispatcher.follow(followed.appeared, followed.vanished)
     store.create(7)

@@ -52,7 +52,7 @@ def test_row_of_a_domain_whose_handler_stalls(
 
 
 def test_row_counts_what_was_handled_and_what_failed(store: FakeStore, make: Make) -> None:
-    dispatcher, handler, followed = make(patience=lambda wake: False), Handler(), Followed()
+    dispatcher, handler, followed = make(wait=lambda wake: False), Handler(), Followed()
     dispatcher.follow(followed.appeared, followed.vanished)
     store.create(7)
     assert followed.next() == ("appeared", 7, 1)

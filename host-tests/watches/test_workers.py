@@ -15,7 +15,7 @@ Make = Callable[..., Dispatcher]
 
 
 def at_once(wake: threading.Lock) -> bool:
-    """The patience of a worker that ends when it has nothing to do."""
+    """The wait of a worker that ends when it has nothing to do."""
     return False
 
 
@@ -30,7 +30,7 @@ def fire(store: FakeStore, *paths: str) -> None:
 
 def test_sleeping_domains_have_no_thread(store: FakeStore, make: Make) -> None:
     before = workers()
-    dispatcher, handler = make(patience=at_once), Handler()
+    dispatcher, handler = make(wait=at_once), Handler()
     dispatcher.subscribe("/data", domain_of, handler)
     for domid in range(50):
         fire(store, f"/data/{domid}/a")
@@ -44,11 +44,11 @@ def test_sleeping_domains_have_no_thread(store: FakeStore, make: Make) -> None:
 def test_idle_worker_is_used_again(store: FakeStore, make: Make) -> None:
     idle = threading.Semaphore(0)
 
-    def patience(wake: threading.Lock) -> bool:
+    def wait(wake: threading.Lock) -> bool:
         idle.release()
         return wake.acquire()
 
-    dispatcher, handler = make(patience=patience), Handler()
+    dispatcher, handler = make(wait=wait), Handler()
     dispatcher.subscribe("/data", domain_of, handler)
     threads = set()
     for domid in range(20):
@@ -63,11 +63,11 @@ def test_idle_worker_is_used_again(store: FakeStore, make: Make) -> None:
 def test_worker_that_rested_least_is_called_first(store: FakeStore, make: Make) -> None:
     idle = threading.Semaphore(0)
 
-    def patience(wake: threading.Lock) -> bool:
+    def wait(wake: threading.Lock) -> bool:
         idle.release()
         return wake.acquire()
 
-    dispatcher, handler = make(patience=patience), Handler()
+    dispatcher, handler = make(wait=wait), Handler()
     dispatcher.subscribe("/data", domain_of, handler)
     fire(store, "/data/7/a", "/data/8/a")
     calls = [handler.called(), handler.called()]
@@ -84,13 +84,13 @@ def test_event_that_comes_as_a_worker_gives_up_is_handled(store: FakeStore, make
     giving_up, go_on = threading.Semaphore(0), threading.Semaphore(0)
     called = []
 
-    def patience(wake: threading.Lock) -> bool:
+    def wait(wake: threading.Lock) -> bool:
         called.append(not wake.locked())
         giving_up.release()
         go_on.acquire()
         return False
 
-    dispatcher, handler = make(patience=patience), Handler()
+    dispatcher, handler = make(wait=wait), Handler()
     dispatcher.subscribe("/data", domain_of, handler)
     fire(store, "/data/7/a")
     first = handler.called()
@@ -107,7 +107,7 @@ def test_event_that_comes_as_a_worker_gives_up_is_handled(store: FakeStore, make
 
 def test_no_more_threads_than_running_handlers_and_one(store: FakeStore, make: Make) -> None:
     before = len(workers())
-    dispatcher, handler = make(patience=for_ever), Handler()
+    dispatcher, handler = make(wait=for_ever), Handler()
     dispatcher.subscribe("/data", domain_of, handler)
     fire(store, *[f"/data/{domid}/{name}" for name in "ab" for domid in range(20)])
     calls = [handler.called() for _ in range(20)]
@@ -121,7 +121,7 @@ def test_no_more_threads_than_running_handlers_and_one(store: FakeStore, make: M
 def test_thread_that_the_system_refuses_is_counted_and_its_queue_waits(
     store: FakeStore, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dispatcher, handler = make(patience=for_ever), Handler()
+    dispatcher, handler = make(wait=for_ever), Handler()
     dispatcher.subscribe("/data", domain_of, handler)
     fire(store, "/data/7/a")
     first = handler.called()
@@ -145,7 +145,7 @@ def test_thread_that_the_system_refuses_is_counted_and_its_queue_waits(
 def test_without_enough_threads_domains_take_turns(
     store: FakeStore, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dispatcher, handler = make(patience=for_ever), Handler()
+    dispatcher, handler = make(wait=for_ever), Handler()
     dispatcher.subscribe("/data", domain_of, handler)
     fire(store, "/data/7/a")
     first = handler.called()

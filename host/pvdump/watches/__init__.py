@@ -1,7 +1,7 @@
-"""Watches of many domains, so that one whose handler stalls holds up nobody else.
+"""Watches of many domains; a domain whose handler stalls holds up no other.
 
-dispatcher.py sorts watch events by the domain they belong to and is what a backend host uses;
-queue.py is one domain's queue; workers.py are the threads; domains.py finds out which domains
-there are; status.py tells how it stands, over a socket; run.py and pattern.py run a command for
-each event of a pattern; command.py is `pvdump watches`.
+dispatcher.py sorts watch events by domain, for backend hosts and for run.py. queue.py is one
+domain's queue, queues.py all of them, workers.py the threads, domains.py the look at which domains
+there are. status.py is the state of the queues, server.py the socket that gives it. run.py,
+pattern.py and guard.py run a command for each event of a pattern. command.py is `pvdump watches`.
 """

@@ -1,7 +1,7 @@
-"""`pvdump watches run | show`: a command for each change in many domains, and how it stands.
+"""`pvdump watches run | show`: run a command for each change in many domains, and show the queues.
 
-Called by the command line. The rule: `run` ends by SIGINT, by SIGTERM or with its store, and every
-command that it started has ended before it does.
+Called by the command line. The rule: `run` ends by SIGINT, by SIGTERM or with its store, and ends
+the commands that it started first.
 """
 
 from __future__ import annotations

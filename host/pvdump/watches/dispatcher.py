@@ -1,11 +1,11 @@
-"""Sorts watch events by the domain they belong to and has each domain's handled in order.
+"""Sorts watch events by domain and has each domain's events handled in order.
 
-Made by a backend host over a Store; handlers run in worker threads, one at a time for a domain, and
-may block: a handler that stalls holds up its own domain and no other. Events of no domain have a
-queue of their own, and so has the look at which domains there are.
+A backend host makes one over a Store. Handlers run in worker threads, one at a time for a domain,
+and may block: a handler that stalls holds up its own domain and no other. Events of no domain have
+a queue of their own, and so has the look at which domains there are.
 The rule for a domid that is used again: what was queued for the old domain never reaches the new
-one. Each domain has its own queue, known by domid and generation; when a domain goes, its queue is
-dropped, and a handler that is still in it finishes (or stalls) beside the new domain's.
+one. Each domain has its own queue, known by domid and generation. When a domain goes, its queue is
+dropped, and a handler that is still running ends (or stalls) beside the new domain's.
 The design is that of the multithreaded xenwatch proposed for Linux on xen-devel in 2018, where each
 domain has a kernel thread; here threads come and go with the work.
 """
@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import Optional
 
 from xenpv.errors import XenError
 
@@ -25,25 +26,19 @@ from .domains import INTRODUCED, RELEASED, Domains, Handle, Store
 from .queue import NO_DOMAIN, DomainIdentity, Entry, Event, Queue
 from .queues import Queues
 from .status import Row, Status, row
-from .workers import Patience, Worker, Workers, patience
+from .workers import Wait, Worker, Workers, wait_for_work
 
 LIMIT = 1024  # events a queue holds
 NOBODY = -1  # domain_of's answer for an event that is not wanted at all
 
-DomainOf = Callable[[str, str], int | None]
+DomainOf = Callable[[str, str], Optional[int]]
 Handler = Callable[[Event], None]
 
 log = logging.getLogger(__name__)
 
 
 class Subscription:
-    """Made by Dispatcher.subscribe() and follow().
-
-    close() drops its queued events and waits for its running handlers; after it none is called.
-    From inside such a handler, or from one that such a handler waits for, it waits for the others
-    only: those that would wait for it end after it. It raises XenError when the store's connection
-    has ended, and is closed all the same.
-    """
+    """A handler and what it is called for; made by Dispatcher.subscribe() and follow()."""
 
     def __init__(
         self,
@@ -63,18 +58,30 @@ class Subscription:
         self._dispatcher = dispatcher
 
     def look(self, domid: int) -> None:
-        """Queue an event of the subscribed path for a domain: its handler is to look for itself."""
+        """Queue an event of the subscribed path for a domain, so that its handler looks there."""
         self._dispatcher._put(self, domid, self.path, "")
 
     def close(self) -> None:
+        """End it: drop its queued events, and wait for its running handlers.
+
+        Called from one of its handlers, or from a handler that one of them waits for, it does not
+        wait for that one. It raises XenError if the store's connection has ended, and is closed
+        all the same.
+        """
         self._dispatcher._unsubscribe(self)
 
 
 class Dispatcher:
-    """limit: events a queue holds; clock: ns, for ages; patience: how long workers wait for work.
+    """The queues, the workers, and the subscriptions that fill the queues.
 
     Used in a `with`, or with start() and close(). All methods may be called from any thread but the
     store's own.
+
+    Args:
+        store: the store whose watches are used.
+        limit: the number of events a queue holds.
+        clock: gives ns, for ages.
+        wait: how workers wait for work, see workers.py.
     """
 
     def __init__(
@@ -83,7 +90,7 @@ class Dispatcher:
         *,
         limit: int = LIMIT,
         clock: Callable[[], int] = time.monotonic_ns,
-        patience: Patience = patience,
+        wait: Wait = wait_for_work,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -92,11 +99,11 @@ class Dispatcher:
         self._domains = Domains(store)
         self._complaints = Complaints(clock, log.error)
         self._queues = Queues(limit, clock, lambda queue: self._workers.add(queue))
-        self._workers = Workers(self._lock, self._handle, self._queues.drained, patience)
+        self._workers = Workers(self._lock, self._handle, self._queues.drained, wait)
         self._subscriptions: set[Subscription] = set()
         self._awaits: dict[threading.Thread, Subscription] = {}
 
-    # Its life.
+    # Start and end.
 
     def __enter__(self) -> Dispatcher:
         self.start()
@@ -106,12 +113,12 @@ class Dispatcher:
         self.close()
 
     def start(self) -> None:
-        """Begin to look which domains there are. Raises XenError."""
+        """Begin to follow which domains there are. Raises XenError."""
         for path in (INTRODUCED, RELEASED):
             self._watch(Subscription(self, path, self._refresh, "domains"))
 
     def close(self) -> None:
-        """Drop everything and wait for running handlers; from inside a handler, for none."""
+        """Drop everything and wait for the running handlers; called from a handler, do not wait."""
         with self._lock:
             subscriptions, self._subscriptions = self._subscriptions, set()
             for subscription in subscriptions:
@@ -132,11 +139,17 @@ class Dispatcher:
     def subscribe(
         self, path: str, domain_of: DomainOf, handler: Handler, name: str | None = None
     ) -> Subscription:
-        """Watch a path; `handler(event)` is called for each event, in order within a domain.
+        """Watch a path and call a handler for each event, in order within a domain.
 
-        domain_of: (path, token) -> domid, None for no domain, NOBODY to leave the event out; it is
-        called in the store's thread and must not block. name: for the status and complaints.
-        Raises XenError.
+        Args:
+            path: the path.
+            domain_of: (path, token) -> domid, None for no domain, NOBODY to leave the event out;
+                called in the store's thread, must not block.
+            handler: called with each Event in a worker; it may block.
+            name: the name in the status and in complaints.
+
+        Raises:
+            XenError.
         """
         name = name or str(getattr(handler, "__qualname__", handler))
         return self._watch(Subscription(self, path, handler, name, domain_of))
@@ -149,8 +162,8 @@ class Dispatcher:
     ) -> Subscription:
         """Call appeared(domain) for each domain, those already there first, and vanished(domain).
 
-        Both in the domain's own queue: appeared is its first call unless events came earlier than
-        the domain was found, vanished its last, after the handler that was running.
+        Both are called in the domain's own queue: appeared first, unless events came before the
+        domain was found; vanished last, after the handler that was running.
         """
 
         def handler(event: Event) -> None:
@@ -270,7 +283,7 @@ class Dispatcher:
             else queue.domain
         )
         said = type(error).__name__
-        with contextlib.suppress(Exception):  # what str() of it does is the handler's business too
+        with contextlib.suppress(Exception):  # its str() may fail, too
             said = f"{said}: {error}"
         self._complaints.add(
             queue.domain, f"{entry.subscription.name}, {whose}, {entry.path}: {said}"

@@ -1,9 +1,9 @@
-"""Which domains there are: the listing of /local/domain, and what changed since the last one.
+"""The domains that exist: the listing of /local/domain, and what changed since the last one.
 
-Used by the dispatcher when @introduceDomain or @releaseDomain fires; neither says whose event it
-is, and both may stand for many. A domid that was given to another domain between two listings is
-known by its `vm` node, which is looked at after a release; libxl does not give a domid again for a
-minute, so this is for other toolstacks. Reads block: a worker does it.
+Used by the dispatcher when @introduceDomain or @releaseDomain fires; neither names a domain, and
+one may stand for many. If a domid went to another domain between two listings, its `vm` node
+differs, so that node is read after a release. libxl does not use a domid again for a minute; other
+toolstacks may. Reads block, so a worker makes them.
 Source: Xen docs/misc/xenstore.txt (WATCH), docs/misc/xenstore-paths.pandoc.
 """
 
@@ -22,13 +22,13 @@ FIRST_RESERVED = 0x7FF0  # DOMID_FIRST_RESERVED, xen/include/public/xen.h
 
 
 class Handle(Protocol):
-    """A watch that stands."""
+    """A watch that can be ended."""
 
     def close(self) -> None: ...
 
 
 class Store(Protocol):
-    """What is needed of xenstore.store.Store. tell is called in one thread and must not block."""
+    """What is used of xenstore.store.Store; tell is called in one thread and must not block."""
 
     def watch(self, path: str, tell: Callable[[str, str], None]) -> Handle: ...
 
@@ -39,7 +39,7 @@ class Store(Protocol):
 
 @dataclass
 class Changes:
-    """Domids. replaced: the domain is gone and another has its domid."""
+    """Domids of domains that came and went; replaced: another domain has the domid now."""
 
     appeared: list[int] = field(default_factory=list)
     vanished: list[int] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Changes:
 
 
 def domid(name: str) -> int | None:
-    """The domid that a node's name stands for; None when it is no domain's."""
+    """The domid that a node's name stands for, or None."""
     return decimal(name, 0, FIRST_RESERVED - 1)
 
 
@@ -72,12 +72,14 @@ def names_of(store: Store, path: str) -> list[str]:
 
 
 class Domains:
+    """The domains as of the last look."""
+
     def __init__(self, store: Store) -> None:
         self._store = store
         self._vm: dict[int, bytes | None] = {}
 
     def refresh(self, released: bool) -> Changes:
-        """Look which domains there are. released: one may have gone. Raises XenError."""
+        """List the domains. released: whether one may have gone. Raises XenError."""
         names = self._store.directory(ROOT, [])
         there = {number for name in names if (number := domid(name)) is not None}
         before = self._vm

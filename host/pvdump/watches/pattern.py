@@ -1,8 +1,8 @@
-"""A pattern of xenstore paths in which `*` stands for one name, the first one for the domain.
+"""A pattern of xenstore paths in which each `*` stands for one name, the first one for the domid.
 
 `/local/domain/*/data/pvdump/state` is that node of each domain,
 `/local/domain/0/backend/vbd/*/*/state` the state of each of their disks. Used by run.py. The rule:
-one watch is made, above the first `*`; what it tells of other paths is left out where it comes.
+one watch is set above the first `*`, and events of paths that do not match are left out on arrival.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ NAME = re.compile(r"[A-Za-z0-9@_-]+")  # what the wire allows
 
 
 class PatternError(ValueError):
-    """A pattern that is not one, and what is wrong with it."""
+    """The text is no pattern; the message says why."""
 
 
 class Found(NamedTuple):
+    """A node that matches."""
+
     path: str
     value: bytes
 
 
 class Pattern:
-    """Raises PatternError."""
+    """A parsed pattern. Raises PatternError."""
 
     def __init__(self, text: str) -> None:
         names = text.split("/")[1:]
@@ -50,13 +52,15 @@ class Pattern:
         self.base = "/" + "/".join(names[: self._star])
 
     def domain_of(self, path: str, token: str) -> int | None:
-        """For Dispatcher.subscribe(): whose a path is; NOBODY when nothing that matches is there.
+        """The domid of an event's path, for Dispatcher.subscribe().
 
-        A path above the last name counts when something that matches may be below it.
+        Returns:
+            the domid; None for a path above the domids; NOBODY if neither the path nor anything
+            below it can match.
         """
         names = path.split("/")[1:]
         if len(names) > len(self._names) or not all(
-            wanted in ("*", name) for wanted, name in zip(self._names, names, strict=False)
+            wanted in ("*", name) for wanted, name in zip(self._names, names)
         ):
             return NOBODY
         if len(names) <= self._star:
@@ -65,16 +69,16 @@ class Pattern:
         return NOBODY if domid is None else domid
 
     def matches(self, path: str) -> bool:
-        """Whether a path that domain_of() knows is whole, not one above."""
+        """Whether a path of a domain matches itself, not only paths below it."""
         return path.count("/") == len(self._names)
 
     def domids(self, store: Store) -> list[int]:
-        """The domains below base. Blocks. Raises XenError."""
+        """Look up the domids below base. Blocks. Raises XenError."""
         there = map(domains.domid, store.directory(self.base, []))
         return [domid for domid in there if domid is not None]
 
     def find(self, store: Store, domid: int) -> list[Found]:
-        """What there is for a domain. Blocks. Raises XenError."""
+        """Look up the nodes of a domain that match. Blocks. Raises XenError."""
         paths = [f"{self.base}/{domid}"]
         for name in self._names[self._star + 1 :]:
             paths = [

@@ -1,18 +1,17 @@
 """One domain's queue of watch events: bounded, in order, without repeats.
 
-Used by the dispatcher, under its lock. The rules:
-An event that is queued already is not queued again. A watch event says that something changed, not
-what; the handler looks at the store when its turn comes, which is after both changes. xenstored
-itself has sent such repeats once only since XSA-326.
-A full queue drops the newcomer and puts one entry at its end for the subscription that lost it, so
-that its handler is told to look for itself. That entry is handled after the loss, so that more
-losses may be added to it while it waits; there is one for each subscription, beyond the bound.
+Used by the dispatcher, under its lock. Rules:
+- An event that is queued already is not queued again. A watch event says that something changed,
+  not what; the handler reads the store when its turn comes, which is after both changes. xenstored
+  itself does the same since XSA-326.
+- A full queue drops a new event and puts one entry at its end for the subscription that lost it, so
+  that its handler looks at everything. While that entry waits, further losses are added to it.
+  There is one such entry for each subscription, beyond the bound.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -22,19 +21,19 @@ NO_DOMAIN, DOMAINS = "no domain", "domains"  # the queues that are no domain's
 
 
 class DomainIdentity(NamedTuple):
-    """A domain. A domid can be used again; generation tells the domains that had it apart."""
+    """A domain by its domid and, since a domid can be used again, its generation."""
 
     domid: int
     generation: int
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """What a handler gets.
+class Event(NamedTuple):
+    """An event, as its handler gets it.
 
-    path, token: as the store sent them; domain: whose it is, None for no domain's.
-    lost: 0, or so many events were dropped: then path is the one subscribed to, and whatever is
-    below it for this domain may have changed.
+    path, token: as the store sent them.
+    domain: the domain it belongs to, or None.
+    lost: number of events that were dropped. If it is not 0, path is the one subscribed to, and
+        whatever is below it for this domain may have changed.
     """
 
     path: str
@@ -43,25 +42,33 @@ class Event:
     lost: int = 0
 
 
-@dataclass(slots=True)
 class Entry:
-    """since: ns of the dispatcher's clock when it was queued."""
+    """A queued event. since: ns of the dispatcher's clock when it was queued."""
 
-    subscription: Subscription
-    path: str
-    token: str
-    since: int
-    lost: int = 0
+    __slots__ = ("lost", "path", "since", "subscription", "token")
+
+    def __init__(self, subscription: Subscription, path: str, token: str, since: int) -> None:
+        self.subscription = subscription
+        self.path = path
+        self.token = token
+        self.since = since
+        self.lost = 0
 
 
 class Queue:
-    """domain: whose, or which of the others; limit: events it holds; known: the domain is there."""
+    """A queue.
+
+    Args:
+        domain: the domain, or NO_DOMAIN or DOMAINS.
+        limit: the number of events it holds.
+        known: whether the domain is known to be there.
+    """
 
     def __init__(self, domain: DomainIdentity | str, limit: int, known: bool = False) -> None:
         self.domain = domain
         self.limit = limit
         self.known = known
-        self.gone = False  # the domain is not there any more; only its last handler is
+        self.gone = False  # the domain is gone, its last handler is still running
         self.busy = False  # a worker has it, or will
         self.running: Entry | None = None
         self.running_since = 0
@@ -84,11 +91,11 @@ class Queue:
             self.lose(subscription, 1, now)
 
     def put_always(self, subscription: Subscription, path: str, token: str, now: int) -> None:
-        """Queue what happens once in a domain's life: it comes or goes."""
+        """Queue an event beyond the limit: a domain comes or goes only once."""
         self._entries[subscription, path] = Entry(subscription, path, token, now)
 
     def lose(self, subscription: Subscription, count: int, now: int) -> None:
-        """So many of its events were dropped: let its handler know."""
+        """Note that a subscription lost events, for its handler to be told."""
         self.dropped += count
         entry = self._entries.get((subscription, None))
         if entry is None:

@@ -1,10 +1,11 @@
-"""The queues there are: one for each domain, and those that are no domain's.
+"""All queues: one for each domain, and two that belong to no domain.
 
-Used by the dispatcher, under its lock. The rules: what was queued for a domain never reaches the
-next one with its domid, so a queue is a generation's and goes with it. Events may come before their
-domain is found, and after it is gone; their queue is an unknown domain's, and is forgotten when it
-is empty. When a domid is used again and such events are still queued, they may be of either domain:
-they are dropped, and their subscriptions are told to look for themselves.
+Used by the dispatcher, under its lock. Rules:
+- What was queued for a domain never reaches the next one with its domid, so each generation has a
+  queue of its own.
+- Events may come before their domain is found, and after it is gone. Their queue belongs to an
+  unknown domain and is removed when it is empty. If the domid is used again while such events are
+  queued, they may belong to either domain: they are dropped and told as lost.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
 
 
 class Queues:
-    """limit: events a queue holds; clock: ns; ready(queue): called when it has got events."""
+    """The queues of a dispatcher.
+
+    Args:
+        limit: the number of events a queue holds.
+        clock: gives ns.
+        ready: called with a queue that has events.
+    """
 
     def __init__(
         self, limit: int, clock: Callable[[], int], ready: Callable[[Queue], None]
@@ -37,7 +44,7 @@ class Queues:
         self._followers: dict[Subscription, None] = {}  # in the order they came
 
     def of(self, domid: int | None) -> Queue:
-        """The queue for an event of this domain."""
+        """The queue for an event of a domain, made here if there is none."""
         if domid is None:
             return self.no_domain
         queue = self._table.get(domid)
@@ -50,27 +57,27 @@ class Queues:
         yield from self._leaving
 
     def drained(self, queue: Queue) -> None:
-        """The queue is empty and nobody handles it: it is forgotten unless its domain is known."""
+        """Remove a queue that is empty and has no handler, unless its domain is known."""
         if queue.gone:
             self._leaving.discard(queue)
         elif isinstance(queue.domain, DomainIdentity) and not queue.known:
             del self._table[queue.domain.domid]
 
     def follow(self, follower: Subscription) -> None:
-        """Tell it of all domains that are there, and of those that come and go."""
+        """Queue for a follower the domains that are there, and from now on each change."""
         self._followers[follower] = None
         for queue in self._table.values():
             if queue.known:
                 self._tell(follower, queue, INTRODUCED)
 
     def forget(self, subscription: Subscription) -> None:
-        """Drop what is queued for it, and tell it no more."""
+        """Drop what is queued for a subscription, and queue nothing more."""
         self._followers.pop(subscription, None)
         for queue in self.all():
             queue.purge(subscription)
 
     def appear(self, domid: int, losses: Counter[Subscription] | None = None) -> None:
-        """A domain is there. losses: events that were dropped and may have been its own."""
+        """Note that a domain is there. losses: dropped events that may have been its own."""
         early = self._table.get(domid)
         if early is not None and early.domain != DomainIdentity(domid, 1):
             losses = self._detach(early)
@@ -83,7 +90,7 @@ class Queues:
         self._ready(queue)
 
     def vanish(self, domid: int) -> Counter[Subscription]:
-        """A domain is gone. Returns how many events of each subscription were dropped with it."""
+        """Note that a domain is gone. Returns the number of dropped events by subscription."""
         queue = self._table[domid]
         told = [f for f in self._followers if not queue.holds(f, INTRODUCED)]
         losses = self._detach(queue)
@@ -97,7 +104,7 @@ class Queues:
         return queue
 
     def _detach(self, queue: Queue) -> Counter[Subscription]:
-        """Drop a queue's events; what its worker is at, and what is put into it yet, goes on."""
+        """Drop a queue's events and take it off the table; its running handler goes on."""
         assert isinstance(queue.domain, DomainIdentity)
         domid, generation = queue.domain
         del self._table[domid]

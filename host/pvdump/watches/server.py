@@ -1,10 +1,10 @@
 """The status socket: JSON lines over a unix socket that only its owner can open.
 
-A request is {"command": "status"}, a reply the status on one line, or {"error": ...}. Served by one
-thread for any number of programs; asked by `pvdump watches show` and `pvdump blkback show`. The
-rules: nothing that a client does or leaves undone holds up the dispatcher or another client. A
-request has a bound, a client that has not taken its reply gets no other, and of more than CLIENTS
-the one that was silent longest is let go.
+A request is {"command": "status"}; a reply is the status on one line, or {"error": ...}. One thread
+serves all clients, such as `pvdump watches show` and `pvdump blkback show`. The rule: nothing that
+a client does or fails to do holds up the dispatcher or another client. A request has a bound, a
+client that has not taken its reply gets no other, and if there are more than CLIENTS, the one that
+was silent longest is closed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..service.sockets import SocketFile, SocketRefused
 
 
 class Sayable(Protocol):
-    """What a status is made of."""
+    """A status that can be sent."""
 
     def json(self) -> dict[str, Any]: ...
 
@@ -36,10 +36,12 @@ SECONDS = 10.0  # that ask() waits for each part of the reply
 
 
 class StatusError(Exception):
-    """The socket cannot be made or asked, and why."""
+    """The socket cannot be made or asked; the message says why."""
 
 
 class Client:
+    """One client: what it has sent of a request, and what it has not taken of a reply."""
+
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.request = bytearray()
@@ -47,7 +49,15 @@ class Client:
 
 
 class StatusServer:
-    """path: of the socket, which is made here and removed by close(). Raises StatusError."""
+    """The socket and the thread that serves it.
+
+    Args:
+        path: of the socket, which is made here and removed by close().
+        status: gives the status.
+
+    Raises:
+        StatusError: the socket cannot be made.
+    """
 
     def __init__(self, path: Path, status: Callable[[], Sayable]) -> None:
         self._status = status
@@ -56,11 +66,11 @@ class StatusServer:
         except SocketRefused as error:
             raise StatusError(str(error)) from None
         self._listener = self._file.socket
-        self._clients: dict[int, Client] = {}  # by fd, the one heard of last at the end
+        self._clients: dict[int, Client] = {}  # by descriptor, the most recently active one last
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._listener, selectors.EVENT_READ)
-        self._bell, self._wake = socket.socketpair()
-        self._selector.register(self._bell, selectors.EVENT_READ)
+        self._woken, self._wake = socket.socketpair()
+        self._selector.register(self._woken, selectors.EVENT_READ)
         self._thread = threading.Thread(target=self._serve, name="watches-status", daemon=True)
         self._thread.start()
 
@@ -77,13 +87,13 @@ class StatusServer:
 
     def _serve(self) -> None:
         while True:
-            # Without a descriptor for a client, who comes next is looked at a second later.
-            deaf = self._listener not in self._selector.get_map()
-            found = self._selector.select(RETRY if deaf else None)
-            if deaf:
+            # After a shortage of descriptors, new clients are accepted a second later.
+            paused = self._listener not in self._selector.get_map()
+            found = self._selector.select(RETRY if paused else None)
+            if paused:
                 self._selector.register(self._listener, selectors.EVENT_READ)
             for key, events in found:
-                if key.fileobj is self._bell:
+                if key.fileobj is self._woken:
                     self._end()
                     return
                 if key.fileobj is self._listener:
@@ -91,7 +101,7 @@ class StatusServer:
                     continue
                 client = self._clients.get(key.fd)
                 if client is None:
-                    continue  # let go in this very round
+                    continue  # dropped in this very round
                 try:
                     self._advance(client, events)
                 except BlockingIOError:
@@ -102,8 +112,8 @@ class StatusServer:
     def _end(self) -> None:
         for client in list(self._clients.values()):
             self._drop(client)
-        for thing in (self._bell, self._selector):
-            thing.close()
+        self._woken.close()
+        self._selector.close()
 
     def _accept(self) -> None:
         try:
@@ -156,7 +166,18 @@ class StatusServer:
 
 
 def ask(path: Path, kind: type[T]) -> T:
-    """What a process says on its status socket, as a dataclass. Raises StatusError."""
+    """Ask a process for its status.
+
+    Args:
+        path: of its status socket.
+        kind: the dataclass of the status.
+
+    Returns:
+        an object of that class.
+
+    Raises:
+        StatusError: nobody answers, or the answer is no such status.
+    """
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(SECONDS)

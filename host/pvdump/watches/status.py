@@ -1,7 +1,7 @@
-"""How the dispatcher's queues stand: a row for each, as JSON and as a table.
+"""The state of the dispatcher's queues: a row for each, as JSON and as a table.
 
-Made by the dispatcher, served by server.py, printed by `pvdump watches show`. The rule: what is
-printed may come from a guest or from a stranger's socket, so nothing but printable text goes out.
+Made by the dispatcher, served by server.py, printed by `pvdump watches show`. The rule: the texts
+may come from a guest or from a foreign socket, so only printable characters are printed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ NS = 1_000_000_000
 
 @dataclass(frozen=True)
 class Row:
-    """A queue.
+    """The state of one queue.
 
-    queue: "domain", or "no domain" (events of none), or "domains" (which domains there are).
-    gone: the domain is not there any more, but its last handler is still running.
-    queued, handled, dropped, failed: events; oldest, running_for: seconds; handler: the running
-    handler's name, path: of the event that it handles. None where there is nothing.
+    Args:
+        queue: "domain"; "no domain" for events of none; "domains" for the look at which there are.
+        domid, generation: of the domain, else None.
+        gone: the domain is gone, but its last handler is still running.
+        queued, handled, dropped, failed: numbers of events.
+        oldest: seconds that the first queued event has waited, None if none is queued.
+        handler, path, running_for: name of the running handler, path of its event, and seconds
+            since it began; None if none is running.
     """
 
     queue: str
@@ -45,7 +49,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Status:
-    """workers: threads; idle: those without work; refused: threads that the system did not give."""
+    """The state of a dispatcher.
+
+    Args:
+        rows: its queues.
+        workers, idle: its threads, and those of them without work.
+        refused: how often the system refused a thread.
+    """
 
     rows: list[Row]
     workers: int
@@ -57,7 +67,7 @@ class Status:
 
 
 def row(queue: Queue, now: int) -> Row:
-    """A queue's row; now: ns of the dispatcher's clock."""
+    """Make the row of a queue. now: ns of the dispatcher's clock."""
     domain = queue.domain if isinstance(queue.domain, DomainIdentity) else None
     oldest, running = queue.oldest(), queue.running
     return Row(
@@ -81,7 +91,7 @@ LEFT = {"domain", "running", "path"}
 
 
 def text(status: Status) -> str:
-    """The table for a person."""
+    """Make the table that `pvdump watches show` prints."""
     lines = [
         HEADINGS,
         *(
@@ -93,7 +103,7 @@ def text(status: Status) -> str:
     table = [
         "  ".join(
             cell.ljust(width) if name in LEFT else cell.rjust(width)
-            for cell, width, name in zip(line, widths, HEADINGS, strict=True)
+            for cell, width, name in zip(line, widths, HEADINGS)
         ).rstrip()
         for line in lines
     ]

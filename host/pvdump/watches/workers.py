@@ -1,14 +1,14 @@
 """The threads that take turns at the queues.
 
-Used by the dispatcher. The rule: whenever a queue is ready, one worker that is in no handler is on
-its way to it; it calls the next one before it enters a handler. So a handler that never returns
-costs its thread and nothing else, and a burst of short events is the work of a few threads.
+Used by the dispatcher. The rule: while a queue is ready, one worker that is in no handler is called
+to it, and that worker calls the next one before it enters a handler. So a handler that never
+returns costs its thread and nothing else, and a few threads do a burst of short events.
 
-There is no upper bound on the threads on purpose: with one of N, N stalled handlers would hold up
-every other domain, which is what the dispatcher is there to prevent. The bound is in what they do:
-no more threads than domains whose handler is running, and one. A worker without work ends after
-IDLE_SECONDS, the one that rested longest first. Where the system refuses a thread, the queue waits
-for a worker that becomes free, and the status counts it.
+The number of threads has no fixed bound: with a bound of N, N stalled handlers would hold up every
+other domain, which the dispatcher exists to prevent. There are never more threads than domains
+whose handler is running, and one. A worker without work ends after IDLE_SECONDS, the one that has
+been idle longest first. If the system refuses a thread, the queue waits for a worker that becomes
+free, and the status counts it.
 """
 
 from __future__ import annotations
@@ -21,30 +21,36 @@ from .queue import Queue
 
 IDLE_SECONDS = 10.0
 
-Patience = Callable[[threading.Lock], bool]
+Wait = Callable[[threading.Lock], bool]
 
 
-def patience(wake: threading.Lock) -> bool:
-    """Wait for work. Returns False when it is time to give up."""
+def wait_for_work(wake: threading.Lock) -> bool:
+    """Wait until the lock is free. Returns False after IDLE_SECONDS without work."""
     return wake.acquire(timeout=IDLE_SECONDS)
 
 
 class Worker(threading.Thread):
-    def __init__(self, live: Callable[[Worker], None]) -> None:
-        # A daemon, or a handler that stalls for ever would keep the process from ending.
+    """A thread that does work(worker) and ends; wake: a lock that is released to call it."""
+
+    def __init__(self, work: Callable[[Worker], None]) -> None:
+        # A daemon, because a handler that stalls for ever would keep the process from ending.
         super().__init__(name="watches", daemon=True)
         self.wake = threading.Lock()
         self.wake.acquire()
-        self._live = live
+        self._work = work
 
     def run(self) -> None:
-        self._live(self)
+        self._work(self)
 
 
 class Workers:
-    """handle(queue): handles one event, without the lock; drained(queue): with it, none is left.
+    """The workers of a dispatcher.
 
-    lock: the dispatcher's; add(), close() and the counts want it held.
+    Args:
+        lock: the dispatcher's; it is held by callers of add(), close() and idle().
+        handle: handles one event of a queue; called without the lock.
+        drained: called with the lock when a queue has no events left.
+        wait: waits for work, see wait_for_work().
     """
 
     def __init__(
@@ -52,21 +58,21 @@ class Workers:
         lock: threading.Lock,
         handle: Callable[[Queue], None],
         drained: Callable[[Queue], None],
-        patience: Patience,
+        wait: Wait,
     ) -> None:
         self._lock = lock
         self._handle = handle
         self._drained = drained
-        self._patience = patience
+        self._wait = wait
         self._ready: deque[Queue] = deque()
         self._idle: list[Worker] = []
-        self._called = False  # a worker is on its way to the ready queues
+        self._called = False  # whether a worker is called to the ready queues
         self._closed = False
         self.all: set[Worker] = set()
         self.refused = 0
 
     def add(self, queue: Queue) -> None:
-        """The queue has events: see to it that they are handled."""
+        """Have the events of a queue handled."""
         if not queue.busy and queue.waiting():
             queue.busy = True
             self._ready.append(queue)
@@ -76,7 +82,7 @@ class Workers:
         return len(self._idle)
 
     def close(self) -> None:
-        """Let every worker end after the handler it is in."""
+        """Have every worker end after the handler it is in."""
         self._closed = True
         self._ready.clear()
         while self._idle:
@@ -88,7 +94,7 @@ class Workers:
         if self._idle:
             self._idle.pop().wake.release()
         else:
-            worker = Worker(self._live)
+            worker = Worker(self._work)
             try:
                 worker.start()
             except RuntimeError:  # the system has no thread left
@@ -97,7 +103,7 @@ class Workers:
             self.all.add(worker)
         self._called = True
 
-    def _live(self, worker: Worker) -> None:
+    def _work(self, worker: Worker) -> None:
         called = True
         while called:
             with self._lock:
@@ -125,11 +131,11 @@ class Workers:
 
     def _rest(self, worker: Worker) -> bool:
         """Wait to be called. Returns False when the worker is to end."""
-        called = not self._closed and self._patience(worker.wake)
+        called = not self._closed and self._wait(worker.wake)
         with self._lock:
             if not self._closed and worker not in self._idle:
                 if not called:
-                    worker.wake.acquire()  # called in the moment it gave up
+                    worker.wake.acquire()  # it was called at the moment it gave up
                 return True
             if not self._closed:
                 self._idle.remove(worker)

@@ -1,12 +1,12 @@
-"""The xenstore client for host programs with threads: the same operations, blocking.
+"""The xenstore client for host programs with threads: the drivers' operations as blocking calls.
 
     with Store(default_path()) as store:
         store.write("/local/domain/0/data/x", "1")
         handle = store.watch("/local/domain", lambda path, token: print(path))
 
-A thread of its own runs the client of xenpv.xenstore on a stream; any number of threads may ask at
-the same time, and their requests are in flight together. The rule: no method may be called from
-tell(), which runs in that thread and must not wait.
+A thread of its own runs the client of xenpv.xenstore on a stream. Any number of threads may ask at
+the same time, and their requests are in flight together. The rule: tell() runs in the client's
+thread, so it must not wait, and must not call a method of the store.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ EVENTS = 4096  # that a watch holds until tell() has taken them
 Tell = Callable[[str, str], object]
 
 
-class Subscription:
-    """A watch of Store.watch()."""
+class WatchHandle:
+    """A watch that Store.watch() set; close() ends it."""
 
     def __init__(self, store: Store, watch: Watch, tell: Tell) -> None:
         self._store = store
@@ -52,7 +52,7 @@ class Subscription:
                 return
             self._say(path)
             if self._watch.dropped != seen:
-                # Some were lost: whoever listens has to look at everything below the watch.
+                # Some were lost: the listener has to look at everything below the watch.
                 seen = self._watch.dropped
                 self._say(self._watch.path)
 
@@ -63,7 +63,7 @@ class Subscription:
             log.exception("watch %s: the listener failed on %s", self._watch.path, path)
 
     def close(self) -> None:
-        """End the watch; when this returns, tell() is not called any more."""
+        """End the watch; tell() is not called after this returns. Raises XenError."""
 
         async def end(_: Xenstore) -> None:
             self._task.cancel()
@@ -73,8 +73,18 @@ class Subscription:
 
 
 class Store:
-    """path: see stream.py; on_end: called once, with the reason, when the connection has ended by
-    itself; it runs in the client's thread. Raises XenError when there is no server."""
+    """A connection to a xenstore.
+
+    All methods raise XenError when a request fails or the connection has ended.
+
+    Args:
+        path: of the store, see stream.py.
+        on_end: called once, with the reason, in the client's thread, if the connection ends
+            otherwise than by close().
+
+    Raises:
+        XenError: there is no server.
+    """
 
     def __init__(
         self, path: Path | str, on_end: Callable[[str], object] = lambda reason: None
@@ -104,7 +114,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """End the connection; what is in flight is waited for."""
+        """End the connection, after the requests that are in flight."""
 
         def stop() -> None:
             self._stopping = True
@@ -144,7 +154,7 @@ class Store:
             self._on_end(reason)
 
     def call(self, work: Callable[[Xenstore], Awaitable[Result]]) -> Result:
-        """Run an async function of the client in its thread. Returns or raises what it does."""
+        """Run an async function of the client in its thread; return its result, or raise."""
         if threading.current_thread() is self._thread:
             raise RuntimeError("the store's own thread cannot wait for itself")
         future: Future[Result] = Future()
@@ -197,13 +207,13 @@ class Store:
         self.call(lambda client: client.set_perms(path, perms))
 
     def transact(self, work: Callable[[Any], Awaitable[Result]], tries: int = 16) -> Result:
-        """work: an async function of a transaction, such as `async def work(t): ...`."""
+        """Run a transaction. work: an async function of it, such as `async def work(t): ...`."""
         return self.call(lambda client: client.transact(work, tries))
 
-    def watch(self, path: str, tell: Tell, depth: int | None = None) -> Subscription:
-        """Have tell(path, token) called for each event, in order, in the client's thread."""
+    def watch(self, path: str, tell: Tell, depth: int | None = None) -> WatchHandle:
+        """Set a watch; tell(path, token) is called for each event, in order."""
 
-        async def begin(client: Xenstore) -> Subscription:
-            return Subscription(self, await client.watch(path, depth, EVENTS), tell)
+        async def begin(client: Xenstore) -> WatchHandle:
+            return WatchHandle(self, await client.watch(path, depth, EVENTS), tell)
 
         return self.call(begin)

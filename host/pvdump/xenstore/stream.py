@@ -1,7 +1,7 @@
 """A stream as a transport of the xenstore client: a unix socket, or /dev/xen/xenbus.
 
-Used with xenpv.xenstore on a host. The rule: what the other end says is a stream, but the kernel's
-device takes one message a write and nothing beyond it, so a device is given exactly one.
+Used with xenpv.xenstore on a host. The rule: both ends of a socket see a stream, but the kernel's
+device takes exactly one message per write, so a device is given one at a time.
 Source: Linux drivers/xen/xenbus/xenbus_dev_frontend.c; Xen tools/libs/store/xs.c for the paths.
 """
 
@@ -24,14 +24,19 @@ DEVICE = Path("/dev/xen/xenbus")
 
 
 def default_path() -> Path:
-    """Where this machine's xenstore is found, as libxenstore finds it."""
+    """The path of this machine's xenstore, chosen as libxenstore does."""
     if "XENSTORED_PATH" in os.environ:
         return Path(os.environ["XENSTORED_PATH"])
     return SOCKET if SOCKET.exists() else DEVICE
 
 
 class StreamTransport:
-    """path: of a unix socket or of a character device. The attributes are RingTransport's."""
+    """A transport over a socket or device, with the attributes of the drivers' RingTransport.
+
+    Args:
+        loop: the loop of the client.
+        path: of a unix socket or of a character device.
+    """
 
     found = "connection made anew"
     stale = False
@@ -46,7 +51,7 @@ class StreamTransport:
         self._whole = False
 
     async def open(self) -> None:
-        """Raises XenError when there is no server."""
+        """Connect. Raises XenError if there is no server."""
         await self.close()
         try:
             self._whole = stat.S_ISCHR(self.path.stat().st_mode)
@@ -71,7 +76,7 @@ class StreamTransport:
             self._fd = -1
 
     def resets(self) -> bool:
-        """Closing the stream makes the server forget watches and transactions."""
+        """Whether a new connection begins without watches and transactions: it does."""
         return True
 
     def write(self, data: memoryview) -> int:
@@ -92,7 +97,7 @@ class StreamTransport:
         return count
 
     def read(self, limit: int) -> bytes:
-        """Take up to limit bytes that have come."""
+        """Read up to limit bytes that have come."""
         try:
             data = os.read(self._fd, limit)
         except BlockingIOError:
@@ -105,11 +110,11 @@ class StreamTransport:
         return data
 
     def flush(self) -> None:
-        """The kernel tells the server."""
+        """Do nothing: the kernel notifies the server."""
 
     def tell(self) -> None:
-        """The kernel has told the server."""
+        """Do nothing: the kernel has notified the server."""
 
     def state(self) -> str:
-        """For messages."""
+        """Where the connection goes, for messages."""
         return f"at {self.path}"

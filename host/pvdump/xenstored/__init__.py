@@ -1,7 +1,8 @@
 """A xenstore server: a tree of nodes, clients that take and give bytes, and two transports.
 
-nodes.py, tree.py and transaction.py know nodes; watches.py who is told; domain.py domains and
-quotas. connection.py is one client, without I/O; requests.py and toolstack.py say what it may ask.
-server.py holds all of it. ring.py serves a guest over its shared page, unix.py programs over a
-socket, and command.py is `pvdump xenstored`.
+nodes.py, tree.py and transaction.py hold nodes; watches.py finds who is told of a change; domain.py
+holds domains and quotas. connection.py is one client, without I/O, outgoing.py what waits for it;
+requests.py and toolstack.py do what it asks. server.py holds all of this. unix.py serves programs
+over a socket, pvxen's storering.py serves a guest over its shared page, and command.py is
+`pvdump xenstored`.
 """

@@ -1,7 +1,7 @@
-"""`pvdump xenstored`: a store on a unix socket, for whoever wants one without a Xen.
+"""`pvdump xenstored`: a store on a unix socket, without a Xen.
 
-Registered by the command line. The rule: it stays in the foreground until SIGINT or SIGTERM and
-then removes its socket; what it says goes to standard error, traces too.
+Registered by the command line. The rule: it stays in the foreground until SIGINT or SIGTERM, then
+removes its socket. Messages and traces go to standard error.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ own tools find it by XENSTORED_PATH:
     pvdump xenstored --socket /tmp/store &
     XENSTORED_PATH=/tmp/store xenstore-write /tool/hello world
 
-There is no Xen below: a domain that a client introduces counts as introduced, with its watches and
-its answer to IS_DOMAIN_INTRODUCED, but has no ring."""
+There is no Xen: a domain that a client introduces counts as introduced, fires the watches and can
+be asked for, but has no ring."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,8 +1,8 @@
-"""What the server knows of a domain: identity, features, quotas.
+"""What the server keeps of a domain: identity, features, quotas.
 
-Made by the server at INTRODUCE, or before it when features or quotas are set for a domain to come.
-The rule: domain 0 may do everything and no quota holds for it; a domain with a target has the
-target's rights beside its own. Defaults and errors are those of C xenstored 4.17 and 4.20.
+The server makes a record at INTRODUCE, or earlier if features or quotas are set for a domain that
+is yet to come. The rule: domain 0 may do everything and has no quota; a domain with a target has
+the target's rights beside its own. Defaults and errors are those of C xenstored 4.17 and 4.20.
 Source: Xen docs/misc/xenstore.txt, SET_TARGET, SET_FEATURE, SET_QUOTA.
 """
 
@@ -20,7 +20,7 @@ DOM0 = 0
 
 
 class StoreError(Exception):
-    """A request's answer is an error; `code` is its name on the wire, such as ENOENT."""
+    """A request is answered with an error; code is its name on the wire, such as ENOENT."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -28,14 +28,20 @@ class StoreError(Exception):
 
 
 class Transport(Protocol):
-    """What carries a domain's bytes; the server closes it when the domain is released."""
+    """A carrier of a domain's bytes; the server closes it when the domain is released."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True)
 class Quota:
-    """default: the most that is allowed, 0 for no limit; error: for what goes beyond."""
+    """A limit for a domain.
+
+    Args:
+        default: the largest allowed number, 0 for no limit.
+        error: the error for a request that goes beyond it.
+        what: what is counted, as CONTROL prints it.
+    """
 
     default: int
     error: str
@@ -55,7 +61,7 @@ QUOTAS = {
 
 
 class DomainRecord:
-    """One domain, whether it is connected or not."""
+    """What the server keeps of one domain, whether it is connected or not."""
 
     def __init__(self, domid: int, features: int, quotas: dict[str, int]) -> None:
         self.domid = domid
@@ -69,7 +75,7 @@ class DomainRecord:
         self.transport: Transport | None = None
 
     def limit(self, name: str) -> int | None:
-        """The quota `name` as it holds for this domain, None for no limit."""
+        """The quota of this name for this domain, None for no limit."""
         return None if self.domid == DOM0 else self.quotas[name] or None
 
     def check(self, name: str, count: int) -> None:

@@ -1,17 +1,17 @@
-"""Nodes of xenstore, and the operations on them: what may be asked, by whom, with which answer.
+"""Nodes of xenstore, and the operations on them with their permissions and errors.
 
 Tree (tree.py) and Transaction (transaction.py) are Nodes; connections use both alike, on behalf of
-a domain. Operations are written once, over a few primitives that each of the two has. The rules
-are C xenstored's: an absent node is ENOENT to whom the nearest node above it allows the access, and
-EACCES to others; what is missing above a new node is made, empty; a guest owns what it makes and
-gives nothing away.
+a domain. Each operation is written once, over a few primitives that both have. The rules are C
+xenstored's: an absent node is ENOENT for a domain that may access the nearest node above it, else
+EACCES; missing nodes above a new one are made, empty; a guest owns what it makes and cannot give it
+away.
 Source: Xen docs/misc/xenstore.txt; xen/include/public/io/xs_wire.h.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from xenpv import abi
 
@@ -25,7 +25,7 @@ Perms = tuple[tuple[str, int], ...]  # ("n" | "r" | "w" | "b", domid); the first
 
 
 class Kids:
-    """Names below a node, in order of creation; size: their bytes with a NUL each."""
+    """The names below a node, in order of creation; size: their bytes with a NUL each."""
 
     __slots__ = ("_listing", "gen", "names", "size")
 
@@ -55,7 +55,7 @@ class Kids:
 
 
 class Node:
-    """Never changed: a write puts another one in its place, with the same Kids."""
+    """A node; it is never changed: a write replaces it by another one with the same Kids."""
 
     __slots__ = ("gen", "kids", "perms", "value")
 
@@ -66,16 +66,13 @@ class Node:
         self.kids = kids
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A path that was changed.
-
-    perms: who could read it before or can read it now may learn of it; exact: of interest to
-    watches of this very path only, because a node above it was removed.
-    """
+class Change(NamedTuple):
+    """A path that was changed."""
 
     path: str
+    # Who could read it before, or can read it now, may learn of it.
     perms: tuple[Perms, ...]
+    # Only watches of this very path concern it, because a node above it was removed.
     exact: bool = False
 
 
@@ -109,16 +106,16 @@ def names_of(listing: bytes) -> list[str]:
 
 
 def check_path(path: str) -> str:
-    """Raises StoreError EINVAL for what cannot be an absolute path."""
+    """Return the path. Raises StoreError EINVAL if it is no absolute path."""
     if len(path) > abi.XENSTORE_ABS_PATH_MAX or not PATH.fullmatch(path):
         raise StoreError("EINVAL")
     return path
 
 
 class Nodes:
-    """The operations. Each raises StoreError, and then has changed nothing."""
+    """The operations. One that raises StoreError has changed nothing."""
 
-    # The primitives. seen() says what an answer depends on: the whole node, or its perms only.
+    # The primitives. seen() is told what an answer depends on: the whole node, or its perms only.
 
     def seen(self, path: str, kind: str = "node") -> Node | None:
         raise NotImplementedError
@@ -162,7 +159,7 @@ class Nodes:
         return self.listing(path)
 
     def directory_part(self, who: DomainRecord, path: str) -> tuple[int, bytes]:
-        """The generation, another one after each change of the node, and the children."""
+        """The generation, which differs after each change of the node, and the children."""
         self._find(who, path)
         names = self.listing(path)
         return self.generation_of(path), names
@@ -182,7 +179,7 @@ class Nodes:
         self._changed(path, node.perms)
 
     def mkdir(self, who: DomainRecord, path: str) -> None:
-        """Make an empty node; one that is there stays as it is."""
+        """Make an empty node, unless there is one."""
         node = self.seen(path)
         if node is None:
             self._create(who, path, b"")
@@ -190,7 +187,7 @@ class Nodes:
             raise StoreError("EACCES")
 
     def rm(self, who: DomainRecord, path: str) -> None:
-        """Remove a node and all below it. One that is not there is fine if its parent is."""
+        """Remove a node and all below it. An absent node is no error if its parent exists."""
         node = self.seen(path)
         if node is None:
             code = self._absent(who, path, "w")
@@ -204,7 +201,7 @@ class Nodes:
         self._remove_all(path)
 
     def set_perms(self, who: DomainRecord, path: str, perms: Perms) -> None:
-        """Only the owner may, and only domain 0 gives a node away."""
+        """Set permissions. Only the owner may, and only domain 0 may change the owner."""
         who.check("node-permissions", len(perms))
         node = self.seen(path)
         if node is None:
@@ -218,7 +215,7 @@ class Nodes:
         self._changed(path, node.perms, perms)
 
     def _find(self, who: DomainRecord, path: str, kind: str = "node") -> Node:
-        """A node that may be read."""
+        """The node, if the domain may read it."""
         node = self.seen(path, kind)
         if node is None:
             raise StoreError(self._absent(who, path, "r"))

@@ -1,9 +1,9 @@
-"""What each type of request does: the payload in, the reply's payload out, or an error.
+"""The requests: each takes a payload and gives the reply's payload, or an error.
 
-Called by a connection for each packet. The rule is C xenstored's: types that are not known are
-ENOSYS, those of the toolstack EACCES for everyone but domain 0, and a transaction that is not
-there ENOENT, in this order, before anything is done. What follows the last NUL is ignored where
-the protocol keeps it for later ("?").
+Called by a connection for each packet. The rule is C xenstored's: an unknown type is ENOSYS, a type
+of the toolstack is EACCES for all but domain 0, and an unknown transaction is ENOENT, checked in
+this order before anything is done. Bytes after the last NUL are ignored where the protocol reserves
+them ("?").
 Source: Xen docs/misc/xenstore.txt.
 """
 
@@ -49,12 +49,12 @@ def answer(connection: ClientConnection, packet: Packet) -> bytes:
 
 
 def words(packet: Packet) -> list[bytes]:
-    """The strings that end with a NUL."""
+    """The strings of a payload that end with a NUL."""
     return packet.payload.split(b"\0")[:-1]
 
 
 def one_word(packet: Packet) -> bytes:
-    """The only string, with nothing behind its NUL. Raises StoreError EINVAL."""
+    """The only string of a payload, which ends with its NUL. Raises StoreError EINVAL."""
     found = words(packet)
     if len(found) != 1 or not packet.payload.endswith(b"\0"):
         raise StoreError("EINVAL")
@@ -62,7 +62,7 @@ def one_word(packet: Packet) -> bytes:
 
 
 def absolute(connection: ClientConnection, raw: bytes) -> str:
-    """The path that the client means. Raises StoreError EINVAL."""
+    """The absolute path for a path of the client's. Raises StoreError EINVAL."""
     try:
         given = raw.decode("ascii")
     except UnicodeDecodeError:
@@ -79,7 +79,7 @@ def absolute(connection: ClientConnection, raw: bytes) -> str:
 
 
 def parse_perms(found: list[bytes]) -> Perms:
-    """("r1", ...) of the wire to pairs. Raises StoreError EINVAL."""
+    """Permissions as pairs, from words such as b"r1". Raises StoreError EINVAL."""
     perms = []
     for word in found:
         letter, number = word[:1].decode("ascii", "replace"), word[1:]
@@ -154,7 +154,7 @@ def _set_perms(connection: ClientConnection, packet: Packet) -> bytes:
 
 
 def _node(connection: ClientConnection, raw: bytes) -> str:
-    """A path, or one of the nodes that say who may watch domains come and go."""
+    """A path, or one of the special names, whose permissions say who may watch domains."""
     special = raw.decode("ascii", "replace")
     return special if special in SPECIAL else absolute(connection, raw)
 
@@ -185,7 +185,7 @@ def _watch(connection: ClientConnection, packet: Packet) -> bytes:
 
 
 def first_event(connection: ClientConnection, packet: Packet) -> None:
-    """A watch fires once when it is set, whoever may read the node; no request caused it."""
+    """Send the event of a new watch, which comes whether or not the node may be read."""
     raw, token = words(packet)[:2]
     connection.event(raw.decode("ascii"), token)
 

@@ -1,8 +1,8 @@
-"""The store: one tree, its domains and connections, and the watches of all.
+"""The store: one tree, its domains and connections, and all watches.
 
-Used by transports, which ask for a connection, and directly by the toolstack and the backends of
-the embedded Xen, which act as domain 0. Watches fire after the change they tell of, never inside
-it, and what is changed by whom a watch tells comes after what was told before.
+Transports ask it for connections. The toolstack and the backends of the embedded Xen call it
+directly, as domain 0. Watches fire after a change, never during it; a change that is made from
+within a watch's call is told after the changes before it.
 """
 
 from __future__ import annotations
@@ -29,11 +29,17 @@ FEATURES = (
 
 
 class Xenstored:
-    """features: server_features offered; quotas: other defaults than C xenstored's, 0 for none.
+    """The server.
 
-    attach(domid, gfn, port): what makes the ring of a domain that a client introduces; None where
-    there is no Xen below. Then the domain counts as introduced and has no ring.
-    trace: called with each packet as a line of text; log: where lines go.
+    Args:
+        features: server_features that are offered.
+        quotas: quotas that differ from C xenstored's, 0 for no limit.
+
+    Attributes:
+        attach: called with (domid, gfn, port) to make the ring of a domain that a client
+            introduces; None without a Xen: the domain counts as introduced then and has no ring.
+        trace: called with a line of text for each packet, or None.
+        log: called with each message, a line of text.
     """
 
     def __init__(self, features: int = FEATURES, quotas: Mapping[str, int] | None = None) -> None:
@@ -44,7 +50,7 @@ class Xenstored:
         self.domains: dict[int, DomainRecord] = {}
         self.attach: Callable[[int, int, int], Transport] | None = None
         self.trace: Callable[[str], None] | None = None
-        self.cause: Request | None = None  # the request whose events are being told
+        self.cause: Request | None = None  # the request whose events are told just now
         self.log: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
         self._dom0 = self.domain(DOM0)
         self._local: list[tuple[str, Callable[[], None], Watch]] = []
@@ -53,34 +59,35 @@ class Xenstored:
     # Domains.
 
     def domain(self, domid: int) -> DomainRecord:
-        """What is known of a domain; made here when nothing is."""
+        """The record of a domain, made here if there is none."""
         if domid not in self.domains:
             self.domains[domid] = DomainRecord(domid, self.features, self.quotas)
         return self.domains[domid]
 
     def known(self, domid: int) -> DomainRecord:
-        """Raises StoreError ENOENT for a domain of which nothing is known."""
+        """The record of a domain. Raises StoreError ENOENT if there is none."""
         if domid not in self.domains:
             raise StoreError("ENOENT")
         return self.domains[domid]
 
     def introduced(self, domid: int) -> DomainRecord:
-        """Raises StoreError ENOENT for a domain that was not introduced."""
+        """The record of an introduced domain. Raises StoreError ENOENT if it is not."""
         domain = self.known(domid)
         if not domain.introduced:
             raise StoreError("ENOENT")
         return domain
 
     def connect(self, domid: int, client: str | None = None) -> ClientConnection:
-        """A connection that acts as a domain. client: its name in traces."""
+        """Make a connection that acts as a domain. client: its name in traces."""
         return ClientConnection(self, self.domain(domid), client or f"dom{domid}")
 
     def disconnect(self, connection: ClientConnection) -> None:
+        """Forget all that a client had, and its transport."""
         connection.reset()
         connection.detach()
 
     def introduce(self, domid: int, transport: Transport | None = None) -> ClientConnection:
-        """A domain is there. Introduced again, its connection starts anew, on this transport."""
+        """Introduce a domain; done again, its connection starts anew, on this transport."""
         domain = self.domain(domid)
         again = domain.introduced
         if domain.transport is not None and domain.transport is not transport:
@@ -95,14 +102,14 @@ class Xenstored:
         return domain.connection
 
     def introduce_at(self, domid: int, gfn: int, port: int) -> None:
-        """As a client's INTRODUCE does: through `attach`, which calls introduce() in its turn."""
+        """Introduce a domain as a client asks: through attach, which calls introduce()."""
         if self.attach is None:
             self.introduce(domid)
         else:
             self.attach(domid, gfn, port)
 
     def release(self, domid: int) -> None:
-        """A domain is gone: its ring, its nodes, its name in permissions. Raises StoreError."""
+        """Remove a domain: its ring, its nodes, its domid in permissions. Raises StoreError."""
         domain = self.introduced(domid)
         if domain.connection is not None:
             self.disconnect(domain.connection)
@@ -117,14 +124,14 @@ class Xenstored:
         self._special("@releaseDomain", domid)
 
     def shut_down(self, domid: int) -> None:
-        """A domain shut down or crashed, and is still there: told once until it is resumed."""
+        """Note that a domain shut down or crashed: it is told once until the domain is resumed."""
         domain = self.introduced(domid)
         if not domain.shut_down:
             domain.shut_down = True
             self._special("@releaseDomain", domid)
 
     def usage(self, domain: DomainRecord) -> dict[str, int]:
-        """What a domain uses of those quotas that count something."""
+        """How much a domain uses of the quotas that count something."""
         connection = domain.connection
         return {
             "nodes": self.tree.owned(domain.domid),
@@ -139,7 +146,7 @@ class Xenstored:
     # Watches.
 
     def fire(self, cause: Request | None = None) -> None:
-        """Tell everyone of the changes so far. cause: the request that made them."""
+        """Fire the watches for all changes so far. cause: the request that made them."""
         if self._firing or not self.tree.changes:
             return
         self._firing = True
@@ -155,7 +162,7 @@ class Xenstored:
     # As domain 0, from this process.
 
     def watch(self, path: str, tell: Callable[[], None]) -> None:
-        """Call tell() after every change at or below path; it must not wait."""
+        """Have tell() called after every change at or below path; it must not wait."""
         known = path if path in SPECIAL else check_path(path)
         watch = Watch(LocalListener(self._dom0), known, lambda changed: tell())
         self._local.append((path, tell, watch))
@@ -171,7 +178,7 @@ class Xenstored:
         raise ValueError(f"no watch of {path}")
 
     def read(self, path: str, default: str | None = None) -> str:
-        """A node's value as text. Raises StoreError ENOENT unless there is a default."""
+        """A node's value as text. Raises StoreError, unless a default is given."""
         try:
             return self.tree.read(self._dom0, path).decode("latin-1")
         except StoreError:
@@ -195,5 +202,5 @@ class Xenstored:
         return self.tree.exists(path)
 
     def directory(self, path: str) -> Iterable[str]:
-        """Names of the children. Raises StoreError ENOENT."""
+        """The names of the children. Raises StoreError ENOENT."""
         return names_of(self.tree.directory(self._dom0, path))

@@ -1,6 +1,6 @@
-"""What the toolstack asks: domains that come and go, targets, features, quotas, control.
+"""The toolstack's requests: domains that come and go, targets, features, quotas, control.
 
-Called by requests.py for domain 0 only. The rule: the server does it, this file reads the words.
+Called by requests.py for domain 0 only. The rule: this file parses the words, the server acts.
 Source: Xen docs/misc/xenstore.txt; tools/xenstored of Xen 4.17 for the replies to CONTROL.
 """
 
@@ -40,7 +40,7 @@ def domid(word: bytes) -> int:
 
 
 def _words(packet: Packet, least: int, most: int | None = None) -> list[bytes]:
-    """The strings that end with a NUL, most: None for any number. Raises StoreError EINVAL."""
+    """The strings that end with a NUL, from least to most of them. Raises StoreError EINVAL."""
     found = packet.payload.split(b"\0")[:-1]
     if len(found) < least or (most is not None and len(found) > most):
         raise StoreError("EINVAL")

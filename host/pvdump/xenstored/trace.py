@@ -1,7 +1,7 @@
 """A packet as a line of text.
 
-Used by `pvdump xenstored --trace` and by tests. The rule: one line a packet, whatever is in it:
-NULs are shown as |, what cannot be printed as \\xNN, and long payloads are cut.
+Used by `pvdump xenstored --trace` and by tests. The rule: each packet gives one line, whatever it
+holds. A NUL is shown as |, an unprintable byte as \\xNN, and a long payload is cut.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ NAMES = {
 
 
 def line(direction: str, client: str, packet: Packet) -> str:
-    """direction: "<" from the client, ">" to it."""
+    """Make the line of a packet. direction: "<" from the client, ">" to it."""
     name = NAMES.get(packet.type, f"type {packet.type}")
     shown = printable(packet.payload)
     return f"{client} {direction} {name} req {packet.req_id} tx {packet.tx_id} {shown}".rstrip()

@@ -1,9 +1,9 @@
-"""A transaction: what it saw and what it changes, laid over the tree until it commits.
+"""A transaction: what it has seen and what it changes, on top of the tree until it commits.
 
 Made by connections. It holds only what it touched: each node as it was first seen, and its own
-version of those it changed. It commits unless a node that it read or wrote, or a list of children
-that it read, was changed meanwhile by others; then EAGAIN. A new child is no change of its parent,
-so transactions that make different nodes in one place both commit.
+version of the nodes it changed. The commit fails with EAGAIN if a node that it read or wrote, or a
+list of children that it read, was changed by others meanwhile. A new child is no change of its
+parent, so two transactions that make different children of one node both commit.
 Source: Xen docs/misc/xenstore.txt, Transactions ("only writes or other commits which changed paths
 which were read or written in the transaction at hand").
 """
@@ -11,21 +11,22 @@ which were read or written in the transaction at hand").
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Union
 
 from .domain import DomainRecord, StoreError
 from .nodes import Change, Kids, Node, Nodes, Perms, leaf, names_of, parent
 from .tree import Tree
 
-Version = int | Perms | None
+Version = Union[int, Perms, None]
 
 
 class Transaction(Nodes):
-    """One domain's view of a tree, until commit() or until it is dropped."""
+    """One domain's view of a tree until commit(), or until it is dropped."""
 
     def __init__(self, base: Tree, who: DomainRecord) -> None:
         self.base = base
         self.who = who
-        self.failed = False  # it went beyond a quota: it cannot commit
+        self.failed = False  # whether it went beyond a quota and cannot commit
         self._held: dict[str, Node | None] = {}  # as first seen in the tree
         self._seen: dict[tuple[str, str], Version] = {}
         self._lists: dict[str, bytes] = {}  # listings of children as first seen
@@ -83,7 +84,7 @@ class Transaction(Nodes):
         return self.base.owned(domid) + self._owned[domid]
 
     def commit(self) -> None:
-        """Do it all on the tree, or nothing. Raises StoreError EAGAIN, ENOSPC, ENOMEM."""
+        """Make all changes in the tree, or none. Raises StoreError EAGAIN, ENOSPC, ENOMEM."""
         if self.failed:
             raise StoreError("ENOMEM")
         base = self.base
@@ -153,7 +154,7 @@ class Transaction(Nodes):
         self._link(path, False)
 
     def _link(self, path: str, there: bool) -> None:
-        """The parent's list of children has one more or one less."""
+        """Add a node to its parent's list of children, or remove it there."""
         above, name = parent(path), leaf(path)
         gen = self._gens[above] = self.base.next()
         if above in self._fresh:

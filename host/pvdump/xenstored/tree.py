@@ -1,8 +1,8 @@
-"""The tree of xenstore: every node by its path, and what was changed.
+"""The tree of xenstore: every node by its path, and the changes that watches are yet to be told.
 
-Held by the server. Nothing here scans the tree but check(): nodes know their children, and each
-domain's nodes are counted and found by its number. A change leaves a note in `changes`, from which
-the server fires watches.
+Held by the server. Only check() scans the tree: nodes have their children, and each domain's nodes
+are counted and listed by its domid. Each change is appended to `changes`, and the server fires
+watches from there.
 Source: Xen docs/misc/xenstore.txt.
 """
 
@@ -13,7 +13,7 @@ from collections import defaultdict
 from .domain import DOM0
 from .nodes import Change, Kids, Node, Nodes, Perms, leaf, parent
 
-SPECIAL = ("@introduceDomain", "@releaseDomain")  # nodes for the sake of their permissions
+SPECIAL = ("@introduceDomain", "@releaseDomain")  # nodes that only have permissions
 
 
 class Tree(Nodes):
@@ -56,7 +56,7 @@ class Tree(Nodes):
         return changes
 
     def forget(self, domid: int) -> None:
-        """A domain is gone: so are the nodes that it owned, and its name in permissions."""
+        """Remove the nodes that a domain owned, and its domid from all permissions."""
         for path in sorted(self._named.pop(domid, ())):
             node = self.nodes.get(path)
             if node is None:
@@ -71,7 +71,7 @@ class Tree(Nodes):
         self._owned.pop(domid, None)
 
     def check(self) -> list[str]:
-        """What is wrong with the tree, in words; nothing should be."""
+        """Check the whole tree. Returns a line for each inconsistency."""
         wrong = []
         owned: dict[int, int] = defaultdict(int)
         for path, node in self.nodes.items():

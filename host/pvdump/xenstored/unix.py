@@ -1,8 +1,8 @@
-"""The store on a unix socket: one thread, any number of clients, all of them domain 0.
+"""The store on a unix socket: one thread serves any number of clients, all as domain 0.
 
-Run by `pvdump xenstored` and by tests. The rules: nothing here waits for a client, one that does
-not read is not read from either, and is closed when the events for it grow too many; one that
-breaks the protocol is closed.
+Run by `pvdump xenstored` and by tests. Rules: nothing here waits for a client. A client that does
+not read is not read from, and is closed when too much waits for it. A client that breaks the
+protocol is closed.
 Source: Xen tools/libs/store/xs.c for what clients expect.
 """
 
@@ -28,7 +28,7 @@ BACKLOG = 128
 
 
 class Client:
-    """One end of a connected socket and what it is to the store."""
+    """A connected socket and its connection to the store."""
 
     def __init__(self, unix: UnixTransport, sock: socket.socket, number: int) -> None:
         self.unix = unix
@@ -43,7 +43,7 @@ class Client:
         self.mask = READ
 
     def ready(self, mask: int) -> None:
-        """The socket can be read or written."""
+        """Read from the socket, as far as it is ready. mask: READ, WRITE or both."""
         if mask & READ:
             try:
                 data = self.sock.recv(CHUNK)
@@ -63,7 +63,7 @@ class Client:
         self.unix.due[self] = None
 
     def serve(self) -> None:
-        """Answer what has come, send what can be sent, and say what is waited for."""
+        """Answer what has come, send what the socket takes, and choose what to wait for."""
         connection = self.connection
         try:
             connection.work()
@@ -85,9 +85,14 @@ class Client:
 
 
 class UnixTransport:
-    """Listens from the start of `with` to its end; run() serves until stop().
+    """The listening socket and its clients, from the start of `with` to its end.
 
-    path: of the socket, see socketfile.py. Raises SocketRefused.
+    Args:
+        server: the store.
+        path: of the socket, see service/sockets.py.
+
+    Raises:
+        SocketRefused: at the start of `with`, if the socket cannot be made.
     """
 
     def __init__(self, server: Xenstored, path: Path | str) -> None:
@@ -145,11 +150,11 @@ class UnixTransport:
             self._far.send(b"\0")
 
     def wake_at(self, client: Client, when: int) -> None:
-        """Have a client's events looked at for those that wait too long. when: ns, monotonic."""
+        """Have a client's connection asked for expired events at a time (ns, monotonic)."""
         heapq.heappush(self._timers, (when, client.number, client))
 
     def _expire(self) -> float | None:
-        """Look at the events that are due. Returns the seconds until the next are."""
+        """Expire the events that are due. Returns the seconds until the next are, or None."""
         now = time.monotonic_ns()
         while self._timers and self._timers[0][0] <= now:
             _, _, client = heapq.heappop(self._timers)
@@ -160,7 +165,7 @@ class UnixTransport:
         self.server.log(line)
 
     def want(self, client: Client, mask: int) -> None:
-        """Wait for this of the client's socket: READ and WRITE, or 0 for nothing."""
+        """Wait until a client's socket is ready. mask: READ, WRITE or both, 0 for neither."""
         if mask == client.mask:
             return
         if not mask:
@@ -172,7 +177,7 @@ class UnixTransport:
         client.mask = mask
 
     def end(self, client: Client) -> None:
-        """Close a client, and with it its watches and transactions."""
+        """Close a client and drop its watches and transactions."""
         self.want(client, 0)
         del self.clients[client]
         self.due.pop(client, None)
