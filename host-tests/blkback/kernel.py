@@ -14,6 +14,7 @@ from pvxen.machine import Shutdown
 from xenpv import abi
 from xenpv.block.front import BlkFront
 from xenpv.block.negotiate import Limits
+from xenpv.block.supervise import CONNECT_TIMEOUT
 from xenpv.errors import XenError
 from xenpv.guest import Guest
 from xenpv.loop import SECOND
@@ -22,7 +23,7 @@ from xenpv.xenbus import Device
 US = 1000
 PAGE, SECTOR = 4096, 512
 FRAMES = range(0x200, 0x7C0)  # data
-BOUND = 300 * SECOND
+BOUND = CONNECT_TIMEOUT + 60 * SECOND
 OPERATIONS = ("write",) * 8 + ("read",) * 3 + ("flush",) * 2 + ("drain", "discard", "again", "wait")
 PATH = "device/vbd/51728"
 SAYS = re.compile(

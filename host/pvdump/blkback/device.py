@@ -229,6 +229,8 @@ class Device:
             why = str(error) or "no memory"
             self._await(f"connecting to {self.front}: {why}; it is tried again")
             return
+        if front.reduced:
+            self._complain(f"{self.front}: {', '.join(front.reduced)}")
         self._keys = keys
         self._queue_tries = 0
         self._awaited = ""
@@ -278,9 +280,18 @@ class Device:
             max(sink.sector_size // SECTOR, 1),
             self._disk.readonly,
             self._sector // SECTOR,
+            front.maxima["max-request-segments"],
+            front.maxima["max-request-size"] // SECTOR,
         )
         instance = Instance(
-            self.name, resources, sink, geometry, self.counts, self._complain, self._look
+            self.name,
+            resources,
+            sink,
+            geometry,
+            front.maxima["max-requests"],
+            self.counts,
+            self._complain,
+            self._look,
         )
         return instance, channel
 

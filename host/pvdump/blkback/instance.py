@@ -52,7 +52,8 @@ class State(enum.Enum):
 class Instance:
     """Serves one connection's ring.
 
-    complain: called with what the guest does wrong; ended: called once, by the worker, at its end.
+    most: requests that are taken and not answered, at most; complain: called with what the guest
+    does wrong; ended: called once, by the worker, at its end.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Instance:
         resources: Resources,
         sink: Sink,
         geometry: request.Geometry,
+        most: int,
         counts: Counts,
         complain: Complain,
         ended: Callable[[], None],
@@ -73,6 +75,7 @@ class Instance:
         self._ring = resources.ring
         self._sink = sink
         self._geometry = geometry
+        self._most = most
         self._counts = counts
         self._complain = complain
         self._ended = ended
@@ -142,7 +145,7 @@ class Instance:
             return self._disconnect()
         if self._finishing:
             return Wait.LATER
-        if more and not self._stalled:
+        if more and not self._stalled and len(self._jobs) < self._most:
             return Wait.NOTHING
         self.state = State.WAITING
         if self._stalled:
@@ -171,7 +174,8 @@ class Instance:
         Raises: RingCorrupt.
         """
         ring, more = self._ring, True
-        while more:
+        room = self._most - len(self._jobs)
+        while more and room > 0:
             if self._entry is None:
                 self._entry = ring.take()
             if self._entry is None:
@@ -191,6 +195,7 @@ class Instance:
                 status = error.status if isinstance(error, BadRequest) else ERROR
                 job = Job(parsed.id, parsed.op, 0, 0, status=status)
             self._jobs.append(job)
+            room -= 1
             self._entry = None
             more = ring.unread > 0
 

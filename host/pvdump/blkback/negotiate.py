@@ -2,8 +2,8 @@
 
 Used by the device. The rules: of a front end's keys, only the ring's and the event channel's must
 be there; a value that means nothing, or that asks for more than was offered, is refused with its
-key; both schemes for naming a ring's pages are understood, and an order of 0 beside one `ring-ref`
-is accepted.
+key; of both ends' maxima of requests the lesser counts; both schemes for naming a ring's pages are
+understood, and an order of 0 beside one `ring-ref` is accepted.
 Source: xen/include/public/io/blkif.h; FreeBSD sys/dev/xen/blkback for max-ring-pages and the like.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from xenpv import abi
 from xenpv.block.blkif import LAYOUTS, SECTOR, X86_64, Layout
+from xenpv.block.negotiate import MAXIMA, agree
 from xenpv.block.ring import PAGES_MAX, slots
 from xenpv.text import decimal
 
@@ -44,11 +45,17 @@ class DiskProperties:
         return abi.VDISK_READONLY * self.readonly | abi.VDISK_REMOVABLE * self.removable
 
 
+# Our own values of the maxima that both ends write.
+OURS = {
+    "max-requests": slots(PAGES_MAX, X86_64.stride),
+    "max-request-segments": INDIRECT_SEGMENTS,
+    "max-request-size": INDIRECT_SEGMENTS * abi.PAGE_SIZE,
+}
 # Written before InitWait: what a front end must know to make its ring.
 OFFERS = {
     "max-ring-page-order": RING_ORDER_MAX,
     "max-ring-pages": PAGES_MAX,
-    "max-requests": slots(PAGES_MAX, X86_64.stride),
+    **OURS,
     "feature-persistent": 1,
     "feature-max-indirect-segments": INDIRECT_SEGMENTS,
 }
@@ -65,14 +72,16 @@ PROPERTIES: dict[str, Callable[[DiskProperties, int], int | None]] = {
     "discard-alignment": lambda disk, sector: 0 if disk.sink.granularity else None,
     "discard-secure": lambda disk, sector: 0 if disk.sink.granularity else None,
 }
-# A front end's keys: the value of one that is absent (None: it must be there), and the largest.
-FRONT = {
-    "event-channel": (None, PORT_MAX),
-    "ring-page-order": (-1, RING_ORDER_MAX),
-    "num-ring-pages": (0, PAGES_MAX),
-    "feature-persistent": (0, 1),
-    "feature-large-sector-size": (0, 1),
-    "multi-queue-num-queues": (1, 1),
+# A front end's keys: the value of one that is absent (None: it must be there), the least and the
+# largest of one that is not.
+FRONT: dict[str, tuple[int | None, int, int]] = {
+    "event-channel": (None, 0, PORT_MAX),
+    "ring-page-order": (-1, 0, RING_ORDER_MAX),
+    "num-ring-pages": (0, 0, PAGES_MAX),
+    "feature-persistent": (0, 0, 1),
+    "feature-large-sector-size": (0, 0, 1),
+    "multi-queue-num-queues": (1, 0, 1),
+    **{key: (default, least, most) for key, default, least, most in MAXIMA},
 }
 
 
@@ -87,7 +96,9 @@ class Front:
     """What a front end asks for.
 
     refs: grants of the ring's pages; persistent: it lends frames for as long as it is connected;
-    large_sectors: it counts everything in sectors of the disk's sector-size, not of 512 bytes.
+    large_sectors: it counts everything in sectors of the disk's sector-size, not of 512 bytes;
+    maxima: what both ends keep to, by the keys of MAXIMA; reduced: what that made less of our own
+    values, for people.
     """
 
     layout: Layout
@@ -95,6 +106,8 @@ class Front:
     refs: tuple[int, ...]
     persistent: bool
     large_sectors: bool
+    maxima: dict[str, int]
+    reduced: list[str]
 
     def sector(self, sink: Sink) -> int:
         """Return the bytes of a sector as this front end counts them."""
@@ -130,25 +143,28 @@ def parse(keys: dict[str, str]) -> Front:
         usual = names if values["ring-page-order"] == 0 else ["ring-ref"]
         other = ["ring-ref"] if usual is names else names
         names = other if usual[0] not in keys and other[0] in keys else usual
-    refs = tuple(_number(keys, name, None, REF_MAX) for name in names)
+    refs = tuple(_number(keys, name, None, 0, REF_MAX) for name in names)
     if len(set(refs)) != pages:
         raise Unusable(f"the ring's pages {', '.join(map(str, refs))} are not different ones")
+    maxima, reduced = agree(OURS, values)
     return Front(
         LAYOUTS[protocol],
         values["event-channel"],
         refs,
         bool(values["feature-persistent"]),
         bool(values["feature-large-sector-size"]),
+        maxima,
+        reduced,
     )
 
 
-def _number(keys: dict[str, str], name: str, default: int | None, most: int) -> int:
+def _number(keys: dict[str, str], name: str, default: int | None, least: int, most: int) -> int:
     text = keys.get(name)
     if text is None:
         if default is None:
             raise Unusable(f"{name} is missing")
         return default
-    number: int | None = decimal(text, 0, most)
+    number: int | None = decimal(text, least, most)
     if number is None:
-        raise Unusable(f"{name} is {text[:40]!r}; a number up to {most} expected")
+        raise Unusable(f"{name} is {text[:40]!r}; a number from {least} to {most} expected")
     return number

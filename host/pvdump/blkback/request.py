@@ -20,7 +20,7 @@ BARRIER, FLUSH = abi.BLKIF_OP_WRITE_BARRIER, abi.BLKIF_OP_FLUSH_DISKCACHE
 DISCARD = abi.BLKIF_OP_DISCARD
 KNOWN = (READ, WRITE, BARRIER, FLUSH, DISCARD)
 WRITES = (WRITE, BARRIER, FLUSH, DISCARD)
-INDIRECT_SEGMENTS = 256
+DIRECT_SEGMENTS, INDIRECT_SEGMENTS = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST, 256
 SEGMENT_SIZE, FIRST, LAST = abi.BLKIF_SEGMENT_SIZEOF, 4, 5  # bytes
 BLKIF_DISCARD_SECURE = 1
 
@@ -44,13 +44,16 @@ class Geometry:
     """The limits that requests are checked against.
 
     sectors: the disk's size in sectors of 512 bytes; unit: sectors of 512 bytes that can only be
-    read and written together; scale: sectors of 512 bytes in one of the front end's sectors.
+    read and written together; scale: sectors of 512 bytes in one of the front end's sectors;
+    segments, longest: segments and sectors of 512 bytes of one request, at most.
     """
 
     sectors: int
     unit: int
     readonly: bool
     scale: int = 1
+    segments: int = INDIRECT_SEGMENTS
+    longest: int = INDIRECT_SEGMENTS * PAGE_SECTORS
 
 
 class Job:
@@ -104,7 +107,9 @@ def check_kind(request: Request, geometry: Geometry) -> None:
         if request.flag & BLKIF_DISCARD_SECURE:
             raise BadRequest("a secure discard", EOPNOTSUPP)
     else:
-        most = INDIRECT_SEGMENTS if request.is_indirect else abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
+        most = geometry.segments
+        if not request.is_indirect and most > DIRECT_SEGMENTS:
+            most = DIRECT_SEGMENTS
         least = 1 if request.op in (READ, WRITE) else 0
         if not least <= request.count <= most:
             raise BadRequest(
@@ -142,6 +147,8 @@ def job(request: Request, data: bytes, geometry: Geometry) -> Job:
         else:
             count = sum(lasts) - sum(firsts) + number
         done = Job(request.id, request.op, request.sector, count, refs, firsts, lasts, whole)
+        if count > geometry.longest:
+            raise BadRequest(f"{done}; up to {geometry.longest} expected")
     if done.sector + done.count > geometry.sectors:
         raise BadRequest(f"{done}, but the disk has {geometry.sectors}")
     if done.sector % geometry.unit or done.count % geometry.unit:
