@@ -1,7 +1,8 @@
 """Constants and layouts of Xen's interface, with the names of Xen's public headers.
 
 Used by every driver. A name that stands in a header is kept letter for letter (but for the leading
-underscores of __HYPERVISOR_*, which Python would mangle); an offset is named STRUCT_FIELD.
+underscores of __HYPERVISOR_*, which Python would mangle); an offset is named STRUCT_FIELD; a
+structure's format for struct.pack is named STRUCT, its fields stand in the line above.
 host-tests/xenpv/test_abi.py compares each with Debian's libxen-dev headers.
 Source: xen/include/public.
 """
@@ -22,13 +23,8 @@ XENMEM_add_to_physmap = 7
 XENMAPSPACE_shared_info = 0
 XENMAPSPACE_grant_table = 1
 XENMAPIDX_grant_table_status = 0x80000000
-# struct xen_add_to_physmap
-XEN_ADD_TO_PHYSMAP_DOMID = 0
-XEN_ADD_TO_PHYSMAP_SIZE = 2
-XEN_ADD_TO_PHYSMAP_SPACE = 4
-XEN_ADD_TO_PHYSMAP_IDX = 8
-XEN_ADD_TO_PHYSMAP_GPFN = 16
-XEN_ADD_TO_PHYSMAP_SIZEOF = 24
+# struct xen_add_to_physmap: domid, size, space, idx, gpfn
+XEN_ADD_TO_PHYSMAP = "<HHIQQ"
 
 # version.h
 XENVER_version = 0
@@ -41,11 +37,9 @@ HVM_PARAM_STORE_PFN = 1
 HVM_PARAM_STORE_EVTCHN = 2
 HVM_PARAM_CONSOLE_PFN = 17
 HVM_PARAM_CONSOLE_EVTCHN = 18
-# struct xen_hvm_param
-XEN_HVM_PARAM_DOMID = 0
-XEN_HVM_PARAM_INDEX = 4
+# struct xen_hvm_param: domid, padding, index, value
+XEN_HVM_PARAM = "<HHIQ"
 XEN_HVM_PARAM_VALUE = 8
-XEN_HVM_PARAM_SIZEOF = 16
 
 # sched.h
 SCHEDOP_yield = 0
@@ -58,11 +52,10 @@ SHUTDOWN_reboot = 1
 SHUTDOWN_crash = 3
 SHUTDOWN_watchdog = 4
 SHUTDOWN_soft_reset = 5
-# struct sched_poll
-SCHED_POLL_PORTS = 0
-SCHED_POLL_NR_PORTS = 8
-SCHED_POLL_TIMEOUT = 16
-SCHED_POLL_SIZEOF = 24
+# struct sched_shutdown: reason
+SCHED_SHUTDOWN = "<I"
+# struct sched_poll: ports, nr_ports, padding, timeout
+SCHED_POLL = "<QIIQ"
 
 # event_channel.h
 EVTCHNOP_bind_interdomain = 0
@@ -74,9 +67,14 @@ EVTCHNOP_unmask = 9
 EVTCHNSTAT_closed = 0
 EVTCHNSTAT_unbound = 1
 EVTCHNSTAT_interdomain = 2
-# struct evtchn_alloc_unbound
-EVTCHN_ALLOC_UNBOUND_DOM = 0
-EVTCHN_ALLOC_UNBOUND_REMOTE_DOM = 2
+# struct evtchn_send, evtchn_close: port
+EVTCHN_SEND = "<I"
+EVTCHN_CLOSE = "<I"
+# struct evtchn_bind_interdomain: remote_dom, padding, remote_port, local_port
+EVTCHN_BIND_INTERDOMAIN = "<HHII"
+EVTCHN_BIND_INTERDOMAIN_LOCAL_PORT = 8
+# struct evtchn_alloc_unbound: dom, remote_dom, port
+EVTCHN_ALLOC_UNBOUND = "<HHI"
 EVTCHN_ALLOC_UNBOUND_PORT = 4
 
 # xen.h: struct shared_info
@@ -103,26 +101,26 @@ GTF_reading = 8
 GTF_writing = 16
 GNTTAB_NR_RESERVED_ENTRIES = 8
 # struct grant_entry_v1
-GRANT_ENTRY_V1_FLAGS = 0
 GRANT_ENTRY_V1_DOMID = 2
 GRANT_ENTRY_V1_FRAME = 4
 GRANT_ENTRY_V1_SIZEOF = 8
 # union grant_entry_v2
 GRANT_ENTRY_V2_FRAME = 8
 GRANT_ENTRY_V2_SIZEOF = 16
-# struct gnttab_copy
+# struct gnttab_copy: twice, for source and dest, (frame or ref, domid, offset, padding); then len,
+# flags, status and padding
+GNTTAB_COPY = "<QHHIQHHIHHI"
 GNTTAB_COPY_STATUS = 36
-# struct gnttab_query_size
-GNTTAB_QUERY_SIZE_DOM = 0
+# struct gnttab_query_size: dom, padding, nr_frames, max_nr_frames, status, padding
+GNTTAB_QUERY_SIZE = "<HHIIhH"
 GNTTAB_QUERY_SIZE_NR_FRAMES = 4
 GNTTAB_QUERY_SIZE_MAX_NR_FRAMES = 8
-GNTTAB_QUERY_SIZE_STATUS = 12
 GNTTAB_QUERY_SIZE_SIZEOF = 16
-# struct gnttab_get_version
-GNTTAB_GET_VERSION_DOM = 0
+# struct gnttab_get_version: dom, padding, version
+GNTTAB_GET_VERSION = "<HHI"
 GNTTAB_GET_VERSION_VERSION = 4
-# struct gnttab_set_version
-GNTTAB_SET_VERSION_VERSION = 0
+# struct gnttab_set_version: version
+GNTTAB_SET_VERSION = "<I"
 
 # io/xs_wire.h
 XS_CONTROL = 0
@@ -151,9 +149,6 @@ XENSTORE_PAYLOAD_MAX = 4096
 XENSTORE_ABS_PATH_MAX = 3072
 XENSTORE_REL_PATH_MAX = 2048
 # struct xsd_sockmsg
-XSD_SOCKMSG_TYPE = 0
-XSD_SOCKMSG_REQ_ID = 4
-XSD_SOCKMSG_TX_ID = 8
 XSD_SOCKMSG_LEN = 12
 XSD_SOCKMSG_SIZEOF = 16
 # struct xenstore_domain_interface
@@ -172,7 +167,6 @@ XENSTORE_SERVER_FEATURE_ERROR = 2
 XENSTORE_CONNECTED = 0
 XENSTORE_RECONNECT = 1
 XENSTORE_ERROR_NONE = 0
-XENSTORE_ERROR_COMM = 1
 XENSTORE_ERROR_RINGIDX = 2
 XENSTORE_ERROR_PROTO = 3
 
@@ -206,17 +200,5 @@ BLKIF_MAX_SEGMENTS_PER_REQUEST = 11
 BLKIF_MAX_INDIRECT_PAGES_PER_REQUEST = 8
 VDISK_REMOVABLE = 2
 VDISK_READONLY = 4
-# struct blkif_request, x86_64
-BLKIF_REQUEST_OPERATION = 0
-BLKIF_REQUEST_NR_SEGMENTS = 1
-BLKIF_REQUEST_HANDLE = 2
-BLKIF_REQUEST_ID = 8
-BLKIF_REQUEST_SECTOR_NUMBER = 16
-BLKIF_REQUEST_SEG = 24
-BLKIF_REQUEST_SIZEOF = 112
 # struct blkif_request_segment
 BLKIF_SEGMENT_SIZEOF = 8
-# struct blkif_response
-BLKIF_RESPONSE_ID = 0
-BLKIF_RESPONSE_OPERATION = 8
-BLKIF_RESPONSE_STATUS = 10

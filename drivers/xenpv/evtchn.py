@@ -1,9 +1,8 @@
-"""Event channels: make, tell, close, and see what is pending.
+"""Event channels: make them, send and take events, close them.
 
-Used by the loop and by every driver with a ring. A pending bit is cleared before its ring is
-looked at. After a crash without soft reset the domain may still be on the FIFO interface of the
-kernel that died: then the bits of the shared page are dead, which heard() finds out with a channel
-to oneself.
+Used by the loop and by every driver with a ring. Rule: a pending bit is cleared before its ring is
+looked at. After a crash without soft reset the domain may still use the crashed kernel's FIFO
+interface; then no event shows in the bits of the shared page, which heard() finds out.
 Source: xen/include/public/event_channel.h.
 """
 
@@ -14,6 +13,14 @@ from .errors import XenError
 
 
 class EventChannels:
+    """The event channels of this domain, in the 2-level interface.
+
+    Args:
+        xen: Hypercalls.
+
+    Raises: XenError when Xen has not mapped the shared page.
+    """
+
     def __init__(self, xen):
         self.xen = xen
         page = hw.shared_info()
@@ -25,37 +32,41 @@ class EventChannels:
         return self.xen.call(what, abi.HYPERVISOR_event_channel_op, cmd, fmt, *fields)
 
     def alloc_unbound(self, remote):
-        """A new port that domain `remote` may bind. Returns the port."""
+        """Make a port that domain `remote` may bind. Returns it. Raises XenError."""
         self._op(
             "EVTCHNOP_alloc_unbound for domain %d" % remote,
             abi.EVTCHNOP_alloc_unbound,
-            "<HHI",
-            abi.DOMID_SELF,
-            remote,
-            0,
+            abi.EVTCHN_ALLOC_UNBOUND,
+            *(abi.DOMID_SELF, remote, 0),
         )
         port = self.xen.result("<I", abi.EVTCHN_ALLOC_UNBOUND_PORT)
         self.check(port, "EVTCHNOP_alloc_unbound")
         return port
 
     def bind_interdomain(self, remote, remote_port):
-        """Bind to the port that domain `remote` offers. Returns the local port."""
-        what = "EVTCHNOP_bind_interdomain domain %d port %d" % (remote, remote_port)
-        self._op(what, abi.EVTCHNOP_bind_interdomain, "<HHII", remote, 0, remote_port, 0)
-        return self.xen.result("<I", 8)
+        """Bind to the port that domain `remote` offers. Returns our port. Raises HypercallError."""
+        self._op(
+            "EVTCHNOP_bind_interdomain domain %d port %d" % (remote, remote_port),
+            abi.EVTCHNOP_bind_interdomain,
+            abi.EVTCHN_BIND_INTERDOMAIN,
+            *(remote, 0, remote_port, 0),
+        )
+        return self.xen.result("<I", abi.EVTCHN_BIND_INTERDOMAIN_LOCAL_PORT)
 
     def send(self, port):
-        self._op("EVTCHNOP_send port %d" % port, abi.EVTCHNOP_send, "<I", port)
+        """Send an event to the other end. Raises HypercallError."""
+        self._op("EVTCHNOP_send port %d" % port, abi.EVTCHNOP_send, abi.EVTCHN_SEND, port)
 
     def close(self, port):
-        self._op("EVTCHNOP_close port %d" % port, abi.EVTCHNOP_close, "<I", port)
+        """Close a port. Raises HypercallError."""
+        self._op("EVTCHNOP_close port %d" % port, abi.EVTCHNOP_close, abi.EVTCHN_CLOSE, port)
 
     def take(self, port):
         """Clear the port's pending bit. Returns whether it was set."""
         return hw.test_and_clear_bit(self._pending, port)
 
     def heard(self):
-        """Whether an event of this domain shows in the pending bits of the shared page."""
+        """Return whether an event shows in the bits of the shared page; tried on a loopback."""
         near = self.alloc_unbound(abi.DOMID_SELF)
         try:
             far = self.bind_interdomain(abi.DOMID_SELF, near)
@@ -70,6 +81,6 @@ class EventChannels:
             self.close(near)
 
     def check(self, port, name):
-        """Refuse a port number that cannot be one. Raises XenError."""
+        """Refuse a port number that cannot be one. name: whose it is. Raises XenError."""
         if not 0 < port < abi.EVTCHN_2L_NR_CHANNELS:
             raise XenError("%s: event channel port %d is not valid" % (name, port))

@@ -1,11 +1,11 @@
-"""Grant table, both versions: lend frames to another domain and take them back.
+"""The grant table, both versions: lend frames to another domain and take them back.
 
-Used by block front ends. Version 1 is asked for; where an earlier kernel's version 2 cannot be
+Used by block front ends. Version 1 is asked for; where the crashed kernel's version 2 cannot be
 left, because its backends still have grants mapped, the table is used as it is. Frames of the table
 are mapped when entries are wanted, in place of pages of our own: first new ones beyond those in
-use, for which the table grows up to Xen's limit, then those below, and of these only the entries
-that are free: an earlier kernel's grants may still be mapped by its backends, and the low ones are
-the toolstack's. An entry that its peer still has mapped is set aside and never used again.
+use, for which the table grows up to Xen's limit, then those below. Of the latter only free entries
+are used: grants of the crashed kernel may still be mapped by its backends, and the low ones are the
+toolstack's. An entry that its peer still has mapped is set aside and never used again.
 Source: xen/include/public/grant_table.h; xen/common/grant_table.c (gnttab_map_frame).
 """
 
@@ -14,16 +14,20 @@ import hw
 from . import abi
 from .errors import HypercallError, XenError
 
-# Mapped at a time, at least.
+# How many frames are mapped at a time, at least.
 FRAMES = 2
-# Frames whose entries' status is in one status frame, version 2.
+# Version 2 has a status frame for so many frames of entries.
 STATUS_SPAN = abi.GRANT_ENTRY_V2_SIZEOF // 2
 
 
 class GrantTable:
-    """xen: Hypercalls.
+    """This domain's grant table.
 
-    set_aside: entries that a peer did not let go; full: None, or why the table does not grow.
+    Args:
+        xen: Hypercalls.
+
+    Attributes: version, 1 or 2; set_aside, how many entries a peer did not let go; full, None or
+    why the table does not grow. Raises: XenError when no entry can be used.
     """
 
     def __init__(self, xen):
@@ -50,11 +54,17 @@ class GrantTable:
         self.xen.call(what, abi.HYPERVISOR_grant_table_op, cmd, fmt, *fields)
 
     def _choose_version(self):
-        self._op("GNTTABOP_get_version", abi.GNTTABOP_get_version, "<HHI", abi.DOMID_SELF, 0, 0)
+        fields = (abi.DOMID_SELF, 0, 0)
+        self._op("GNTTABOP_get_version", abi.GNTTABOP_get_version, abi.GNTTAB_GET_VERSION, *fields)
         version = self.xen.result("<I", abi.GNTTAB_GET_VERSION_VERSION)
         if version != 1:
             try:
-                self._op("GNTTABOP_set_version 1", abi.GNTTABOP_set_version, "<I", 1)
+                self._op(
+                    "GNTTABOP_set_version 1",
+                    abi.GNTTABOP_set_version,
+                    abi.GNTTAB_SET_VERSION,
+                    1,
+                )
             except HypercallError as e:
                 if version == 2:
                     return 2
@@ -65,21 +75,21 @@ class GrantTable:
         return 1
 
     def _query_size(self):
-        """(frames in use, the most that Xen allows)."""
+        """Return (frames in use, the most that Xen allows)."""
         fields = (abi.DOMID_SELF, 0, 0, 0, 0, 0)
-        self._op("GNTTABOP_query_size", abi.GNTTABOP_query_size, "<HHIIhH", *fields)
+        self._op("GNTTABOP_query_size", abi.GNTTABOP_query_size, abi.GNTTAB_QUERY_SIZE, *fields)
         nr = self.xen.result("<I", abi.GNTTAB_QUERY_SIZE_NR_FRAMES)
         return nr, self.xen.result("<I", abi.GNTTAB_QUERY_SIZE_MAX_NR_FRAMES)
 
     # Growing.
 
     def _next(self, n):
-        """(first, how many) of the frames to be mapped next, for n entries if there are as many."""
+        """Return (first, how many) of the frames to map next, for n entries if possible."""
         count = max(FRAMES, (n + self._entries - 1) // self._entries)
         upward = self._high < self._limit
         count = min(count, self._limit - self._high if upward else self._low)
         if self.version != 1:
-            # All in the span of one status frame.
+            # All have the same status frame.
             to_end = STATUS_SPAN - self._high % STATUS_SPAN
             count = min(count, to_end if upward else (self._low - 1) % STATUS_SPAN + 1)
         return (self._high if upward else self._low - count), count
@@ -112,7 +122,7 @@ class GrantTable:
         if mapped:
             table = base - first * abi.PAGE_SIZE
             stack = base + count * abi.PAGE_SIZE
-            frames = Frames(self, table, self._statuses.get(number), stack, first, mapped)
+            frames = LentFrames(self, table, self._statuses.get(number), stack, first, mapped)
             frames.find_free(first * self._entries, (first + mapped) * self._entries)
             self._mapped.append(frames)
             self._low = min(self._low, first)
@@ -135,9 +145,10 @@ class GrantTable:
     # Looking.
 
     def lent(self, ref):
-        """(domain, frame) of what an entry lends, whoever lent it; None if it lends no frame.
+        """Look at an entry, whoever made it.
 
-        Raises HypercallError, MemoryError.
+        Returns: (domain, frame) of what it lends, None if it lends no frame.
+        Raises: HypercallError, MemoryError.
         """
         number = ref // self._entries
         if not 0 <= number < self._high:
@@ -152,7 +163,7 @@ class GrantTable:
         return domid, hw.rd64(at + abi.GRANT_ENTRY_V2_FRAME)
 
     def _look_at(self, number):
-        """The address of a frame of the table."""
+        """Return the address of a frame of the table."""
         for frames in self._mapped:
             at = frames.address(number)
             if at is not None:
@@ -165,11 +176,11 @@ class GrantTable:
     # Lending.
 
     def free(self):
-        """Entries that can be lent now, without growing."""
+        """Return how many entries can be lent now, without growing."""
         return sum(frames.free for frames in self._mapped)
 
     def fits(self, n):
-        """Whether n entries can be lent at once; the table grows for that."""
+        """Return whether n entries can be lent at once; the table grows for that."""
         for frames in self._mapped:
             if frames.free >= n:
                 return True
@@ -179,16 +190,23 @@ class GrantTable:
         return False
 
     def most(self, n):
-        """How many entries, up to n, can be lent at once."""
+        """Return how many entries, up to n, can be lent at once."""
         if self.fits(n):
             return n
         return max([frames.free for frames in self._mapped])
 
     def lend(self, refs, n, domid, gfn, readonly):
-        """Grant n frames from gfn on to domid.
+        """Grant frames to a domain.
 
-        refs: address of a u32 array in which the entries' numbers are stored. Returns the Frames
-        that they are in, whose end() takes them back. Raises XenError when there are not as many.
+        Args:
+            refs: address of an array of u32, in which the entries' numbers are stored.
+            n: how many frames.
+            domid: the domain.
+            gfn: the first frame.
+            readonly: whether the domain may only read them.
+
+        Returns: the LentFrames that hold the entries, whose end() takes them back.
+        Raises: XenError when there are not as many entries.
         """
         for frames in self._mapped:
             if frames.free >= n:
@@ -202,8 +220,18 @@ class GrantTable:
         return self.lend(refs, n, domid, gfn, readonly)
 
 
-class Frames:
-    """`count` frames of the table. table, status: where entry 0 and its status would be."""
+class LentFrames:
+    """Some frames of the table, mapped together, whose entries are lent and taken back.
+
+    Args:
+        owner: GrantTable.
+        table, status: the addresses at which entry 0 and its status would be; status: None for
+            version 1.
+        stack: address of an array of u32 for the numbers of free entries.
+        first, count: the numbers of the frames.
+
+    Attributes: free, how many entries can be lent.
+    """
 
     def __init__(self, owner, table, status, stack, first, count):
         self.owner = owner
@@ -215,7 +243,7 @@ class Frames:
         self._fill = hw.grant_fill if status is None else hw.grant_fill_v2
 
     def find_free(self, first, end):
-        """Look which entries, from `first` on, are free."""
+        """Look which entries, from `first` on and below `end`, are free."""
         size = abi.GRANT_ENTRY_V1_SIZEOF if self._status is None else abi.GRANT_ENTRY_V2_SIZEOF
         for ref in range(max(first, abi.GNTTAB_NR_RESERVED_ENTRIES), end):
             in_use = hw.rd16(self._table + ref * size)
@@ -226,19 +254,25 @@ class Frames:
                 self.free += 1
 
     def address(self, number):
-        """Where a frame of the table is; None if it is not one of these."""
+        """Return the address of a frame of the table; None if it is not one of these."""
         return self._table + number * abi.PAGE_SIZE if number in self._numbers else None
 
     def lend(self, refs, n, domid, gfn, readonly):
+        """Grant frames to a domain; as GrantTable.lend(). There are as many free entries."""
         self.free -= n
         hw.copy(refs, self._stack + 4 * self.free, 4 * n)
         flags = abi.GTF_permit_access | (abi.GTF_readonly if readonly else 0)
         self._fill(self._table, refs, n, domid, gfn, flags)
 
     def end(self, refs, n):
-        """Take back n grants, whose numbers stand at refs; the peer must have unmapped them.
+        """Take grants back; the peer must have unmapped them.
 
-        Returns how many it still has mapped: these are set aside, never reused.
+        Args:
+            refs: address of an array of u32, the entries' numbers; afterwards those that are still
+                mapped come first.
+            n: how many.
+
+        Returns: how many the peer still has mapped: these are set aside, never reused.
         Source: grant_table.h, "Invalidating an unused GTF_permit_access entry".
         """
         if self._status is None:

@@ -1,9 +1,9 @@
-"""Hypercalls with their arguments in memory that Xen can read.
+"""Hypercalls, with their arguments in memory that Xen can read.
 
 Used by every driver that asks Xen for something. One page outside the heap holds the argument of
-the call in hand; nothing here waits, so one page serves all. Negative results become
+the current call; nothing here waits, so one page serves all. A negative answer becomes a
 HypercallError.
-Source: xen/include/public/{memory,sched,hvm/hvm_op}.h.
+Source: xen/include/public/{memory,sched,grant_table,hvm/hvm_op}.h.
 """
 
 import struct
@@ -19,15 +19,22 @@ COPIED = 8
 
 
 class Hypercalls:
+    """The hypercalls of this domain. page: the address of the page that holds arguments."""
+
     def __init__(self):
         self.page = hw.alloc_pages(1)
         self._mem = hw.mem(self.page, abi.PAGE_SIZE)
 
     def call(self, what, nr, cmd, fmt, *fields):
-        """One hypercall with a structure as argument; the structure may be read back by result().
+        """Make a hypercall with a structure as argument, which result() may read afterwards.
 
-        what: name for the error; nr: hypercall; cmd: sub-operation; fmt, fields: the structure as
-        for struct.pack. Returns Xen's answer (>= 0). Raises HypercallError.
+        Args:
+            what: the call's name, for the error.
+            nr: HYPERVISOR_*.
+            cmd: the operation.
+            fmt, fields: the structure, as for struct.pack.
+
+        Returns: Xen's answer, 0 or more. Raises: HypercallError.
         """
         struct.pack_into(fmt, self._mem, 0, *fields)
         # The third argument is grant_table_op's count of structures; the others take two.
@@ -37,28 +44,28 @@ class Hypercalls:
         return rc
 
     def result(self, fmt, offset):
-        """One field of the structure that the last call left, at a byte offset."""
+        """Return one field, at a byte offset, of the structure that the last call left."""
         return struct.unpack_from(fmt, self._mem, offset)[0]
 
     def hvm_param(self, index):
-        """The u64 value of one of this domain's HVM parameters."""
-        nr = abi.HYPERVISOR_hvm_op
+        """Return one of this domain's HVM parameters, a u64. Raises HypercallError."""
         self.call(
             "HVMOP_get_param %d" % index,
-            nr,
+            abi.HYPERVISOR_hvm_op,
             abi.HVMOP_get_param,
-            "<HHIQ",
-            abi.DOMID_SELF,
-            0,
-            index,
-            0,
+            abi.XEN_HVM_PARAM,
+            *(abi.DOMID_SELF, 0, index, 0),
         )
         return self.result("<Q", abi.XEN_HVM_PARAM_VALUE)
 
     def peek(self, gfn, size):
-        """The first bytes of a frame of ours, up to 2048; None where Xen does not give them.
+        """Have Xen copy the first bytes of a frame of this domain.
 
-        It is Xen that copies them, so gfn may be any number.
+        Args:
+            gfn: the frame; any number, because Xen checks it.
+            size: bytes, up to 2048.
+
+        Returns: the bytes, None where Xen does not give them.
         """
         at = abi.PAGE_SIZE // 2
         source = (gfn, abi.DOMID_SELF, 0, 0)
@@ -68,7 +75,7 @@ class Hypercalls:
                 "GNTTABOP_copy from 0x%x" % gfn,
                 abi.HYPERVISOR_grant_table_op,
                 abi.GNTTABOP_copy,
-                "<QHHIQHHIHHI",
+                abi.GNTTAB_COPY,
                 *(source + dest + (size, 0, 0)),
             )
         except HypercallError:
@@ -91,10 +98,9 @@ class Hypercalls:
         """
         count = len(gfns)
         page = self.page // abi.PAGE_SIZE
-        rest = struct.pack(
-            "<HHIQHHIHHI",
-            *(abi.DOMID_SELF, 0, 0, page, abi.DOMID_SELF, abi.PAGE_SIZE - COPIED, 0, COPIED, 0, 0),
-        )
+        # Behind the frame's number, which stands first.
+        source, dest = (0, abi.DOMID_SELF, 0, 0), (page, abi.DOMID_SELF, abi.PAGE_SIZE - COPIED, 0)
+        rest = struct.pack(abi.GNTTAB_COPY, *(source + dest + (COPIED, 0, 0)))[8:]
         fields = []
         for gfn in gfns:
             fields.append(gfn)
@@ -108,48 +114,52 @@ class Hypercalls:
         return [gfn for gfn, status in zip(gfns, statuses) if status not in given]
 
     def add_to_physmap(self, space, idx, gfn):
-        """Put one of Xen's own frames at gfn, in place of what is there."""
+        """Put one of Xen's own frames at gfn, in place of what is there. Raises HypercallError.
+
+        Args:
+            space: XENMAPSPACE_*.
+            idx: the frame's number in it.
+            gfn: where it shall be.
+        """
         self.call(
             "XENMEM_add_to_physmap space %d idx %d" % (space, idx),
             abi.HYPERVISOR_memory_op,
             abi.XENMEM_add_to_physmap,
-            "<HHIQQ",
-            abi.DOMID_SELF,
-            0,
-            space,
-            idx,
-            gfn,
+            abi.XEN_ADD_TO_PHYSMAP,
+            *(abi.DOMID_SELF, 0, space, idx, gfn),
         )
 
     def poll(self, ports, count, until):
-        """Block until an event on one of the ports, or until Xen time `until` (ns).
+        """Block until one of some ports has an event, or until a time has come.
 
-        ports: physical address of a u32 array of `count` port numbers.
+        Args:
+            ports: the physical address of an array of port numbers, u32.
+            count: how many they are.
+            until: Xen system time in ns.
+
+        Raises: HypercallError.
         """
         self.call(
             "SCHEDOP_poll",
             abi.HYPERVISOR_sched_op,
             abi.SCHEDOP_poll,
-            "<QIIQ",
-            ports,
-            count,
-            0,
-            until,
+            abi.SCHED_POLL,
+            *(ports, count, 0, until),
         )
 
     def sleep(self, ns):
-        """Block for a time, whatever happens."""
+        """Block for a time in ns, whatever happens."""
         until = hw.now() + ns
         # A poll on no port ends with any new event of this domain.
         while hw.now() < until:
             self.poll(self.page, 0, until)
 
     def shutdown(self, reason):
-        """End this domain with one of SHUTDOWN_*. Returns only when Xen refuses (raises)."""
+        """End this domain with one of SHUTDOWN_*. Returns only by HypercallError."""
         self.call(
             "SCHEDOP_shutdown %d" % reason,
             abi.HYPERVISOR_sched_op,
             abi.SCHEDOP_shutdown,
-            "<I",
+            abi.SCHED_SHUTDOWN,
             reason,
         )
