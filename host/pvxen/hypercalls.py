@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from xenpv import abi
 
 from . import public
-from .arguments import own, peer, read, write
-from .clock import SECOND
+from .arguments import locate, own, peer, read, write
+from .clock import SECOND, TIME_INFO_SIZE
 from .evtchn import XenRefuses
 from .evtchn_fifo import Fifo
 from .gntop import grant_table_op
@@ -156,11 +156,19 @@ def _fifo_op(machine: Machine, cmd: int, arg: int) -> int:
 
 
 def vcpu_op(machine: Machine, cmd: int, vcpu: int, arg: int = 0, *_: int) -> int:
-    if cmd != public.VCPUOP_register_vcpu_info:
+    if cmd not in (
+        public.VCPUOP_register_vcpu_info,
+        public.VCPUOP_register_vcpu_time_memory_area,
+    ):
         return -ENOSYS
     if vcpu >= machine.vcpus:
         return -ENOENT
-    machine.register_vcpu_info(vcpu, *read(machine, "<QI", arg))
+    if cmd == public.VCPUOP_register_vcpu_info:
+        machine.register_vcpu_info(vcpu, *read(machine, "<QI", arg))
+    else:
+        # The area is where a write to this linear address goes today; Xen finds it anew each time.
+        (area,) = read(machine, "<Q", arg)
+        machine.register_time_area(locate(machine, area, TIME_INFO_SIZE))
     return 0
 
 

@@ -7,13 +7,14 @@ a wait moves it to the next thing that happens; a wait that nothing can end rais
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
 from errno import EINVAL, ENOSYS
 
 from xenpv import abi
 
 from . import hypercalls
-from .clock import SECOND, Timer
+from .clock import SECOND, TIME_INFO_SIZE, Timer
 from .evtchn import XenRefuses
 from .evtchn_2l import VCPU_INFO_PENDING, VCPU_INFO_PENDING_SEL, TwoLevel
 from .evtchn_fifo import Fifo
@@ -71,6 +72,7 @@ class Machine(Physmap):
         self,
         size: int = 16 << 20,
         *,
+        ram: mmap.mmap | None = None,
         hypervisor: Hypervisor | None = None,
         seed: int = 0,
         now: int = 1000 * SECOND,
@@ -88,7 +90,7 @@ class Machine(Physmap):
         gnttab_version: int = 1,
         gnttab_max_version: int = 2,
     ) -> None:
-        super().__init__(size)
+        super().__init__(size, ram)
         self.hypervisor = hypervisor or Hypervisor(seed, now)
         self.clock = self.hypervisor.clock
         self.evtchn = self.hypervisor.evtchn
@@ -101,10 +103,10 @@ class Machine(Physmap):
         self._taken = self._new_pool()
         memmap = tuple(memmap or ((0, size, RAM),))
         self._boot = (door, cmdline, tuple(modules), memmap, self.region)
-        self._msrs: dict[int, int] = {}
         self.params: dict[int, int] = {}
         self.shared_info_page = self.new_page()
         self._vcpu_infos: dict[int, memoryview] = {}  # where the guest registered them
+        self._time_area: memoryview | None = None  # where the guest has Xen write its time
         self.events: TwoLevel | Fifo = TwoLevel(self)
         self._polls: int | None = None  # the port polled, -1 for any, None when it does not poll
         self.gnttab = GrantTable(
@@ -149,6 +151,8 @@ class Machine(Physmap):
         if self.clock.seed and self.clock.random.random() < 0.25:
             self.clock.run_one()
         self._check_running()
+        if self._time_area is not None:
+            self._time_area[:] = self.clock.time_info()
         return answer
 
     def _check_running(self) -> None:
@@ -165,12 +169,6 @@ class Machine(Physmap):
         if leaf == XEN_LEAF + 4 and sub == 0:
             return 1 << 3 | 1 << 4, self._vcpu, self.domid, 0
         return 0, 0, 0, 0
-
-    def rdmsr(self, n: int) -> int:
-        return self._msrs.get(n, 0)
-
-    def wrmsr(self, n: int, value: int) -> None:
-        self._msrs[n] = value
 
     def now(self) -> int:
         self.clock.now += COST_NOW
@@ -245,6 +243,11 @@ class Machine(Physmap):
         view[VCPU_INFO_PENDING_SEL : VCPU_INFO_PENDING_SEL + 8] = b"\xff" * 8
         self._vcpu_infos[vcpu] = view
 
+    def register_time_area(self, address: int) -> None:
+        """Have the time of the vCPU in guest memory, written after each hypercall from now on."""
+        self._time_area = memoryview(self.ram)[address : address + TIME_INFO_SIZE]
+        self._time_area[:] = self.clock.time_info()
+
     def init_control(self, gfn: int, offset: int, vcpu: int) -> None:
         """Turn to FIFO with the first control block; what is pending by then is kept."""
         if isinstance(self.events, Fifo):
@@ -267,7 +270,9 @@ class Machine(Physmap):
         return bool(self.vcpu_info(self._vcpu)[VCPU_INFO_PENDING])
 
     def forget_vcpu_infos(self) -> None:
+        """Forget what of the vCPUs is registered in guest memory."""
         self._vcpu_infos.clear()
+        self._time_area = None
 
     def check_pollers(self, number: int) -> None:
         """An event is newly pending: a poll on one port ends if it is that, any other poll ends."""
@@ -318,11 +323,9 @@ class Machine(Physmap):
     def watchdog_bites(self) -> None:
         self.shutdown(abi.SHUTDOWN_watchdog)
 
-    def kexec(
-        self, door: str = "bzimage", cmdline: bytes = b"", region: tuple[int, int] | None = None
-    ) -> None:
-        """Another kernel starts where this one ended: in the same memory, with pages of its own."""
+    def kexec(self, region: tuple[int, int] | None = None) -> None:
+        """The crash kernel starts: in the same memory, with pages of its own in its region."""
         self.region = region or self.region
-        self._boot = (door, cmdline, self._boot[2], self._boot[3], self.region)
+        self._boot = ("bzimage", *self._boot[1:4], self.region)
         self._taken = self._new_pool()
         self._own_watchdog = 0

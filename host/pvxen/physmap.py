@@ -23,18 +23,31 @@ class XenPage:
 
 
 class Physmap:
-    """size: bytes of RAM; holes: gfns without memory behind them (ballooned out); foreign: gfns
-    with another domain's memory, which Xen neither lends nor copies.
+    """The base of Machine: what is at each of the guest's frame numbers.
 
-    reread(addr, value): what the guest gets when it fetches a u32 that is `value`, where somebody
-    else writes that memory at the same time.
+    Args:
+        size: bytes of RAM.
+        ram: the memory of a domain that is gone, to be used again; None: new memory.
+
+    Attributes:
+        holes: gfns without memory behind them (ballooned out).
+        foreign: gfns with another domain's memory, which Xen neither lends nor copies.
+        reread: called with (addr, value) when a guest under CPython fetches a u32; returns what
+            the guest gets, where somebody else writes that memory at the same time. None: nobody.
+        translate: called with a linear address; returns the physical one, or None where nothing
+            is mapped. Set by a CPU that executes the guest; None: all addresses are physical.
     """
 
-    def __init__(self, size: int) -> None:
-        self.ram = mmap.mmap(-1, size)
+    def __init__(self, size: int, ram: mmap.mmap | None = None) -> None:
+        if ram is None:
+            ram = mmap.mmap(-1, size)
+        else:
+            ram[:] = bytes(size)
+        self.ram = ram
         self.holes: set[int] = set()
         self.foreign: set[int] = set()
         self.reread: Callable[[int, int], int] | None = None
+        self.translate: Callable[[int], int | None] | None = None
         self._homes: dict[int, XenPage] = {}
 
     def new_page(self) -> XenPage:

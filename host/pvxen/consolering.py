@@ -1,0 +1,45 @@
+"""The reader of a guest's PV console: what `xl console` shows.
+
+Made for a domain whose image runs on a CPU; under CPython print() is CPython's own. The rule: the
+ring is read at each event of the guest, and the guest is told when it has been.
+Source: xen/include/public/io/console.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from xenpv import abi
+
+from .hypervisor import DOM0
+
+if TYPE_CHECKING:
+    from .domain import EmbeddedDomain
+
+OUT, OUT_SIZE = 1024, 2048
+OUT_CONS, OUT_PROD = 3080, 3084
+U32 = 0xFFFFFFFF
+
+
+class ConsoleReader:
+    """Reads the console of `domain` and gives the bytes to `output`."""
+
+    def __init__(self, domain: EmbeddedDomain, output: Callable[[bytes], None]) -> None:
+        self._domain = domain
+        self._output = output
+        params = domain.machine.params
+        self._page = domain.machine.page(params[abi.HVM_PARAM_CONSOLE_PFN])
+        evtchn = domain.machine.evtchn
+        port = params[abi.HVM_PARAM_CONSOLE_EVTCHN]
+        self._port = evtchn.bind_interdomain(DOM0, domain.domid, port)
+        evtchn.on(DOM0, self._port, self._step)
+
+    def _step(self) -> None:
+        cons, prod = struct.unpack_from("<II", self._page, OUT_CONS)
+        count = (prod - cons) & U32
+        if 0 < count <= OUT_SIZE:
+            self._output(bytes(self._page[OUT + (cons + i) % OUT_SIZE] for i in range(count)))
+            struct.pack_into("<I", self._page, OUT_CONS, prod)
+            self._domain.machine.evtchn.send(DOM0, self._port)
