@@ -28,6 +28,7 @@ USAGE = """\
 usage: ./build.py COMMAND [ARGUMENTS]
 
   image    build out/pvdump.elf, out/pvdump.bin and out/pvdump.fw
+  run      run the image in an embedded domain, its console on the terminal
   demo     panic a guest on a real Xen in QEMU and show its vmcore
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones;
            -n 0: in one process, which -s needs)
@@ -52,6 +53,12 @@ def image(arguments: list[str]) -> int:
         result = build(options.out, config=options.config, progress=display)
     print(result)
     return 0
+
+
+def run(arguments: list[str]) -> int:
+    from tools.run import main
+
+    return main(arguments)
 
 
 def demo(arguments: list[str]) -> int:
@@ -102,9 +109,9 @@ def bench(arguments: list[str]) -> int:
 
     from tools import progress
 
-    run = importlib.import_module(f"bench.{name}").run
+    figures = importlib.import_module(f"bench.{name}").run
     with progress.display(sys.stderr) as display:
-        run(display)
+        figures(display)
     return 0
 
 
@@ -118,6 +125,7 @@ def module(name: str, arguments: list[str]) -> int:
 
 COMMANDS = {
     "image": image,
+    "run": run,
     "demo": demo,
     "test": test,
     "fuzz": fuzz,

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from tools import Trouble
 
-EVERY = ("image", "demo", "test", "lint", "lab", "bench")
-COMPILING = ("image", "demo", "test", "lab", "bench")
+EVERY = ("image", "run", "demo", "test", "lint", "lab", "bench")
+COMPILING = ("image", "run", "demo", "test", "lab", "bench")
 RUNNING = ("demo", "test", "lab", "bench")
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Callable
+from typing import NoReturn
 
 import unicorn
 from unicorn import x86_const as x86
@@ -50,11 +51,15 @@ WITH_ERROR_CODE = (8, 10, 11, 12, 13, 14, 17, 21, 29, 30)
 # Where a 32-bit entry is asked for: descriptors (null, 32-bit code, data), then the way there.
 GDT = struct.pack("<QQQ", 0, 0x00CF9B000000FFFF, 0x00CF93000000FFFF)
 SEL_CODE32, SEL_DATA = 8, 16
-CPUID_RESULT = (x86.UC_X86_REG_RAX, x86.UC_X86_REG_RBX, x86.UC_X86_REG_RCX, x86.UC_X86_REG_RDX)
-FRAME = (x86.UC_X86_REG_RIP, x86.UC_X86_REG_CS, x86.UC_X86_REG_RFLAGS)
-FRAME += (x86.UC_X86_REG_RSP, x86.UC_X86_REG_SS)
-HYPERCALL = (x86.UC_X86_REG_RAX, x86.UC_X86_REG_RDI, x86.UC_X86_REG_RSI)
-HYPERCALL += (x86.UC_X86_REG_RDX, x86.UC_X86_REG_R10, x86.UC_X86_REG_R8)
+
+
+def _registers(names: str) -> tuple[int, ...]:
+    return tuple(getattr(x86, f"UC_X86_REG_{name}") for name in names.split())
+
+
+CPUID_RESULT = _registers("RAX RBX RCX RDX")
+FRAME = _registers("RIP CS RFLAGS RSP SS")
+HYPERCALL = _registers("RAX RDI RSI RDX R10 R8")
 
 
 class CpuError(Exception):
@@ -114,7 +119,7 @@ class Cpu:
             uc.reg_write(x86.UC_X86_REG_RSP, page + PAGE_SIZE)
         uc.reg_write(x86.UC_X86_REG_RIP, rip)
 
-    def run(self) -> None:
+    def run(self) -> NoReturn:
         """Execute until the domain shuts down.
 
         Raises: Shutdown when it has; Deadlock; CpuError.

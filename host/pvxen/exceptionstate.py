@@ -1,9 +1,9 @@
 """The two fields of Unicorn's CPU state that its interface does not give: of the last exception.
 
-Used by cpu.py. error_code is what the exception pushes. old_exception is what QEMU's CPU clears when
-it has entered a handler; Unicorn enters none, so a second page fault would be a double fault, and
-after that one the CPU stands still. The rule: no offset is written here. Both fields are found once,
-as what two faults of known kinds change in a saved context.
+Used by cpu.py. error_code is what the exception pushes. old_exception is what QEMU's CPU clears
+when it has entered a handler; Unicorn enters none, so a second page fault would be a double fault,
+and after that one the CPU stands still. The rule: no offset is written here. Both fields are found
+once, as what two faults of known kinds change in a saved context.
 Source: QEMU target/i386/excp_helper.c (check_exception).
 """
 

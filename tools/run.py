@@ -1,0 +1,130 @@
+"""`./build.py run`: the image in an embedded domain, its console on the terminal.
+
+Called by build.py. A crash kernel is started with the memory of a crashed Linux and a prepared disk,
+a firmware (--firmware) with the disk alone. The rule: nothing of the host is used but the disk
+files named, and a seed repeats a run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tools import Trouble, hwlib, progress
+
+if TYPE_CHECKING:
+    from pvdump.blkback.sink import Sink
+    from pvxen.scenario import Scenario
+
+MIB = 1 << 20
+RAM = 64  # MiB
+DISK = 128 * MIB  # without a file
+DUMP, CHECK = "pvdump.disk=xvdb pvdump.then=poweroff", "pvdump.run=check"
+DISKS = "bcdefghijklmnop"  # xvdb, xvdc ...
+# SHUTDOWN_* of xen/include/public/sched.h.
+REASONS = ("powered off", "reboot", "suspend", "crash", "watchdog", "soft reset")
+BY_ITSELF = ("powered off", "reboot")
+DESCRIPTION = "Run the image in an embedded domain, with its console on this terminal."
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="build.py run", description=DESCRIPTION)
+    parser.add_argument(
+        "--cmdline", help=f"command line (default: {DUMP!r}; with --firmware: {CHECK!r})"
+    )
+    parser.add_argument(
+        "--firmware", action="store_true", help="start pvdump.elf, as a PVH guest's kernel"
+    )
+    parser.add_argument(
+        "--disk",
+        type=Path,
+        action="append",
+        default=[],
+        help="file to attach, as xvdb, xvdc ... (default: a prepared disk in memory); written to!",
+    )
+    parser.add_argument(
+        "--scenario", type=Path, help="what goes wrong: host-tests/scenarios/X.yaml"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
+    options = parser.parse_args(arguments)
+
+    from tools.image import ROOT, build
+
+    with progress.display(sys.stderr) as display:
+        built = build(ROOT / "out", progress=display)
+    hwlib.install()
+    # Emulated code does not come back to Python for a signal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return play(options, built.elf.read_bytes(), built.bin.read_bytes())
+
+
+def play(options: argparse.Namespace, elf: bytes, flat: bytes) -> int:
+    """Run one image in one domain.
+
+    Returns: the exit status, 0 where the image ended the domain by itself.
+    Raises: Trouble for a disk or a scenario that cannot be used.
+    """
+    from pvxen import elfcorehdr
+    from pvxen.cpu import CpuError
+    from pvxen.guest import EmbeddedGuest
+    from pvxen.image import EmbeddedImage
+    from pvxen.loader import NotAnImage
+    from pvxen.machine import Deadlock
+
+    scenario = load_scenario(options.scenario)
+    layout = elfcorehdr.layout(RAM * MIB)
+    line = options.cmdline or (CHECK if options.firmware else DUMP)
+    chosen: dict[str, Any] = {"size": RAM * MIB, "door": "pvh", "cmdline": line.encode()}
+    if not options.firmware:
+        chosen = layout.options(line)
+    guest = EmbeddedGuest(seed=options.seed, scenario=scenario, **chosen)
+    if not options.firmware:
+        elfcorehdr.leave(guest.machine, layout)
+    for letter, sink in zip(DISKS, sinks(options.disk), strict=False):
+        guest.disk(f"xvd{letter}", sink)
+    image = EmbeddedImage(elf, flat, show)
+    try:
+        reason = REASONS[image.run(guest, scenario.recovery() if scenario else None)]
+    except (CpuError, Deadlock, NotAnImage) as error:
+        raise Trouble(str(error)) from None
+    print(f"the domain has ended: {reason}", file=sys.stderr)
+    return 0 if reason in BY_ITSELF else 1
+
+
+def show(text: bytes) -> None:
+    """Put a part of the console on the terminal."""
+    sys.stdout.write(text.decode("ascii", "replace"))
+    sys.stdout.flush()
+
+
+def load_scenario(path: Path | None) -> Scenario | None:
+    """The scenario in a file. Raises Trouble."""
+    from pvxen.scenario import Scenario, ScenarioError
+
+    if path is None:
+        return None
+    try:
+        return Scenario.load(path)
+    except (OSError, ScenarioError) as error:
+        raise Trouble(str(error)) from None
+
+
+def sinks(paths: list[Path]) -> list[Sink]:
+    """What the disks are made of: the files, or one prepared disk in memory. Raises Trouble."""
+    from pvdump.blkback.sink import open_sink
+    from pvfw.superblock import Superblock
+    from pvxen.sink import Memory
+
+    if len(paths) > len(DISKS):
+        raise Trouble(f"--disk: {len(DISKS)} disks at most, {len(paths)} given")
+    if not paths:
+        disk = Memory(DISK)
+        disk.data[:512] = Superblock(bytes(16), DISK).encode()
+        return [disk]
+    try:
+        return [open_sink(str(path.resolve(strict=True)), False) for path in paths]
+    except OSError as error:
+        raise Trouble(f"--disk: {error.strerror}: {error.filename}") from None
