@@ -24,7 +24,6 @@
 #include <stdint.h>
 
 #define __page_aligned __attribute__((aligned(PAGE_SIZE)))
-#define ACCESS_ONCE(x) (*(volatile __typeof__(x) *)&(x))
 
 /* Hidden: what is position-independent must not go through a table of addresses for them. */
 #pragma GCC visibility push(hidden)

@@ -15,7 +15,7 @@ import hw  # noqa: E402 - only there once it is compiled
 from pvxen import clock  # noqa: E402
 from pvxen.machine import Machine  # noqa: E402
 
-settings.register_profile("same", derandomize=True)
+settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 from _pvdump_hw import ffi, lib
 
-PAGE_SIZE = 4096
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
 
@@ -40,8 +39,8 @@ def attached(machine: Any) -> Iterator[None]:
 def attach(machine: Any) -> None:
     """Make `machine` the one that this module is about, until the next attach().
 
-    machine: has ram (mmap or bytearray), hypercall(nr, args), cpuid, rdmsr, wrmsr, now,
-    alloc_pages, free_pages, boot, xen, vcpu, shared_info, watchdog and console_flush; halt and
+    machine: has ram (mmap or bytearray), hypercall(nr, args), now, alloc_pages,
+    free_pages, boot, xen, vcpu, shared_info, watchdog and console_flush; halt and
     fault where a program that calls them is to end; reread(addr, value) where a u32 may change
     while it is read.
     """
@@ -66,11 +65,6 @@ def mem(addr: int, length: int) -> memoryview:
     return _view[addr : addr + length]
 
 
-def rd8(addr: int) -> int:
-    _check(addr, 1)
-    return lib.hw_rd8(addr)
-
-
 def rd16(addr: int) -> int:
     _check(addr, 2)
     return lib.hw_rd16(addr)
@@ -87,35 +81,14 @@ def rd64(addr: int) -> int:
     return lib.hw_rd64(addr)
 
 
-def wr8(addr: int, value: int) -> None:
-    _check(addr, 1)
-    lib.hw_wr8(addr, value)
-
-
-def wr16(addr: int, value: int) -> None:
-    _check(addr, 2)
-    lib.hw_wr16(addr, value)
-
-
 def wr32(addr: int, value: int) -> None:
     _check(addr, 4)
     lib.hw_wr32(addr, value)
 
 
-def wr64(addr: int, value: int) -> None:
-    _check(addr, 8)
-    lib.hw_wr64(addr, value)
-
-
 rmb = lib.hw_rmb
 wmb = lib.hw_wmb
 mb = lib.hw_mb
-
-
-def xchg32(addr: int, value: int) -> int:
-    """Store value (u32). Returns what was there, in one step."""
-    _check(addr, 4)
-    return lib.hw_xchg32(addr, value)
 
 
 def test_and_clear_bit(addr: int, nr: int) -> bool:
@@ -130,17 +103,6 @@ def copy(dst: int, src: int, length: int) -> None:
     _check(dst, length)
     _check(src, length)
     lib.hw_copy(dst, src, length)
-
-
-def fill(addr: int, length: int, byte: int) -> None:
-    _check(addr, length)
-    lib.hw_fill(addr, length, byte)
-
-
-def zero_pages(addr: int, n: int) -> int:
-    """Of the n pages at addr, how many from the first on hold nothing but zeroes."""
-    _check(addr, n * PAGE_SIZE)
-    return lib.hw_zero_pages(addr, n)
 
 
 def _check_refs(table: int, refs: int, n: int, size: int) -> None:
@@ -184,18 +146,6 @@ def seg_fill(dst: int, refs: int, n: int, first_sect: int, last_sect: int) -> No
 def hypercall(nr: int, *args: int) -> int:
     """Ask Xen. Returns its answer, a negative errno when it refuses."""
     return _machine.hypercall(nr, args)
-
-
-def cpuid(leaf: int, sub: int = 0) -> tuple[int, int, int, int]:
-    return _machine.cpuid(leaf, sub)
-
-
-def rdmsr(n: int) -> int:
-    return _machine.rdmsr(n)
-
-
-def wrmsr(n: int, value: int) -> None:
-    _machine.wrmsr(n, value)
 
 
 def now() -> int:

@@ -1,8 +1,8 @@
 """`./build.py run`: the image in an embedded domain, its console on the terminal.
 
-Called by build.py. A crash kernel is started with the memory of a crashed Linux and a prepared disk,
-a firmware (--firmware) with the disk alone. The rule: nothing of the host is used but the disk
-files named, and a seed repeats a run.
+Called by build.py. A crash kernel is started with the memory of a crashed Linux and a prepared
+disk, a firmware (--firmware) with the disk alone. The rule: nothing of the host is used but the
+disk files named, and a seed repeats a run.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
     options = parser.parse_args(arguments)
 
-    from tools.image import ROOT, build
+    from tools.image import build
+    from tools.imageconfig import ROOT
 
     with progress.display(sys.stderr) as display:
         built = build(ROOT / "out", progress=display)

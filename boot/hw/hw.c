@@ -4,7 +4,6 @@
 uint64_t hw_base;
 #endif
 
-#define PAGE_SIZE 4096
 #define GTF_in_use ((uint16_t)(8 | 16)) /* GTF_reading | GTF_writing */
 
 struct grant_entry_v1 {
@@ -32,21 +31,25 @@ static void *at(uint64_t addr)
     return (void *)(uintptr_t)(hw_base + addr);
 }
 
-#define ACCESSORS(bits)                                                                            \
-    uint##bits##_t hw_rd##bits(uint64_t addr)                                                      \
-    {                                                                                              \
-        return *(volatile uint##bits##_t *)at(addr);                                               \
-    }                                                                                              \
-                                                                                                   \
-    void hw_wr##bits(uint64_t addr, uint##bits##_t value)                                          \
-    {                                                                                              \
-        *(volatile uint##bits##_t *)at(addr) = value;                                              \
-    }
+uint16_t hw_rd16(uint64_t addr)
+{
+    return *(volatile uint16_t *)at(addr);
+}
 
-ACCESSORS(8)
-ACCESSORS(16)
-ACCESSORS(32)
-ACCESSORS(64)
+uint32_t hw_rd32(uint64_t addr)
+{
+    return *(volatile uint32_t *)at(addr);
+}
+
+uint64_t hw_rd64(uint64_t addr)
+{
+    return *(volatile uint64_t *)at(addr);
+}
+
+void hw_wr32(uint64_t addr, uint32_t value)
+{
+    *(volatile uint32_t *)at(addr) = value;
+}
 
 /* x86 keeps loads in order and stores in order: only the compiler must be held. */
 void hw_rmb(void)
@@ -64,11 +67,6 @@ void hw_mb(void)
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
 }
 
-uint32_t hw_xchg32(uint64_t addr, uint32_t value)
-{
-    return __atomic_exchange_n((volatile uint32_t *)at(addr), value, __ATOMIC_SEQ_CST);
-}
-
 int hw_test_and_clear_bit(uint64_t addr, uint32_t nr)
 {
     volatile uint64_t *word = (volatile uint64_t *)at(addr) + nr / 64;
@@ -81,31 +79,6 @@ int hw_test_and_clear_bit(uint64_t addr, uint32_t nr)
 void hw_copy(uint64_t dst, uint64_t src, uint64_t len)
 {
     __builtin_memmove(at(dst), at(src), len);
-}
-
-void hw_fill(uint64_t addr, uint64_t len, uint8_t byte)
-{
-    __builtin_memset(at(addr), byte, len);
-}
-
-static int page_is_zero(const uint64_t *page)
-{
-    for (unsigned int i = 0; i < PAGE_SIZE / 8; i += 8) {
-        if (page[i] | page[i + 1] | page[i + 2] | page[i + 3] | page[i + 4] | page[i + 5] |
-            page[i + 6] | page[i + 7])
-            return 0;
-    }
-    return 1;
-}
-
-/* Of the n pages at addr, how many from the first on hold nothing but zeroes. */
-uint64_t hw_zero_pages(uint64_t addr, uint64_t n)
-{
-    uint64_t i = 0;
-
-    while (i < n && page_is_zero(at(addr + i * PAGE_SIZE)))
-        i++;
-    return i;
 }
 
 /* Grant gfn, gfn + 1, ... through the n entries named by the u32 array refs. */

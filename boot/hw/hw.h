@@ -21,25 +21,18 @@ extern uint64_t hw_base;
 #define hw_base ((uint64_t)0)
 #endif
 
-uint8_t hw_rd8(uint64_t addr);
 uint16_t hw_rd16(uint64_t addr);
 uint32_t hw_rd32(uint64_t addr);
 uint64_t hw_rd64(uint64_t addr);
-void hw_wr8(uint64_t addr, uint8_t value);
-void hw_wr16(uint64_t addr, uint16_t value);
 void hw_wr32(uint64_t addr, uint32_t value);
-void hw_wr64(uint64_t addr, uint64_t value);
 
 void hw_rmb(void);
 void hw_wmb(void);
 void hw_mb(void);
 
-uint32_t hw_xchg32(uint64_t addr, uint32_t value);
 int hw_test_and_clear_bit(uint64_t addr, uint32_t nr);
 
 void hw_copy(uint64_t dst, uint64_t src, uint64_t len);
-void hw_fill(uint64_t addr, uint64_t len, uint8_t byte);
-uint64_t hw_zero_pages(uint64_t addr, uint64_t n);
 
 void hw_grant_fill(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, uint32_t gfn,
                    uint16_t flags);

@@ -30,31 +30,6 @@ static mp_obj_t mod_hypercall(size_t n_args, const mp_obj_t *args)
 }
 MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(hypercall_obj, 1, 6, mod_hypercall);
 
-static mp_obj_t mod_cpuid(size_t n_args, const mp_obj_t *args)
-{
-    uint32_t regs[4];
-    mp_obj_t items[4];
-
-    cpuid(bounded(args[0], UINT32_MAX), n_args > 1 ? bounded(args[1], UINT32_MAX) : 0, regs);
-    for (unsigned int i = 0; i < 4; i++)
-        items[i] = from_u64(regs[i]);
-    return mp_obj_new_tuple(4, items);
-}
-MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(cpuid_obj, 1, 2, mod_cpuid);
-
-static mp_obj_t mod_rdmsr(mp_obj_t msr)
-{
-    return from_u64(rdmsr(bounded(msr, UINT32_MAX)));
-}
-MP_DEFINE_CONST_FUN_OBJ_1(rdmsr_obj, mod_rdmsr);
-
-static mp_obj_t mod_wrmsr(mp_obj_t msr, mp_obj_t value)
-{
-    wrmsr(bounded(msr, UINT32_MAX), u64(value));
-    return mp_const_none;
-}
-MP_DEFINE_CONST_FUN_OBJ_2(wrmsr_obj, mod_wrmsr);
-
 static mp_obj_t mod_now(void)
 {
     return from_u64(xen_now());
@@ -169,7 +144,7 @@ static mp_obj_t mod_fault(mp_obj_t kind)
     qstr name = mp_obj_str_get_qstr(kind);
 
     if (name == MP_QSTR_page)
-        hw_rd8(0);
+        hw_rd16(0);
     else if (name == MP_QSTR_ud)
         __asm__ volatile("ud2");
     else if (name == MP_QSTR_hang)

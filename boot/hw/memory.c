@@ -1,11 +1,10 @@
 /*
- * hw: the functions of the module on memory, over hw.c: single accesses, barriers, bytes in bulk,
- * grants and segments. Ranges and values are checked as number.h has it.
+ * hw: the functions of the module on memory, over hw.c: single accesses, barriers, copies, grants
+ * and segments. Ranges and values are checked as number.h has it.
  */
 #include "boot/hw/hw.h"
 #include "boot/hw/modhw.h"
 #include "boot/hw/number.h"
-#include "boot/layout.h"
 #include "py/objarray.h"
 #include "py/runtime.h"
 
@@ -18,24 +17,23 @@ static mp_obj_t mod_mem(mp_obj_t addr_in, mp_obj_t len_in)
 }
 MP_DEFINE_CONST_FUN_OBJ_2(mem_obj, mod_mem);
 
-#define ACCESSORS(bits)                                                                            \
+#define READ(bits)                                                                                 \
     static mp_obj_t mod_rd##bits(mp_obj_t addr)                                                    \
     {                                                                                              \
         return from_u64(hw_rd##bits(range(addr, bits / 8)));                                       \
     }                                                                                              \
-    MP_DEFINE_CONST_FUN_OBJ_1(rd##bits##_obj, mod_rd##bits);                                       \
-                                                                                                   \
-    static mp_obj_t mod_wr##bits(mp_obj_t addr, mp_obj_t value)                                    \
-    {                                                                                              \
-        hw_wr##bits(range(addr, bits / 8), bounded(value, UINT##bits##_MAX));                      \
-        return mp_const_none;                                                                      \
-    }                                                                                              \
-    MP_DEFINE_CONST_FUN_OBJ_2(wr##bits##_obj, mod_wr##bits)
+    MP_DEFINE_CONST_FUN_OBJ_1(rd##bits##_obj, mod_rd##bits)
 
-ACCESSORS(8);
-ACCESSORS(16);
-ACCESSORS(32);
-ACCESSORS(64);
+READ(16);
+READ(32);
+READ(64);
+
+static mp_obj_t mod_wr32(mp_obj_t addr, mp_obj_t value)
+{
+    hw_wr32(range(addr, 4), bounded(value, UINT32_MAX));
+    return mp_const_none;
+}
+MP_DEFINE_CONST_FUN_OBJ_2(wr32_obj, mod_wr32);
 
 #define BARRIER(name)                                                                              \
     static mp_obj_t mod_##name(void)                                                               \
@@ -48,12 +46,6 @@ ACCESSORS(64);
 BARRIER(rmb);
 BARRIER(wmb);
 BARRIER(mb);
-
-static mp_obj_t mod_xchg32(mp_obj_t addr, mp_obj_t value)
-{
-    return from_u64(hw_xchg32(range(addr, 4), bounded(value, UINT32_MAX)));
-}
-MP_DEFINE_CONST_FUN_OBJ_2(xchg32_obj, mod_xchg32);
 
 static mp_obj_t mod_test_and_clear_bit(mp_obj_t addr, mp_obj_t nr_in)
 {
@@ -71,23 +63,6 @@ static mp_obj_t mod_copy(mp_obj_t dst, mp_obj_t src, mp_obj_t len_in)
     return mp_const_none;
 }
 MP_DEFINE_CONST_FUN_OBJ_3(copy_obj, mod_copy);
-
-static mp_obj_t mod_fill(mp_obj_t addr, mp_obj_t len_in, mp_obj_t byte)
-{
-    uint64_t len = extent(len_in);
-
-    hw_fill(range(addr, len), len, bounded(byte, UINT8_MAX));
-    return mp_const_none;
-}
-MP_DEFINE_CONST_FUN_OBJ_3(fill_obj, mod_fill);
-
-static mp_obj_t mod_zero_pages(mp_obj_t addr, mp_obj_t n_in)
-{
-    uint64_t n = extent(n_in);
-
-    return from_u64(hw_zero_pages(range(addr, times(n, PAGE_SIZE)), n));
-}
-MP_DEFINE_CONST_FUN_OBJ_2(zero_pages_obj, mod_zero_pages);
 
 static mp_obj_t mod_grant_fill(size_t n_args, const mp_obj_t *args)
 {

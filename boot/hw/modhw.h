@@ -11,13 +11,11 @@
 /* Those with a fixed number of arguments, and the others; a list as clang-format knows none. */
 /* clang-format off */
 #define HW_FUNCTIONS(FIXED, VAR)                                                        \
-    FIXED(mem) FIXED(copy) FIXED(fill) FIXED(zero_pages)                                \
-    FIXED(rd8) FIXED(rd16) FIXED(rd32) FIXED(rd64)                                      \
-    FIXED(wr8) FIXED(wr16) FIXED(wr32) FIXED(wr64)                                      \
-    FIXED(rmb) FIXED(wmb) FIXED(mb) FIXED(xchg32) FIXED(test_and_clear_bit)             \
+    FIXED(mem) FIXED(copy) FIXED(rd16) FIXED(rd32) FIXED(rd64) FIXED(wr32)              \
+    FIXED(rmb) FIXED(wmb) FIXED(mb) FIXED(test_and_clear_bit)                           \
     VAR(grant_fill) FIXED(grant_end) VAR(grant_fill_v2) VAR(grant_end_v2) VAR(seg_fill) \
-    VAR(hypercall) VAR(cpuid) FIXED(rdmsr) FIXED(wrmsr) FIXED(now) FIXED(alloc_pages)   \
-    FIXED(free_pages) FIXED(boot) FIXED(xen) FIXED(vcpu) FIXED(shared_info)                               \
+    VAR(hypercall) FIXED(now) FIXED(alloc_pages) FIXED(free_pages)                      \
+    FIXED(boot) FIXED(xen) FIXED(vcpu) FIXED(shared_info)                               \
     FIXED(watchdog) FIXED(console_flush) FIXED(halt) FIXED(fault)
 /* clang-format on */
 

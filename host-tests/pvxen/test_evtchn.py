@@ -88,7 +88,7 @@ def test_a_pending_bit_ends_every_poll_until_it_is_cleared(machine):
 def test_a_poll_does_not_mind_a_mask_but_an_upcall_does(machine):
     peer = Peer(machine)
     mask = hw.shared_info() + abi.SHARED_INFO_EVTCHN_MASK
-    hw.wr8(mask, 0xFF)
+    hw.mem(mask, 1)[0] = 0xFF
     machine.evtchn.send(DOM0, peer.far)
     assert poll([peer.port]) == 0
     assert not machine.upcall_pending()

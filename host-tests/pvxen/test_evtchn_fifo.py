@@ -61,7 +61,8 @@ def word(port):
 
 
 def two_level_pending(port):
-    return hw.rd8(hw.shared_info() + abi.SHARED_INFO_EVTCHN_PENDING + port // 8) >> port % 8 & 1
+    byte = hw.shared_info() + abi.SHARED_INFO_EVTCHN_PENDING + port // 8
+    return hw.mem(byte, 1)[0] >> port % 8 & 1
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def fifo(machine, peers):
 class TestSetUp:
     def test_init_control_tells_the_size_of_a_link(self, machine):
         assert init_control() == 0
-        assert hw.rd8(ARG + 16) == 17
+        assert hw.mem(ARG + 16, 1)[0] == 17
 
     @pytest.mark.parametrize(
         ("arguments", "errno"),
@@ -247,10 +248,10 @@ class TestVcpuInfo:
     def test_upcalls_go_where_the_guest_registered_it(self, machine, peers, send):
         assert self.register() == 0
         at = 0x20000 + 64
-        assert (hw.rd8(at), hw.rd64(at + 8)) == (1, 2**64 - 1)
-        hw.fill(at, 16, 0)
+        assert (hw.mem(at, 1)[0], hw.rd64(at + 8)) == (1, 2**64 - 1)
+        hw.mem(at, 16)[:] = bytes(16)
         send(1)
-        assert (hw.rd8(at), hw.rd64(at + 8)) == (1, 1)
+        assert (hw.mem(at, 1)[0], hw.rd64(at + 8)) == (1, 1)
         assert hw.rd64(hw.shared_info()) == 0
 
     def test_it_is_registered_once_and_in_ram(self, machine):

@@ -136,10 +136,10 @@ class TestPhysmap:
 
     def test_the_page_mapped_replaces_what_was_there(self, machine):
         machine.shared_info_page.view[:4] = b"info"
-        hw.fill(0x5000, 4096, 0x33)
+        hw.mem(0x5000, 4096)[:] = bytes([0x33]) * 4096
         assert self.add(abi.XENMAPSPACE_shared_info, 0, 5) == 0
         assert bytes(hw.mem(0x5000, 8)) == b"info\0\0\0\0"
-        hw.wr8(0x5000, 0x49)
+        hw.mem(0x5000, 1)[0] = 0x49
         assert bytes(machine.shared_info_page.view[:4]) == b"Info"
 
     def test_a_page_mapped_elsewhere_leaves_a_hole(self, machine):
@@ -209,16 +209,16 @@ def test_an_argument_outside_of_ram_is_efault(machine):
 
 def test_version_and_cpuid_name_the_same_xen(machine):
     assert hw.hypercall(abi.HYPERVISOR_xen_version, abi.XENVER_version, 0) == 4 << 16 | 17
-    assert hw.cpuid(hw.xen() + 1)[0] == 4 << 16 | 17
-    assert struct.pack("<3I", *hw.cpuid(hw.xen())[1:]) == b"XenVMMXenVMM"
+    assert machine.cpuid(hw.xen() + 1)[0] == 4 << 16 | 17
+    assert struct.pack("<3I", *machine.cpuid(hw.xen())[1:]) == b"XenVMMXenVMM"
 
 
 def test_alloc_pages_gives_zeroed_pages_until_there_are_none():
     machine = Machine(region=(0x10000, 0x14000))
     hw.attach(machine)
-    hw.fill(0x10000, 0x4000, 0xFF)
+    hw.mem(0x10000, 0x4000)[:] = bytes([0xFF]) * 0x4000
     assert [hw.alloc_pages(1), hw.alloc_pages(2)] == [0x10000, 0x11000]
-    assert hw.zero_pages(0x10000, 4) == 3
+    assert bytes(hw.mem(0x10000, 0x4000)) == bytes(0x3000) + bytes([0xFF]) * 0x1000
     with pytest.raises(MemoryError, match="2 pages wanted, 1"):
         hw.alloc_pages(2)
 

@@ -112,8 +112,8 @@ class TestSeveralDomains:
         xen = Toolstack()
         xen.create(3)
         with xen.running(3):
-            hw.wr8(0x5000, 1)
-        assert hw.rd8(0x5000) == 0
+            hw.mem(0x5000, 1)[0] = 1
+        assert hw.mem(0x5000, 1)[0] == 0
         assert machine.ram[0x5000] == 0
 
 
@@ -192,7 +192,7 @@ class TestSoftReset:
         assert domain.machine.shared_info_page.gfn is None
         assert bytes(domain.machine.page(gfn)) == bytes(4096)
         with xen.running(1):
-            hw.fill(0x40000, 64, 0)
+            hw.mem(0x40000, 64)[:] = bytes(64)
             assert with_store(round_trip) == "value"
         assert not any(domain.machine.ram[0x40000:0x40040])
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 class Memory:
     """data: the disk's content; flushes: how often it was made to last."""
 
-    direct = None
+    direct: int | None = None
     sector_size = 512
     physical = 512
     granularity = 4096

@@ -84,7 +84,7 @@ class RingTransport:
         machine.evtchn.on(DOM0, self.port, self.step)
         self._requests = self._ring("request", abi.XENSTORE_RING_REQ, abi.XENSTORE_RING_REQ_PROD)
         self._replies = self._ring("reply", abi.XENSTORE_RING_RSP, abi.XENSTORE_RING_RSP_PROD)
-        hw.fill(self.page, abi.PAGE_SIZE, 0)
+        hw.mem(self.page, abi.PAGE_SIZE)[:] = bytes(abi.PAGE_SIZE)
         self._set_indexes(*start)
         if late:
             machine.clock.after(late, self._offer)

@@ -52,17 +52,19 @@ def given_again():
 def kinds():
     """Accesses of each width, and what must be refused."""
     page = hw.alloc_pages(1)
-    hw.wr64(page, 0x1122334455667788)
-    show("widths", [hex(f(page)) for f in (hw.rd8, hw.rd16, hw.rd32, hw.rd64)])
+    hw.wr32(page, 0x55667788)
+    hw.wr32(page + 4, 0x11223344)
+    show("widths", [hex(f(page)) for f in (hw.rd16, hw.rd32, hw.rd64)])
     hw.mem(page, 8)[2:4] = b"\xab\xcd"
     show("mem", hex(hw.rd64(page)))
-    show("xchg32", hex(hw.xchg32(page, 5)))
-    show("bit", (hw.test_and_clear_bit(page, 2), hw.test_and_clear_bit(page, 2)))
-    show("overflow", caught(hw.wr8, page, 256))
-    show("negative", caught(hw.wr64, page, -1))
-    show("wide", caught(hw.wr64, page, 1 << 64))
-    show("widest", caught(hw.wr64, page, (1 << 64) - 1))
-    show("wild", caught(hw.rd8, 1 << 60))
+    hw.copy(page + 1, page, 8)
+    show("copied", hex(hw.rd64(page + 1)))
+    show("bit", (hw.test_and_clear_bit(page, 3), hw.test_and_clear_bit(page, 3)))
+    show("overflow", caught(hw.wr32, page, 1 << 32))
+    show("negative", caught(hw.wr32, page, -1))
+    show("wide", caught(hw.wr32, page, 1 << 64))
+    show("widest", caught(hw.wr32, page, (1 << 32) - 1))
+    show("wild", caught(hw.rd16, 1 << 60))
     show("below", [caught(f, *a)[:10] for f, a in BELOW])
     show("hypercall", caught(hw.hypercall, 17, 0))
     show("pool", caught(hw.alloc_pages, 1000))
@@ -72,11 +74,11 @@ def kinds():
 
 # Addresses and lengths that no memory has are a ValueError, however far off.
 BELOW = [
-    (hw.rd8, (-1,)),
-    (hw.rd8, (1 << 64,)),
+    (hw.rd16, (-1,)),
+    (hw.rd16, (1 << 64,)),
     (hw.mem, (0x200000, -1)),
-    (hw.fill, (0x200000, 1 << 70, 0)),
-    (hw.zero_pages, (0x200000, 1 << 60)),
+    (hw.copy, (0x200000, 0x200000, 1 << 70)),
+    (hw.seg_fill, (0x200000, 0x200000, 1 << 62, 0, 0)),
     (hw.grant_end, (0x200000, 0x200000, -1)),
 ]
 
@@ -85,7 +87,7 @@ def own_region(region):
     """The body through the identity map: its constants can be read, its variables written."""
     start, end = region
     text = bytes(hw.mem(start, 8))
-    hw.wr8(end - 1, hw.rd8(end - 1))
+    hw.wr32(end - 4, hw.rd32(end - 4))
     show("text", text == bytes(hw.mem(start, 8)))
 
 
@@ -98,7 +100,8 @@ def nmi():
 def confuse_ring():
     """Put the console ring's indexes out of order, as a kernel or a reader gone mad would."""
     page = hw.alloc_pages(1)
-    hw.wr64(page, DOMID_SELF | HVM_PARAM_CONSOLE_PFN << 32)
+    hw.wr32(page, DOMID_SELF)
+    hw.wr32(page + 4, HVM_PARAM_CONSOLE_PFN)
     assert hw.hypercall(HVM_OP, HVMOP_GET_PARAM, page) == 0
     ring = hw.rd64(page + 8) * PAGE
     for name, index in (("out_cons", ring + 3080), ("out_prod", ring + 3084)):
@@ -112,7 +115,7 @@ def identity_map():
     page = hw.alloc_pages(1)
     hw.wr32(page, 0x600D)
     for gib in range(1, 100):
-        hw.rd8(gib * GIB)
+        hw.rd32(gib * GIB)
     show("recycled", hex(hw.rd32(page)))
 
 
@@ -145,7 +148,7 @@ def fault(kind, start):
     try:
         hw.watchdog(3)
         if kind == "text":
-            hw.wr8(start + 0x100, 0)
+            hw.wr32(start + 0x100, 0)
         elif kind == "nmi":
             nmi()
         elif kind == "ring":

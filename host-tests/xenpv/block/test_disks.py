@@ -65,7 +65,7 @@ async def read_first(number, disk):
     await disk.read(0, page // 4096, 8)
     await disk.drain()
     await disk.close()
-    return hw.rd8(page)
+    return hw.mem(page, 1)[0]
 
 
 @pytest.mark.parametrize("seed", range(4))

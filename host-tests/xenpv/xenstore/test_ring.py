@@ -260,7 +260,7 @@ class TestTelling:
     def ring(self):
         machine = Machine()
         hw.attach(machine)
-        hw.fill(PAGE, abi.PAGE_SIZE, 0)
+        hw.mem(PAGE, abi.PAGE_SIZE)[:] = bytes(abi.PAGE_SIZE)
         return [ByteRing(PAGE, 1024, PAGE + 2052, PAGE + 2048, end) for end in ("near", "far")]
 
     def test_a_reader_that_has_read_all_is_told(self):
