@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,21 @@ DESCRIPTION = "Run the image in an embedded domain, with its console on this ter
 
 
 def main(arguments: list[str]) -> int:
+    chosen = options(arguments)
+
+    from tools.image import build
+    from tools.imageconfig import ROOT
+
+    with progress.display(sys.stderr) as display:
+        built = build(ROOT / "out", progress=display)
+    hwlib.install()
+    # Emulated code does not come back to Python for a signal.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return play(chosen, built.elf.read_bytes(), built.bin.read_bytes())
+
+
+def options(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options on the command line; ends the program where they are wrong."""
     parser = argparse.ArgumentParser(prog="build.py run", description=DESCRIPTION)
     parser.add_argument(
         "--cmdline", help=f"command line (default: {DUMP!r}; with --firmware: {CHECK!r})"
@@ -43,26 +59,15 @@ def main(arguments: list[str]) -> int:
         type=Path,
         action="append",
         default=[],
-        help="file to attach, as xvdb, xvdc ... (default: a prepared disk in memory); written to!",
+        help="file to attach, as xvdb, xvdc ... (default: a prepared disk in memory); a dump is "
+        "written to it",
     )
-    parser.add_argument(
-        "--scenario", type=Path, help="what goes wrong: host-tests/scenarios/X.yaml"
-    )
+    parser.add_argument("--scenario", type=Path, help="faults: a file of host-tests/scenarios")
     parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
-    options = parser.parse_args(arguments)
-
-    from tools.image import build
-    from tools.imageconfig import ROOT
-
-    with progress.display(sys.stderr) as display:
-        built = build(ROOT / "out", progress=display)
-    hwlib.install()
-    # Emulated code does not come back to Python for a signal.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return play(options, built.elf.read_bytes(), built.bin.read_bytes())
+    return parser.parse_args(arguments)
 
 
-def play(options: argparse.Namespace, elf: bytes, flat: bytes) -> int:
+def play(chosen: argparse.Namespace, elf: bytes, flat: bytes) -> int:
     """Run one image in one domain.
 
     Returns: the exit status, 0 where the image ended the domain by itself.
@@ -75,16 +80,16 @@ def play(options: argparse.Namespace, elf: bytes, flat: bytes) -> int:
     from pvxen.loader import NotAnImage
     from pvxen.machine import Deadlock
 
-    scenario = load_scenario(options.scenario)
+    scenario = load_scenario(chosen.scenario)
     layout = elfcorehdr.layout(RAM * MIB)
-    line = options.cmdline or (CHECK if options.firmware else DUMP)
-    chosen: dict[str, Any] = {"size": RAM * MIB, "door": "pvh", "cmdline": line.encode()}
-    if not options.firmware:
-        chosen = layout.options(line)
-    guest = EmbeddedGuest(seed=options.seed, scenario=scenario, **chosen)
-    if not options.firmware:
+    line = chosen.cmdline or (CHECK if chosen.firmware else DUMP)
+    guest_options: dict[str, Any] = {"size": RAM * MIB, "door": "pvh", "cmdline": line.encode()}
+    if not chosen.firmware:
+        guest_options = layout.options(line)
+    guest = EmbeddedGuest(seed=chosen.seed, scenario=scenario, **guest_options)
+    if not chosen.firmware:
         elfcorehdr.leave(guest.machine, layout)
-    for letter, sink in zip(DISKS, sinks(options.disk), strict=False):
+    for letter, sink in zip(DISKS, sinks(chosen.disk), strict=False):
         guest.disk(f"xvd{letter}", sink)
     image = EmbeddedImage(elf, flat, show)
     try:
@@ -110,7 +115,7 @@ def load_scenario(path: Path | None) -> Scenario | None:
     try:
         return Scenario.load(path)
     except (OSError, ScenarioError) as error:
-        raise Trouble(str(error)) from None
+        raise Trouble(" ".join(str(error).split())) from None
 
 
 def sinks(paths: list[Path]) -> list[Sink]:
@@ -126,6 +131,6 @@ def sinks(paths: list[Path]) -> list[Sink]:
         disk.data[:512] = Superblock(bytes(16), DISK).encode()
         return [disk]
     try:
-        return [open_sink(str(path.resolve(strict=True)), False) for path in paths]
+        return [open_sink(str(path.absolute()), False) for path in paths]
     except OSError as error:
         raise Trouble(f"--disk: {error.strerror}: {error.filename}") from None
