@@ -120,6 +120,7 @@ def load_scenario(path: Path | None) -> Scenario | None:
 
 def sinks(paths: list[Path]) -> list[Sink]:
     """What the disks are made of: the files, or one prepared disk in memory. Raises Trouble."""
+    from pvdump.blkback.ports import Stalled
     from pvdump.blkback.sink import open_sink
     from pvfw.superblock import Superblock
     from pvxen.sink import Memory
@@ -131,6 +132,6 @@ def sinks(paths: list[Path]) -> list[Sink]:
         disk.data[:512] = Superblock(bytes(16), DISK).encode()
         return [disk]
     try:
-        return [open_sink(str(path.absolute()), False) for path in paths]
-    except OSError as error:
-        raise Trouble(f"--disk: {error.strerror}: {error.filename}") from None
+        return [open_sink(str(path.absolute()), False, False) for path in paths]
+    except (OSError, Stalled) as error:
+        raise Trouble(f"--disk: {error}") from None

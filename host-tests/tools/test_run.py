@@ -56,7 +56,7 @@ def test_a_domain_that_crashes_is_an_exit_status_of_1(play, capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--disk", "/nowhere/disk"], "--disk: No such file or directory: /nowhere/disk"),
+        (["--disk", "/nowhere/disk"], "No such file or directory: '/nowhere/disk'"),
         (["--scenario", "/nowhere/it.yaml"], "No such file or directory: '/nowhere/it.yaml'"),
         (["--scenario", __file__], "test_run.py"),
         (["--cmdline", "x" * 3000], "a command line of 3021 bytes; 2047 are possible"),
