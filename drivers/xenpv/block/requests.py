@@ -181,6 +181,8 @@ class Requests:
         self._free = list(range(self.ring.slots - 1, -1, -1))
         self._free_indirect = []
         self._buffers = None
+        # Whether the backend has kept the memory's scratch page mapped.
+        self._scratch_kept = False
         self.submitted = 0
         # Granted until end(): (lent grants, address of the references, how many).
         self._lent = []
@@ -298,8 +300,8 @@ class Requests:
         self.parts[index] = None
         self.in_flight -= 1
         (self._free if index < self.ring.slots else self._free_indirect).append(index)
-        if frames is not None:
-            frames.end(self._refs(index), part.frames)
+        if frames is not None and frames.end(self._refs(index), part.frames):
+            self._scratch_kept |= part.gfn * abi.PAGE_SIZE == self.memory.scratch
 
     def unanswered(self):
         """Give the parts in flight, in the order in which they were submitted."""
@@ -315,9 +317,8 @@ class Requests:
             if kept is not None:
                 self._release(index)
         mapped = [frames.end(refs, n) > 0 for frames, refs, n in self._lent]
-        if self._buffers is None:
-            return any(mapped), False
-        return mapped[0], mapped[1]
+        buffers = self._buffers is not None and mapped.pop()
+        return any(mapped) or self._scratch_kept, buffers
 
 
 def _repeat(refs, count, total):

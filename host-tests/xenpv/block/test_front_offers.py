@@ -6,6 +6,7 @@ import pytest
 from fixtures.offeringbackend import GFN, PAGE, Bench, round_trip
 
 import hw
+from pvxen.hypervisor import DOM0
 from xenpv import abi
 from xenpv.errors import BackendError
 
@@ -78,6 +79,31 @@ def test_a_flush_is_the_better_of_what_is_offered(other, operations):
     assert bench.run(work) == operations
     assert bench.sink.data[80 * 512 : 81 * 512] == b"kept" * 128
     assert bool(bench.sink.flushes) == bool(operations)
+
+
+def test_a_page_of_ours_that_the_backend_keeps_mapped_is_not_given_back():
+    bench = Bench({"feature-flush-cache": None})
+    machine = bench.guest.machine
+
+    async def work(disk):
+        requests = disk._connection.requests
+        page, submit = requests.memory.scratch, requests.submit
+
+        def submit_and_keep(part):
+            submit(part)
+            for index, kept in enumerate(requests.parts):
+                if kept is not None and part.gfn * PAGE == page:
+                    machine.gnttab.map(hw.rd32(requests._refs(index)), DOM0, False)
+                    requests.submit = submit
+
+        requests.submit = submit_and_keep
+        await disk.write(80, GFN, 8)
+        await disk.flush()
+        return page
+
+    page = bench.run(work)
+    assert bench.grants.set_aside == 1
+    assert machine._taken[(page - machine.region[0]) // PAGE] == 1
 
 
 # Buffers that stay granted, and a grant table with little room.
