@@ -1,7 +1,7 @@
-"""What servers do otherwise than the suite expects, each with its reason; and the page made of it.
+"""The cases in which a server differs from what the suite expects, and the page that lists them.
 
-The rule: a server shows exactly what stands here or, where nothing does, what the suite expects. A
-deviation that is seen no more is wrong as well.
+The rule: a server shows exactly what is written here or, without an entry, what the suite expects.
+An entry whose deviation is no longer seen is an error, too.
 """
 
 from pathlib import Path
@@ -43,7 +43,7 @@ DEVIATIONS = {
             ("a_guest_may_ask_for_its_features", "ENOSYS", FEATURES),
             ("a_guest_may_not_ask_for_another_s_features", "ENOSYS ENOSYS", FEATURES),
             ("a_guest_may_not_see_or_set_quotas", "ENOSYS ENOSYS ENOSYS", QUOTAS),
-            ("depth_limits_what_is_heard", "raises EINVAL", DEPTH),
+            ("depth_limits_what_is_told", "raises EINVAL", DEPTH),
         )
     },
     **{
@@ -115,7 +115,7 @@ DEVIATIONS = {
                 "it says of every absent node that it is absent",
             ),
             (
-                "a_watch_of_what_was_not_there_does_not_hear_of_its_parent_s_removal",
+                "a_watch_of_what_was_not_there_is_not_told_of_its_parent_s_removal",
                 "a/absent",
                 "it tells all watches below a removed node, whether theirs was there or not",
             ),
@@ -130,22 +130,22 @@ DEVIATIONS = {
 
 
 def expected(server, role):
-    """What each case of a role is to show on a server."""
+    """What each case of a role has to show on a server."""
     wanted = {case.name: case.expected[role] for case in CASES if role in case.expected}
     own = {name: seen for (where, name), (seen, _) in DEVIATIONS.items() if where == server}
     return {name: own.get(name, seen) for name, seen in wanted.items()}
 
 
 def page():
-    """docs/xenstore-servers.md."""
+    """Make the text of docs/xenstore-servers.md."""
     guests = sum(GUEST in case.expected for case in CASES)
     dom0s = sum(DOM0 in case.expected for case in CASES)
     lines = [
         "# Differences between xenstore servers",
         "",
-        "Made by the conformance suite, `host-tests/conformance`. Each case is run on each server;",
-        "it shows what Xen's docs/misc/xenstore.txt says, or what stands in the second table.",
-        f"{guests} cases are a guest's; {dom0s} are domain 0's, and of our own socket only.",
+        "The conformance suite, `host-tests/conformance`, writes this page. It runs each case on",
+        "each server and expects what Xen's docs/misc/xenstore.txt says; the second table lists the",
+        f"exceptions. {guests} cases are a guest's, {dom0s} domain 0's, on our own socket only.",
         "",
         "| server | which | cases that differ |",
         "|---|---|---|",

@@ -1,7 +1,7 @@
 """The store's side of the shared page: bytes, indexes, features, and the reconnect handshake."""
 
 import pytest
-from xenstored.clients import HOME, guests_store
+from xenstored.clients import HOME, Client, guests_store
 
 import hw
 from pvxen.machine import Machine
@@ -113,6 +113,29 @@ def test_a_guest_that_takes_no_replies_is_not_read_from_until_it_does():
         left = left[front.out.write(left) :]
         front.kick()
     assert [number for number, _, _ in front.replies()] == list(range(200))
+
+
+def test_a_guest_that_never_reads_its_ring_stalls_another_for_20_s_only():
+    front = Front()
+    front.server.write(f"{HOME}/data", "", "n2 r1")
+    front.send(Packet(abi.XS_WATCH, 1, 0, b"data\0" + b"t" * 1000 + b"\0").encode())
+    for _ in range(4):
+        front.kick()
+    writer = Client(front.server, 2)
+    while not writer.connection.stalled():
+        writer.write(f"{HOME}/data/{writer.req_id}")
+        front.kick(read=False)
+    clock = front.machine.clock
+    clock.advance(clock.now + 20_000_000_000 - 1)
+    assert writer.connection.stalled()
+    clock.advance(clock.now + 1)
+    assert not writer.connection.stalled()
+    # The event that had begun to fill the ring is whole, and the guest is served on.
+    front.send(read_request(2))
+    for _ in range(4):
+        front.kick()
+    kinds = [kind for _, kind, _ in front.replies()]
+    assert kinds == [abi.XS_WATCH, abi.XS_WATCH_EVENT, abi.XS_WATCH_EVENT, abi.XS_READ]
 
 
 class TestFeatures:

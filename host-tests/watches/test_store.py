@@ -99,7 +99,7 @@ def test_stalled_handler_holds_up_its_own_domain_only(store: Store, other: Store
             each.go()
 
 
-def test_closed_subscription_hears_nothing_more(store: Store, other: Store) -> None:
+def test_closed_subscription_is_told_nothing_more(store: Store, other: Store) -> None:
     handler, later = Handler(), Handler()
     with Dispatcher(store) as dispatcher:
         subscription = dispatcher.subscribe(PATTERN.base, PATTERN.domain_of, handler)

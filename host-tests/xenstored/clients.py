@@ -56,7 +56,7 @@ class Client:
         assert got == kind
         return answer
 
-    def heard(self):
+    def events_since(self):
         """The events since this was last asked."""
         self.events += [text(p[3]) for p in self.output() if p[0] == abi.XS_WATCH_EVENT]
         events, self.events = self.events, []

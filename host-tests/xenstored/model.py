@@ -54,7 +54,7 @@ class Model:
             made = "/".join([above.rstrip("/"), *rest[: i + 1]])
             self.nodes[made] = (value if made == path else b"", perms)
 
-    # The operations: what comes back, or the error's name. Changes: paths that watches hear of.
+    # The operations: what comes back, or the error's name. Changes: paths that are told to watches.
 
     def apply(self, domid, name, path, *args):
         return getattr(self, name)(domid, path, *args)

@@ -192,7 +192,7 @@ def test_replies_may_be_shuffled_and_events_stay_in_order(client, server):
     client.watch("data")
     for name in "abc":
         server.write(f"{HOME}/data/{name}", "")
-    client.heard()
+    client.events_since()
     for number in range(10, 16):
         client.connection.receive(Packet(abi.XS_READ, number, 0, b"data\0").encode())
         server.write(f"{HOME}/data/{number}", "")

@@ -59,14 +59,14 @@ def commit(guest, paths):
     number = guest.start()
     for path in paths:
         assert guest.write(path, "", number) == b"OK\0"
-    guest.heard()
+    guest.events_since()
     return ask(guest, abi.XS_TRANSACTION_END, b"T\0", number)
 
 
 def ask(client, kind, payload, tx_id=0):
     """The lines of a request; its reply and events are taken afterwards."""
     lines = lines_of(client.connection.receive, Packet(kind, 1, tx_id, payload).encode())
-    client.heard()
+    client.events_since()
     return lines
 
 
@@ -99,7 +99,7 @@ def test_a_commit_of_many_nodes_with_watches_of_many_guests_that_may_not_read(se
             other.watch(f"{HOME}/data", str(number))
     lines = commit(guest, chain(LEVELS))
     assert lines < (A_PATH + 20 * len(others)) * LEVELS
-    assert all(len(other.heard()) == WATCHES for other in others)  # as they were set
+    assert all(len(other.events_since()) == WATCHES for other in others)  # as they were set
 
 
 def test_a_write_of_a_deep_node(guest):
@@ -111,7 +111,7 @@ def test_removal_of_a_deep_chain_with_all_watches_above_it(guest):
     commit(guest, chain(LEVELS))
     for number in range(WATCHES):
         guest.watch("data", str(number))
-    guest.heard()
+    guest.events_since()
     assert ask(guest, abi.XS_RM, b"data/a\0") < A_PATH * LEVELS + AN_EVENT * WATCHES
 
 

@@ -79,7 +79,7 @@ class TestDomains:
         dom0.ask(abi.XS_RELEASE, b"5\0")
         client = Client(server, 5)
         server.write("/shared", "x")
-        assert client.heard() == []
+        assert client.events_since() == []
         assert client.read("/shared") == "EACCES"
 
     @pytest.mark.parametrize(

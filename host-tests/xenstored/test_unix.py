@@ -85,7 +85,7 @@ def test_clients_are_domain_0_and_share_the_tree(path):
         assert one.ask(abi.XS_READ, b"/local/domain/0/name\0") == b"x"
 
 
-def test_a_watch_of_one_hears_of_another_s_write(path):
+def test_a_watch_of_one_is_told_of_another_s_write(path):
     with serving(path):
         one, two = Client(path), Client(path)
         one.ask(abi.XS_WATCH, b"/a\0t\0")

@@ -32,7 +32,7 @@ def concerns(watch, depth, path):
 
 
 def told(before, after, path, watched, removed):
-    """What one change makes the guest hear: (path, token), in no order."""
+    """What one change tells the guest: (path, token), in no order."""
     events = set()
     for number, (watch, depth) in enumerate(watched):
         for gone in removed if removed else [path]:
@@ -66,7 +66,7 @@ def setup(watched):
         ask(dom0, operation)
     for number, (path, depth) in enumerate(watched):
         guest.watch(path, str(number), depth)
-    guest.heard()
+    guest.events_since()
     return server, dom0, guest
 
 
@@ -80,8 +80,8 @@ def step(model, domid, operation):
     return before, None if nothing else path, removed
 
 
-def heard(client):
-    return [tuple(event.split("|")[:2]) for event in client.heard()]
+def events_of(client):
+    return [tuple(event.split("|")[:2]) for event in client.events_since()]
 
 
 @settings(max_examples=200, deadline=None)
@@ -94,7 +94,7 @@ def test_each_change_is_told_to_the_watches_it_concerns(watched, script):
     for domid, operation in script:
         before, path, removed = step(model, domid, operation)
         ask(others[domid], operation)
-        events = heard(guest)
+        events = events_of(guest)
         expected = set() if path is None else told(before, model, path, watched, removed)
         assert set(events) == expected
         assert len(events) == len(expected)
@@ -111,10 +111,10 @@ def test_a_transaction_s_changes_are_told_at_its_commit_in_their_order(watched, 
         ask(dom0, operation, number)
         if path is not None and path not in changed:
             changed.append(path)
-    assert guest.heard() == []
+    assert guest.events_since() == []
     dom0.end(number)
     expected = [told(start, model, path, watched, []) for path in changed]
-    events = heard(guest)
+    events = events_of(guest)
     for each in expected:
         assert set(events[: len(each)]) == each
         events = events[len(each) :]

@@ -1,11 +1,13 @@
-"""The store's side of a guest's shared page.
+"""The store's end of a guest's shared page.
 
-A step of the other side of the embedded machine: asked for by the guest's event channel and by
-replies that wait. The rule: indexes are checked before use, and a client that breaks the ring is
-ignored from then on, with the reason in `error` where the page offers it. With RECONNECTION, a
-guest that sets `connection` gets everything of its old self dropped, both rings filled with a
-pattern, the indexes zeroed, the flag cleared and an event, and a broken ring is whole again;
-without, the field is never looked at, as in C xenstored.
+It is a step of the other side of the embedded machine, asked for by the guest's event channel and
+by packets that wait. Rules:
+- Indexes are checked before use. A client that breaks the ring is ignored from then on, with the
+  reason in `error` if the page offers that.
+- With RECONNECTION, a guest that sets `connection` has all its requests, replies, watches and
+  transactions dropped, both rings filled with a pattern, the indexes zeroed and the flag cleared,
+  and gets an event; that also repairs a broken ring. Without it the field is never read, as in C
+  xenstored.
 Source: xen/include/public/io/xs_wire.h; Xen docs/misc/xenstore-ring.txt.
 """
 
@@ -40,12 +42,18 @@ def aborts(packet: Packet) -> bool:
 class RingTransport:
     """A domain's connection over its page; making it introduces the domain.
 
-    gfn: the page; port: the guest's end of the event channel, offered to domain 0; features:
-    server_features, by default what the server has for this domain; late: ns until they appear on
-    the page; pattern: what fills both rings at a reconnect; start: (request, reply) index that the
-    crashed kernel had come to; reorder: replies go out in an order that the seed draws; piecemeal:
-    move few bytes a step, drawn too; fragile: the server ends where aborts() says that C xenstored
-    4.17 may.
+    Args:
+        machine: the domain's machine.
+        server: the store.
+        gfn: frame of the page.
+        port: the guest's end of the event channel, offered to domain 0.
+        features: server_features, by default what the server has for this domain.
+        late: ns until the features appear on the page.
+        pattern: bytes that fill both rings at a reconnect.
+        start: (request, reply) index at which the crashed kernel left the rings.
+        reorder: whether replies go out in an order that the seed draws.
+        piecemeal: whether a step moves few bytes, a number that the seed draws.
+        fragile: whether the server ends where aborts() says that C xenstored 4.17 may.
     """
 
     def __init__(
@@ -72,7 +80,7 @@ class RingTransport:
         self._fragile = Parser() if fragile else None
         self.broken: str | None = None  # why the guest is ignored
         self.reconnects = 0
-        self.deaf = False  # a server that has stopped: it takes and gives nothing
+        self.deaf = False  # whether the server has stopped: it takes and gives nothing
         self.closed = False
         domain = server.domain(machine.domid)
         if features is not None:
@@ -100,7 +108,7 @@ class RingTransport:
             hw.wr32(self.page + abi.XENSTORE_RING_SERVER_FEATURES, self.features)
 
     def close(self) -> None:
-        """The domain is released, or introduced anew on another page or port."""
+        """End it: the domain is released, or introduced anew on another page or port."""
         if not self.closed:
             self.closed = True
             self.machine.evtchn.close(DOM0, self.port)
@@ -116,20 +124,20 @@ class RingTransport:
         hw.wr32(self.page + abi.XENSTORE_RING_RSP_PROD, reply)
 
     def indexes(self) -> tuple[int, int, int, int]:
-        """(req_cons, req_prod, rsp_cons, rsp_prod), as they stand on the page."""
+        """Read (req_cons, req_prod, rsp_cons, rsp_prod) from the page."""
         at = self.page + abi.XENSTORE_RING_REQ_CONS
         return tuple(hw.rd32(at + 4 * i) for i in range(4))  # type: ignore[return-value]
 
     # What the crashed kernel left.
 
     def leave_request(self, data: bytes) -> None:
-        """The crashed kernel wrote these bytes, perhaps not a whole packet, and died."""
+        """Put bytes into the request ring that the crashed kernel wrote, whole packets or not."""
         if self._requests.write(data) != len(data):
             raise ValueError(f"{len(data)} bytes do not fit into the request ring")
         self.machine.clock.soon(self.step)
 
     def leave_reply(self, data: bytes, read: int = 0) -> None:
-        """The server wrote these bytes; the crashed kernel read the first few of them and died."""
+        """Put bytes into the reply ring of which the crashed kernel read the first few."""
         if self._replies.write(data) != len(data):
             raise ValueError(f"{len(data)} bytes do not fit into the reply ring")
         self._replies.read(read)

@@ -112,7 +112,7 @@ async def events_come_in_the_order_of_the_changes(here):
 
 
 @case("a/b")
-async def a_watch_hears_of_its_parent_s_removal_by_its_own_path(here):
+async def a_watch_is_told_of_its_parent_s_removal_by_its_own_path(here):
     await here.store.write(here("a/b/c"), "")
     watch = await here.watch("a/b")
     await here.store.rm(here("a"))
@@ -129,7 +129,7 @@ async def a_tree_s_removal_is_told_once_to_who_watches_above(here):
 
 
 @case("none")
-async def a_watch_of_what_was_not_there_does_not_hear_of_its_parent_s_removal(here):
+async def a_watch_of_what_was_not_there_is_not_told_of_its_parent_s_removal(here):
     await here.store.write(here("a/b"), "")
     watch = await here.watch("a/absent")
     await here.store.rm(here("a"))
@@ -137,7 +137,7 @@ async def a_watch_of_what_was_not_there_does_not_hear_of_its_parent_s_removal(he
 
 
 @case("x x")
-async def two_watches_of_a_path_both_hear(here):
+async def two_watches_of_a_path_are_both_told(here):
     first = await here.watch("")
     second = await here.watch("")
     await here.store.write(here("x"), "")
@@ -245,14 +245,14 @@ async def a_special_watch_can_be_set(here):
 
 
 @case("0: a, 1: a a/b, all: a a/b a/b/c")
-async def depth_limits_what_is_heard(here):
+async def depth_limits_what_is_told(here):
     await here.store.write(here("a/b/c"), "")
     watches = []
     for depth in (0, 1, None):
         watches.append(await here.watch("a", depth))
     for name in ("a", "a/b", "a/b/c"):
         await here.store.write(here(name), "value")
-    heard = []
+    told = []
     for watch in watches:
-        heard.append(await here.events(watch))
-    return "0: %s, 1: %s, all: %s" % tuple(heard)
+        told.append(await here.events(watch))
+    return "0: %s, 1: %s, all: %s" % tuple(told)

@@ -109,7 +109,7 @@ def test_a_watch_tells_in_order_and_nothing_after_close(daemon):
         assert events == ["/a", "/a/x", "/a/y", "/a/z"]
 
 
-def test_a_listener_that_fails_hears_the_next_event_all_the_same(daemon, caplog):
+def test_a_listener_that_fails_is_told_the_next_event_all_the_same(daemon, caplog):
     with Store(daemon.path) as store:
         events = []
 
