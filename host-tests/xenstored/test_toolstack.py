@@ -134,7 +134,8 @@ class TestControl:
 
     def test_print_goes_to_the_log(self, server, dom0):
         assert self.control(dom0, "print", "hello") == "OK"
-        assert server.lines == ["control: hello"]
+        assert self.control(dom0, "print", "\x1b[2J\n") == "OK"
+        assert server.lines == ["control: hello", "control: \\x1b[2J\\x0a"]
 
     def test_log_turns_the_trace_on_and_off(self, server, dom0):
         assert self.control(dom0, "log") == "trace: off\n"

@@ -168,6 +168,25 @@ def test_a_server_that_hangs_up_ends_what_waits_and_is_told_of_once(daemon):
         store.read("/a")
 
 
+def test_a_client_whose_thread_fails_ends_what_waits_and_says_why(daemon, caplog):
+    reasons = []
+    told = threading.Event()
+
+    def on_end(reason):
+        reasons.append(reason)
+        told.set()
+
+    def fail():
+        raise ZeroDivisionError("nothing is so")
+
+    with Store(daemon.path, on_end) as store:
+        store.loop.call(fail)
+        told.wait()
+        with pytest.raises(XenError, match="connection was closed"):
+            store.read("/a")
+    assert reasons == ["ZeroDivisionError: nothing is so"]
+
+
 @pytest.fixture
 def loop():
     loop = SelectLoop()

@@ -126,15 +126,20 @@ class Store:
         self._thread.join()
 
     def _run(self) -> None:
+        failed = None
         try:
             self.loop.run(self._main())
-        finally:
-            with self._lock:
-                self._over = True
-                left = [future for future in self._pending if not future.done()]
-            for future in left:
-                future.set_exception(XenError(CLOSED))
-            self.loop.close()
+        except BaseException as error:
+            log.exception("the client's thread failed")
+            failed = f"{type(error).__name__}: {error}"
+        with self._lock:
+            self._over = True
+            left = [future for future in self._pending if not future.done()]
+        for future in left:
+            future.set_exception(XenError(CLOSED))
+        self.loop.close()
+        if failed is not None:
+            self._on_end(failed)
 
     async def _main(self) -> None:
         try:

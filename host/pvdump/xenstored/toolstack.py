@@ -15,6 +15,7 @@ from xenpv.xenstore import wire
 from xenpv.xenstore.wire import Packet
 
 from .domain import DOM0, QUOTAS, DomainRecord, StoreError
+from .trace import shown
 
 if TYPE_CHECKING:
     from .server import Xenstored
@@ -155,7 +156,7 @@ def _log(server: Xenstored, arguments: list[bytes]) -> bytes:
 def _print(server: Xenstored, arguments: list[bytes]) -> bytes:
     if len(arguments) != 1:
         raise StoreError("EINVAL")
-    server.log(f"control: {arguments[0].decode('ascii', 'backslashreplace')}")
+    server.log(f"control: {shown(arguments[0])}")
     return OK
 
 

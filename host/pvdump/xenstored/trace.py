@@ -44,11 +44,12 @@ NAMES = {
 def line(direction: str, client: str, packet: Packet) -> str:
     """Make the line of a packet. direction: "<" from the client, ">" to it."""
     name = NAMES.get(packet.type, f"type {packet.type}")
-    shown = printable(packet.payload)
-    return f"{client} {direction} {name} req {packet.req_id} tx {packet.tx_id} {shown}".rstrip()
+    text = shown(packet.payload)
+    return f"{client} {direction} {name} req {packet.req_id} tx {packet.tx_id} {text}".rstrip()
 
 
-def printable(payload: bytes) -> str:
+def shown(payload: bytes) -> str:
+    """Bytes as printable ASCII, cut to PAYLOAD_SHOWN characters."""
     text = "".join(
         "|" if byte == 0 else chr(byte) if 32 <= byte < 127 and byte != 0x5C else f"\\x{byte:02x}"
         for byte in payload[: PAYLOAD_SHOWN + 1]
