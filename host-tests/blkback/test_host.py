@@ -22,6 +22,7 @@ from pvdump.blkback.paths import AREA, ERRORS
 from pvdump.blkback.ports import Stalled
 from pvdump.blkback.sink import open_sink
 from pvdump.watches.dispatcher import Dispatcher
+from pvdump.watches.domains import Changes
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
 from xenpv import abi
@@ -278,8 +279,10 @@ class TestDomainThatIsGone:
         assert (site.folder / "disk6").read_bytes()[:PAGE] == b"\2" * PAGE
         assert (site.folder / "disk5").read_bytes()[:PAGE] == bytes(PAGE)
 
-    def test_many_that_live_briefly_leave_no_nodes(self, site):
+    def test_those_that_the_dispatcher_never_saw_leave_no_nodes(self, site):
         site.create(7).connect()
+        # It lists the domains now and then, and these live too briefly.
+        site.dispatcher._domains.refresh = lambda released: Changes()
         for domid in range(100, 120):
             site.create(domid, "disk6")
             site.destroy(domid)

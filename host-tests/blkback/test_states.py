@@ -162,10 +162,9 @@ class TestStates:
         assert front.mapped() == 1
 
     def test_keys_that_change_and_change_back_at_once_are_connected_to(self, front):
-        front.connect()
-        ref = front.xen.xen.store.read(f"{front.node}/ring-ref")
-        for other in (front.data(bytes(PAGE), False)[0][0], ref):
-            front.write("ring-ref", other)
+        (ref,) = front.make_ring()
+        for keys in (ref, front.data(bytes(PAGE), False)[0][0], ref):
+            front.write("ring-ref", keys)
             front.write("state", INITIALISED)
             front.xen.settle()
         front.xen.rest()
@@ -222,10 +221,12 @@ class TestStates:
         front.xen.settle()
         assert front.back_state() == CLOSED
 
-    @pytest.mark.parametrize("state", ["", "x", "7", "8", "99", "-1", "٣"])
-    def test_a_state_that_is_none_hurts_nobody(self, front, state):
+    @pytest.mark.parametrize("state", ["", "x", "7", "8", "99", "-1", "٣", "²"])
+    @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+    def test_a_state_that_is_none_hurts_nobody(self, front, state, encoding):
         front.connect()
-        front.xen.xen.store.write(f"{front.node}/state", state.encode().decode("latin-1"))
+        raw = state.encode(encoding, "replace").decode("latin-1")
+        front.xen.xen.store.write(f"{front.node}/state", raw)
         front.xen.settle()
         front.say(CLOSED)
         assert front.say(INITIALISING) == INIT_WAIT
