@@ -1,4 +1,4 @@
-"""A kernel of a story: our front end, and what is asked of it while things happen.
+"""A kernel of a story: our front end, and what is asked of it while faults happen.
 
 Made by Story, for each kernel. The rules: no operation takes longer than BOUND; where only what is
 HELPED happens none of them fails, but for connecting and closing, which wait for a backend for some
@@ -40,7 +40,7 @@ SAYS = re.compile(
 
 
 class Kernel:
-    """ending: "closed", or how it dies: "kexec", "soft reset", "power"."""
+    """A kernel. ending: "closed", or how it crashes: "kexec", "soft reset", "power"."""
 
     def __init__(self, story, world, ending):
         self.story = story
@@ -64,12 +64,12 @@ class Kernel:
         await self.store.connect()
         grants, (ports, _) = self.grants.free(), self._ports()
         await self._do("connect")
-        death = draw.randrange(operations) if self.ending != "closed" else -1
+        crash = draw.randrange(operations) if self.ending != "closed" else -1
         for i in range(operations):
-            if i == death:
+            if i == crash:
                 await self._do("flush")
                 # What that flush covered has to be there, whenever it happens.
-                clock.after(self._moment(), self._die)
+                clock.after(self._moment(), self._crash)
             if self.story.happens and draw.random() < 0.3:
                 name = draw.choice(self.story.happens)
                 self.world.later(self._moment(), lambda name=name: self.world.happen(name))
@@ -86,7 +86,7 @@ class Kernel:
     def _moment(self):
         return self.world.some(US, 100 * MS)
 
-    def _die(self):
+    def _crash(self):
         reset = self.ending == "soft reset"
         reason = abi.SHUTDOWN_soft_reset if reset else abi.SHUTDOWN_crash
 

@@ -1,7 +1,7 @@
 """What our front end and our backend do on one host after another, all of it drawn from one seed.
 
-Used by test_both_ends.py. A story has lives, each ended by a loss of power; a life has kernels, one
-after the other in the same memory (kernel.py), on a host where things happen (world.py). The rule:
+Used by test_both_ends.py. A story has one or two worlds (world.py), each ended by a loss of power;
+in a world, kernels run one after the other in the same memory (kernel.py), with faults. The rule:
 the story alone says what each sector may hold (sectors.py), and never asks what was done.
 """
 
@@ -19,9 +19,10 @@ REGION, REGION_SIZE = 16 << 20, 12 << 20  # of the first kernel; the next ones' 
 
 
 class Story:
-    """happens: names of what may befall it, of world.HELPED and HARMFUL; disk: made of what.
+    """One run.
 
-    errors: what the front end said; lives, kernels: how many there were.
+    happens: names of faults that may happen, of world.HELPED and HARMFUL; disk: a class of disks;
+    errors: of the front end.
     """
 
     def __init__(self, seed, happens, disk=CachedDisk):
@@ -35,15 +36,15 @@ class Story:
 
     def run(self, operations):
         """operations: of each kernel. Raises AssertionError."""
-        for life in range(self.draw.choice([1, 1, 2])):
+        for number in range(self.draw.choice([1, 1, 2])):
             other = CachedDisk(self.draw, SECTORS)
-            world = World(self.seed + life, self.draw, self.disk, other, self.sectors)
-            self._live(world, operations)
+            world = World(self.seed + number, self.draw, self.disk, other, self.sectors)
+            self._play(world, operations)
             world.back.die()
             self.disk.lose()
             self.sectors.power_lost(self.disk.data)
 
-    def _live(self, world, operations):
+    def _play(self, world, operations):
         draw = self.draw
         endings = draw.choices(["kexec", "soft reset"], k=draw.choice([0, 0, 1, 2]))
         for number, ending in enumerate([*endings, draw.choice(["closed", "closed", "power"])]):

@@ -9,6 +9,7 @@ that stood before it in the ring.
 import random
 
 from blkback.cache import CachedDisk
+from blkback.conditions import Conditions, Killed, Process
 from blkback.front import (
     BARRIER,
     DISCARD,
@@ -22,7 +23,6 @@ from blkback.front import (
     Front,
 )
 from blkback.sectors import SECTOR, Sectors
-from blkback.weather import Killed, Process, Weather
 
 from pvdump.blkback.ports import Stalled
 from pvxen.toolstack import Toolstack
@@ -38,11 +38,11 @@ class Stream:
     def __init__(self, seed):
         self.draw = draw = random.Random(seed)
         self.xen = Toolstack(seed)
-        self.weather = Weather(self.xen.clock, draw)
+        self.conditions = Conditions(self.xen.clock, draw)
         self.disk = CachedDisk(draw, SECTORS)
         self.disk.strike = self._strike
         self.sectors = Sectors(SECTORS)
-        self.back = Process(self.xen, self.weather)
+        self.back = Process(self.xen, self.conditions)
         domain = self.xen.create(size=SIZE, gnttab_frames=40)
         self.front = Front(self, domain, self.back.attach(domain, "xvdb", self.disk), self.disk)
         self.in_flight = {}  # by id, in their order: (operation, sectors, memory, expected status)
@@ -205,5 +205,5 @@ class Stream:
         self._return()
 
     def _return(self):
-        self.back = Process(self.xen, self.weather)
+        self.back = Process(self.xen, self.conditions)
         self.front.device = self.back.serve(self.front.domain.domid, XVDB, self.disk)

@@ -1,16 +1,16 @@
-"""One life of a host: a guest with a disk, a hostile neighbour, a backend, and what befalls them.
+"""A host between two losses of power: a guest with a disk, a hostile neighbour, a backend, faults.
 
-Made by stories, which name what is to happen; a world draws how long it lasts. HELPED are things
-that a front end must not notice; HARMFUL those of which it may have to say that they went wrong.
-The rule: whatever begins here is ended by heal().
+Made by stories, which name the faults; a world draws how long each lasts. HELPED are faults that a
+front end must not notice; after HARMFUL ones it may report an error. The rule: heal() ends every
+fault.
 """
 
 import errno
 import math
 import struct
 
+from blkback.conditions import Conditions, Killed, Process
 from blkback.front import PAGE, WRITE, Front
-from blkback.weather import Killed, Process, Weather
 
 from pvdump.blkback.paths import backend_path
 from pvdump.blkback.ports import Stalled
@@ -50,7 +50,7 @@ class World:
         )
         self.machine = self.domain.machine
         self.ports = self.ports_of_dom0()
-        self.weather = Weather(self.clock, draw)
+        self.conditions = Conditions(self.clock, draw)
         self._offer_less()
         self.disk = disk
         self._sectors = sectors
@@ -71,18 +71,18 @@ class World:
         self.settle()
 
     def _offer_less(self):
-        draw, weather = self.draw, self.weather
+        draw, conditions = self.draw, self.conditions
         keys = ("max-ring-page-order", "max-ring-pages", "max-requests", "feature-persistent")
         keys += ("feature-max-indirect-segments", "feature-discard")
-        weather.withheld = {key for key in keys if draw.random() < 0.2}
+        conditions.withheld = {key for key in keys if draw.random() < 0.2}
         if draw.random() < 0.2:
-            weather.withheld.add("feature-flush-cache")
-        weather.lowered = {}
+            conditions.withheld.add("feature-flush-cache")
+        conditions.lowered = {}
         if draw.random() < 0.3:
-            weather.lowered["feature-max-indirect-segments"] = str(draw.randint(0, 64))
+            conditions.lowered["feature-max-indirect-segments"] = str(draw.randint(0, 64))
 
     def _begin(self):
-        self.back = Process(self.xen, self.weather)
+        self.back = Process(self.xen, self.conditions)
         self._processes.append(self.back)
 
     def ports_of_dom0(self):
@@ -138,7 +138,7 @@ class World:
         self._timers.clear()
         self._strikes.clear()
         self._stalled = False
-        self.weather.clear()
+        self.conditions.clear()
         self._return()
         if self.xen.store.read(f"{self.path}/online", "") != "1":
             self._attach()
@@ -155,18 +155,20 @@ class World:
         self._stall(100 * SECOND)
 
     def _memory(self):
-        self.weather.no_memory = True
-        end = lambda: setattr(self.weather, "no_memory", False)  # noqa: E731
+        self.conditions.no_memory = True
+        end = lambda: setattr(self.conditions, "no_memory", False)  # noqa: E731
         self.later(self.some(MS, 20 * SECOND), end)
 
     def _events(self):
         kind = self.draw.choice(["lost", "late", "doubled"])
-        self.weather.events[self.draw.random() < 0.5] = (kind, self.draw.random())
-        self.later(self.some(MS, 20 * SECOND), self.weather.events.clear)
+        self.conditions.events[self.draw.random() < 0.5] = (kind, self.draw.random())
+        self.later(self.some(MS, 20 * SECOND), self.conditions.events.clear)
 
     def _error(self):
         """Fewer in a row than a front end tries; of a barrier, a write here, none."""
-        names = ("read",) if "feature-flush-cache" in self.weather.withheld else ("read", "write")
+        names = (
+            ("read",) if "feature-flush-cache" in self.conditions.withheld else ("read", "write")
+        )
         number = self.draw.choice([errno.EIO, errno.ENOSPC])
 
         def fault():

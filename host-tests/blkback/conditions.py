@@ -1,7 +1,8 @@
-"""What a backend's process meets on its machine: no memory, events that go astray, a sudden end.
+"""The conditions that a backend's process works under: memory, events, a sudden end.
 
-Used by worlds. A process is the backend of pvdump.blkback on the embedded Xen, with the weather at
-its ports. The rule: the weather only says no, later or twice; it makes nothing up.
+Used by worlds. A process is the backend of pvdump.blkback on the embedded Xen, with the conditions
+at its ports. The rule: they only make a call fail, or an event late, lost or doubled; they make
+nothing up.
 """
 
 from pvdump.blkback.ports import Stalled, Wait
@@ -14,11 +15,12 @@ class Killed(BaseException):
     """The process is killed in the middle of an I/O."""
 
 
-class Weather:
-    """withheld: keys that the backend does not write; lowered: those it writes with less.
+class Conditions:
+    """What is wrong at present.
 
-    no_memory: nothing can be mapped; events: of which end's events this share goes astray, by
-    domain: none, lost, late or doubled.
+    withheld: keys that the backend does not write; lowered: smaller values of those that it writes;
+    no_memory: nothing can be mapped; events: by whether the end is domain 0's, what happens to a
+    share of its events, (lost, late or doubled; the share).
     """
 
     def __init__(self, clock, draw):
@@ -49,40 +51,42 @@ class Weather:
 
 
 class Withholding(BackendStore):
-    """The store, in which this backend offers less."""
+    """The store of a backend that offers less."""
 
-    def __init__(self, store, weather):
+    def __init__(self, store, conditions):
         super().__init__(store)
-        self._weather = weather
+        self._conditions = conditions
 
     def read(self, path):
         # What it does not offer it does not do.
-        is_withheld = path.rpartition("/")[2] in self._weather.withheld
+        is_withheld = path.rpartition("/")[2] in self._conditions.withheld
         return None if is_withheld else super().read(path)
 
     def update(self, device, values):
-        weather, kept = self._weather, {}
+        conditions, kept = self._conditions, {}
         for path, value in values.items():
             key = path.rpartition("/")[2]
-            if key not in weather.withheld:
-                kept[path] = weather.lowered.get(key, value)
+            if key not in conditions.withheld:
+                kept[path] = conditions.lowered.get(key, value)
         return super().update(device, kept)
 
 
 class Grants:
-    def __init__(self, grants, weather):
+    """A guest's grants; nothing can be mapped while there is no memory."""
+
+    def __init__(self, grants, conditions):
         self._grants = grants
-        self._weather = weather
+        self._conditions = conditions
         self.close = grants.close
 
     def map(self, refs, writable):
-        if self._weather.no_memory:
+        if self._conditions.no_memory:
             raise Stalled("no memory to map anything")
         return self._grants.map(refs, writable)
 
 
 class Mortal:
-    """A worker whose process may be killed in one of its I/Os."""
+    """A worker whose process may be killed in an I/O."""
 
     def __init__(self, worker, process):
         self._worker = worker
@@ -102,7 +106,7 @@ class Mortal:
 
 
 class Flights(blkback.Flights):
-    """Transfers of a process that may be killed in one of them."""
+    """Transfers of a process that may be killed in an I/O."""
 
     at_work = 0
 
@@ -122,23 +126,25 @@ class Flights(blkback.Flights):
 
 
 class Process(BlkBack):
-    def __init__(self, xen, weather):
+    """A backend's process under conditions."""
+
+    def __init__(self, xen, conditions):
         super().__init__(xen)
-        self.weather = weather
-        self.store = Withholding(xen.store, weather)
+        self.conditions = conditions
+        self.store = Withholding(xen.store, conditions)
 
     def queue(self, direct, channel):
         return Flights(self, channel)
 
     def grants(self, domid):
-        return Grants(super().grants(domid), self.weather)
+        return Grants(super().grants(domid), self.conditions)
 
     def bind(self, domid, port):
         channel = super().bind(domid, port)
         channels = self.xen.evtchn
         for key in ((DOM0, channel.port), (domid, port)):
             end = channels.ports[key]
-            end.intercept = lambda end=end: self.weather.event(channels, end)
+            end.intercept = lambda end=end: self.conditions.event(channels, end)
         return channel
 
     def run(self, worker, channel):
