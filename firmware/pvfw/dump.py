@@ -27,6 +27,7 @@ from xenpv.loop import SECOND
 
 from . import choose, superblock
 from . import target as disk
+from .clock import now_utc
 from .errors import DumpError, OptionError, reason
 from .oldmem import OldMemory
 from .report import say
@@ -110,7 +111,7 @@ class Dump:
         target = self._target
         block = target.block
         block.dump_size = content.size
-        block.started = disk.now_utc()
+        block.started = now_utc()
         block.crash_vcpu = hw.vcpu()
         block.release = release
         await target.save(superblock.WRITING)

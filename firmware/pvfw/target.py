@@ -17,6 +17,7 @@ from xenpv.loop import SECOND
 from xenpv.xenbus import Device
 
 from . import superblock
+from .clock import now_utc
 from .errors import DumpError, TargetRefused
 from .holes import Holes, runs
 
@@ -28,8 +29,6 @@ ZEROS = abi.BLKIF_MAX_SEGMENTS_PER_REQUEST
 PIECE = 1024
 # How long connecting anew may take after the disk died, ns.
 REOPEN_TIMEOUT = 30 * SECOND
-# How often the wall clock is read before a time is taken that may be torn.
-CLOCK_READS = 100
 
 
 async def find(store, loop, name):
@@ -62,25 +61,6 @@ async def read_superblock(disk, page):
         raise TargetRefused("the disk has only %d sectors" % disk.sectors)
     await disk.read(0, page // PAGE_SIZE, PAGE_SECTORS)
     await disk.drain()
-
-
-def now_utc():
-    """Return the time in seconds since 1970.
-
-    Source: xen.h, struct shared_info: wc_* is the time at system time 0; while Xen changes it,
-    wc_version is odd, and it is another one afterwards.
-    """
-    page = hw.shared_info()
-    for _ in range(CLOCK_READS):
-        version = hw.rd32(page + abi.SHARED_INFO_WC_VERSION)
-        hw.rmb()
-        seconds = hw.rd32(page + abi.SHARED_INFO_WC_SEC)
-        seconds |= hw.rd32(page + abi.SHARED_INFO_WC_SEC_HI) << 32
-        ns = hw.rd32(page + abi.SHARED_INFO_WC_NSEC)
-        hw.rmb()
-        if version & 1 == 0 and version == hw.rd32(page + abi.SHARED_INFO_WC_VERSION):
-            break
-    return seconds + (ns + hw.now()) // SECOND
 
 
 class Target:

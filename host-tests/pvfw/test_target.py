@@ -1,66 +1,82 @@
-"""The target's time; what it writes is tested with the whole dump (test_dump.py)."""
+"""The target as a sink: zeros for frames that cannot be lent, and whole blocks of the disk."""
 
-import struct
+import io
+import random
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from fixtures.crashedguest import Crash
 
-import hw
-from pvfw.target import now_utc
+from pvfw import superblock
 from xenpv import abi
-from xenpv.loop import SECOND
 
-U32 = 0xFFFFFFFF
-WAS = (1_700_000_000, 900_000_000)
-IS = (1_700_000_001, 100_000_000)
+HOLES = {0x300, 0x301, 0x4FF, *range(0x1000, 0x1200), 0x17FF}
 
 
-@pytest.fixture
-def page(machine):
-    return hw.shared_info()
+def assert_zeros(crash, frames):
+    """The vmcore has zeros in place of these frames, and all else as it was."""
+    assert crash.superblock().state == superblock.COMPLETE
+    elf = ELFFile(io.BytesIO(crash.vmcore()))
+    for segment in elf.iter_segments("PT_LOAD"):
+        # But for the low memory, which is read elsewhere.
+        if segment["p_paddr"] == 0x1000:
+            continue
+        start, size = segment["p_paddr"], segment["p_filesz"]
+        expected = bytearray(crash.memory[start : start + size])
+        for frame in frames:
+            if start <= frame * 4096 < start + size:
+                at = frame * 4096 - start
+                expected[at : at + 4096] = bytes(4096)
+        assert segment.data() == expected
 
 
-def write(page, seconds, ns, version):
-    fields = (version, seconds & U32, ns)
-    struct.pack_into("<III", hw.mem(page, 4096), abi.SHARED_INFO_WC_VERSION, *fields)
-    hw.wr32(page + abi.SHARED_INFO_WC_SEC_HI, seconds >> 32)
+@pytest.mark.parametrize("kind", ["holes", "foreign"])
+def test_pages_that_cannot_be_lent_are_zeros_and_are_counted(kind, capsys):
+    crash = Crash(reorder=True, latency=1000)
+    getattr(crash.guest.machine, kind).update(HOLES)
+    crash.run()
+    assert_zeros(crash, HOLES)
+    said = capsys.readouterr().out
+    assert f"{len(HOLES)} pages had no memory behind them" in said
+    assert said.count("cannot be lent to the backend") == 1
 
 
-def test_the_time_is_that_of_system_time_0_and_what_has_passed_since(machine, page):
-    write(page, *WAS, 2)
-    machine.clock.now = 5 * SECOND
-    assert now_utc() == 1_700_000_005
-    machine.clock.now = 5 * SECOND + 200_000_000
-    assert now_utc() == 1_700_000_006
+def test_holes_of_every_shape_are_zeros(capsys):
+    choice = random.Random(5)
+    holes = {gfn for gfn in range(0x500, 0x900) if choice.random() < 0.3}
+    holes |= {gfn for gfn in range(0x900, 0x1800) if gfn // 100 % 3 == 0}
+    crash = Crash()
+    crash.guest.machine.holes |= holes
+    crash.run()
+    assert_zeros(crash, holes)
+    assert f"{len(holes)} pages had no memory behind them" in capsys.readouterr().out
 
 
-def test_the_time_after_2106_needs_the_upper_half(machine, page):
-    write(page, 5 << 32, 0, 2)
-    machine.clock.now = 0
-    assert now_utc() == 5 << 32
+def cost(holes):
+    """(requests of the backend, hypercalls) of a dump with such holes."""
+    crash = Crash()
+    crash.guest.machine.holes |= holes
+    before = crash.guest.machine.hypercalls
+    crash.run()
+    assert_zeros(crash, holes)
+    return len(crash.back.seen), crash.guest.machine.hypercalls - before
 
 
-@pytest.mark.parametrize("at", range(4))
-def test_a_time_that_xen_changes_meanwhile_is_read_again(at, machine, page):
-    """at: the read, of version, seconds, upper half and ns, before which Xen begins its change."""
-    write(page, *WAS, 2)
-    machine.clock.now = 0
-    reads = []
-
-    def reread(addr, value):
-        reads.append(addr)
-        if len(reads) == at + 1:
-            write(page, IS[0], WAS[1], 3)
-        if len(reads) == at + 3:
-            write(page, *IS, 4)
-        return struct.unpack_from("<I", machine.ram, addr)[0]
-
-    machine.reread = reread
-    hw.attach(machine)
-    assert now_utc() == IS[0]
-    assert len(reads) > 5
+def test_8_mib_of_holes_cost_few_requests_and_hypercalls_more(capsys):
+    requests, hypercalls = cost(set())
+    with_holes = cost(set(range(0xC00, 0x1400)))
+    # Those of a MiB that were under way when the first one failed, each mended with two others.
+    assert with_holes[0] <= requests + 8
+    # Four for each MiB of holes, one for each other.
+    assert with_holes[1] <= hypercalls + 8 * 4 + 16 + 8
 
 
-def test_a_time_that_never_settles_ends_the_wait(machine, page):
-    write(page, *WAS, 3)
-    machine.clock.now = 0
-    assert now_utc() == WAS[0]
+@pytest.mark.parametrize(("physical", "sectors"), [(512, 1), (4096, 8)])
+def test_the_superblock_is_written_as_a_whole_physical_block(physical, sectors):
+    crash = Crash()
+    crash.guest.settle()
+    crash.back._disk.sink.physical = physical
+    crash.run()
+    writes = [request.segments for request in crash.back.seen if request.op == abi.BLKIF_OP_WRITE]
+    assert {last + 1 for _, first, last in writes[0] if first == 0} == {sectors}
+    assert crash.superblock().state == superblock.COMPLETE
