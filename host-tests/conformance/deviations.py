@@ -145,7 +145,7 @@ def page():
         "",
         "The conformance suite, `host-tests/conformance`, writes this page. It runs each case on",
         "each server and expects what Xen's docs/misc/xenstore.txt says; the second table lists",
-        f"the exceptions. {guests} cases are a guest's; {dom0s} are domain 0's, on our socket only.",
+        f"the exceptions. {guests} cases are a guest's, {dom0s} domain 0's, only on our socket.",
         "",
         "| server | which | cases that differ |",
         "|---|---|---|",
