@@ -101,12 +101,16 @@ class _Survey:
 
 
 async def _worked(work, number, disk):
+    """Do the work with a connected disk; close the disk if the work fails or is cancelled."""
+    is_done = False
     try:
-        return await work(number, disk)
-    except (XenError, MemoryError) as e:
-        try:
-            await disk.close()
-        except (XenError, MemoryError):
-            # The caller needs to know the first error.
-            pass
-        raise e
+        result = await work(number, disk)
+        is_done = True
+        return result
+    finally:
+        if not is_done:
+            try:
+                await disk.close()
+            except (XenError, MemoryError):
+                # The caller needs to know the first error.
+                pass

@@ -194,6 +194,21 @@ def test_work_that_fails_leaves_its_disk_closed_and_the_others_alone():
     assert disks.backs[0].states[-2:] == [abi.XenbusStateClosed, abi.XenbusStateInitWait]
 
 
+def test_an_error_that_ends_all_of_them_leaves_each_disk_closed():
+    async def work(number, disk):
+        if number == XVDA:
+            await disk.loop.sleep(SECOND)
+            raise KeyError("a mistake")
+        await disk.loop.sleep(100 * SECOND)
+
+    disks = Disks(WELL, WELL, WELL)
+    with pytest.raises(KeyError):
+        disks.run(work)
+    disks.guest.settle()
+    for back in disks.backs:
+        assert back.states[-2:] == [abi.XenbusStateClosed, abi.XenbusStateInitWait]
+
+
 def test_a_disk_that_the_crashed_kernel_left_connected_is_taken_over_beside_the_others():
     disks = Disks(*[WELL] * 4, gnttab_max_frames=8)
     crashed = CrashedKernel(disks.guest)
