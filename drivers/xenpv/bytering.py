@@ -1,8 +1,8 @@
 """The byte ring of a shared page, such as xenstore's.
 
-Used by the xenstore client and server. The rules: indexes are free-running
-u32; the peer's index is fetched once, checked, and only the copy is used; data is complete before
-the index that publishes it; room is given back only after the data was taken.
+Used by the xenstore client and server. Rules: indexes are free-running u32; the peer's index is
+fetched once, checked, and only the copy is used; data is complete before the index that publishes
+it; room is given back only after the data was taken.
 Source: xen/include/public/io/xs_wire.h.
 """
 
@@ -16,10 +16,15 @@ U32 = 0xFFFFFFFF
 class ByteRing:
     """One direction of a byte ring in a shared page.
 
-    addr: physical address of the bytes; size: their number, a power of two; prod and cons: physical
-    addresses of the two indexes; name: for messages. due: the peer may be asleep and is to be told.
-    A reader that has taken all there was may be asleep; so may a writer that found no room, which
-    it cannot have done before a whole ring's worth was taken since it was last told.
+    Args:
+        addr: physical address of the bytes.
+        size: how many they are, a power of two.
+        prod, cons: physical addresses of the two indexes.
+        name: the ring's name, for messages.
+
+    Attributes: due, whether the peer may be asleep and must be told. A reader that has taken all
+    there was may be asleep. A writer that found no room may be, too; it cannot have found none
+    before a whole ring's worth was taken since it was last told.
     Source: docs/misc/xenstore-ring.txt; oxenstored, which looks again only when told, and C
     xenstored, which looks at all rings before it sleeps.
     """
@@ -34,6 +39,7 @@ class ByteRing:
         self._told_at = 0
 
     def _indexes(self):
+        """Return (prod, cons, bytes in between), each fetched once. Raises RingCorrupt."""
         prod = hw.rd32(self.prod)
         cons = hw.rd32(self.cons)
         used = (prod - cons) & U32
@@ -45,16 +51,16 @@ class ByteRing:
         return prod, cons, used
 
     def used(self):
-        """Bytes in the ring. Raises RingCorrupt when the indexes are impossible."""
+        """Return how many bytes are in the ring. Raises RingCorrupt."""
         return self._indexes()[2]
 
     def told(self):
-        """The peer is being told now."""
+        """Note that the peer was told."""
         self.due = False
         self._told_at = hw.rd32(self.cons)
 
     def write(self, data):
-        """Put in what there is room for. Returns the number of bytes taken."""
+        """Put in the bytes that there is room for. Returns how many. Raises RingCorrupt."""
         prod, cons, used = self._indexes()
         # The room was read before the bytes that fill it are stored.
         hw.mb()
@@ -69,14 +75,14 @@ class ByteRing:
         # Data before the index that publishes it.
         hw.wmb()
         hw.wr32(self.prod, (prod + count) & U32)
-        # Published before it is asked whether the reader had come to the end already.
+        # Published before we look whether the reader had come to the end already.
         hw.mb()
         if hw.rd32(self.cons) == prod:
             self.due = True
         return count
 
     def read(self, limit):
-        """Take up to limit bytes that are there."""
+        """Take up to `limit` of the bytes that are there. Returns them. Raises RingCorrupt."""
         prod, cons, used = self._indexes()
         count = min(used, limit)
         if count == 0:
@@ -92,8 +98,8 @@ class ByteRing:
         hw.mb()
         cons = (cons + count) & U32
         hw.wr32(self.cons, cons)
-        # Given back before it is asked whether more has come: a writer that does not see it yet
-        # believes us awake.
+        # Given back before we look whether more has come: a writer that does not see it yet takes
+        # us for awake.
         hw.mb()
         if (cons - self._told_at) & U32 >= self.size:
             self.due = True

@@ -1,8 +1,8 @@
-"""The errors of the drivers: what was expected, what was seen, where, and what to do."""
+"""The errors of the drivers. Messages say what was expected, what was seen, where, what to do."""
 
 
 class XenError(Exception):
-    """Anything that goes wrong between this guest and Xen or a peer of it."""
+    """Something has gone wrong between this guest and Xen, or a peer of the guest."""
 
 
 class HypercallError(XenError):
@@ -34,8 +34,8 @@ class BackendError(XenError):
 
 
 class Timeout(XenError):
-    """A wait came to its deadline."""
+    """A wait has reached its deadline."""
 
 
 class BadDiskName(XenError):
-    """A disk's name is none that Xen has a device number for."""
+    """Xen has no device number for a disk's name."""

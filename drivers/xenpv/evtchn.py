@@ -2,7 +2,7 @@
 
 Used by the loop and by every driver with a ring. Rule: a pending bit is cleared before its ring is
 looked at. After a crash without soft reset the domain may still use the crashed kernel's FIFO
-interface; then no event shows in the bits of the shared page, which heard() finds out.
+interface; then no event shows in the bits of the shared page, which shows_events() finds out.
 Source: xen/include/public/event_channel.h.
 """
 
@@ -65,8 +65,8 @@ class EventChannels:
         """Clear the port's pending bit. Returns whether it was set."""
         return hw.test_and_clear_bit(self._pending, port)
 
-    def heard(self):
-        """Return whether an event shows in the bits of the shared page; tried on a loopback."""
+    def shows_events(self):
+        """Return whether events show in the bits of the shared page, tried on a loopback."""
         near = self.alloc_unbound(abi.DOMID_SELF)
         try:
             far = self.bind_interdomain(abi.DOMID_SELF, near)

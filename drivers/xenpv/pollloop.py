@@ -1,8 +1,8 @@
 """The loop of a guest: one SCHEDOP_poll on all event channels when no task can run.
 
-Made once by the firmware. An event is a hint: who waits for a port looks at its ring again,
-whether the event came, was lost or was another's. The loop feeds the watchdog, so a loop that
-stands still ends the domain.
+Made once, by guest.Guest. An event is a hint: a task that waits for a port looks at its ring again,
+whether the event came, was lost or was another's. The loop sets the watchdog again each second, so
+a loop that stands still ends the domain.
 Source: xen/include/public/sched.h; xen/common/sched/core.c (do_poll).
 """
 
@@ -10,15 +10,22 @@ import hw
 
 from .loop import SECOND, Loop, Signal
 
-# A poll is never longer, so that a lost event costs this much and the watchdog is fed.
+# The longest poll: a lost event costs no more time.
 POLL_MAX = SECOND // 4
-# The poll of a domain whose event bits are dead.
-POLL_DEAF = SECOND // 1000
+# The longest poll of a domain in whose shared page no event shows.
+POLL_BLIND = SECOND // 1000
 WATCHDOG_SECONDS = 30
 
 
 class PollLoop(Loop):
-    """xen: Hypercalls; evtchn: EventChannels. Its clock is Xen system time."""
+    """The loop of this domain; its clock is Xen system time.
+
+    Args:
+        xen: Hypercalls.
+        evtchn: EventChannels.
+
+    Attributes: shows_events, whether events show in the shared page.
+    """
 
     def __init__(self, xen, evtchn):
         super().__init__(hw.now)
@@ -26,36 +33,37 @@ class PollLoop(Loop):
         self.evtchn = evtchn
         self._ports = {}
         self._ports_page = hw.alloc_pages(1)
-        self._fed = None
-        self.deaf = not evtchn.heard()
+        # When the watchdog was last set.
+        self._watchdog_at = None
+        self.shows_events = evtchn.shows_events()
 
     def port(self, port):
-        """The signal of an event channel port of ours."""
+        """Return the Signal of one of this domain's event channel ports."""
         if port not in self._ports:
             self._ports[port] = Signal()
         return self._ports[port]
 
     def forget(self, port):
-        """The port is closed: do not poll it any more."""
+        """Poll a port no more: it is closed."""
         self._ports.pop(port, None)
 
     def _turn(self):
         now = hw.now()
-        if self._fed is None or now - self._fed > SECOND:
-            self._fed = now
+        if self._watchdog_at is None or now - self._watchdog_at > SECOND:
+            self._watchdog_at = now
             hw.watchdog(WATCHDOG_SECONDS)
 
     def _block(self, until):
         now = hw.now()
-        limit = now + (POLL_DEAF if self.deaf else POLL_MAX)
+        limit = now + (POLL_MAX if self.shows_events else POLL_BLIND)
         if until is None or until > limit:
             until = limit
         ports = [port for port, signal in self._ports.items() if signal.waited_for()]
         if until > now:
-            self._poll([] if self.deaf else ports, until)
-        heard = [port for port in ports if self.evtchn.take(port)]
-        # Nothing heard although the time is over: events may be lost, so everyone looks.
-        for port in heard if heard or hw.now() < until else ports:
+            self._poll(ports if self.shows_events else [], until)
+        woken = [port for port in ports if self.evtchn.take(port)]
+        # No event although the time is over: one may be lost, so all tasks look.
+        for port in woken if woken or hw.now() < until else ports:
             self._ports[port].set()
 
     def _poll(self, ports, until):

@@ -266,7 +266,7 @@ class TestACrashedKernelsChoice:
     def heard(self, **options):
         """What the driver finds out about the event bits."""
         hw.attach(Machine(**options))
-        return EventChannels(Hypercalls()).heard()
+        return EventChannels(Hypercalls()).shows_events()
 
     def test_the_driver_finds_out_whether_bits_are_alive(self):
         found = {events: self.heard(events=events) for events in ("2l", "fifo", "dead")}
@@ -280,7 +280,7 @@ class TestACrashedKernelsChoice:
         far = guest.machine.evtchn.bind_interdomain(DOM0, 1, port)
         guest.machine.evtchn.send(DOM0, far)
         assert guest.machine.events.word(port) == PENDING | LINKED
-        assert not EventChannels(Hypercalls()).heard()
+        assert not EventChannels(Hypercalls()).shows_events()
 
     def test_what_is_none_of_the_three_is_refused(self):
         with pytest.raises(ValueError, match='"2l", "fifo" or "dead"'):

@@ -80,14 +80,14 @@ class Boundary:
         if an answer comes then, all later waits are longer.
         """
         nuls = 0
-        patience = QUIET
+        usual = QUIET
         likely = False
         while self.loop.now() < self.deadline and nuls < NULS_MAX:
-            quiet = ANSWER if likely else patience
+            quiet = ANSWER if likely else usual
             nuls += 15
             if await self._send(bytes(15)) or await self._drain(quiet):
                 if likely:
-                    patience = min(2 * patience, ANSWER)
+                    usual = min(2 * usual, ANSWER)
                 likely = False
                 continue
             nuls += 1
@@ -95,7 +95,7 @@ class Boundary:
                 likely = False
                 nuls += wire.PACKET_MAX
                 await self._send(bytes(wire.PACKET_MAX))
-                await self._drain(patience)
+                await self._drain(usual)
             elif quiet < ANSWER:
                 likely = True
             else:

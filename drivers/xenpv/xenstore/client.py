@@ -1,10 +1,9 @@
 """The xenstore client: all operations, many requests in flight, watches, transactions.
 
-Used by xenbus, the firmware and host programs; works over any transport (ring in a guest, a
-stream on a host). One task moves bytes both ways; each caller waits for its own reply, with a
-deadline. Rules: a message may be larger than the ring; a caller that is cancelled leaves nothing
-behind but a reply that is dropped; a fault of the server ends the connection, every caller gets the
-reason, and connect() may be called again.
+Used by xenbus, the firmware and host programs, over any transport: the ring in a guest, a stream on
+a host. One task moves bytes both ways; each caller waits for its own reply, with a deadline. Rules:
+a message may be larger than the ring; the reply to a caller that was cancelled is dropped; a fault
+of the server ends the connection, every caller gets the reason, and connect() may be called again.
 Source: docs/misc/xenstore.txt; xen/include/public/io/xs_wire.h.
 """
 
@@ -19,25 +18,25 @@ from .session import Session, WatchEvent
 from .watch import Watch
 
 TIMEOUT = 5 * SECOND
-# When nothing has come or gone for so long the server is told again: an event may have been lost.
+# When no byte has moved for so long, the server is told again: an event may have been lost.
 TELL_AGAIN = SECOND
-# When memory has run out, it is tried again after this.
+# When memory has run out, the same step is tried again after this.
 BREATHER = SECOND // 100
-# Bytes, then others have their turn: a server that never stops talking stops no deadline.
+# After so many bytes other tasks have a turn: a server that never stops sending stops no deadline.
 UNINTERRUPTED = 16 * abi.XENSTORE_RING_SIZE
 TRIES = 16
 RESETS_WATCHES = "control/platform-feature-xs_reset_watches"
 
 
 class _Caller:
-    """A request and whoever waits for its reply.
+    """A request and the task that waits for its reply.
 
     req_id: None while it stands in the line; fault: why its connection has ended; gone: nobody
-    waits, but what the reply gives is to be given back.
+    waits any more, but the transaction that the reply begins must be ended.
     """
 
-    def __init__(self, type, tx_id, payload):
-        self.type = type
+    def __init__(self, kind, tx_id, payload):
+        self.kind = kind
         self.tx_id = tx_id
         self.payload = payload
         self.req_id = None
@@ -48,7 +47,12 @@ class _Caller:
 
 
 class Xenstore(NodeOperations, Domains):
-    """loop: Loop; transport: ring.RingTransport or another with the same methods."""
+    """A client of one xenstore server.
+
+    Args:
+        loop: Loop.
+        transport: ring.RingTransport or another with the same methods.
+    """
 
     def __init__(self, loop, transport):
         super().__init__()
@@ -64,7 +68,10 @@ class Xenstore(NodeOperations, Domains):
         self._token = ""
 
     async def connect(self):
-        """Take the transport over. Raises XenError (there is none), Timeout, RingCorrupt."""
+        """Take the transport over, and forget watches and transactions of a crashed kernel.
+
+        Raises: NoXenstore when there is no connection to be had; Timeout; RingCorrupt.
+        """
         if self._pump is not None:
             self._pump.cancel()
             self._end(XenError("xenstore: the connection was made anew"))
@@ -72,12 +79,12 @@ class Xenstore(NodeOperations, Domains):
             await self.transport.open()
         except RingCorrupt as e:
             raise RingCorrupt("%s; %s" % (e, self.transport.state()))
-        # Far from where an earlier kernel's ids are, so that its late replies match nothing.
+        # Far from the ids of a crashed kernel, so that late replies to it match nothing.
         first = (self.loop.now() & 0x3FFFFFFF) | 0x40000000
         self._session = Session(first)
         self._token = "pv%x-" % first
         self._line = []
-        # Taken from the transport and from the session, and not yet handed on.
+        # Taken from the transport and from the session, but not yet handed on.
         self._came = b""
         self._event = None
         self._moved_at = self.loop.now()
@@ -87,11 +94,11 @@ class Xenstore(NodeOperations, Domains):
             await self.reset_watches()
 
     def connected(self):
-        """Whether requests can be sent."""
+        """Return whether requests can be sent."""
         return self._fault is None
 
     def fault(self):
-        """Why requests cannot be sent, None if they can."""
+        """Return why requests cannot be sent, None if they can."""
         return self._fault
 
     async def ended(self):
@@ -101,7 +108,10 @@ class Xenstore(NodeOperations, Domains):
         return self._fault
 
     async def close(self):
-        """Leave the transport to the next client: nothing in flight, no watch, no transaction."""
+        """Leave the transport to the next client: nothing in flight, no watch, no transaction.
+
+        Raises: XenError when the server does not do its part; the client is closed all the same.
+        """
         if self._pump is None:
             return
         try:
@@ -145,7 +155,7 @@ class Xenstore(NodeOperations, Domains):
                 self._end(e)
 
     def _step(self):
-        """Move what can be moved now. Returns the number of bytes."""
+        """Move the bytes that can be moved now. Returns how many."""
         session = self._session
         transport = self.transport
         moved = 0
@@ -173,14 +183,15 @@ class Xenstore(NodeOperations, Domains):
         return moved
 
     def _admit(self):
-        """Give the session the requests that it has room for, in the order of their coming."""
+        """Give the session the requests that it has room for, in the order in which they came."""
         session = self._session
         while self._line and session.fits(self._line[0].payload):
             caller = self._line[0]
-            caller.req_id = session.request(caller.type, caller.tx_id, caller.payload, caller)
+            caller.req_id = session.request(caller.kind, caller.tx_id, caller.payload, caller)
             self._line.pop(0)
 
     def _deliver(self):
+        """Give replies to their callers, and watch events to their watches."""
         self._event = self._event or self._session.event()
         while self._event is not None:
             event = self._event
@@ -198,7 +209,7 @@ class Xenstore(NodeOperations, Domains):
             self._event = self._session.event()
 
     def _end(self, fault):
-        """The connection is over: everyone who waits gets the reason."""
+        """End the connection: all who wait get the reason."""
         if self._fault is None:
             self._fault = "%s; %s" % (fault, self.transport.state())
         for caller in self._line + self._session.owners():
@@ -220,13 +231,21 @@ class Xenstore(NodeOperations, Domains):
             % (what, timeout // 1000000, self.transport.state())
         )
 
-    async def request(self, type, payload, what, tx_id=0, timeout=TIMEOUT):
+    async def request(self, kind, payload, what, tx_id=0, timeout=TIMEOUT):
         """Send one request and wait for its reply.
 
-        type: XS_*; payload: bytes; what: for messages; timeout: ns. Returns the reply's payload.
-        Raises XenstoreError (the server's answer), Timeout, RingCorrupt (the connection is over).
+        Args:
+            kind: XS_*.
+            payload: bytes.
+            what: the request in words, for messages.
+            tx_id: the transaction it belongs to, 0 for none.
+            timeout: ns.
+
+        Returns: the reply's payload, bytes.
+        Raises: XenstoreError with the server's error; Timeout; RingCorrupt when the connection is
+        over.
         """
-        caller = self._enqueue(type, tx_id, payload)
+        caller = self._enqueue(kind, tx_id, payload)
         try:
             await self._reply(caller, what, timeout)
         finally:
@@ -236,13 +255,13 @@ class Xenstore(NodeOperations, Domains):
             raise XenstoreError(what, caller.reply.error)
         return caller.reply.payload
 
-    def _enqueue(self, type, tx_id, payload):
+    def _enqueue(self, kind, tx_id, payload):
         self._alive()
         if len(payload) > abi.XENSTORE_PAYLOAD_MAX:
             raise ValueError(
                 "xenstore payload of %d bytes is over %d" % (len(payload), abi.XENSTORE_PAYLOAD_MAX)
             )
-        caller = _Caller(type, tx_id, payload)
+        caller = _Caller(kind, tx_id, payload)
         self._line.append(caller)
         self.transport.signal.set()
         return caller
@@ -252,7 +271,7 @@ class Xenstore(NodeOperations, Domains):
         if caller.fault is not None:
             return
         if caller.req_id is not None:
-            if caller.type == abi.XS_TRANSACTION_START:
+            if caller.kind == abi.XS_TRANSACTION_START:
                 caller.gone = True
             else:
                 self._session.abandon(caller.req_id)
@@ -280,18 +299,23 @@ class Xenstore(NodeOperations, Domains):
             except XenError as e:
                 self._end(e)
 
-    def post(self, type, payload, tx_id=0):
+    def post(self, kind, payload, tx_id=0):
         """Send a request whose reply nobody waits for, as soon as there is room."""
         if self._fault is None:
-            self._enqueue(type, tx_id, payload)
+            self._enqueue(kind, tx_id, payload)
 
     # Watches.
 
     async def watch(self, path, depth=None, limit=64):
-        """Be told of changes at and below a path, or of @introduceDomain and @releaseDomain.
+        """Watch a path and everything below it, or @introduceDomain, or @releaseDomain.
 
-        depth: levels below path that count, where the server offers that; limit: events that wait
-        to be taken. Returns a Watch, whose first event tells that it is set.
+        Args:
+            path: str.
+            depth: how many levels below path count, where the server offers that; None: all.
+            limit: how many events the Watch holds until they are taken.
+
+        Returns: a Watch; its first event tells that it is set.
+        Raises: XenstoreError, Timeout, RingCorrupt.
         """
         self._tokens += 1
         watch = Watch(self, path, self._token + str(self._tokens), limit)
@@ -306,14 +330,14 @@ class Xenstore(NodeOperations, Domains):
             self._watches.pop(token, None)
             raise
         except BaseException:
-            # Whoever goes away while it is being set leaves none behind.
+            # The caller was cancelled, or gave up, while the watch was being set.
             if self._watches.pop(token, None) is not None:
                 self.post(abi.XS_UNWATCH, path.encode() + b"\0" + token + b"\0")
             raise
         return watch
 
     async def unwatch(self, watch):
-        """End a watch; no event of it comes any more. Used by Watch.close()."""
+        """End a watch; no event of it comes any more. Called by Watch.close()."""
         token = watch.token.encode()
         if self._watches.pop(token, None) is not None:
             await self.ask(abi.XS_UNWATCH, watch.path, token + b"\0")
@@ -326,19 +350,24 @@ class Xenstore(NodeOperations, Domains):
         self._watches = {}
 
     def watching(self, watch):
-        """Whether events of a watch can still come."""
+        """Return whether events of a watch can still come."""
         return self._watches.get(watch.token.encode()) is watch
 
     # Transactions.
 
     def transaction(self):
-        """A transaction for `async with`: committed at the end, aborted by an exception."""
+        """Return a transaction for `async with`: committed at its end, aborted by an exception."""
         return Transaction(self)
 
     async def transact(self, work, tries=TRIES):
-        """Do work(transaction) until its transaction is committed. Returns what it returns.
+        """Do work in a transaction, again if another's change came in between (EAGAIN).
 
-        work: an async function, called again when another's change came in between (EAGAIN).
+        Args:
+            work: an async function of a Transaction.
+            tries: how often it is called at most.
+
+        Returns: what work returned in the transaction that was committed.
+        Raises: what work raises; XenstoreError EAGAIN after the last try; Timeout; RingCorrupt.
         """
         for _ in range(tries):
             try:
@@ -351,7 +380,7 @@ class Xenstore(NodeOperations, Domains):
 
 
 def transaction_id(answer):
-    """The number that a TRANSACTION_START is answered with. Raises XenError."""
+    """Return the number with which a TRANSACTION_START is answered. Raises XenError."""
     tx_id = reply_number(answer, "transaction_start")
     if not 0 < tx_id < 1 << 32:
         raise XenError("xenstore transaction_start: %d is no transaction" % tx_id)
@@ -359,14 +388,15 @@ def transaction_id(answer):
 
 
 class Transaction(NodeOperations):
-    """The operations on nodes, as one change. Made by Xenstore.transaction()."""
+    """The operations on nodes, made as one change. Made by Xenstore.transaction()."""
 
     def __init__(self, store):
         super().__init__()
         self._store = store
 
-    async def request(self, type, payload, what, tx_id=0, timeout=TIMEOUT):
-        return await self._store.request(type, payload, what, self.tx_id, timeout)
+    async def request(self, kind, payload, what, tx_id=0, timeout=TIMEOUT):
+        """Send a request of this transaction; as Xenstore.request()."""
+        return await self._store.request(kind, payload, what, self.tx_id, timeout)
 
     async def __aenter__(self):
         answer = await self._store.request(abi.XS_TRANSACTION_START, b"\0", "transaction_start")
@@ -377,6 +407,6 @@ class Transaction(NodeOperations):
         if kind is None:
             await self.request(abi.XS_TRANSACTION_END, b"T\0", "transaction_end")
         else:
-            # Not waited for: whoever is being cancelled cannot wait.
+            # Not waited for: the error that aborts it is what the caller needs to get.
             self._store.post(abi.XS_TRANSACTION_END, b"F\0", self.tx_id)
         return False

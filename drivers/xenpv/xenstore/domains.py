@@ -1,7 +1,7 @@
-"""What the xenstore client asks about domains, and of the server itself.
+"""The requests of the xenstore client about domains, and to the server itself.
 
-Base of xenstore.Xenstore, which gives request(). Most of it is for domain 0: a guest is answered
-EACCES, or ENOSYS where the server does not have it.
+Base of client.Xenstore, which has request(). Most of them are for domain 0: a guest gets EACCES, or
+ENOSYS where the server does not know the request.
 Source: docs/misc/xenstore.txt.
 """
 
@@ -13,17 +13,20 @@ from .nodes import reply_number
 
 
 class Domains:
-    async def _word(self, type, what, *words):
-        """A request of words, each with its NUL."""
+    """The requests about domains. Raise as request(); XenError when an answer makes no sense."""
+
+    async def _word(self, kind, what, *words):
+        """Send a request of words, each with its NUL. Returns the reply's payload."""
         payload = b"".join(str(word).encode() + b"\0" for word in words)
-        return await self.request(type, payload, " ".join([what] + [str(word) for word in words]))
+        return await self.request(kind, payload, " ".join([what] + [str(word) for word in words]))
 
     async def get_domain_path(self, domid):
-        """The path that a domain's relative paths begin with."""
+        """Return the path that a domain's relative paths begin with."""
         answer = await self._word(abi.XS_GET_DOMAIN_PATH, "get_domain_path", domid)
         return printable(answer.rstrip(b"\0"))
 
     async def is_domain_introduced(self, domid):
+        """Return whether the server serves a domain's ring."""
         answer = await self._word(abi.XS_IS_DOMAIN_INTRODUCED, "is_domain_introduced", domid)
         if answer not in (b"T\0", b"F\0"):
             raise XenError("xenstore is_domain_introduced: T or F expected, %r found" % answer[:40])
@@ -46,11 +49,11 @@ class Domains:
         await self._word(abi.XS_SET_TARGET, "set_target", domid, target)
 
     async def control(self, *words):
-        """A command to the server itself, such as control("check"). Privileged. Returns bytes."""
+        """Send the server a command, such as control("check"). Returns bytes. Privileged."""
         return await self._word(abi.XS_CONTROL, "control", *words)
 
     async def get_feature(self, domid=None):
-        """The server_features offered to us, or, privileged, to a domain."""
+        """Return the server_features offered to us, or, privileged, to a domain."""
         words = () if domid is None else (domid,)
         return reply_number(
             await self._word(wire.XS_GET_FEATURE, "get_feature", *words), "get_feature"
@@ -61,7 +64,7 @@ class Domains:
         await self._word(wire.XS_SET_FEATURE, "set_feature", domid, value)
 
     async def get_quota(self, name=None, domid=None):
-        """A quota, int, of a domain or of all; without a name the list of names. Privileged."""
+        """Return a quota of a domain or of all, int; without a name, the names. Privileged."""
         if name is None:
             answer = await self._word(wire.XS_GET_QUOTA, "get_quota")
             return printable(answer.rstrip(b"\0")).split()

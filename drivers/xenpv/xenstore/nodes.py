@@ -1,8 +1,8 @@
-"""The operations on xenstore's nodes, as the client and a transaction of it have them.
+"""The operations on xenstore's nodes, for the client and for its transactions.
 
-Base of xenstore.Xenstore and xenstore.Transaction, which give request(). Rule: a path and a value
-are checked before they are sent, because a request over the limits would end the connection; what
-the server answers is checked before it is used.
+Base of client.Xenstore and client.Transaction, which have request(). Rule: a path and a value are
+checked before they are sent, because a request over the limits would end the connection; the
+server's answer is checked before it is used.
 Source: docs/misc/xenstore.txt.
 """
 
@@ -71,15 +71,24 @@ class NodeOperations:
     def __init__(self):
         self.tx_id = 0
 
-    async def ask(self, type, path, rest=b""):
-        """One request about a path; rest: what follows the path's NUL. Returns the payload."""
+    async def ask(self, kind, path, rest=b""):
+        """Send a request about a path.
+
+        Args:
+            kind: one of NAMES.
+            path: str.
+            rest: the bytes that follow the path's NUL.
+
+        Returns: the reply's payload, bytes.
+        Raises: ValueError when the path is none; as request().
+        """
         raw = path.encode()
         limit = abi.XENSTORE_ABS_PATH_MAX if raw[:1] == b"/" else abi.XENSTORE_REL_PATH_MAX
         if not 0 < len(raw) <= limit or b"\0" in raw:
             raise ValueError(
                 "xenstore path of %d bytes: 1 to %d, no NUL, expected" % (len(raw), limit)
             )
-        return await self.request(type, raw + b"\0" + rest, NAMES[type] + " " + path)
+        return await self.request(kind, raw + b"\0" + rest, NAMES[kind] + " " + path)
 
     async def read(self, path):
         """Return the node's value, bytes."""
@@ -124,7 +133,7 @@ class NodeOperations:
         return [printable(name) for name in wire.strings(payload)]
 
     async def _directory_in_parts(self, path):
-        """The list in parts; begun anew when the node has changed meanwhile."""
+        """Ask for the list in parts; begin anew when the node has changed meanwhile."""
         for _ in range(DIRECTORY_TRIES):
             generation, names = await self._directory_part(path, 0)
             while names[-2:] != b"\0\0" and names != b"\0":
@@ -143,15 +152,16 @@ class NodeOperations:
         )
 
     async def _directory_part(self, path, offset):
-        """(generation, names from a byte offset on); the last part has one NUL more."""
+        """Return (generation, names from a byte offset on); the last part has one NUL more."""
         payload = await self.ask(abi.XS_DIRECTORY_PART, path, str(offset).encode() + b"\0")
         generation, _, names = payload.partition(b"\0")
         return generation, names
 
     async def get_perms(self, path):
-        """Who may do what: a list of (letter, domid); the first is the owner and all others.
+        """Return who may do what, a list of (letter, domid).
 
-        letter: "n", "r", "w" or "b" (nothing, read, write, both).
+        The first is the owner, and its letter what all others may; the letter is "n", "r", "w" or
+        "b": nothing, read, write, both.
         """
         perms = []
         for word in wire.strings(await self.ask(abi.XS_GET_PERMS, path)):
@@ -162,7 +172,7 @@ class NodeOperations:
         return perms
 
     async def set_perms(self, path, perms):
-        """Set who may do what; perms as from get_perms(), not empty."""
+        """Set who may do what. perms: as from get_perms(), not empty."""
         for letter, _ in perms:
             if len(letter) != 1 or letter not in LETTERS:
                 raise ValueError("xenstore permission '%s': n, r, w or b expected" % letter)

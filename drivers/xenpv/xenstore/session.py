@@ -1,10 +1,10 @@
 """One connection to a xenstore server, without I/O: requests in, bytes out; bytes in, events out.
 
-Used by xenpv.xenstore over any transport. Requests get a req_id of their own and wait in a buffer
-of fixed size until the transport takes their bytes; replies are matched to them in whatever order
-they come. Rules: a request is taken whole or not at all, a reply is handed out whole or stays, so
-that a want of memory or room only delays; what nobody waits for is counted and dropped; what breaks
-the protocol raises RingCorrupt with the field and its value, and the connection is over.
+Used by client.Xenstore over any transport. Requests get a req_id of their own and wait in a buffer
+of fixed size until the transport takes their bytes; replies are matched to them in any order.
+Rules: a request is taken whole or not at all, and a reply is handed out whole or stays, so a
+shortage of memory or room only delays; a reply that nobody waits for is counted and dropped; bytes
+that break the protocol raise RingCorrupt with the field and its value, and the connection is over.
 Source: docs/misc/xenstore.txt, xen/include/public/io/xs_wire.h.
 """
 
@@ -19,7 +19,8 @@ ABANDONED = -1
 class Reply:
     """The answer to a request.
 
-    owner: what request() was given; error: its name, such as "ENOENT", or None; payload: bytes.
+    owner: the object that request() was given; error: the server's error, such as "ENOENT", or
+    None; payload: bytes.
     """
 
     def __init__(self, owner, error, payload):
@@ -29,7 +30,7 @@ class Reply:
 
 
 class WatchEvent:
-    """path and token: bytes, as the server sent them."""
+    """A change that a watch tells of. path, token: bytes, as the server sent them."""
 
     def __init__(self, path, token):
         self.path = path
@@ -37,44 +38,53 @@ class WatchEvent:
 
 
 class Session:
-    """first_id: where req_ids begin."""
+    """The state of one connection. strays: how many replies nobody waited for.
+
+    Args:
+        first_id: the req_id of the first request.
+    """
 
     def __init__(self, first_id):
         self._next_id = first_id & 0x7FFFFFFF
         self._out = wire.Buffer(OUT_SIZE)
         self._parser = wire.Parser()
-        # Parsed, and not yet made an event.
+        # A packet that was parsed but has not become an event yet.
         self._packet = None
-        # req_id to (type, tx_id, owner), or to ABANDONED.
+        # req_id to (kind, tx_id, owner), or to ABANDONED.
         self._flying = {}
         self.strays = 0
 
     def flying(self):
-        """How many requests have no reply yet."""
+        """Return how many requests have no reply yet."""
         return len(self._flying)
 
     def owners(self):
-        """Whose requests have no reply yet."""
+        """Return the owners of the requests that have no reply yet."""
         return [asked[2] for asked in self._flying.values() if asked != ABANDONED]
 
     # Out.
 
     def fits(self, payload):
-        """Whether a request with this payload can be taken now."""
+        """Return whether a request with this payload can be taken now."""
         return abi.XSD_SOCKMSG_SIZEOF + len(payload) <= self._out.room()
 
-    def request(self, type, tx_id, payload, owner=None):
-        """Take a request; the caller has seen fits(). Returns its req_id.
+    def request(self, kind, tx_id, payload, owner=None):
+        """Take a request that fits().
 
-        owner: whatever is to be found in the Reply. Raises ValueError when the payload is over
-        XENSTORE_PAYLOAD_MAX.
+        Args:
+            kind: XS_*.
+            tx_id: its transaction, 0 for none.
+            payload: bytes.
+            owner: any object; the Reply will have it.
+
+        Returns: its req_id. Raises: ValueError when the payload is over XENSTORE_PAYLOAD_MAX.
         """
         req_id = self._next_id
         # An id that an old request still holds is passed over.
         while req_id in self._flying:
             req_id = (req_id + 1) & 0x7FFFFFFF
-        packet = wire.header(type, req_id, tx_id, payload) + payload
-        self._flying[req_id] = (type, tx_id, owner)
+        packet = wire.header(kind, req_id, tx_id, payload) + payload
+        self._flying[req_id] = (kind, tx_id, owner)
         try:
             self._out.put(packet)
         except MemoryError:
@@ -84,21 +94,22 @@ class Session:
         return req_id
 
     def abandon(self, req_id):
-        """Nobody waits for this reply any more: it is dropped when it comes."""
+        """Have the reply to a request dropped when it comes."""
         if req_id in self._flying:
             self._flying[req_id] = ABANDONED
 
     def outgoing(self):
-        """The bytes to send next, for looking at; tell sent() how many of them went."""
+        """Return a view of the bytes to send next; tell sent() how many of them went."""
         return self._out.view()
 
     def sent(self, count):
+        """Drop the first bytes of outgoing(): the transport has taken them."""
         self._out.drop(count)
 
     # In.
 
     def room(self):
-        """How many bytes receive() can take now; never 0 once event() has given None."""
+        """Return how many bytes receive() can take now; never 0 once event() has given None."""
         return self._parser.room()
 
     def receive(self, data):
@@ -106,10 +117,10 @@ class Session:
         self._parser.feed(data)
 
     def event(self):
-        """The next Reply or WatchEvent, or None when more bytes are needed. Raises RingCorrupt."""
+        """Return the next Reply or WatchEvent, None to wait for more bytes. Raises RingCorrupt."""
         event = None
         while event is None:
-            # The packet stays until all was made of it, because memory may run out at any step.
+            # The packet stays until it has become an event, because memory may run out at any step.
             if self._packet is None:
                 self._packet = self._parser.next()
                 if self._packet is None:
@@ -122,15 +133,15 @@ class Session:
         return event
 
     def _reply(self, packet):
-        """The Reply that this is, None if nobody waits for it. Raises RingCorrupt."""
+        """Make a Reply of a packet, None if nobody waits for it. Raises RingCorrupt."""
         asked = self._flying.get(packet.req_id, ABANDONED)
         reply = None
         if asked != ABANDONED:
-            type, tx_id, owner = asked
-            if packet.type not in (type, abi.XS_ERROR):
+            kind, tx_id, owner = asked
+            if packet.type not in (kind, abi.XS_ERROR):
                 raise RingCorrupt(
                     "xenstore: reply of type %d to req_id %d, which asked for type %d"
-                    % (packet.type, packet.req_id, type)
+                    % (packet.type, packet.req_id, kind)
                 )
             if packet.tx_id != tx_id:
                 raise RingCorrupt(
@@ -147,6 +158,7 @@ class Session:
         return reply
 
     def _watch_event(self, packet):
+        """Make a WatchEvent of a packet. Raises RingCorrupt."""
         parts = packet.payload.split(b"\0")
         if len(parts) < 3:
             raise RingCorrupt(

@@ -1,7 +1,7 @@
-"""A watch of the xenstore client: a bounded queue of paths that were changed.
+"""A watch of the xenstore client: a bounded queue of paths that have changed.
 
-Made by Xenstore.watch(). Rule: events come in the order of the changes; when the queue is full new
-ones are dropped and counted, and whoever takes events then has to look at all that it watches.
+Made by Xenstore.watch(). Rule: events come in the order of the changes; when the queue is full, new
+ones are dropped and counted, and the caller of next() has to look at everything that it watches.
 """
 
 from ..errors import RingCorrupt, Timeout
@@ -10,7 +10,10 @@ from ..text import printable
 
 
 class Watch:
-    """path: as it was asked for; token: str; dropped: events that found the queue full."""
+    """The events of one watch.
+
+    path: as it was asked for; token: str; dropped: how many events found the queue full.
+    """
 
     def __init__(self, store, path, token, limit):
         self.path = path
@@ -23,10 +26,10 @@ class Watch:
         self._raw = path.encode()
 
     def take(self, path):
-        """An event came; path: bytes. Returns whether it can be of this watch."""
+        """Take an event. path: bytes. Returns whether it can belong to this watch."""
         if not self._covers(path):
             return False
-        # Before the event is there: where memory runs out it comes again, and must not be twice.
+        # First: if memory runs out here, the event comes again, and must not be queued twice.
         self.signal.set()
         if len(self._events) >= self._limit:
             self.dropped += 1
@@ -41,9 +44,10 @@ class Watch:
         return path[: len(base)] == base and path[len(base) : len(base) + 1] == b"/"
 
     async def next(self, timeout=5 * SECOND):
-        """The path of the next change, str. timeout: ns, None: for ever.
+        """Wait for the next change. timeout: ns, None: for ever.
 
-        Raises Timeout; RingCorrupt when the watch or its connection has ended.
+        Returns: its path, str. Raises: Timeout; RingCorrupt when the watch or its connection has
+        ended.
         """
         loop = self._store.loop
         deadline = None if timeout is None else loop.now() + timeout
@@ -60,9 +64,9 @@ class Watch:
         return printable(self._events.pop(0))
 
     def waiting(self):
-        """How many events wait to be taken."""
+        """Return how many events wait to be taken."""
         return len(self._events)
 
     async def close(self):
-        """End the watch."""
+        """End the watch. Raises XenstoreError, Timeout, RingCorrupt."""
         await self._store.unwatch(self)

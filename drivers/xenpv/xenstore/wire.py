@@ -1,9 +1,9 @@
 """Xenstore packets without I/O: bytes in, packets out.
 
-Used by both ends of a connection, over a ring or a stream. A packet is a 16-byte header and at
-most 4096 bytes of payload; the parser holds what has come so far and says nothing until one is
-whole. A header that breaks a limit is the peer's fault and ends the connection it came on. Rule:
-where memory runs out nothing is lost; the same call may be made again.
+Used by both ends of a connection, over a ring or a stream. A packet is a 16-byte header and at most
+4096 bytes of payload; the parser holds the bytes that have come until a packet is whole. A header
+that breaks a limit is the peer's fault and ends the connection. Rule: when memory runs out nothing
+is lost; the same call may be made again.
 Source: xen/include/public/io/xs_wire.h, docs/misc/xenstore.txt.
 """
 
@@ -14,7 +14,7 @@ from ..errors import RingCorrupt
 from ..text import printable
 
 HEADER = "<IIII"
-# Newer than the headers that xenpv.abi is compared with.
+# These are newer than the headers that xenpv.abi is compared with.
 XS_GET_FEATURE = 23
 XS_SET_FEATURE = 24
 XS_GET_QUOTA = 25
@@ -29,10 +29,10 @@ ERRORS = (
 
 
 class Packet:
-    """One message: type, req_id and tx_id (u32), payload (bytes)."""
+    """One message. type (XS_*), req_id and tx_id: u32; payload: bytes."""
 
-    def __init__(self, type, req_id, tx_id, payload):
-        self.type = type
+    def __init__(self, kind, req_id, tx_id, payload):
+        self.type = kind
         self.req_id = req_id
         self.tx_id = tx_id
         self.payload = payload
@@ -46,22 +46,22 @@ class Packet:
         )
 
     def encode(self):
-        """The packet's bytes. Raises ValueError when the payload is over XENSTORE_PAYLOAD_MAX."""
+        """Return the packet's bytes. Raises ValueError if the payload is over its limit."""
         return header(self.type, self.req_id, self.tx_id, self.payload) + self.payload
 
 
-def header(type, req_id, tx_id, payload):
-    """A packet's first 16 bytes. Raises ValueError when the payload is over its limit."""
+def header(kind, req_id, tx_id, payload):
+    """Return a packet's first 16 bytes. Raises ValueError if the payload is over its limit."""
     length = len(payload)
     if length > abi.XENSTORE_PAYLOAD_MAX:
         raise ValueError(
             "xenstore payload of %d bytes is over %d" % (length, abi.XENSTORE_PAYLOAD_MAX)
         )
-    return struct.pack(HEADER, type, req_id, tx_id, length)
+    return struct.pack(HEADER, kind, req_id, tx_id, length)
 
 
 class Buffer:
-    """Bytes that came and were not yet taken: of a fixed size unless more is put in than fits."""
+    """Bytes that have come and were not taken yet; it grows only if more is put in than fits."""
 
     def __init__(self, size):
         self._bytes = bytearray(size)
@@ -72,10 +72,11 @@ class Buffer:
         return self._tail - self._head
 
     def room(self):
-        """How many bytes can be put in without growing."""
+        """Return how many bytes can be put in without growing."""
         return len(self._bytes) - len(self)
 
     def put(self, data):
+        """Add bytes at the end."""
         if len(data) > self.room():
             grown = bytearray(len(self) + len(data))
             grown[: len(self)] = self.view()
@@ -88,24 +89,24 @@ class Buffer:
         self._tail += len(data)
 
     def view(self):
-        """What is held, for looking at until the next call of put()."""
+        """Return a view of the bytes, valid until the next put()."""
         return memoryview(self._bytes)[self._head : self._tail]
 
     def drop(self, count):
-        """The first bytes were taken."""
+        """Remove the first bytes."""
         self._head += count
         if self._head == self._tail:
             self._head = self._tail = 0
 
 
 class Parser:
-    """Packets out of a byte stream, whatever the pieces it comes in."""
+    """Packets out of a byte stream that comes in pieces of any size."""
 
     def __init__(self):
         self._held = Buffer(2 * PACKET_MAX)
 
     def room(self):
-        """How many bytes feed() takes without asking for memory."""
+        """Return how many bytes feed() takes without asking for memory."""
         return self._held.room()
 
     def feed(self, data):
@@ -113,34 +114,34 @@ class Parser:
         self._held.put(data)
 
     def pending(self):
-        """True while part of a packet is held."""
+        """Return whether a part of a packet is held."""
         return len(self._held) > 0
 
     def next(self):
-        """The next whole packet, or None when more bytes are needed.
+        """Return the next whole packet, None if more bytes are needed.
 
-        Raises RingCorrupt when the header announces a payload over XENSTORE_PAYLOAD_MAX.
+        Raises: RingCorrupt when the header announces a payload over XENSTORE_PAYLOAD_MAX.
         """
         size = len(self._held)
         if size < abi.XSD_SOCKMSG_SIZEOF:
             return None
         held = self._held.view()
-        type, req_id, tx_id, length = struct.unpack_from(HEADER, held, 0)
+        kind, req_id, tx_id, length = struct.unpack_from(HEADER, held, 0)
         if length > abi.XENSTORE_PAYLOAD_MAX:
             raise RingCorrupt(
                 "xenstore packet: len %d is over %d (type %d, req_id %d)"
-                % (length, abi.XENSTORE_PAYLOAD_MAX, type, req_id)
+                % (length, abi.XENSTORE_PAYLOAD_MAX, kind, req_id)
             )
         end = abi.XSD_SOCKMSG_SIZEOF + length
         if size < end:
             return None
-        packet = Packet(type, req_id, tx_id, bytes(held[abi.XSD_SOCKMSG_SIZEOF : end]))
+        packet = Packet(kind, req_id, tx_id, bytes(held[abi.XSD_SOCKMSG_SIZEOF : end]))
         self._held.drop(end)
         return packet
 
 
 def strings(payload):
-    """The NUL-terminated strings of a payload, as a list of bytes; the last may lack its NUL."""
+    """Return the NUL-terminated strings of a payload, list of bytes; the last may lack its NUL."""
     if not payload:
         return []
     parts = payload.split(b"\0")
@@ -150,7 +151,7 @@ def strings(payload):
 
 
 def error_name(payload):
-    """The error in an XS_ERROR payload: one of ERRORS, or the server's own word made printable."""
+    """Return the error in an XS_ERROR payload, str: one of ERRORS, or the server's own word."""
     parts = strings(payload)
     name = printable(parts[0][:32]) if parts else ""
     return name or "(no error name)"
