@@ -8,7 +8,7 @@ pytest_plugins = ["pytester"]
 HERE = "host-tests/conftest.py"
 
 FAILING = """
-from pvdump.xen.machine import Machine
+from pvxen.machine import Machine
 
 def test_that_fails():
     Machine(seed=4711)
