@@ -1,4 +1,4 @@
-/* What the build gives as -D out of image.yaml, checked here so that a missing one is an error; and
+/* The numbers that the build takes from image.yaml and gives as -D; a missing one is an error. And
  * the one number that image.yaml does not have. */
 #ifndef PVDUMP_CONFIG_H
 #define PVDUMP_CONFIG_H

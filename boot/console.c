@@ -1,10 +1,10 @@
 /*
- * Where print goes: port 0xE9 always (Xen's own log; QEMU's -debugcon), and the PV console ring,
- * what `xl console` shows, when the domain has one.
+ * The two consoles that print writes to: always port 0xE9 (Xen's own log; QEMU's -debugcon), and
+ * the PV console ring, which `xl console` shows, when the domain has one.
  *
  * Rule: the ring is shared with a peer that may be slow, absent, or confused by the crashed kernel.
- * Of its two indexes out_prod is ours: it is read once, when we begin. A full ring is waited for a
- * short time only, then output is dropped until there is room again.
+ * Of its two indexes out_prod is ours: it is read once, at start. When the ring is full we wait a
+ * short time, then drop output until there is room again.
  * Source: xen/include/public/io/console.h, hvm/params.h.
  */
 #include "console.h"
@@ -27,7 +27,7 @@ struct xencons_interface {
 
 static volatile struct xencons_interface *ring;
 static uint32_t port;
-static uint32_t prod; /* what ring->out_prod is, whoever else writes there */
+static uint32_t prod; /* the right value of ring->out_prod, even if the peer overwrites that */
 static int dropping;
 
 static void print_strn(void *data, const char *text, size_t len)
@@ -46,7 +46,7 @@ static void debug_strn(void *data, const char *text, size_t len)
 const mp_print_t console_print = { 0, print_strn };
 const mp_print_t debug_print = { 0, debug_strn };
 
-/* Free bytes of the ring. When its indexes make no sense we begin anew where the reader is. */
+/* Free bytes of the ring. With impossible indexes we begin anew at the reader's. */
 static uint32_t room(void)
 {
     uint32_t cons = ring->out_cons;

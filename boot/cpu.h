@@ -1,4 +1,4 @@
-/* The instructions that C has no words for. */
+/* Instructions that C cannot express. */
 #ifndef PVDUMP_CPU_H
 #define PVDUMP_CPU_H
 

@@ -1,9 +1,9 @@
 /*
- * Takes what the loader left in its own pages (hvm_start_info or boot_params) into boot_info;
- * called once by boot_main, read by hw.boot().
+ * Copies the boot data of the loader (hvm_start_info or boot_params) into boot_info; called once by
+ * boot_main, read by hw.boot().
  *
- * Rule: everything but the modules is copied, since nobody keeps those pages for us; counts and
- * lengths are bounded, whatever they say.
+ * Rule: everything but the modules is copied, because the loader's pages may be used for something
+ * else; counts and lengths are bounded.
  * Source: xen/include/public/arch-x86/hvm/start_info.h;
  * Linux Documentation/arch/x86/{boot,zero-page}.rst.
  */

@@ -1,4 +1,4 @@
-/* What the loader told us, in one form for both doors. */
+/* The loader's boot data, in one form for both doors. */
 #ifndef PVDUMP_INFO_H
 #define PVDUMP_INFO_H
 

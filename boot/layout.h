@@ -1,5 +1,5 @@
 /*
- * Where things are, for C and assembly.
+ * Addresses and selectors, for C and assembly.
  *
  * The body runs at VIRT, whatever its physical address; every other physical address is its own
  * virtual address (the identity map, paging.c). link.ld has the same numbers.
@@ -16,7 +16,7 @@
 #define SEL_DATA 0x10
 #define SEL_TSS 0x18
 
-/* How we came: the first argument of boot_main. */
+/* The door, which is the first argument of boot_main. */
 #define DOOR_PVH 1
 #define DOOR_BZIMAGE 2
 

@@ -1,9 +1,9 @@
 /*
- * From the doors (head.S) to Python: boot_main brings the machine into order, starts MicroPython on
- * its heap, and calls main() of the module that image.yaml names as the entry.
+ * From the doors (head.S) to Python: boot_main sets the machine up, starts MicroPython on its heap,
+ * and calls main() of the module that image.yaml names as the entry.
  *
- * Rule: main() is not expected back. If it returns, or ends with an exception, the domain crashes,
- * with the traceback on the console; so a mistake is never taken for a finished dump.
+ * Rule: main() must not return. If it does, or ends with an exception, the domain crashes with the
+ * traceback on the console, so that an error never looks like a finished dump.
  */
 #include <string.h>
 

@@ -1,13 +1,13 @@
 /*
- * Exceptions of the CPU. A page fault that only wanted its part of the identity map goes back; any
- * other trap prints the registers and then, where Python was running, is raised in it as hw.Trap, a
+ * Exceptions of the CPU. A page fault in the identity map is resolved by mapping that part. Any
+ * other trap prints the registers; where Python was running it is then raised there as hw.Trap, a
  * BaseException: unwinding collects the traceback, which main.c prints before it ends the domain.
- * An NMI alone is no reason to lose a dump: it is noted, and the dump goes on.
+ * An NMI is reported, and the dump goes on.
  *
  * Rule: a second trap while the first is reported ends the domain with one line; a third halts, and
- * what is left is the watchdog's.
- * Rule: on an IST stack only port 0xE9 is written to. The console ring may fault, and a page fault
- * starts again at the top of its stack, perhaps over the one that was interrupted.
+ * the watchdog ends the domain.
+ * Rule: code on an IST stack writes to port 0xE9 only. The console ring may fault, and a page fault
+ * begins at the top of its stack again, perhaps over the frame of the one that was interrupted.
  */
 #include "trap.h"
 
@@ -131,7 +131,7 @@ void trap_python(void)
 {
     mp_obj_t text = MP_OBJ_FROM_PTR(&reason_str);
 
-    /* Made now: a trap may come when the heap is in no state to give anything. */
+    /* Made now: at the time of a trap the heap may be inconsistent. */
     MP_STATE_VM(trap_exception) = mp_obj_new_exception_args(&mp_type_Trap, 1, &text);
 }
 

@@ -1,6 +1,6 @@
 /*
- * Xen, as far as C needs it: see xen.h. The shared_info page and the vcpu_info that we may have to
- * register lie in our own region, so nothing of the crashed kernel is used or changed.
+ * The functions of xen.h. The shared_info page and the vcpu_info that we may have to register lie
+ * in our own region, so no memory of the crashed kernel is used or changed.
  *
  * Rule: the vCPU that we run on is the one that crashed, so it may be any.
  * Source: xen/include/public/{arch-x86/cpuid.h,xen.h,vcpu.h,sched.h,memory.h,hvm/hvm_op.h}.
@@ -141,7 +141,7 @@ static void map_shared_info(void)
     shared_mapped = !hypercall2(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (uintptr_t)&add);
 }
 
-/* The crashed kernel's go on through a kexec, and through a soft reset too. */
+/* The crashed kernel's watchdogs outlive a kexec, and a soft reset too. */
 static void stop_crashed_watchdogs(void)
 {
     for (uint32_t id = 1; id <= WATCHDOG_TIMERS; id++)

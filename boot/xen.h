@@ -1,6 +1,6 @@
 /*
- * What C needs of Xen: the hypercall page, the clock, the watchdog, the end. Everything else of Xen
- * is Python (drivers/xenpv). Names and numbers are those of xen/include/public.
+ * The part of Xen that C uses: hypercall page, clock, watchdog, shutdown. Everything else is Python
+ * (drivers/xenpv). Names and numbers are those of xen/include/public.
  */
 #ifndef PVDUMP_XEN_H
 #define PVDUMP_XEN_H

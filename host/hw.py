@@ -1,11 +1,11 @@
 """The module `hw` for CPython: the image's primitives over a machine that lives in this process.
 
-Imported by drivers/ and firmware/, which cannot tell it from the image's own. attach() names the
-machine whose RAM and hypercalls are meant; physical address 0 is the first byte of its mapped file.
-The bytes are moved by boot/hw/hw.c, the same C as in the image, compiled as _pvdump_hw (in the tree
-by tools/hwlib.py). The rule: C checks nothing, so every range is checked here first, and a range
-that leaves the RAM is a ValueError that names it; a value that does not fit its field is cffi's
-OverflowError. boot/hw/number.h has the same rule for the image.
+Imported by drivers/ and firmware/, for which it is the same as the image's own. attach() names the
+machine to act on; physical address 0 is the first byte of its RAM. boot/hw/hw.c, the same C as in
+the image, moves the bytes, compiled as _pvdump_hw (in the tree by tools/hwlib.py). The rule: C
+checks nothing, so every range is checked here first. A range that leaves the RAM is a ValueError
+that names it; a value that does not fit its field is cffi's OverflowError. boot/hw/number.h has the
+same rule for the image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _view = memoryview(bytearray(0))
 
 @contextlib.contextmanager
 def attached(machine: Any) -> Iterator[None]:
-    """Be about `machine` within the block, and afterwards about what it was before."""
+    """Attach `machine` within the block, and afterwards what was attached before."""
     before = _machine
     attach(machine)
     try:
@@ -37,7 +37,7 @@ def attached(machine: Any) -> Iterator[None]:
 
 
 def attach(machine: Any) -> None:
-    """Make `machine` the one that this module is about, until the next attach().
+    """Let this module act on `machine` until the next attach().
 
     machine: has ram (mmap or bytearray), hypercall(nr, args), now, alloc_pages,
     free_pages, boot, xen, vcpu, shared_info, watchdog and console_flush; halt and
@@ -60,28 +60,32 @@ def _check(addr: int, length: int) -> None:
 
 
 def mem(addr: int, length: int) -> memoryview:
-    """The bytes at addr, to be read and written in place."""
+    """Return the bytes at addr; reads and writes go to the RAM itself."""
     _check(addr, length)
     return _view[addr : addr + length]
 
 
 def rd16(addr: int) -> int:
+    """Read a little-endian u16 in one access."""
     _check(addr, 2)
     return lib.hw_rd16(addr)
 
 
 def rd32(addr: int) -> int:
+    """Read a little-endian u32 in one access."""
     _check(addr, 4)
     value = lib.hw_rd32(addr)
     return value if _reread is None else _reread(addr, value)
 
 
 def rd64(addr: int) -> int:
+    """Read a little-endian u64 in one access."""
     _check(addr, 8)
     return lib.hw_rd64(addr)
 
 
 def wr32(addr: int, value: int) -> None:
+    """Write a little-endian u32 in one access."""
     _check(addr, 4)
     lib.hw_wr32(addr, value)
 
@@ -92,14 +96,21 @@ mb = lib.hw_mb
 
 
 def test_and_clear_bit(addr: int, nr: int) -> bool:
-    """Clear bit nr of the little-endian bit field at addr, in one step. Returns what it was."""
+    """Clear bit nr of the bit field at addr in one atomic step.
+
+    Args:
+        addr: of the little-endian field.
+        nr: number of the bit, from the lowest of the first byte on.
+
+    Returns: whether the bit was set.
+    """
     word = nr // 64 if 0 <= nr <= U32 else 0  # cffi refuses what does not fit
     _check(addr, (word + 1) * 8)
     return bool(lib.hw_test_and_clear_bit(addr, nr))
 
 
 def copy(dst: int, src: int, length: int) -> None:
-    """Move length bytes; the ranges may overlap."""
+    """Copy `length` bytes from src to dst; the ranges may overlap."""
     _check(dst, length)
     _check(src, length)
     lib.hw_copy(dst, src, length)
@@ -112,44 +123,72 @@ def _check_refs(table: int, refs: int, n: int, size: int) -> None:
 
 
 def grant_fill(table: int, refs: int, n: int, domid: int, gfn: int, flags: int) -> None:
-    """Grant gfn, gfn + 1, ... to domid through the n entries named by the u32 array at refs."""
+    """Grant n consecutive frames in a table of version 1.
+
+    Args:
+        table: address of the table.
+        refs: address of a u32 array of n references, whose entries are filled.
+        n: number of frames.
+        domid: who gets them.
+        gfn: the first frame.
+        flags: GTF_* of each entry.
+    """
     _check_refs(table, refs, n, 8)
     lib.hw_grant_fill(table, refs, n, domid, gfn, flags)
 
 
 def grant_end(table: int, refs: int, n: int) -> int:
-    """End n grants; those in use go to the front of refs. Returns how many are in use."""
+    """End n grants in a table of version 1, but for those that the peer has mapped.
+
+    Args:
+        table: address of the table.
+        refs: address of a u32 array of n references; those in use are moved to its front.
+        n: number of references.
+
+    Returns: the number of references in use.
+    """
     _check_refs(table, refs, n, 8)
     return lib.hw_grant_end(table, refs, n)
 
 
 def grant_fill_v2(table: int, refs: int, n: int, domid: int, gfn: int, flags: int) -> None:
-    """As grant_fill, in a table of version 2."""
+    """Grant n consecutive frames in a table of version 2; see grant_fill."""
     _check_refs(table, refs, n, 16)
     lib.hw_grant_fill_v2(table, refs, n, domid, gfn, flags)
 
 
 def grant_end_v2(table: int, status: int, refs: int, n: int) -> int:
-    """As grant_end, in a table of version 2; status: address of the status of reference 0."""
+    """End n grants in a table of version 2; see grant_end.
+
+    status: address of the status word of reference 0.
+    """
     _check_refs(table, refs, n, 16)
     _check_refs(status, refs, n, 2)
     return lib.hw_grant_end_v2(table, status, refs, n)
 
 
 def seg_fill(dst: int, refs: int, n: int, first_sect: int, last_sect: int) -> None:
-    """Write n blkif segments: sectors first_sect.. of the first page to ..last_sect of the last."""
+    """Write n blkif segments of whole pages, but for the ends of the first and the last.
+
+    Args:
+        dst: address of the segments, 8 bytes each.
+        refs: address of a u32 array of n references.
+        n: number of segments.
+        first_sect: first sector of the first page, 0 to 7.
+        last_sect: last sector of the last page, 0 to 7.
+    """
     _check(dst, 8 * n)
     _check(refs, 4 * n)
     lib.hw_seg_fill(dst, refs, n, first_sect, last_sect)
 
 
 def hypercall(nr: int, *args: int) -> int:
-    """Ask Xen. Returns its answer, a negative errno when it refuses."""
+    """Make a hypercall. Returns Xen's answer, a negative errno when it refuses."""
     return _machine.hypercall(nr, args)
 
 
 def now() -> int:
-    """Xen's system time in ns."""
+    """Return Xen's system time in ns."""
     return _machine.now()
 
 
@@ -170,21 +209,27 @@ def free_pages(addr: int, n: int) -> None:
 
 
 def boot() -> tuple[Any, ...]:
-    """(door, cmdline, modules, memmap, region): see the embedded machine or boot/."""
+    """Return what the loader gave.
+
+    Returns: (door, cmdline, modules, memmap, region): "pvh" or "bzimage"; bytes; (address, bytes)
+        of each module; (address, bytes, E820 type) of each range of memory; (start, end) of the
+        memory that the image occupies.
+    """
     return _machine.boot()
 
 
 def xen() -> int:
-    """Xen's base CPUID leaf, 0 when there is no Xen."""
+    """Return Xen's base CPUID leaf, 0 when there is no Xen."""
     return _machine.xen()
 
 
 def vcpu() -> int:
+    """Return the number of the vCPU that runs, which is the one that crashed."""
     return _machine.vcpu()
 
 
 def shared_info() -> int:
-    """Physical address of the mapped shared_info page, 0 without Xen."""
+    """Return the physical address of the mapped shared_info page, 0 without Xen."""
     return _machine.shared_info()
 
 
@@ -194,12 +239,12 @@ def watchdog(seconds: int) -> None:
 
 
 def console_flush(ms: int) -> None:
-    """Wait, bounded, until the console's reader has taken everything."""
+    """Wait until the console's reader has taken everything, for at most `ms` milliseconds."""
     _machine.console_flush(ms)
 
 
 def halt() -> None:
-    """Stand still for good."""
+    """Halt the CPU; this never returns."""
     _machine.halt()
 
 

@@ -1,5 +1,5 @@
 /*
- * hw: what Python cannot do portably, the part that is the same in both worlds.
+ * hw: the primitives that Python cannot provide portably, the part that is the same in both worlds.
  *
  * Compiled into the image (behind memory.c, in the MicroPython module) and, by cffi, for CPython
  * (behind host/hw.py). Addresses are guest-physical. In the image physical memory is mapped one to

@@ -1,6 +1,6 @@
 /*
- * hw: the MicroPython module, a table of what memory.c and machine.c define. Only the exception Trap
- * is not there under CPython.
+ * hw: the MicroPython module, a table of the functions of memory.c and machine.c. Only the exception
+ * Trap is missing under CPython.
  */
 #include "boot/hw/modhw.h"
 

@@ -1,9 +1,9 @@
 /*
- * What of MicroPython is in the image. Read by every file of MicroPython as <mpconfigport.h>.
+ * The features of MicroPython in the image. Every file of MicroPython includes it.
  *
  * Rule: no floats, so nothing touches an SSE register (host-tests/boot/test_image.py looks): the
- * doors leave SSE off; no compiler, so only frozen modules run; no files, no scheduler. What is
- * left is what drivers and firmware use and CPython has as well.
+ * doors leave SSE off; no compiler, so only frozen modules run; no files, no scheduler. The rest is
+ * used by drivers and firmware, and CPython has it as well.
  */
 #ifndef PVDUMP_MPCONFIGPORT_H
 #define PVDUMP_MPCONFIGPORT_H

@@ -1,2 +1,2 @@
-/* MicroPython asks for this file; what it wants of it is size_t. */
+/* MicroPython includes this file for size_t. */
 #include <stddef.h>

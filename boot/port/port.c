@@ -1,5 +1,5 @@
-/* What MicroPython wants of a port, and is not in main.c: output, collection, and the file system
- * that there is none of. */
+/* The functions that MicroPython requires of a port and that are not in main.c: output, collection,
+ * and a file system without files. */
 #include "py/builtin.h"
 #include "py/gc.h"
 #include "py/lexer.h"
@@ -11,7 +11,7 @@
 #include "boot/console.h"
 #include "boot/trap.h"
 
-/* What mp_plat_print and so print() end in. */
+/* Writes the output of mp_plat_print, and so of print(). */
 void mp_hal_stdout_tx_strn_cooked(const char *text, size_t len)
 {
     console_write(text, len);
@@ -39,7 +39,8 @@ static mp_obj_t no_open(size_t n_args, const mp_obj_t *args, mp_map_t *kwargs)
 }
 MP_DEFINE_CONST_FUN_OBJ_KW(mp_builtin_open_obj, 1, no_open);
 
-/* An exception that nobody catches: main.c does, so it comes from printing one, maybe this one. */
+/* Called for an exception that nobody catches. main.c catches all of Python's, so this one was
+ * raised while an exception was printed. */
 void nlr_jump_fail(void *val)
 {
     static int failing;

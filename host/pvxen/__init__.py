@@ -1,6 +1,7 @@
 """A small Xen inside this process, for running the drivers and the firmware under CPython.
 
-guest.Guest is the way in for one domain, toolstack.Toolstack for several: machines with a store and
-disks, as xl would have made them, in the state that the crashed kernel left; scenario.Scenario says
-what goes wrong. One thread, virtual time, one seed: a run can be repeated.
+guest.EmbeddedGuest makes one domain, toolstack.Toolstack several: machines with a store and disks,
+as xl makes them, in the state that a crashed kernel leaves; scenario.Scenario says what goes wrong.
+image.EmbeddedImage runs the image itself in such a domain. One thread, virtual time, one seed: a
+run can be repeated.
 """

@@ -1,10 +1,10 @@
 """Virtual time, and the work of everyone who is not the guest.
 
-Used by the machine and by whatever lives on its other side (store, backends). The other side is
-made of steps: callables that look at the state of the world and do what there is to do. A step
-asked for twice before it ran runs once, as an event channel would have it. The rule: nothing here
-reads a real clock or a global random source, so a seed repeats a run. With seed 0 steps run in the
-order in which they were asked for; with another one the order is drawn.
+Used by the machine and by its other side (store, backends). The other side is made of steps:
+callables that read the state of rings and nodes and do the work that is due. A step that is asked
+for twice before it runs runs once, as with an event channel. The rule: nothing here reads a real
+clock or a global random source, so a seed repeats a run. With seed 0 steps run in the order in
+which they were asked for; with another seed the order is random.
 """
 
 from __future__ import annotations
@@ -26,14 +26,21 @@ STEPS = 100_000  # that may run while time stands still
 
 
 class Livelock(BaseException):
-    """The other side keeps itself busy for ever."""
+    """The other side never stops working, and time stands still."""
 
 
-# The seeds of the clocks made last: what a test that fails has to tell.
+# The seeds of the clocks made last, for the report of a test that fails.
 recent: deque[int] = deque(maxlen=8)
 
 
 class Clock:
+    """The time of one Xen, in ns, and the steps and timers of its other side.
+
+    Args:
+        seed: of all that is random; 0: steps run in order.
+        now: the time at the start, ns.
+    """
+
     def __init__(self, seed: int, now: int) -> None:
         recent.append(seed)
         self.seed = seed
@@ -46,11 +53,11 @@ class Clock:
         self._stood_at = now
 
     def time_info(self) -> bytes:
-        """The time as Xen writes it for a vCPU, with a rate of nearly 0: the TSC adds nothing."""
+        """Pack the time as Xen writes it for a vCPU, at a rate of nearly 0 per TSC tick."""
         return struct.pack(TIME_INFO, 0, 0, 0, self.now, 1, -31, 0)
 
     def soon(self, step: Step) -> None:
-        """Run `step` when the other side next gets its turn, once however often this is asked."""
+        """Run `step` at the next turn of the other side, once even if it is asked for twice."""
         if step not in self._ready:
             self._ready.append(step)
 
@@ -82,12 +89,12 @@ class Clock:
         return True
 
     def idle(self) -> None:
-        """Run all steps until none is ready: what a patient observer would wait for."""
+        """Run steps until none is ready."""
         while self.run_one():
             pass
 
     def next(self) -> int | None:
-        """When the next timer is due (ns), None when there is none."""
+        """Return the time of the next timer (ns), None when there is none."""
         return self._timers[0][0] if self._timers else None
 
     def advance(self, when: int) -> None:

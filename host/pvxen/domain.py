@@ -1,7 +1,7 @@
 """One domain as the toolstack makes it: machine, special pages, nodes, the store's ring, disks.
 
-Made by toolstack.Toolstack.create() and guest.Guest. Parameters and nodes are those that libxl
-sets for an HVM guest. Source: Xen tools/libs/light/libxl_create.c, libxl_dom.c, libxl_disk.c.
+Made by toolstack.Toolstack.create() and guest.EmbeddedGuest. Parameters and nodes are those that
+libxl sets for an HVM guest. Source: Xen tools/libs/light/libxl_create.c, libxl_dom.c, libxl_disk.c.
 """
 
 from __future__ import annotations
@@ -28,17 +28,24 @@ if TYPE_CHECKING:
 NOT_READY = 0xFFFFFFFFFFFFFFFF
 GRANT_CONSOLE = 0
 GRANT_XENSTORE = 1
-# From the end of RAM: store, console, the crashed kernel's two pages of events, then the server's
-# side of a ring on which things go wrong.
+# Pages from the end of RAM: store, console, two pages of the crashed kernel's event channels, then
+# the server's side of a ring with faults.
 BACK_PAGE = 5
 
 
 class EmbeddedDomain:
-    """store: "running", "absent" (no page was set up) or "late" (the page is not ready yet).
+    """A domain as libxl makes it, with its store ring and disks.
 
-    server_features, start, reorder, piecemeal, fragile: of the store's ring, see RingTransport;
-    scenario: what goes wrong on the ring and with the disks, and where the ring begins; machine:
-    everything else is for Machine.
+    Args:
+        xen: the toolstack that it belongs to.
+        domid: its number.
+        size: bytes of RAM.
+        name: its name in the store.
+        store: "running", "absent" (no page was set up) or "late" (the page is not ready yet).
+        server_features, start, reorder, piecemeal, fragile: of the store's ring, see RingTransport.
+        scenario: what goes wrong on the ring and with the disks, and where the ring begins; None:
+            nothing.
+        machine: all other options, for Machine.
     """
 
     def __init__(
@@ -103,7 +110,7 @@ class EmbeddedDomain:
     # What libxl does.
 
     def set_up(self, start: tuple[int, int]) -> None:
-        """Special pages with channels and grants, nodes, and the store's ring from `start` on."""
+        """Make special pages, channels, grants and nodes, and the store's ring from `start` on."""
         self._special_pages()
         self._nodes()
         params = self.machine.params
@@ -133,7 +140,7 @@ class EmbeddedDomain:
             self.machine.gnttab.set_entry(ref, abi.GTF_permit_access, DOM0, gfn)
 
     def indexes(self) -> tuple[int, int]:
-        """(request, reply) index to which the store's ring has come: what its consumers read."""
+        """Read the consumers' indexes of the store's ring: (request, reply)."""
         page = self.machine.page(len(self.machine.ram) // abi.PAGE_SIZE - 1)
         (request,) = struct.unpack_from("<I", page, abi.XENSTORE_RING_REQ_CONS)
         (reply,) = struct.unpack_from("<I", page, abi.XENSTORE_RING_RSP_CONS)
@@ -179,5 +186,5 @@ class EmbeddedDomain:
         return device
 
     def settle(self) -> None:
-        """Let the other side do all that it can do now."""
+        """Run the other side until it has nothing to do."""
         self.xen.settle()

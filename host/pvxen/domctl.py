@@ -1,4 +1,4 @@
-"""What Xen does to a domain when the toolstack asks: XEN_DOMCTL_resumedomain, soft_reset, destroy.
+"""Xen's operations on domains for the toolstack: XEN_DOMCTL_resumedomain, soft_reset, destroy.
 
 Called by toolstack.py. Source: xen/common/domain.c (domain_resume, domain_soft_reset,
 domain_kill); xen/arch/x86/domain.c (arch_domain_soft_reset).
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def resume(machine: Machine) -> None:
-    """A domain that shut down may run again, with nothing reset."""
+    """Let a domain that shut down run again, with nothing reset."""
     machine.shutdown_reason = None
 
 
 def soft_reset(machine: Machine) -> None:
-    """Every event channel closed, 2-level, what is registered in guest memory forgotten.
+    """Close all event channels, return to 2-level, forget what is registered in guest memory.
 
-    Grants and watchdogs stay what they are: Xen keeps both, and says which grants are in use.
+    Xen keeps grants and watchdogs, and logs which grants are in use.
     Raises XenRefuses for a domain that has not shut down.
     """
     if machine.shutdown_reason is None:
@@ -38,7 +38,7 @@ def soft_reset(machine: Machine) -> None:
 
 
 def destroy(machine: Machine) -> None:
-    """The domain is gone: no port is left, no watchdog bites any more."""
+    """Remove a domain with its ports and watchdogs."""
     machine.evtchn.close_all(machine.domid)
     for timer in machine.watchdogs.values():
         machine.clock.cancel(timer)

@@ -1,8 +1,8 @@
-"""Event channels of the embedded Xen: the ports of all domains, and what becomes of an event.
+"""Event channels of the embedded Xen: the ports of all domains, and the delivery of events.
 
 Used by the hypercalls for guests, and directly by the other side (store, backends). An event for a
 guest goes to the interface that its kernel chose (evtchn_2l.py, evtchn_fifo.py); one for the other
-side asks for a step. A port may be intercepted, which is how events get lost, doubled or late.
+side asks for a step. Faults intercept a port to lose, double or delay its events.
 Source: Xen public/event_channel.h; xen/common/event_channel.c for the order of checks.
 """
 
@@ -29,9 +29,12 @@ class XenRefuses(Exception):
 
 
 class Port:
-    """One end of a channel. state: one of EVTCHNSTAT_*; step: of the other side, on an event.
+    """One end of a channel.
 
-    intercept: called in place of the event's delivery; it may call EventChannels.deliver().
+    Attributes:
+        state: one of EVTCHNSTAT_*.
+        step: the step of the other side that an event asks for, or None.
+        intercept: called in place of an event's delivery; it may call EventChannels.deliver().
     """
 
     def __init__(self, domid: int, number: int, remote_domid: int) -> None:
@@ -46,6 +49,13 @@ class Port:
 
 
 class EventChannels:
+    """The ports of all domains of one Xen.
+
+    Attributes:
+        ports: by (domid, port number).
+        sent (int): events sent so far.
+    """
+
     def __init__(self, hypervisor: Hypervisor) -> None:
         self._hypervisor = hypervisor
         self.ports: dict[tuple[int, int], Port] = {}
@@ -58,16 +68,16 @@ class EventChannels:
             raise XenRefuses(EINVAL) from None
 
     def of(self, domid: int) -> list[Port]:
-        """The ports of one domain, in order."""
+        """List the ports of one domain, in order."""
         return [self.ports[key] for key in sorted(self.ports) if key[0] == domid]
 
     def limit(self, domid: int) -> int:
-        """One more than the highest port number that a domain may have."""
+        """Return one more than the highest port number that a domain may have."""
         machine = self._hypervisor.machines.get(domid)
         return machine.events.limit if machine else abi.EVTCHN_2L_NR_CHANNELS
 
     def alloc_unbound(self, domid: int, remote_domid: int) -> int:
-        """A new port of `domid` that `remote_domid` may bind. Returns its number."""
+        """Make a port of `domid` that `remote_domid` may bind. Returns its number."""
         machine = self._hypervisor.machines.get(domid)
         for number in range(1, self.limit(domid)):
             if (domid, number) in self.ports or (machine and machine.events.is_busy(number)):
@@ -96,7 +106,7 @@ class EventChannels:
         self.port(domid, number).step = step
 
     def send(self, domid: int, number: int) -> None:
-        """Tell the other end; nobody there is no error."""
+        """Send an event to the other end; a port without one is no error."""
         near = self.port(domid, number)
         if near.state == abi.EVTCHNSTAT_interdomain:
             self.sent += 1
@@ -107,7 +117,7 @@ class EventChannels:
                 far.intercept()
 
     def deliver(self, port: Port) -> None:
-        """An event reaches a port."""
+        """Deliver an event to a port."""
         machine = self._hypervisor.machines.get(port.domid)
         if machine is not None:
             machine.events.set_pending(port)

@@ -1,6 +1,6 @@
 """The 2-level interface of event channels: bits of shared_info and of vcpu_info.
 
-What a domain begins with, and comes back to by EVTCHNOP_reset. All channels notify vCPU 0.
+A domain begins with it, and returns to it by EVTCHNOP_reset. All channels notify vCPU 0.
 Source: Xen public/event_channel.h; xen/common/event_2l.c.
 """
 
@@ -21,6 +21,8 @@ VCPU_INFO_PENDING_SEL = 8
 
 
 class TwoLevel:
+    """The 2-level event channels of one machine."""
+
     name = "2l"
     limit = abi.EVTCHN_2L_NR_CHANNELS
 

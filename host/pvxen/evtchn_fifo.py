@@ -1,9 +1,9 @@
 """The FIFO interface of event channels: event words and queues in pages of the guest.
 
-In force once a guest called EVTCHNOP_init_control, until EVTCHNOP_reset. The pages are the guest's
-own, so after its crash they are whatever the next kernel makes of that memory, and Xen goes on
-writing there: a word that is pending stays so, and its events wake no poll any more. An event whose
-word lies beyond the array is kept back until the array grows, and not even a poll sees it.
+In force from EVTCHNOP_init_control to EVTCHNOP_reset. The pages belong to the guest. After its
+crash the next kernel uses that memory, and Xen still writes to it: a word that is pending stays
+pending, and its events wake no poll any more. An event whose word lies beyond the array is kept
+until the array grows, and no poll sees it.
 All channels notify vCPU 0. Source: Xen public/event_channel.h; xen/common/event_fifo.c.
 """
 
@@ -40,6 +40,8 @@ CONTROL_BLOCK_SIZE = HEAD + 4 * EVTCHN_FIFO_MAX_QUEUES
 
 
 class Fifo:
+    """The FIFO event channels of one machine."""
+
     name = "fifo"
     limit = EVTCHN_FIFO_NR_CHANNELS
 
@@ -51,7 +53,7 @@ class Fifo:
         self._queue_of: dict[int, int] = {}  # of each port: the queue it was last linked on
         self._kept: set[int] = set()  # pending ports whose word is not there yet
 
-    # Set up by the guest.
+    # Set-up by the guest.
 
     def init_control(self, gfn: int, offset: int, vcpu: int) -> None:
         """Give a vCPU its control block."""
@@ -62,7 +64,7 @@ class Fifo:
         self._blocks[vcpu] = self._page(gfn)[offset : offset + CONTROL_BLOCK_SIZE]
 
     def keep(self, number: int) -> None:
-        """A port was pending already when the interface changed."""
+        """Keep the event of a port that was pending when the interface changed."""
         self._kept.add(number)
 
     def expand_array(self, gfn: int) -> None:

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 from xenpv import abi
 
-# A number that a front end with 40, 72, 136 or 264 places divides: it finds a request at the place.
+# Added to an id: a multiple of 40, 72, 136 and 264, the numbers of places that front ends have. So
+# the id means the same place, of a request that was never made.
 UNUSED = 8415 << 32
 
 
 @dataclass
 class Faults:
+    """The faults of one backend; without arguments it has none."""
+
     # The device.
     plain: bool = False  # offers nothing: one page of ring, 11 segments a request
     stuck_closing: bool = False  # Closing is answered with Closing, and that is the end

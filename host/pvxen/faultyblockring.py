@@ -1,4 +1,4 @@
-"""A block ring whose backend answers wrongly: late, in another order, or to what nobody asked for.
+"""A block ring whose backend responds wrongly: late, in another order, or to no request.
 
 Made by faultydisk.py in the place of the backend's ring; the worker takes requests from it and puts
 responses into it as into any. The rule: requests are counted from 0 in the order of the ring, over
@@ -30,7 +30,7 @@ Response = tuple[int, int, int]  # id, operation, status
 
 
 class FaultyBlockRing(BackRing):
-    """begin() is to be called before its first use."""
+    """The backend's end of a ring, with faults; call begin() before its first use."""
 
     def __init__(self, device: FaultyDevice, memory: RingMemory, front: Front) -> None:
         BackRing.__init__(self, memory, len(front.refs), front.layout.stride, device.path)

@@ -34,12 +34,12 @@ from .faults import Faults
 from .faultyblockring import DIED, FaultyBlockRing
 
 FLUSHES = ("feature-flush-cache", "feature-barrier")
-# What a backend in a state of its own does not hear of its front end's, as in Linux.
+# States of a front end that a backend in a state of its own ignores, as in Linux.
 STRICT = {
     XenbusStateConnected: (XenbusStateInitialising, XenbusStateInitialised, XenbusStateConnected),
     XenbusStateClosing: (XenbusStateInitialising,),
 }
-# What it never hears, by fault.
+# States of a front end that a backend with a fault ignores.
 DEAF = {
     "stuck_closing": (XenbusStateClosed,),
     "ignores_closing": (XenbusStateClosing, XenbusStateClosed),
@@ -49,7 +49,7 @@ UNHEARD = 7  # Reconfiguring, of which no backend of disks makes anything
 
 
 class FaultySink:
-    """A sink that is full, or has sectors of another size."""
+    """A sink that takes a bounded number of bytes, or has sectors of another size."""
 
     direct: int | None = None
 
@@ -74,17 +74,25 @@ class FaultySink:
         self._sink.write(offset, buffers)
 
     def measure(self) -> None:
-        """The size stays."""
+        """Do nothing: the size stays."""
 
     def close(self) -> None:
         """Leave it open: its maker may attach it again."""
 
 
 class FaultyDevice(Device):
-    """sink: what the disk is really made of; args: Device's.
+    """A disk's backend with faults.
 
-    states: every state of ours, in order; seen: every request, in the order of the ring; held:
-    requests never to be answered, with their frames.
+    Args:
+        sink: the content of the disk, without faults.
+        faults: what it does wrong.
+        clock: of its Xen.
+        args: of Device.
+
+    Attributes:
+        states: each state it has had, in order.
+        seen: each request, in the order of the ring.
+        held: requests that are never answered, with their frames.
     """
 
     def __init__(self, sink: Sink, faults: Faults, clock: Clock, *args: Any) -> None:
@@ -155,7 +163,7 @@ class FaultyDevice(Device):
         return gone
 
     def _release(self) -> None:
-        """The connection has ended: what was held is let go."""
+        """Unmap what was held: the connection has ended."""
         self._busy_until = self.clock.now + self.faults.lingers
         for _, frames in self.held:
             frames.unmap()

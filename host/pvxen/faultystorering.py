@@ -1,10 +1,10 @@
 """A xenstore ring between guest and server on which things go wrong.
 
-Made by a domain that has a scenario with faults of the store. The server serves a page of its own,
-the back page; this stands between that and the guest's page as the server's client on one and the
-guest's server on the other, passes bytes and events in both directions, and asks each fault
-(ringfaults.py) what to make of them. The rule: with no fault it cannot be told from the server, for
-it looks at the ring again after each move and tells the other side of each.
+Made by a domain whose scenario has faults of the store. The server serves a page of its own, the
+back page. This relay stands between that and the guest's page: it passes bytes and events in both
+directions, and each fault (ringfaults.py) may change them. The rule: with no fault the guest cannot
+tell it from the server, because after each move it reads the ring again and notifies the other
+side.
 Source: xen/include/public/io/xs_wire.h; Xen docs/misc/xenstore-ring.txt.
 """
 
@@ -31,7 +31,7 @@ U32 = 0xFFFFFFFF
 
 
 class Page:
-    """One of the two pages. mem: its 4096 bytes."""
+    """One of the two pages; mem: its 4096 bytes."""
 
     def __init__(self, mem: memoryview) -> None:
         self.mem = mem
@@ -67,15 +67,24 @@ REPLIES = (abi.XENSTORE_RING_RSP, abi.XENSTORE_RING_RSP_PROD, abi.XENSTORE_RING_
 
 
 def _until(marks: Sequence[int | None], moved: int) -> int:
-    """How many bytes may go before a fault is to strike between two of them."""
+    """Return how many bytes may pass before the next mark of a fault."""
     return min((mark - moved for mark in marks if mark and mark > moved), default=SIZE)
 
 
 class FaultyStoreRing:
-    """transport: the server's, on the back page; gfn: the guest's page.
+    """The relay between the guest's page and the server's.
 
-    bytes, packets: of replies, that the guest has been given; requests: bytes taken of it; dead:
-    nothing moves any more; changing: offset of an index to what is added when it is fetched twice.
+    Args:
+        machine: the guest.
+        transport: the server's, on the back page.
+        gfn: the guest's page.
+        faults: what goes wrong, in this order.
+
+    Attributes:
+        bytes, packets (int): of replies that the guest has been given.
+        requests (int): bytes that were taken from the guest.
+        dead (bool): nothing moves any more.
+        changing (dict): offset of an index to what is added when it is fetched twice.
     """
 
     def __init__(
@@ -131,7 +140,7 @@ class FaultyStoreRing:
             self.machine.evtchn.deliver(port)
 
     def _ask(self) -> None:
-        """Have a turn, now or as late as the faults have it."""
+        """Ask for a turn, now or later if a fault delays it."""
         late = max((fault.delay(self) for fault in self.faults), default=0)
         if late:
             self.machine.clock.after(late, self._turn)
@@ -243,7 +252,7 @@ class FaultyStoreRing:
         self._out.clear()
 
     def _reconnect(self) -> bool:
-        """Pass the guest's wish on, and the server's answer back. Returns whether that was all."""
+        """Relay the reconnect handshake. Returns whether this turn has nothing else to do."""
         features = self.back.read(abi.XENSTORE_RING_SERVER_FEATURES)
         if not features & abi.XENSTORE_SERVER_FEATURE_RECONNECTION:
             return False

@@ -30,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """frame: a grant reference where `granted`, else a gfn of the caller; offset: bytes in it."""
+    """A source or destination: `offset` bytes into a frame.
+
+    frame: a grant reference where `granted`, else a gfn of the caller.
+    """
 
     domid: int
     frame: int

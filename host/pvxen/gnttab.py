@@ -67,6 +67,14 @@ class Mapping:
 
 
 class GrantTable:
+    """The grant table of one machine.
+
+    Args:
+        machine: whose it is.
+        frames, max_frames: number of its frames now, and at most.
+        version, max_version: 1 or 2.
+    """
+
     def __init__(
         self, machine: Machine, frames: int, max_frames: int, version: int, max_version: int
     ) -> None:
@@ -119,7 +127,7 @@ class GrantTable:
         return flags, domid, frame
 
     def set_entry(self, ref: int, flags: int, domid: int, frame: int) -> None:
-        """What the toolstack does for the reserved entries, and the crashed kernel for others."""
+        """Write an entry, as the toolstack writes the reserved ones and a kernel the others."""
         ENTRIES[self.version].pack_into(*self._at(ref), flags, domid, frame)
 
     def status(self, ref: int) -> int:
@@ -203,7 +211,7 @@ class GrantTable:
         return mapping
 
     def unmapped(self, mapping: Mapping) -> None:
-        """Take note that a mapping is gone: the entry is in use by the others only."""
+        """Forget a mapping that is gone; others may still use the entry."""
         self.mappings.remove(mapping)
         self.release(mapping.ref, mapping.readonly)
 

@@ -1,4 +1,4 @@
-"""A guest, alone on its Xen: the way in for tests that need no more.
+"""A guest, alone on its Xen: for tests that need one domain only.
 
     guest = EmbeddedGuest(seed=1, server_features=1)
     disk = guest.disk("xvdb", Memory(1 << 20), error_after=65536)
@@ -6,7 +6,7 @@
     disk.sink.data, disk.states, guest.store.read("/local/domain/1/...")
 
 crashedkernel.CrashedKernel then leaves what a crashed kernel leaves. For more than one
-domain, and what becomes of them, see toolstack.py.
+domain, and for what a toolstack does to them, see toolstack.py.
 """
 
 from __future__ import annotations

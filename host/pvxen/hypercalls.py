@@ -1,8 +1,8 @@
 """The hypercalls of the embedded Xen: structures in guest memory to calls, and back.
 
-Called by Machine.hypercall through TABLE. Arguments are as the guest passes them, pointers are
-guest-physical. The rule: answers and their order are Xen's, so a driver that works here was refused
-wherever Xen would have refused it; whatever is not here answers ENOSYS.
+Called by Machine.hypercall through TABLE. Arguments are as the guest passes them; arguments.py
+reads what they point to. The rule: answers and their order are Xen's, so a driver is refused here
+where Xen refuses it; a hypercall that is not here answers ENOSYS.
 Source: Xen public/{memory,version,sched,event_channel,vcpu,hvm/hvm_op}.h; gntop.py has the grants'.
 """
 

@@ -1,4 +1,4 @@
-"""What the domains of one embedded Xen share: time, event channels, and who there is.
+"""The part of an embedded Xen that its domains share: time, event channels, the list of domains.
 
 Made by the toolstack, or by a machine that is the only one. Domain 0 has no machine here: it is the
 other side, this process, and acts by direct calls.
@@ -19,7 +19,12 @@ DOM0 = 0
 
 
 class Hypervisor:
-    """seed: see clock.py; now: Xen's system time at the start, ns."""
+    """One Xen: its clock, its event channels, its domains.
+
+    Args:
+        seed: of all that is random, see clock.py.
+        now: Xen's system time at the start, ns.
+    """
 
     def __init__(self, seed: int = 0, now: int = 1000 * SECOND) -> None:
         self.clock = Clock(seed, now)

@@ -1,8 +1,8 @@
 """The embedded machine: one guest's RAM, one vCPU, and the Xen below it.
 
-Given to hw.attach(); tests reach through it for what Xen, the toolstack or a backend would see.
-The rule: time moves only here. A hypercall takes COST_HYPERCALL, a look at the clock COST_NOW, and
-a wait moves it to the next thing that happens; a wait that nothing can end raises Deadlock.
+Given to hw.attach() or to a Cpu; tests use it to see what Xen, the toolstack or a backend sees.
+The rule: time moves only here. A hypercall takes COST_HYPERCALL, hw.now() COST_NOW, and a wait
+moves the time to the next event; a wait that nothing can end raises Deadlock.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ RAM = 1  # type of a memory map entry, E820 and PVH alike
 
 
 class Shutdown(BaseException):
-    """The domain shut down; reason is one of SHUTDOWN_*. No guest code runs after this."""
+    """The domain shut down; `reason` is one of SHUTDOWN_*. No guest code runs afterwards."""
 
     def __init__(self, reason: int) -> None:
         super().__init__(f"the domain shut down, reason {reason}")
@@ -51,7 +51,7 @@ class Shutdown(BaseException):
 
 
 class Deadlock(BaseException):
-    """The guest waits without a deadline for something that nobody will ever do."""
+    """The guest waits without a deadline, and no step or timer is left that could wake it."""
 
 
 class Machine(Physmap):
@@ -120,7 +120,7 @@ class Machine(Physmap):
         self._leave_events(events)
 
     def _leave_events(self, events: str) -> None:
-        """What the crashed kernel made of the event channels, in the last pages but two."""
+        """Set up the event channels that the crashed kernel used, in the last pages but two."""
         if events not in ("2l", "fifo", "dead"):
             raise ValueError(f'events: "2l", "fifo" or "dead" expected, {events!r} found')
         last = len(self.ram) // abi.PAGE_SIZE - 1
@@ -204,14 +204,14 @@ class Machine(Physmap):
         return self._vcpu
 
     def shared_info(self) -> int:
-        """The image maps it before any Python runs; here it is mapped when first asked for."""
+        """Map the shared_info page when it is first asked for; the image's C does it at start."""
         if self.shared_info_page.gfn is None:
             self.place(self.shared_info_page, self.alloc_pages(1) // abi.PAGE_SIZE)
         assert self.shared_info_page.gfn is not None
         return self.shared_info_page.gfn * abi.PAGE_SIZE
 
     def watchdog(self, seconds: int) -> None:
-        """What boot/ does for hw.watchdog: one watchdog of ours, armed anew, 0 to disarm."""
+        """Do what boot/ does for hw.watchdog: arm one watchdog again, or disarm it (0)."""
         if self._own_watchdog == 0:
             if seconds:
                 self._own_watchdog = hypercalls.watchdog(self, 0, seconds)
@@ -221,7 +221,7 @@ class Machine(Physmap):
                 self._own_watchdog = 0
 
     def console_flush(self, ms: int) -> None:
-        """There is no console ring here: print() is CPython's."""
+        """Do nothing: under CPython print() uses no console ring."""
 
     # Events.
 
@@ -232,7 +232,7 @@ class Machine(Physmap):
         return self.shared_info_page.view[vcpu * VCPU_INFO_SIZE : (vcpu + 1) * VCPU_INFO_SIZE]
 
     def register_vcpu_info(self, vcpu: int, gfn: int, offset: int) -> None:
-        """Have a vcpu_info in guest memory; everything seems pending, lest any be lost."""
+        """Put a vcpu_info into guest memory; all is marked pending, so that no event is lost."""
         if vcpu in self._vcpu_infos or offset > abi.PAGE_SIZE - VCPU_INFO_SIZE or offset % 8:
             raise XenRefuses(EINVAL)
         if not self.is_ram(gfn):
@@ -244,12 +244,12 @@ class Machine(Physmap):
         self._vcpu_infos[vcpu] = view
 
     def register_time_area(self, address: int) -> None:
-        """Have the time of the vCPU in guest memory, written after each hypercall from now on."""
+        """Write the vCPU's time to guest memory now and after each hypercall."""
         self._time_area = memoryview(self.ram)[address : address + TIME_INFO_SIZE]
         self._time_area[:] = self.clock.time_info()
 
     def init_control(self, gfn: int, offset: int, vcpu: int) -> None:
-        """Turn to FIFO with the first control block; what is pending by then is kept."""
+        """Change to FIFO with the first control block; pending events are kept."""
         if isinstance(self.events, Fifo):
             self.events.init_control(gfn, offset, vcpu)
             return
@@ -261,7 +261,7 @@ class Machine(Physmap):
         self.events = fifo
 
     def reset_events(self) -> None:
-        """EVTCHNOP_reset: every port is closed, the store's too, and the interface is 2-level."""
+        """Do EVTCHNOP_reset: close every port, the store's too, and return to 2-level."""
         self.evtchn.close_all(self.domid)
         self.events = TwoLevel(self)
 
@@ -270,12 +270,12 @@ class Machine(Physmap):
         return bool(self.vcpu_info(self._vcpu)[VCPU_INFO_PENDING])
 
     def forget_vcpu_infos(self) -> None:
-        """Forget what of the vCPUs is registered in guest memory."""
+        """Forget the areas of vCPUs that are registered in guest memory."""
         self._vcpu_infos.clear()
         self._time_area = None
 
     def check_pollers(self, number: int) -> None:
-        """An event is newly pending: a poll on one port ends if it is that, any other poll ends."""
+        """End the poll that a newly pending event ends: one on this port, or on none or several."""
         if self._polls in (-1, number):
             self._polls = None
 
@@ -314,7 +314,7 @@ class Machine(Physmap):
     # Its end, and another kernel's beginning.
 
     def shutdown(self, reason: int) -> None:
-        """The domain ends; its next hypercall, or the one in hand, raises Shutdown."""
+        """End the domain; its current or next hypercall raises Shutdown."""
         if self.shutdown_reason is None:
             self.shutdown_reason = reason
             for tell in self.on_shutdown:
@@ -324,7 +324,7 @@ class Machine(Physmap):
         self.shutdown(abi.SHUTDOWN_watchdog)
 
     def kexec(self, region: tuple[int, int] | None = None) -> None:
-        """The crash kernel starts: in the same memory, with pages of its own in its region."""
+        """Start the crash kernel in the same memory, with pages of its own in its region."""
         self.region = region or self.region
         self._boot = ("bzimage", *self._boot[1:4], self.region)
         self._taken = self._new_pool()

@@ -1,9 +1,9 @@
 """A guest's memory: its RAM, the frames of Xen in it, and its holes.
 
 The base of Machine. Physical address 0 is the first byte of `ram`. Frames that belong to Xen
-(shared_info, the grant table) live apart until the guest maps them: then the guest's page becomes
-their home and what it held is lost, as on a real machine; the page they leave becomes a hole that
-reads as ones.
+(shared_info, the grant table) are outside of it until the guest maps them. Then the guest's page
+holds the frame, and the page's old content is lost, as on a real machine; the page that a frame
+leaves becomes a hole that reads as ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xenpv import abi
 
 
 class XenPage:
-    """A frame that is Xen's own. gfn: where the guest has it, None when nowhere."""
+    """A frame of Xen's own; gfn: where the guest has mapped it, None when nowhere."""
 
     def __init__(self) -> None:
         self.gfn: int | None = None
@@ -54,7 +54,7 @@ class Physmap:
         return XenPage()
 
     def place(self, page: XenPage, gfn: int) -> None:
-        """Give a frame of Xen's a home in the guest's memory, in place of what is there."""
+        """Map a frame of Xen's at a gfn, in place of what is there."""
         evicted = self._homes.pop(gfn, None)
         if evicted is page:
             self._homes[gfn] = page
@@ -73,7 +73,7 @@ class Physmap:
         self.holes.discard(gfn)
 
     def take_back(self, page: XenPage, fresh: bool = False) -> None:
-        """A frame of Xen's leaves the guest's memory, for a hole or, `fresh`, a page of zeroes."""
+        """Unmap a frame of Xen's; it leaves a hole or, if `fresh`, a page of zeros."""
         if page.gfn is None:
             return
         del self._homes[page.gfn]

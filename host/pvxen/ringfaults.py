@@ -52,7 +52,7 @@ class Fault:
     struck: int = field(default=0, init=False)
 
     def strikes(self, ring: FaultyStoreRing) -> bool:
-        """Whether it does its harm now; counted when so."""
+        """Whether it strikes now; if so, this is counted."""
         at = self.at
         due = (
             ring.bytes >= (at.bytes or 0)
@@ -70,11 +70,11 @@ class Fault:
         return 1
 
     def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
-        """What is published in place of a reply."""
+        """Return the chunks to publish in place of a reply."""
         return [(packet, 0)]
 
     def published(self, ring: FaultyStoreRing) -> None:
-        """Some more bytes, or none, are on the page."""
+        """React to bytes that were published, possibly none."""
 
     def delay(self, ring: FaultyStoreRing) -> int:
         """ns to wait before the ring is served."""
@@ -96,6 +96,8 @@ class Torn(Fault):
 
 @dataclass(kw_only=True)
 class LostEvents(Fault):
+    """Events to one side do not arrive."""
+
     to: Side
 
     def events(self, ring: FaultyStoreRing, to: str) -> int:
@@ -104,6 +106,8 @@ class LostEvents(Fault):
 
 @dataclass(kw_only=True)
 class DoubledEvents(Fault):
+    """Each event to one side arrives twice."""
+
     to: Side
 
     def events(self, ring: FaultyStoreRing, to: str) -> int:
@@ -203,7 +207,7 @@ class LongReply(_Header):
 
 @dataclass(kw_only=True)
 class WrongType(_Header):
-    """A reply to another question than was asked."""
+    """A reply has another type than its request."""
 
     def header(self, kind: int, req_id: int, tx_id: int, length: int) -> tuple[int, ...]:
         return (abi.XS_RM if kind != abi.XS_RM else abi.XS_READ), req_id, tx_id, length
@@ -211,18 +215,24 @@ class WrongType(_Header):
 
 @dataclass(kw_only=True)
 class WrongTransaction(_Header):
+    """A reply has the tx_id of another transaction."""
+
     def header(self, kind: int, req_id: int, tx_id: int, length: int) -> tuple[int, ...]:
         return kind, req_id, tx_id + 1, length
 
 
 @dataclass(kw_only=True)
 class LostReply(Fault):
+    """A reply does not come."""
+
     def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         return [] if self.strikes(ring) else [(packet, 0)]
 
 
 @dataclass(kw_only=True)
 class DoubledReply(Fault):
+    """A reply comes twice."""
+
     def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
         return [(packet, 0)] * (2 if self.strikes(ring) else 1)
 

@@ -1,4 +1,4 @@
-"""What a disk of the embedded Xen is made of: bytes in memory.
+"""The content of a disk of the embedded Xen: bytes in memory.
 
 Used by tests; files and NBD servers are in pvdump.blkback.sink, whose protocol this has.
 """
@@ -7,7 +7,15 @@ from __future__ import annotations
 
 
 class Memory:
-    """data: the disk's content; flushes: how often it was made to last."""
+    """A sink in memory.
+
+    Args:
+        data: the content, or a number of zero bytes.
+
+    Attributes:
+        data (bytearray): the content.
+        flushes (int): number of flushes.
+    """
 
     direct: int | None = None
     sector_size = 512
@@ -15,7 +23,6 @@ class Memory:
     granularity = 4096
 
     def __init__(self, data: bytes | bytearray | int) -> None:
-        """data: the content, or the number of zeroes that it is."""
         self.data = bytearray(data)
         self.size = len(self.data)
         self.flushes = 0
@@ -40,4 +47,4 @@ class Memory:
         """The size stays."""
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no resource is held."""

@@ -1,6 +1,6 @@
-"""The toolstack of the embedded Xen: domains that come, crash, go on and go.
+"""The toolstack of the embedded Xen: it makes, resumes, resets and destroys domains.
 
-The way in for tests of more than one domain:
+For tests of more than one domain:
 
     xen = Toolstack(seed=1)
     one, two = xen.create(1), xen.create(2)
@@ -37,8 +37,13 @@ SERVERS = ("C xenstored", "oxenstored")
 
 
 class Toolstack:
-    """server: whose way to introduce a domain again: the first zeroes a ring's indexes, the second
-    goes on from them. quotas: of the store, see Xenstored.
+    """An embedded Xen with a store, a backend and no domain.
+
+    Args:
+        seed, now: of Hypervisor.
+        server: one of SERVERS, whose way to introduce a domain again is used: "C xenstored" zeroes
+            the ring's indexes, "oxenstored" goes on from them.
+        quotas: of the store, see Xenstored.
     """
 
     def __init__(
@@ -76,14 +81,14 @@ class Toolstack:
         return EmbeddedDomain(self, domid, size, **options)  # type: ignore[arg-type]
 
     def domain(self, domid: int) -> EmbeddedDomain:
-        """Raises ValueError for a domain that is not there."""
+        """Return a domain. Raises ValueError for one that does not exist."""
         if domid not in self.domains:
             there = ", ".join(map(str, sorted(self.domains))) or "none"
             raise ValueError(f"domain {domid} is not there (there: {there})")
         return self.domains[domid]
 
     def _introduce(self, domid: int, gfn: int, port: int) -> RingTransport:
-        """A client of the store introduces a domain. Raises StoreError."""
+        """Introduce a domain for a client of the store. Raises StoreError."""
         if domid not in self.domains:
             raise StoreError("ENOENT")
         domain = self.domains[domid]
@@ -96,7 +101,7 @@ class Toolstack:
 
     @contextlib.contextmanager
     def running(self, domid: int) -> Iterator[EmbeddedDomain]:
-        """Guest code of this domain runs in the block, which its shutdown ends.
+        """Run guest code of this domain in the block, which its shutdown ends.
 
         Raises ValueError for a domain that is paused or has shut down.
         """
@@ -125,10 +130,10 @@ class Toolstack:
         self.store.introduced(domid).shut_down = False
 
     def soft_reset(self, domid: int) -> None:
-        """A new beginning in the same memory, after SHUTDOWN_soft_reset.
+        """Reset a domain that shut down with SHUTDOWN_soft_reset; its memory stays.
 
-        Its disks are there anew, its store and console have new ports. Grants and watchdogs are
-        what they were. Raises XenRefuses for a domain that has not shut down.
+        It gets its disks anew, and new ports of store and console. Grants and watchdogs stay.
+        Raises XenRefuses for a domain that has not shut down.
         """
         domain = self.domain(domid)
         for device in domain.disks.values():
@@ -142,7 +147,7 @@ class Toolstack:
             domain.attach_disk(name, device.sink, device.faults)
 
     def destroy(self, domid: int) -> None:
-        """The domain goes, with its disks and its nodes."""
+        """Destroy a domain with its disks and its nodes."""
         domain = self.domain(domid)
         for device in domain.disks.values():
             self.blkback.close(device)
@@ -152,5 +157,5 @@ class Toolstack:
         self.store.release(domid)
 
     def settle(self) -> None:
-        """Let the other side do all that it can do now."""
+        """Run the other side until it has nothing to do."""
         self.clock.idle()
