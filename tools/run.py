@@ -73,7 +73,7 @@ def play(chosen: argparse.Namespace, elf: bytes, flat: bytes) -> int:
     Returns: the exit status, 0 where the image ended the domain by itself.
     Raises: Trouble for a disk or a scenario that cannot be used.
     """
-    from pvxen import elfcorehdr
+    from pvxen import crashedmemory
     from pvxen.cpu import CpuError
     from pvxen.guest import EmbeddedGuest
     from pvxen.image import EmbeddedImage
@@ -81,14 +81,14 @@ def play(chosen: argparse.Namespace, elf: bytes, flat: bytes) -> int:
     from pvxen.machine import Deadlock
 
     scenario = load_scenario(chosen.scenario)
-    layout = elfcorehdr.layout(RAM * MIB)
+    layout = crashedmemory.layout(RAM * MIB)
     line = chosen.cmdline or (CHECK if chosen.firmware else DUMP)
     guest_options: dict[str, Any] = {"size": RAM * MIB, "door": "pvh", "cmdline": line.encode()}
     if not chosen.firmware:
         guest_options = layout.options(line)
     guest = EmbeddedGuest(seed=chosen.seed, scenario=scenario, **guest_options)
     if not chosen.firmware:
-        elfcorehdr.leave(guest.machine, layout)
+        crashedmemory.leave(guest.machine, layout)
     for letter, sink in zip(DISKS, sinks(chosen.disk), strict=False):
         guest.disk(f"xvd{letter}", sink)
     image = EmbeddedImage(elf, flat, show)

@@ -10,10 +10,10 @@ import re
 
 import pytest
 from elftools.elf.elffile import ELFFile
-from fixtures import elfcorehdr
 from fixtures.crashedguest import GOOD, LOADS, NOTES, REGION, SIZE, Crash
 
 from pvfw import superblock
+from pvxen import elfcorehdr
 from pvxen.crashedkernel import CrashedKernel
 from pvxen.sink import Memory
 from xenpv import abi

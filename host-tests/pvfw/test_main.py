@@ -6,11 +6,11 @@ A refusal changes not a byte of the disk.
 import re
 
 import pytest
-from fixtures import elfcorehdr
 from fixtures.crashedguest import AT, GOOD, NOTES, SIZE, UUID, Crash
 
 from pvfw import superblock
 from pvfw.elf import PHNUM_MAX
+from pvxen import elfcorehdr
 from pvxen.crashedkernel import CrashedKernel
 from xenpv import abi
 

@@ -3,10 +3,10 @@
 import struct
 
 import pytest
-from fixtures.elfcorehdr import DIRECT_MAP, KERNEL_TEXT, build, cpu_notes, ehdr, note, vmcoreinfo
 
 from pvfw.errors import CoreError
 from pvfw.oldmem import KERNEL_MAPPINGS_MAX, NOTES_COUNT_MAX, PROBLEMS_MAX, OldMemory
+from pvxen.elfcorehdr import DIRECT_MAP, KERNEL_TEXT, build, cpu_notes, ehdr, note, vmcoreinfo
 
 AT = 0x200000
 HOLE = (0x800000, 0xC00000)

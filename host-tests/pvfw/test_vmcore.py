@@ -4,13 +4,13 @@ import io
 
 import pytest
 from elftools.elf.elffile import ELFFile
-from fixtures.elfcorehdr import DIRECT_MAP, KERNEL_TEXT, build, cpu_notes, vmcoreinfo
 
 import hw
 from pvfw.elf import PHNUM_MAX
 from pvfw.errors import CoreError
 from pvfw.oldmem import OldMemory
 from pvfw.vmcore import Vmcore
+from pvxen.elfcorehdr import DIRECT_MAP, KERNEL_TEXT, build, cpu_notes, vmcoreinfo
 from pvxen.machine import Machine
 
 AT = 0x200000

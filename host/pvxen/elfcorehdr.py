@@ -1,88 +1,105 @@
-"""The memory of a crashed Linux as kexec describes it to the crash kernel: elfcorehdr and notes.
+"""The ELF header of a crashed kernel's memory, put into a machine's RAM as Linux and kexec make it.
 
-Used by `build.py run` and by tests of the image. The rule: Layout says where everything is; the
-crashed kernel's own memory begins at 1 MiB and ends below the header.
+For whatever starts the image or its firmware as a crash kernel. Each PT_NOTE gets a page of its
+own, larger than its note.
 Source: Linux kernel/crash_core.c; kexec-tools kexec/crashdump-elf.c.
 """
 
 from __future__ import annotations
 
-import random
+import mmap
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-if TYPE_CHECKING:
-    from .machine import Machine
-
-MIB = 1 << 20
+NOTE_AREA = 1024
+NOTES_BEHIND = 0x10000  # bytes from the header to the notes, by default
 KERNEL_TEXT = 0xFFFFFFFF81000000
 DIRECT_MAP = 0xFFFF888000000000
-TEXT_SIZE = MIB // 2
-LOW_START, LOW_SIZE = 0x1000, 0x9EC00  # what firmware leaves of the first 640 KiB
-RELEASE = "6.1.0-embedded"
 PT_LOAD, PT_NOTE = 1, 4
-NOTES_AT, BACKUP_AT = 0x1000, 0x10000  # from the header on
+ET_CORE, EM_X86_64 = 4, 62
+Load = tuple[int, int, int, int]  # vaddr, paddr, offset, size
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Where a crashed guest has what.
-
-    Attributes:
-        size: bytes of RAM.
-        header: physical address of the ELF header; its notes and the backup of the low memory
-            follow it.
-        region: (start, end) of what the crash kernel may use, behind the backup.
-    """
-
-    size: int
-    header: int
-    region: tuple[int, int]
-
-    def options(self, cmdline: str) -> dict[str, object]:
-        """Options of an embedded guest whose crash kernel has this command line, as kexec does."""
-        line = f"{cmdline} elfcorehdr=0x{self.header:x}".encode()
-        return {"size": self.size, "door": "bzimage", "region": self.region, "cmdline": line}
+def note(name: bytes, kind: int, desc: bytes) -> bytes:
+    """Pack one note."""
+    name += b"\0"
+    padded = [raw + bytes(-len(raw) % 4) for raw in (name, desc)]
+    return struct.pack("<III", len(name), len(desc), kind) + b"".join(padded)
 
 
-SMALL = Layout(0x700000, 0x300000, (0x3B0000, 0x680000))
+def vmcoreinfo(text: bytes) -> bytes:
+    """Pack the note that holds VMCOREINFO."""
+    return note(b"VMCOREINFO", 0, text)
 
 
-def layout(size: int) -> Layout:
-    """A layout for a guest of `size` bytes of RAM, of which the last 8 MiB are for the crash."""
-    header = size - 8 * MIB
-    return Layout(size, header, (header + MIB, size - MIB))
+def cpu_notes(count: int) -> list[bytes]:
+    """Pack the notes of `count` CPUs, each with other registers."""
+    return [note(b"CORE", 1, bytes([cpu & 0xFF]) * 0x150) for cpu in range(count)]
 
 
-def leave(machine: Machine, layout: Layout) -> None:
-    """Fill the memory of a guest as a crashed kernel would have, with its description.
-
-    Raises: ValueError when the machine has no RAM at some place of the layout.
-    """
-    ram, at = machine.ram, layout.header
-    if len(ram) < layout.size:
-        raise ValueError(f"{len(ram)} bytes of RAM; the layout has {layout.size}")
-    noise = random.Random(7).randbytes(MIB)
-    for start in range(MIB, at, MIB):
-        part = noise[: at - start]
-        ram[start : start + len(part)] = part
-        struct.pack_into("<Q", ram, start, start)
-    ram[at + BACKUP_AT : at + BACKUP_AT + 16] = b"low memory is me"
-    info = f"OSRELEASE={RELEASE}\nPAGESIZE=4096\n".encode()
-    note = struct.pack("<III", 11, len(info), 0) + b"VMCOREINFO\0\0" + info
-    note += bytes(-len(note) % 4)
-    ram[at + NOTES_AT : at + NOTES_AT + len(note)] = note
-    headers = [
-        (PT_NOTE, 0, 0, at + NOTES_AT, len(note)),
-        (PT_LOAD, KERNEL_TEXT, MIB, MIB, TEXT_SIZE),
-        (PT_LOAD, DIRECT_MAP + LOW_START, LOW_START, at + BACKUP_AT, LOW_SIZE),
-        (PT_LOAD, DIRECT_MAP + MIB, MIB, MIB, at - MIB),
-    ]
-    raw = struct.pack(
+def ehdr(
+    phnum: int,
+    phentsize: int = 56,
+    machine: int = EM_X86_64,
+    kind: int = ET_CORE,
+    magic: bytes = b"\x7fELF",
+) -> bytes:
+    """Pack the ELF header; the defaults are the right values."""
+    return struct.pack(
         "<4sBBBB8sHHIQQQIHHHHHH",
-        *(b"\x7fELF", 2, 1, 1, 0, bytes(8), 4, 62, 1, 0, 64, 0, 0, 64, 56, len(headers), 0, 0, 0),
+        *(
+            magic,
+            2,
+            1,
+            1,
+            0,
+            bytes(8),
+            kind,
+            machine,
+            1,
+            0,
+            64,
+            0,
+            0,
+            64,
+            phentsize,
+            phnum,
+            0,
+            0,
+            0,
+        ),
     )
-    for kind, vaddr, paddr, offset, size in headers:
-        raw += struct.pack("<IIQQQQQQ", kind, 0, offset, vaddr, paddr, size, size, 0)
+
+
+def phdr(kind: int, vaddr: int, paddr: int, offset: int, size: int) -> bytes:
+    """Pack a program header."""
+    flags, align = (0, 4) if kind == PT_NOTE else (7, 0)
+    return struct.pack("<IIQQQQQQ", kind, flags, offset, vaddr, paddr, size, size, align)
+
+
+def build(
+    ram: mmap.mmap,
+    at: int,
+    loads: Iterable[Load],
+    notes: Iterable[bytes],
+    notes_at: int | None = None,
+) -> None:
+    """Put an elfcorehdr into memory.
+
+    Args:
+        ram: the machine's.
+        at: physical address of the header.
+        loads: of each PT_LOAD.
+        notes: bytes of each PT_NOTE.
+        notes_at: physical address of the notes; None: NOTES_BEHIND the header.
+    """
+    place = at + NOTES_BEHIND if notes_at is None else notes_at
+    headers = []
+    for raw in notes:
+        size = max(NOTE_AREA, len(raw) + 64)
+        ram[place : place + size] = raw.ljust(size, b"\0")
+        headers.append(phdr(PT_NOTE, 0, place, place, size))
+        place += (size + 4095) // 4096 * 4096
+    headers += [phdr(PT_LOAD, *load) for load in loads]
+    raw = ehdr(len(headers)) + b"".join(headers)
     ram[at : at + len(raw)] = raw

@@ -1,7 +1,7 @@
 """How long each wait of the block front end may be: connecting, away, closing."""
 
 import pytest
-from fixtures.onedisk import Bench, assert_writes
+from fixtures.onedisk import OneDisk, assert_writes
 
 import hw
 from pvxen.faults import Faults
@@ -43,14 +43,14 @@ def took(bench, error, message, work=None):
 
 @pytest.mark.parametrize("seconds", [6, 60, 290])
 def test_a_backend_may_take_as_long_to_connect_as_linux_waits_for_it(seconds):
-    bench = Bench(never_connects=True)
+    bench = OneDisk(never_connects=True)
     later(bench, seconds, lambda: recover(bench))
     assert_writes(bench)
 
 
 @pytest.mark.parametrize("seconds", [6, 60, 290])
 def test_a_backend_may_take_as_long_to_come_up(seconds):
-    bench = Bench()
+    bench = OneDisk()
     bench.guest.xen.blkback.close(bench.back)
     bench.guest.store.rm(bench.back.path)
 
@@ -63,14 +63,14 @@ def test_a_backend_may_take_as_long_to_come_up(seconds):
 
 @pytest.mark.parametrize("seconds", [6, 60, 290])
 def test_a_backend_may_take_as_long_to_close_the_crashed_kernel_s_connection(seconds):
-    bench = Bench(stuck_closing=True)
+    bench = OneDisk(stuck_closing=True)
     bench.crashed.connect(bench.back)
     later(bench, seconds, lambda: recover(bench))
     assert_writes(bench)
 
 
 def test_a_backend_that_never_connects_is_given_up_then():
-    bench = Bench(never_connects=True)
+    bench = OneDisk(never_connects=True)
     passed = took(bench, Timeout, "connecting: .* is InitWait after 300 s, Connected or Closing")
     assert CONNECT_TIMEOUT <= passed < CONNECT_TIMEOUT + SECOND
 
@@ -84,14 +84,14 @@ def test_a_backend_that_never_connects_is_given_up_then():
     ],
 )
 def test_a_take_over_takes_no_longer_with_all_its_steps(faults, message):
-    bench = Bench(**faults)
+    bench = OneDisk(**faults)
     bench.crashed.connect(bench.back)
     passed = took(bench, Timeout, message)
     assert CONNECT_TIMEOUT <= passed < CONNECT_TIMEOUT + SECOND
 
 
 def test_unanswered_requests_of_the_crashed_kernel_count_as_well():
-    bench = Bench(never_answers=0, stuck_closing=True)
+    bench = OneDisk(never_answers=0, stuck_closing=True)
     bench.crashed.connect(bench.back)
     bench.crashed.write_in_flight(bench.back, 8, bytes(512))
     passed = took(bench, Timeout, "taking over .* is Closing after 240 s")
@@ -99,21 +99,21 @@ def test_unanswered_requests_of_the_crashed_kernel_count_as_well():
 
 
 def test_a_backend_that_refuses_while_the_crashed_kernel_s_requests_end_is_asked_again():
-    bench = Bench(lingers=285 * SECOND)
+    bench = OneDisk(lingers=285 * SECOND)
     bench.crashed.connect(bench.back)
     assert_writes(bench)
     assert bench.back.fatal.endswith("pending I/O")
 
 
 def test_a_backend_that_refuses_for_good_is_given_up_after_the_same_time():
-    bench = Bench(lingers=3600 * SECOND)
+    bench = OneDisk(lingers=3600 * SECOND)
     bench.crashed.connect(bench.back)
     passed = took(bench, Refused, "went Closing instead of Connected")
     assert CONNECT_TIMEOUT <= passed < CONNECT_TIMEOUT + SECOND
 
 
 def test_a_backend_that_refuses_a_fresh_disk_is_not_asked_again():
-    bench = Bench(lingers=3600 * SECOND)
+    bench = OneDisk(lingers=3600 * SECOND)
     bench.back._busy_until = 3600 * SECOND
     assert took(bench, Refused, "went Closing instead of Connected") < SECOND
 
@@ -168,7 +168,7 @@ def fail(bench, **faults):
 
 @pytest.mark.parametrize("what", AFTERWARDS)
 def test_a_backend_that_is_away_is_waited_for_for_one_minute(what):
-    bench = Bench(dies=1)
+    bench = OneDisk(dies=1)
     left = []
 
     def say(line):
@@ -188,7 +188,7 @@ def test_a_backend_that_is_away_is_waited_for_for_one_minute(what):
 
 
 def test_a_backend_that_answers_before_it_leaves_again_has_a_minute_each_time():
-    bench = Bench(dies=1)
+    bench = OneDisk(dies=1)
     left = []
 
     def say(line):
@@ -219,7 +219,7 @@ def test_a_backend_that_answers_before_it_leaves_again_has_a_minute_each_time():
     ("fault", "state"), [("stuck_closing", "Closing"), ("ignores_closing", "Connected")]
 )
 def test_a_backend_may_take_half_a_minute_to_close(fault, state):
-    bench = Bench(**{fault: True})
+    bench = OneDisk(**{fault: True})
 
     async def work(disk):
         await disk.close()
@@ -229,7 +229,7 @@ def test_a_backend_may_take_half_a_minute_to_close(fault, state):
 
 
 def test_closing_a_disk_that_could_not_be_connected_takes_five_seconds_more():
-    bench = Bench(never_connects=True, ignores_closing=True)
+    bench = OneDisk(never_connects=True, ignores_closing=True)
     passed = took(bench, Timeout, "connecting: ")
     limit = CONNECT_TIMEOUT + UNDO_TIMEOUT
     assert limit <= passed < limit + SECOND

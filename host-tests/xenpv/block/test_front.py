@@ -1,7 +1,7 @@
 """The block front end against a block backend that behaves, and against one that does not."""
 
 import pytest
-from fixtures.onedisk import SIZE, Bench
+from fixtures.onedisk import SIZE, OneDisk
 
 import hw
 from pvxen.hypervisor import DOM0
@@ -19,7 +19,7 @@ SEEDS = [{"seed": s} for s in range(12)]
 
 @pytest.mark.parametrize("options", [*SEEDS, {"events": "dead"}, {"server_features": 1}], ids=str)
 def test_written_data_is_on_the_disk_and_comes_back(options):
-    bench = Bench(options, reorder=True, latency=SECOND // 1000)
+    bench = OneDisk(options, reorder=True, latency=SECOND // 1000)
     gfn, data = bench.frames(300)
 
     async def work(disk):
@@ -42,7 +42,7 @@ def test_written_data_is_on_the_disk_and_comes_back(options):
 
 
 def test_many_requests_are_in_flight_at_once():
-    bench = Bench(latency=SECOND)
+    bench = OneDisk(latency=SECOND)
     gfn, _ = bench.frames(32 * 11)
 
     async def work(disk):
@@ -55,7 +55,7 @@ def test_many_requests_are_in_flight_at_once():
 
 
 def test_a_part_of_a_page_is_written_as_such():
-    bench = Bench()
+    bench = OneDisk()
     gfn, data = bench.frames(2)
 
     async def work(disk):
@@ -70,7 +70,7 @@ def test_a_part_of_a_page_is_written_as_such():
 @pytest.mark.parametrize("plain", [True, False], ids=["11 segments", "indirect"])
 @pytest.mark.parametrize("dies", [None, 1])
 def test_a_few_frames_can_be_written_again_and_again_in_large_requests(plain, dies):
-    bench = Bench(plain=plain, **({} if dies is None else {"dies": dies}))
+    bench = OneDisk(plain=plain, **({} if dies is None else {"dies": dies}))
     gfn, data = bench.frames(11)
 
     async def work(disk):
@@ -89,7 +89,7 @@ def test_a_few_frames_can_be_written_again_and_again_in_large_requests(plain, di
 
 
 def test_only_frames_in_flight_are_granted_and_only_to_be_read():
-    bench = Bench(never_answers=0)
+    bench = OneDisk(never_answers=0)
     gfn, _ = bench.frames(3)
 
     async def work(disk):
@@ -122,7 +122,7 @@ def test_only_frames_in_flight_are_granted_and_only_to_be_read():
     ],
 )
 def test_a_backend_that_fails_or_lies_is_named_and_nothing_hangs(fault, message):
-    bench = Bench(**fault)
+    bench = OneDisk(**fault)
     gfn, _ = bench.frames(400)
 
     async def work(disk):
@@ -136,7 +136,7 @@ def test_a_backend_that_fails_or_lies_is_named_and_nothing_hangs(fault, message)
 
 
 def test_a_backend_that_never_answers_is_given_up_after_its_time():
-    bench = Bench(never_answers=3)
+    bench = OneDisk(never_answers=3)
     gfn, _ = bench.frames(400)
 
     async def work(disk):
@@ -153,7 +153,7 @@ async def write_and_drain(disk, sector, gfn, count):
 
 
 def test_the_acknowledged_sector_stops_at_the_first_failure():
-    bench = Bench(error_after=(8 + 7 * 88) * 512, reorder=True, latency=1000)
+    bench = OneDisk(error_after=(8 + 7 * 88) * 512, reorder=True, latency=1000)
     gfn, _ = bench.frames(400)
 
     async def work(disk):
@@ -169,7 +169,7 @@ def test_the_acknowledged_sector_stops_at_the_first_failure():
 
 
 def test_a_discard_leaves_buffers_of_our_own_and_what_lies_behind_them_alone():
-    bench = Bench(plain=False)
+    bench = OneDisk(plain=False)
     gfn, data = bench.frames(8)
 
     async def work(disk):
@@ -184,7 +184,7 @@ def test_a_discard_leaves_buffers_of_our_own_and_what_lies_behind_them_alone():
 
 @pytest.mark.parametrize("answer", [0, 5, 20])
 def test_a_disk_dies_with_a_reason_when_there_is_no_memory_to_take_an_answer(answer, monkeypatch):
-    bench = Bench()
+    bench = OneDisk()
     gfn, _ = bench.frames(400)
     taken = []
 
@@ -210,7 +210,7 @@ def test_a_disk_dies_with_a_reason_when_there_is_no_memory_to_take_an_answer(ans
 
 
 def test_an_event_that_the_backend_missed_is_sent_again():
-    bench = Bench()
+    bench = OneDisk()
     gfn, _ = bench.frames(1)
 
     async def work(disk):
@@ -227,7 +227,7 @@ def test_an_event_that_the_backend_missed_is_sent_again():
 
 
 def test_a_flush_that_the_backend_does_not_know_is_no_failure():
-    bench = Bench(no_flush=True)
+    bench = OneDisk(no_flush=True)
 
     async def work(disk):
         assert disk.properties.flushes == []
@@ -239,7 +239,7 @@ def test_a_flush_that_the_backend_does_not_know_is_no_failure():
 
 
 def test_beyond_the_end_of_the_disk_nothing_is_asked():
-    bench = Bench()
+    bench = OneDisk()
 
     async def work(disk):
         await disk.write(SIZE // 512 - 1, 0x200, 2)
@@ -260,11 +260,11 @@ def test_beyond_the_end_of_the_disk_nothing_is_asked():
 )
 def test_sectors_of_an_impossible_size_are_refused(size, expected):
     with pytest.raises(BackendError, match=f"sector-size is {expected} expected"):
-        Bench(sector_size=size).run(None)
+        OneDisk(sector_size=size).run(None)
 
 
 def test_large_sectors_are_written_whole():
-    bench = Bench(sector_size=4096)
+    bench = OneDisk(sector_size=4096)
 
     async def work(disk):
         with pytest.raises(BackendError, match=r"1 sectors from 8 on, but .* units of 4096 bytes"):
@@ -275,7 +275,7 @@ def test_large_sectors_are_written_whole():
 
 
 def test_a_request_that_fails_once_is_done_again():
-    bench = Bench(fails=5)
+    bench = OneDisk(fails=5)
     gfn, data = bench.frames(300)
 
     async def work(disk):
@@ -289,7 +289,7 @@ def test_a_request_that_fails_once_is_done_again():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_a_backend_that_comes_back_gets_again_what_it_did_not_acknowledge(seed):
-    bench = Bench({"seed": seed}, dies=5, latency=SECOND // 1000)
+    bench = OneDisk({"seed": seed}, dies=5, latency=SECOND // 1000)
     gfn, data = bench.frames(300)
 
     async def work(disk):

@@ -3,7 +3,7 @@
 import errno
 
 import pytest
-from fixtures.offeringbackend import GFN, PAGE, Bench, round_trip
+from fixtures.offeringbackend import GFN, PAGE, OfferingDisk, round_trip
 
 import hw
 from pvxen.hypervisor import DOM0
@@ -25,7 +25,7 @@ from xenpv.errors import BackendError
     ],
 )
 def test_only_whole_extents_are_discarded(granularity, alignment, asked, done):
-    bench = Bench({"discard-granularity": granularity, "discard-alignment": alignment})
+    bench = OfferingDisk({"discard-granularity": granularity, "discard-alignment": alignment})
     bench.sink.granularity = 512
     found = []
     bench.sink.discard = lambda offset, length: found.append((offset // 512, length // 512))
@@ -43,7 +43,7 @@ def refuse(offset, length):
 
 
 def test_a_refused_discard_is_reported_once_and_not_sent_again():
-    bench = Bench()
+    bench = OfferingDisk()
     bench.sink.discard = refuse
 
     async def work(disk):
@@ -68,7 +68,7 @@ def test_a_refused_discard_is_reported_once_and_not_sent_again():
     ],
 )
 def test_a_flush_is_the_better_of_what_is_offered(other, operations):
-    bench = Bench(other)
+    bench = OfferingDisk(other)
 
     async def work(disk):
         hw.mem(GFN * PAGE, PAGE)[:] = b"kept" * 1024
@@ -82,7 +82,7 @@ def test_a_flush_is_the_better_of_what_is_offered(other, operations):
 
 
 def test_a_page_of_ours_that_the_backend_keeps_mapped_is_not_given_back():
-    bench = Bench({"feature-flush-cache": None})
+    bench = OfferingDisk({"feature-flush-cache": None})
     machine = bench.guest.machine
 
     async def work(disk):
@@ -111,7 +111,7 @@ def test_a_page_of_ours_that_the_backend_keeps_mapped_is_not_given_back():
 
 @pytest.mark.parametrize("offered", [1, 0, None])
 def test_buffers_stay_granted_where_the_backend_offers_to_keep_them(offered):
-    bench = Bench({"feature-persistent": offered}, buffers=8)
+    bench = OfferingDisk({"feature-persistent": offered}, buffers=8)
 
     async def work(disk):
         await round_trip(disk)
@@ -125,7 +125,7 @@ def test_buffers_stay_granted_where_the_backend_offers_to_keep_them(offered):
 @pytest.mark.parametrize("free", [1, 2, 4, 8, 16, 20, 30, 100])
 @pytest.mark.parametrize("buffers", [0, 2])
 def test_with_few_grant_entries_the_disk_works_with_what_there_is(free, buffers):
-    bench = Bench(buffers=buffers, gnttab_max_frames=1)
+    bench = OfferingDisk(buffers=buffers, gnttab_max_frames=1)
     for ref in range(abi.GNTTAB_NR_RESERVED_ENTRIES, 512 - free):
         bench.guest.machine.gnttab.set_entry(ref, abi.GTF_permit_access, 0, 0x30)
     if free == 1:
@@ -139,7 +139,7 @@ def test_with_few_grant_entries_the_disk_works_with_what_there_is(free, buffers)
 
 
 def test_requests_of_a_mib_are_in_flight_eight_at_a_time_where_the_table_can_grow():
-    bench = Bench(gnttab_frames=1, gnttab_max_frames=32)
+    bench = OfferingDisk(gnttab_frames=1, gnttab_max_frames=32)
     held = []
     bench.sink.write = lambda offset, buffers: held.append(len(bench.guest.machine.gnttab.mappings))
     most = 0

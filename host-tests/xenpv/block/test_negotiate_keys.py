@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from fixtures.offeringbackend import BACK_GFN, GFN, PAGE, Bench, round_trip
+from fixtures.offeringbackend import BACK_GFN, GFN, PAGE, OfferingDisk, round_trip
 
 import hw
 from pvdump.blkback.negotiate import OFFERS, PROPERTIES
@@ -17,17 +17,17 @@ KEYS = sorted({*OFFERS, *PROPERTIES, *MAXIMA_KEYS} - {"sectors", "discard-secure
 
 
 def test_all_that_our_backend_offers_is_used():
-    limits = Bench().run(round_trip)
+    limits = OfferingDisk().run(round_trip)
     assert (limits.pages, limits.requests, limits.segments) == (4, 128, 256)
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_a_disk_works_without_any_one_of_the_optional_keys(key):
-    Bench({key: None}).run(round_trip)
+    OfferingDisk({key: None}).run(round_trip)
 
 
 def test_a_backend_that_says_nothing_but_its_size_has_a_disk():
-    bench = Bench(dict.fromkeys(KEYS))
+    bench = OfferingDisk(dict.fromkeys(KEYS))
     limits = bench.run(round_trip)
     assert (limits.pages, limits.requests, limits.segments) == (1, 32, 11)
     assert bench.said == [
@@ -40,21 +40,21 @@ def test_a_backend_that_says_nothing_but_its_size_has_a_disk():
 @pytest.mark.parametrize("value", ["x", "-1", "1 ", "0x10", "9" * 30, str(1 << 40)])
 @pytest.mark.parametrize("key", sorted({*KEYS} - {"sector-size"}))
 def test_an_optional_key_that_means_nothing_is_taken_as_absent_and_noted(key, value):
-    bench = Bench({key: value})
+    bench = OfferingDisk({key: value})
     bench.run(round_trip)
     assert f"device/vbd/51728: {key} is '{value}', taken as absent" in bench.said
 
 
 @pytest.mark.parametrize("key", KEYS)
 def test_an_empty_key_is_an_absent_one(key):
-    bench = Bench({key: ""})
+    bench = OfferingDisk({key: ""})
     bench.run(round_trip)
     assert not [line for line in bench.said if "taken as absent" in line]
 
 
 @pytest.mark.parametrize("key", ["feature-persistent", "feature-flush-cache", "feature-discard"])
 def test_a_feature_is_0_or_1(key):
-    bench = Bench({key: "2"})
+    bench = OfferingDisk({key: "2"})
     bench.run(round_trip)
     assert f"device/vbd/51728: {key} is '2', taken as absent" in bench.said
 
@@ -73,7 +73,7 @@ def test_a_feature_is_0_or_1(key):
     ],
 )
 def test_without_its_size_or_unit_a_disk_is_refused_and_left_closed(key, value):
-    bench = Bench({key: value})
+    bench = OfferingDisk({key: value})
     with pytest.raises(BackendError, match=f"51728: backend's {key} is '{value or ''}'; a number"):
         bench.run(round_trip)
     assert bench.front("state") == str(abi.XenbusStateInitialising)
@@ -100,7 +100,7 @@ def test_without_its_size_or_unit_a_disk_is_refused_and_left_closed(key, value):
     ],
 )
 def test_the_ring_is_named_by_the_scheme_that_the_backend_offers(other, keys):
-    bench = Bench(other)
+    bench = OfferingDisk(other)
 
     async def work(disk):
         await round_trip(disk)
@@ -121,7 +121,7 @@ def test_the_ring_is_named_by_the_scheme_that_the_backend_offers(other, keys):
     ],
 )
 def test_no_request_is_larger_than_the_backend_says(other, pages):
-    bench = Bench(other)
+    bench = OfferingDisk(other)
     sizes = []
 
     async def work(disk):
@@ -135,7 +135,7 @@ def test_no_request_is_larger_than_the_backend_says(other, pages):
 
 
 def test_no_more_requests_are_in_flight_than_the_backend_says():
-    bench = Bench({"max-requests": 3, "feature-max-indirect-segments": None})
+    bench = OfferingDisk({"max-requests": 3, "feature-max-indirect-segments": None})
     most = 0
 
     async def work(disk):
@@ -162,7 +162,7 @@ def test_no_more_requests_are_in_flight_than_the_backend_says():
     ],
 )
 def test_we_write_our_own_maxima_within_the_backend_s_and_remove_them(other, requests, segments):
-    bench = Bench(other)
+    bench = OfferingDisk(other)
 
     async def work(disk):
         await round_trip(disk)
@@ -177,7 +177,7 @@ def test_we_write_our_own_maxima_within_the_backend_s_and_remove_them(other, req
 
 
 def test_maxima_that_another_kernel_left_are_replaced():
-    bench = Bench()
+    bench = OfferingDisk()
     bench.guest.store.write(f"{bench.back.front}/max-requests", 7)
 
     async def work(disk):
@@ -187,7 +187,7 @@ def test_maxima_that_another_kernel_left_are_replaced():
 
 
 def test_a_limit_below_the_backend_s_is_no_reduction():
-    bench = Bench(limits=Limits(1, 8, 11))
+    bench = OfferingDisk(limits=Limits(1, 8, 11))
     assert bench.run(round_trip).segments == 11
     assert bench.said == []
 
@@ -218,7 +218,7 @@ class Sparse(Memory):
 @pytest.mark.parametrize("sector", [(1 << 32) - 64, (1 << 32) + 8, 1 << 40])
 def test_sectors_above_32_bits_are_where_they_belong(sector):
     sink = Sparse(((1 << 40) + (1 << 20)) * 512)
-    bench = Bench(sink=sink)
+    bench = OfferingDisk(sink=sink)
 
     async def work(disk):
         assert disk.sectors == (1 << 40) + (1 << 20)
@@ -251,7 +251,7 @@ def test_a_disk_is_known_as_read_only_or_removable(other, mode, read_only, remov
     async def work(disk):
         return disk.read_only, disk.removable
 
-    assert Bench(other, mode=mode).run(work) == (read_only, removable)
+    assert OfferingDisk(other, mode=mode).run(work) == (read_only, removable)
 
 
 @pytest.mark.parametrize(
@@ -269,12 +269,12 @@ def test_a_physical_block_is_no_smaller_than_a_sector_and_fits_a_page(size, phys
     async def work(disk):
         return disk.properties.physical_size
 
-    bench = Bench({"sector-size": size, "physical-sector-size": physical})
+    bench = OfferingDisk({"sector-size": size, "physical-sector-size": physical})
     assert bench.run(work) == found
 
 
 def test_feature_large_sector_size_is_not_written_and_is_removed_if_left():
-    bench = Bench({"sector-size": 4096})
+    bench = OfferingDisk({"sector-size": 4096})
     bench.guest.store.write(f"{bench.back.front}/feature-large-sector-size", 1)
     bench.run(round_trip)
     assert bench.front("feature-large-sector-size") == ""

@@ -1,7 +1,7 @@
 """The block front end takes over a disk that the crashed kernel left connected."""
 
 import pytest
-from fixtures.onedisk import Bench, assert_writes
+from fixtures.onedisk import OneDisk, assert_writes
 from fixtures.stack import XVDB
 
 from pvxen.faults import Faults
@@ -13,7 +13,7 @@ from xenpv.loop import SECOND
 @pytest.mark.parametrize("start", [0, 1000, 0xFFFFFFF0])
 @pytest.mark.parametrize("features", [0, 1])
 def test_a_disk_left_connected_is_taken_over(start, features):
-    bench = Bench({"server_features": features})
+    bench = OneDisk({"server_features": features})
     bench.crashed.connect(bench.back, start)
     bench.crashed.write_in_flight(bench.back, 100, b"old" * 128 + bytes(128))
     assert_writes(bench)
@@ -34,7 +34,7 @@ GIVEN_UP = f"{XVDB}: {LEFT} have no answer after 60 s; closed all the same"
 
 def left(requests, version=1, options=None, start=0, **faults):
     """A disk left connected, with requests of which the backend was not told."""
-    bench = Bench(options, **faults)
+    bench = OneDisk(options, **faults)
     if version == 2:
         bench.crashed.use_grants_v2()
     bench.crashed.connect(bench.back, start)
@@ -135,13 +135,13 @@ def test_an_entry_that_lends_no_ring_does_no_harm(version, flags, domid, frame):
 
 
 def test_a_state_of_ours_that_is_none_is_taken_over():
-    bench = Bench()
+    bench = OneDisk()
     bench.guest.store.write(f"{bench.back.front}/state", "x")
     assert_writes(bench)
 
 
 def test_keys_that_the_crashed_kernel_negotiated_are_removed():
-    bench = Bench()
+    bench = OneDisk()
     bench.crashed.connect(bench.back)
     stale = ("ring-page-order", "ring-ref0", "multi-queue-num-queues", "feature-persistent")
     for key in (*stale, "queue-0/ring-ref"):
@@ -153,7 +153,7 @@ def test_keys_that_the_crashed_kernel_negotiated_are_removed():
 
 def test_entries_that_the_crashed_kernel_granted_are_not_used():
     # The table is as large as it may become.
-    bench = Bench({"gnttab_max_frames": 2})
+    bench = OneDisk({"gnttab_max_frames": 2})
     grants = bench.guest.machine.gnttab
     busy = set(range(400, 512, 2))
     for ref in busy:
@@ -173,7 +173,7 @@ def test_entries_that_the_crashed_kernel_granted_are_not_used():
 
 @pytest.mark.parametrize("frames", [1, 4, 32])
 def test_grants_are_taken_from_the_top_of_the_table(frames):
-    bench = Bench({"gnttab_frames": frames})
+    bench = OneDisk({"gnttab_frames": frames})
 
     async def work(disk):
         await disk.write(0, 0x200, 8)

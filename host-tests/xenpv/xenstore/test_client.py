@@ -4,7 +4,7 @@ import random
 from collections import Counter
 
 import pytest
-from fixtures.storeguest import HOME, Setup
+from fixtures.storeguest import HOME, StoreGuest
 
 from pvxen.machine import Machine
 from xenpv import abi
@@ -30,12 +30,12 @@ def test_the_operations_on_nodes_work():
         assert await store.get_perms("data/y") == [("n", 1), ("r", 3)]
         assert await store.get_domain_path(7) == "/local/domain/7"
 
-    Setup().run(work)
+    StoreGuest().run(work)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_replies_in_any_order_reach_their_callers(seed):
-    setup = Setup(Machine(seed=seed), reorder=True)
+    setup = StoreGuest(Machine(seed=seed), reorder=True)
 
     async def work(store):
         async def ask(i):
@@ -50,7 +50,7 @@ def test_replies_in_any_order_reach_their_callers(seed):
 
 
 def test_more_requests_than_there_is_room_for_wait_for_it():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         writes = [store.write(f"data/{i}", "v" * 1900) for i in range(40)]
@@ -61,7 +61,7 @@ def test_more_requests_than_there_is_room_for_wait_for_it():
 
 
 def test_a_late_reply_to_a_given_up_request_harms_nobody():
-    setup = Setup()
+    setup = StoreGuest()
     setup.ring.deaf = True
 
     async def work(store):
@@ -75,7 +75,7 @@ def test_a_late_reply_to_a_given_up_request_harms_nobody():
 
 
 def test_a_cancelled_caller_s_reply_is_dropped_and_its_neighbours_get_theirs():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         tasks = [setup.loop.spawn(store.read("name")) for _ in range(3)]
@@ -140,7 +140,7 @@ def run_short(monkeypatch, store, draw, every):
 
 def talk_short_of_memory(monkeypatch, seed):
     """Writes, reads, errors and events while memory runs out. Returns how often which failed."""
-    setup = Setup(Machine(seed=seed), piecemeal=True, reorder=True)
+    setup = StoreGuest(Machine(seed=seed), piecemeal=True, reorder=True)
 
     async def ask(store, i):
         await store.write(f"data/{i}", f"v{i}" * 200)
@@ -171,7 +171,7 @@ def test_memory_that_runs_out_anywhere_only_delays(monkeypatch):
 
 
 def test_the_server_is_told_although_memory_ran_out_when_it_was_to_be(monkeypatch):
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         whole, left = setup.loop.evtchn.send, [1]
@@ -192,7 +192,7 @@ def test_the_server_is_told_although_memory_ran_out_when_it_was_to_be(monkeypatc
 
 
 def test_connecting_again_at_once_leaves_nobody_waiting_on_the_old_connection():
-    setup = Setup(features=abi.XENSTORE_SERVER_FEATURE_RECONNECTION)
+    setup = StoreGuest(features=abi.XENSTORE_SERVER_FEATURE_RECONNECTION)
 
     async def work(store):
         async def ask():
@@ -226,7 +226,7 @@ def answer(setup, raw):
 
 @pytest.mark.parametrize("length", [4097, 0xFFFFFFFF])
 def test_a_reply_that_breaks_a_limit_ends_the_connection_for_all(length):
-    setup = Setup()
+    setup = StoreGuest()
     answer(setup, wire.struct.pack("<IIII", 2, 1, 0, length))
     message = f"len {length} is over 4096"
 
@@ -247,12 +247,12 @@ def test_a_reply_that_breaks_a_limit_ends_the_connection_for_all(length):
 @pytest.mark.parametrize("path", ["", "a\0b", "a" * 2049, "/" + "a" * 3072])
 def test_a_path_that_cannot_be_is_refused_before_it_is_sent(path):
     with pytest.raises(ValueError, match="xenstore path"):
-        Setup().run(lambda store: store.read(path))
+        StoreGuest().run(lambda store: store.read(path))
 
 
 @pytest.mark.parametrize("value", ["", "-1", "x", "1" * 21, "0x10"])
 def test_a_value_that_is_no_number_is_refused_by_name(value):
-    setup = Setup()
+    setup = StoreGuest()
     setup.server.write(HOME + "/data/n", value, "n1")
     with pytest.raises(XenError, match="data/n: a decimal number expected"):
         setup.run(lambda store: store.read_int("data/n"))

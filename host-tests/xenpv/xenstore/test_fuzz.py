@@ -11,7 +11,7 @@ import yaml
 from fixtures.hostileserver import Attacked, play
 from fixtures.lyingserver import Plan
 from fixtures.ringguard import Guard, guarded
-from fixtures.storeguest import Setup
+from fixtures.storeguest import StoreGuest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -107,7 +107,7 @@ class TestVectors:
 
 
 def test_a_watch_event_s_path_of_any_bytes_is_text_to_whoever_watches():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         watch = await store.watch("data")

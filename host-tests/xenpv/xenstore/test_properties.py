@@ -4,7 +4,7 @@ A stream is the same however it is cut; replies find their callers in any order,
 away meanwhile; events keep their order.
 """
 
-from fixtures.storeguest import HOME, Setup
+from fixtures.storeguest import HOME, StoreGuest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -224,7 +224,7 @@ async def reader(store, i, timeout, seen):
     ),
 )
 def test_callers_that_go_away_or_are_too_late_put_nobody_out_of_step(seed, callers):
-    setup = Setup(Machine(seed=seed), reorder=True, piecemeal=True)
+    setup = StoreGuest(Machine(seed=seed), reorder=True, piecemeal=True)
     for i in range(len(callers)):
         setup.server.write(f"{HOME}/data/{i}", f"value {i} " * 9, "n1")
 
@@ -255,7 +255,7 @@ def test_callers_that_go_away_or_are_too_late_put_nobody_out_of_step(seed, calle
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(1, 1 << 30), changes=st.lists(st.integers(0, 9), max_size=40))
 def test_events_between_replies_keep_the_order_of_the_changes(seed, changes):
-    setup = Setup(Machine(seed=seed), piecemeal=True)
+    setup = StoreGuest(Machine(seed=seed), piecemeal=True)
 
     async def work(store):
         watch = await store.watch("data", limit=100)

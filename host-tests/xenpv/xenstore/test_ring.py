@@ -1,7 +1,7 @@
 """The shared ring of the xenstore client: taken over, used, told about, handed back."""
 
 import pytest
-from fixtures.storeguest import HOME, PFN, Setup
+from fixtures.storeguest import HOME, PFN, StoreGuest
 
 import hw
 from pvdump.xenstored import requests, toolstack
@@ -33,7 +33,7 @@ async def round_trip(store):
 @pytest.mark.parametrize("events", ["2l", "dead"])
 @FEATURES
 def test_the_ring_is_used_from_whatever_indexes_it_has(start, events, features):
-    setup = Setup(Machine(events=events), start=start, features=features)
+    setup = StoreGuest(Machine(events=events), start=start, features=features)
     setup.run(round_trip)
     assert setup.ring.reconnects == features
 
@@ -47,7 +47,7 @@ def test_the_ring_is_used_from_whatever_indexes_it_has(start, events, features):
     ],
 )
 def test_it_says_how_the_ring_was_found(features, start, found):
-    setup = Setup(features=features, start=start)
+    setup = StoreGuest(features=features, start=start)
     setup.run(round_trip)
     assert setup.store.transport.found == found
 
@@ -55,7 +55,7 @@ def test_it_says_how_the_ring_was_found(features, start, found):
 @pytest.mark.parametrize("seed", range(20))
 @FEATURES
 def test_messages_larger_than_the_ring_go_through_in_pieces_of_any_size(seed, features):
-    setup = Setup(Machine(seed=seed), features=features, piecemeal=True)
+    setup = StoreGuest(Machine(seed=seed), features=features, piecemeal=True)
     value = bytes(range(256)) * 15
 
     async def work(store):
@@ -104,7 +104,7 @@ def serves_slowly(ring, period):
 
 class TestACrashedKernel:
     def test_with_reconnection_leaves_nothing(self):
-        setup = Setup(features=1, start=(5, 1000))
+        setup = StoreGuest(features=1, start=(5, 1000))
         setup.ring.leave_request(WRITE[:40])
         setup.ring.leave_reply(b"\x02\0\0\0half a header", read=3)
         setup.run(round_trip)
@@ -116,7 +116,7 @@ class TestACrashedKernel:
     def test_left_a_request_half_written_and_it_is_completed_without_ending_a_server(
         self, whole, cut
     ):
-        setup = Setup(start=(500, 700), fragile=True)
+        setup = StoreGuest(start=(500, 700), fragile=True)
         setup.ring.leave_request(BEFORE + whole[: min(cut, len(whole) - 1)])
         setup.machine.clock.idle()
         setup.run(round_trip)
@@ -124,7 +124,7 @@ class TestACrashedKernel:
         assert "a request completed with" in setup.store.transport.found
 
     def test_left_a_request_without_its_body_and_it_ends_no_server(self):
-        setup = Setup(start=(500, 700), fragile=True)
+        setup = StoreGuest(start=(500, 700), fragile=True)
         header = wire.Packet(abi.XS_READ, 9, 0, bytes(16)).encode()[:16]
         setup.ring.leave_request(BEFORE + header)
         setup.machine.clock.idle()
@@ -132,7 +132,7 @@ class TestACrashedKernel:
         assert setup.ring.broken is None
 
     def test_left_a_long_path_whose_header_is_overwritten_and_nothing_is_sent(self):
-        setup = Setup(start=(500, 700), fragile=True)
+        setup = StoreGuest(start=(500, 700), fragile=True)
         whole = wire.Packet(abi.XS_READ, 3, 0, b"data/" + b"n" * 2000 + b"\0").encode()
         for at in range(0, 1500, 500):
             setup.ring.leave_request(whole[at : at + 500])
@@ -145,7 +145,7 @@ class TestACrashedKernel:
     @pytest.mark.parametrize("wait", [300, 600, 900])
     @pytest.mark.parametrize("cut", range(1, len(WRITE), 3))
     def test_left_a_request_half_written_to_a_server_that_is_slow_to_answer(self, cut, wait):
-        setup = Setup(start=(500, 700), fragile=True)
+        setup = StoreGuest(start=(500, 700), fragile=True)
         setup.ring.leave_request(BEFORE + WRITE[:cut])
         setup.machine.clock.idle()
         answers_late(setup.ring, wait * SECOND // 1000)
@@ -154,7 +154,7 @@ class TestACrashedKernel:
     @pytest.mark.parametrize("slow", [False, True])
     @pytest.mark.parametrize("missing", [1, 15, 16, 1000, 2080])
     def test_left_a_large_request_half_written_and_it_is_completed(self, missing, slow):
-        setup = Setup(start=(500, 700), fragile=True)
+        setup = StoreGuest(start=(500, 700), fragile=True)
         whole = wire.Packet(abi.XS_WRITE, 3, 0, b"data/half\0" + bytes(2000 + missing)).encode()
         for at in range(0, len(whole) - missing, 500):
             setup.ring.leave_request(whole[at : min(at + 500, len(whole) - missing)])
@@ -169,7 +169,7 @@ class TestACrashedKernel:
     def test_left_a_ring_to_a_server_that_answers_type_0_as_oxenstored_does(
         self, left, monkeypatch
     ):
-        setup = Setup(start=(500, 700))
+        setup = StoreGuest(start=(500, 700))
         monkeypatch.delitem(toolstack.REQUESTS, abi.XS_CONTROL)
         monkeypatch.setitem(requests.REQUESTS, abi.XS_CONTROL, lambda *_: b"OK\0")
         setup.ring.leave_request(left)
@@ -177,7 +177,7 @@ class TestACrashedKernel:
         setup.run(round_trip)
 
     def test_left_a_ring_to_a_server_that_answers_nothing_and_the_search_is_bounded(self):
-        setup = Setup(start=(500, 700))
+        setup = StoreGuest(start=(500, 700))
 
         def drop():
             while setup.ring.connection.pending():
@@ -192,12 +192,12 @@ class TestACrashedKernel:
 
     @pytest.mark.parametrize("read", range(0, 20, 3))
     def test_left_a_reply_half_read_and_it_is_passed_over(self, read):
-        setup = Setup(start=(500, 700))
+        setup = StoreGuest(start=(500, 700))
         setup.ring.leave_reply(wire.Packet(abi.XS_READ, 77, 0, b"old").encode(), read=read)
         setup.run(round_trip)
 
     def test_left_watches_and_they_are_reset_where_that_is_offered(self):
-        setup = Setup(start=(500, 700))
+        setup = StoreGuest(start=(500, 700))
         setup.server.write(HOME + "/control/platform-feature-xs_reset_watches", "1", "n0 r1")
         watch = wire.Packet(abi.XS_WATCH, 3, 0, b"data\0old\0").encode()
         setup.ring.leave_request(watch)
@@ -207,7 +207,7 @@ class TestACrashedKernel:
         assert not setup.ring.connection.watches
 
     def test_left_watches_that_cannot_be_reset_and_their_events_harm_nobody(self):
-        setup = Setup(start=(500, 700))
+        setup = StoreGuest(start=(500, 700))
         setup.ring.leave_request(wire.Packet(abi.XS_WATCH, 3, 0, b"data\0old\0").encode())
         setup.machine.clock.idle()
         for after in range(20):
@@ -217,7 +217,7 @@ class TestACrashedKernel:
         setup.run(round_trip)
 
     def test_left_more_replies_than_the_ring_holds(self):
-        setup = Setup(start=(500, 700))
+        setup = StoreGuest(start=(500, 700))
         setup.server.write(HOME + "/data/big", "v" * 900, "n1")
         for number in range(20):
             request = wire.Packet(abi.XS_READ, number, 0, b"data/big\0").encode()
@@ -228,7 +228,7 @@ class TestACrashedKernel:
 
 @FEATURES
 def test_after_close_another_client_can_use_the_ring(features):
-    setup = Setup(features=features)
+    setup = StoreGuest(features=features)
 
     async def work(store):
         await round_trip(store)
@@ -246,7 +246,7 @@ def test_after_close_another_client_can_use_the_ring(features):
 
 @FEATURES
 def test_closing_leaves_no_watch_behind(features):
-    setup = Setup(features=features)
+    setup = StoreGuest(features=features)
 
     async def work(store):
         await store.watch("data")
@@ -286,7 +286,7 @@ class TestTelling:
         assert reader.due
 
     def test_many_requests_in_flight_are_told_of_together(self):
-        setup = Setup()
+        setup = StoreGuest()
 
         async def work(store):
             await store.write("data/x", "v")
@@ -298,7 +298,7 @@ class TestTelling:
 
 
 def test_a_server_whose_event_was_lost_is_told_again_after_a_second():
-    setup = Setup()
+    setup = StoreGuest()
     port = setup.machine.evtchn.port(DOM0, setup.ring.port)
 
     def lose():
@@ -316,7 +316,7 @@ def test_a_server_whose_event_was_lost_is_told_again_after_a_second():
 
 
 def test_a_request_after_a_long_silence_is_told_once():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         await store.loop.sleep(60 * SECOND)
@@ -328,7 +328,7 @@ def test_a_request_after_a_long_silence_is_told_once():
 
 
 def test_a_reply_that_was_taken_is_told_of_once_a_ring_s_worth():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         for _ in range(100):
@@ -343,21 +343,21 @@ def test_a_reply_that_was_taken_is_told_of_once_a_ring_s_worth():
 
 @pytest.mark.parametrize(("pfn", "port"), [(0, 3), (2**64 - 1, 3)])
 def test_a_guest_without_xenstore_is_told_so(pfn, port):
-    setup = Setup()
+    setup = StoreGuest()
     setup.machine.params[abi.HVM_PARAM_STORE_PFN] = pfn
     with pytest.raises(NoXenstore, match="no xenstore: HVM_PARAM_STORE_PFN"):
         setup.run(round_trip)
 
 
 def test_a_port_that_cannot_be_is_refused():
-    setup = Setup()
+    setup = StoreGuest()
     setup.machine.params[abi.HVM_PARAM_STORE_EVTCHN] = 0
     with pytest.raises(XenError, match="port 0 is not valid"):
         setup.run(round_trip)
 
 
 def test_a_silent_server_is_given_up_with_the_four_indexes():
-    setup = Setup()
+    setup = StoreGuest()
     setup.ring.deaf = True
     with pytest.raises(
         Timeout, match=r"read name: no reply within 5000 ms; indexes req 15/0 rsp 0/0"
@@ -366,21 +366,21 @@ def test_a_silent_server_is_given_up_with_the_four_indexes():
 
 
 def test_a_server_that_ignores_reconnection_is_given_up():
-    setup = Setup(features=1)
+    setup = StoreGuest(features=1)
     setup.ring.deaf = True
     with pytest.raises(NoXenstore, match="did not clear `connection` within 5 s; oxenstored"):
         setup.run(round_trip)
 
 
 def test_a_server_that_takes_nothing_of_a_stale_ring_is_given_up():
-    setup = Setup(start=(5, 5))
+    setup = StoreGuest(start=(5, 5))
     setup.ring.deaf = True
     with pytest.raises(NoXenstore, match="took nothing from the ring for 5 s; indexes req 14/5"):
         setup.run(round_trip)
 
 
 def test_indexes_that_jump_end_the_connection():
-    setup = Setup()
+    setup = StoreGuest()
     setup.ring.deaf = True
 
     def jump():
@@ -392,7 +392,7 @@ def test_indexes_that_jump_end_the_connection():
 
 
 def test_a_server_that_has_given_up_is_noticed_before_the_deadline_and_named():
-    setup = Setup(features=abi.XENSTORE_SERVER_FEATURE_ERROR)
+    setup = StoreGuest(features=abi.XENSTORE_SERVER_FEATURE_ERROR)
     setup.ring.deaf = True
 
     def give_up():
@@ -406,14 +406,14 @@ def test_a_server_that_has_given_up_is_noticed_before_the_deadline_and_named():
 
 
 def test_a_server_that_gave_up_on_the_crashed_kernel_is_named_with_its_error():
-    setup = Setup(features=abi.XENSTORE_SERVER_FEATURE_ERROR, start=(5, 5))
+    setup = StoreGuest(features=abi.XENSTORE_SERVER_FEATURE_ERROR, start=(5, 5))
     hw.wr32(PAGE + abi.XENSTORE_RING_ERROR, abi.XENSTORE_ERROR_PROTO)
     with pytest.raises(RingCorrupt, match=r"given the connection up; indexes .* 3 \(protocol\)"):
         setup.run(round_trip)
 
 
 def test_a_broken_connection_is_repaired_by_connecting_again():
-    setup = Setup(features=3)
+    setup = StoreGuest(features=3)
 
     async def work(store):
         await round_trip(store)

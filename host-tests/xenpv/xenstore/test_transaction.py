@@ -1,14 +1,14 @@
 """Transactions of the xenstore client: committed, aborted, and done again."""
 
 import pytest
-from fixtures.storeguest import HOME, Setup
+from fixtures.storeguest import HOME, StoreGuest
 
 from xenpv.errors import XenstoreError
 from xenpv.loop import SECOND
 
 
 def test_the_end_of_the_block_commits():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         async with store.transaction() as t:
@@ -21,7 +21,7 @@ def test_the_end_of_the_block_commits():
 
 
 def test_an_exception_aborts():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         async def fail():
@@ -38,7 +38,7 @@ def test_an_exception_aborts():
 
 
 def test_one_that_is_cancelled_is_aborted():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def stuck(store):
         async with store.transaction() as t:
@@ -58,7 +58,7 @@ def test_one_that_is_cancelled_is_aborted():
 
 
 def test_one_cancelled_while_it_begins_is_aborted():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def begin(store):
         async with store.transaction():
@@ -79,7 +79,7 @@ def test_one_cancelled_while_it_begins_is_aborted():
 
 
 def test_work_is_done_again_when_another_came_in_between():
-    setup = Setup()
+    setup = StoreGuest()
     tries = []
 
     async def work(store):
@@ -101,7 +101,7 @@ def test_work_is_done_again_when_another_came_in_between():
 
 
 def test_the_tries_are_bounded():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         async def never(t):
@@ -123,4 +123,4 @@ def test_another_error_is_not_tried_again():
         with pytest.raises(XenstoreError, match="ENOENT"):
             await store.transact(absent)
 
-    Setup().run(work)
+    StoreGuest().run(work)

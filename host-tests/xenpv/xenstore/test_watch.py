@@ -1,7 +1,7 @@
 """Watches of the xenstore client: events in order, bounded queues, and their end."""
 
 import pytest
-from fixtures.storeguest import Setup
+from fixtures.storeguest import StoreGuest
 
 from xenpv import abi
 from xenpv.errors import RingCorrupt, Timeout, XenstoreError
@@ -16,7 +16,7 @@ def test_the_first_event_comes_at_once_and_then_one_a_change_in_order():
             await store.write(f"data/{name}", "1")
         assert [await watch.next() for _ in range(4)] == ["data", "data/a", "data/b", "data/c"]
 
-    Setup().run(work)
+    StoreGuest().run(work)
 
 
 def test_two_watches_of_one_path_each_get_theirs():
@@ -26,7 +26,7 @@ def test_two_watches_of_one_path_each_get_theirs():
         for watch in (first, second):
             assert [await watch.next(), await watch.next()] == ["data", "data/x"]
 
-    Setup().run(work)
+    StoreGuest().run(work)
 
 
 def test_a_full_queue_keeps_the_first_and_counts_the_rest():
@@ -37,7 +37,7 @@ def test_a_full_queue_keeps_the_first_and_counts_the_rest():
         assert (watch.waiting(), watch.dropped) == (2, 2)
         assert [await watch.next(), await watch.next()] == ["data", "data/a"]
 
-    Setup().run(work)
+    StoreGuest().run(work)
 
 
 def test_nothing_comes_after_close():
@@ -49,7 +49,7 @@ def test_nothing_comes_after_close():
         with pytest.raises(RingCorrupt, match="watch data: it has ended"):
             await watch.next()
 
-    Setup().run(work)
+    StoreGuest().run(work)
 
 
 def test_waiting_has_a_deadline():
@@ -59,11 +59,11 @@ def test_waiting_has_a_deadline():
         with pytest.raises(Timeout, match=r"nothing changed within 2000 ms; indexes req .* rsp"):
             await watch.next(2 * SECOND)
 
-    Setup().run(work)
+    StoreGuest().run(work)
 
 
 def test_who_waits_hears_that_the_connection_has_ended():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         watch = await store.watch("data")
@@ -77,7 +77,7 @@ def test_who_waits_hears_that_the_connection_has_ended():
 
 @pytest.mark.parametrize("payload", [b"data\0other\0", b"datax\0%s\0", b"dat\0%s\0", b"\0%s\0"])
 def test_an_event_that_belongs_to_no_watch_is_dropped(payload):
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         watch = await store.watch("data")
@@ -95,7 +95,7 @@ def test_an_event_that_belongs_to_no_watch_is_dropped(payload):
 
 
 def test_one_cancelled_while_it_is_being_set_is_ended():
-    setup = Setup()
+    setup = StoreGuest()
 
     async def work(store):
         setup.ring.deaf = True
@@ -119,4 +119,4 @@ def test_a_watch_that_is_refused_is_forgotten():
         assert not store._watches
         assert store._session.flying() == 0
 
-    Setup().run(work)
+    StoreGuest().run(work)
