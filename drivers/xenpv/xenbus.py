@@ -30,7 +30,7 @@ STATE_NAMES = (
     "Reconfiguring",
     "Reconfigured",
 )
-# How the keys begin that a front end writes for its backend.
+# The keys that a front end writes for its backend begin with these.
 NEGOTIATED = (
     "ring-ref",
     "ring-page-order",
@@ -91,38 +91,41 @@ class Device:
         self.deadline = 0
 
     async def find(self):
-        """Read who the backend is."""
+        """Read which backend the toolstack chose. Raises BackendError, XenError, Timeout."""
         self.backend = await self.store.read_text(self.path + "/backend")
         self.backend_id = await self.store.read_int(self.path + "/backend-id")
         if self.backend_id >= DOMID_FIRST_RESERVED:
             raise BackendError("%s: backend-id %d is no domain" % (self.path, self.backend_id))
 
     async def set_state(self, state):
+        """Write our state. Raises XenstoreError, Timeout."""
         await self.store.write(self.path + "/state", str(state))
 
     async def write(self, key, value):
+        """Write a key of ours. value: str or int. Raises XenstoreError, Timeout."""
         await self.store.write(self.path + "/" + key, str(value))
 
     async def state(self):
+        """Read our own state, a XenbusState*. Raises XenstoreError, Timeout."""
         return await self._state(self.path)
 
     async def backend_state(self):
-        """The backend's state; Unknown also where there is none that we may see."""
+        """Read the backend's state, Unknown if we may not. Raises XenstoreError, Timeout."""
         try:
             return await self._state(self.backend)
         except XenstoreError as e:
-            # So servers answer for a node that is gone where we may not read the one above it.
+            # Servers answer this for a node that is gone if we may not read the node above it.
             if e.code != "EACCES":
                 raise
             return XenbusStateUnknown
 
     async def _state(self, path):
-        """Unknown for a node that is not there or holds no state: the other side may write one."""
+        """Read a state; Unknown where there is no node, or no state in it."""
         text = await self.store.read_text(path + "/state", "")
         return decimal(text, 0, 9) or XenbusStateUnknown
 
     async def backend_text(self, key):
-        """What the backend says of a key, "" for nothing."""
+        """Read a key of the backend, "" if it is not there. Raises XenstoreError, Timeout."""
         return await self.store.read_text(self.backend + "/" + key, "")
 
     def allow(self, ns):
@@ -171,7 +174,7 @@ class Device:
         await self.wait_backend(OPEN, "starting")
 
     async def _forget(self):
-        """Remove what an earlier driver negotiated: the backend would read it as ours."""
+        """Remove the keys that an earlier driver wrote: the backend would take them for ours."""
         for key in await self.store.directory(self.path):
             if any(key.startswith(begin) for begin in NEGOTIATED):
                 await self.store.rm(self.path + "/" + key)

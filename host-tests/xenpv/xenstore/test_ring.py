@@ -123,6 +123,15 @@ class TestACrashedKernel:
         assert setup.ring.broken is None
         assert "a request completed with" in setup.store.transport.found
 
+    def test_left_whole_requests_and_the_ring_is_used_after_half_a_second(self):
+        setup = StoreGuest(start=(500, 700))
+        setup.ring.leave_request(BEFORE)
+        setup.machine.clock.idle()
+        began = setup.machine.clock.now
+        setup.run(round_trip)
+        assert setup.machine.clock.now - began < SECOND // 2
+        assert setup.store.transport.found == "indexes taken as found"
+
     def test_left_a_request_without_its_body_and_it_ends_no_server(self):
         setup = StoreGuest(start=(500, 700), fragile=True)
         header = wire.Packet(abi.XS_READ, 9, 0, bytes(16)).encode()[:16]
