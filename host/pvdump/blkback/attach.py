@@ -10,8 +10,8 @@ libxl__initiate_device_generic_remove), docs/man/xen-vbd-interface.7.pandoc.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 import threading
 import time
 from typing import Any
@@ -74,7 +74,7 @@ def attach(
             "shared": str(int(shared)),
             "params": params,
             "vm": await _text(transaction, f"{home}/vm"),
-            ATTACH_ID: secrets.token_hex(8),
+            ATTACH_ID: os.urandom(8).hex(),
         }
         await _make_front(transaction, domid, number)
         # An earlier domain's nodes may be there.
