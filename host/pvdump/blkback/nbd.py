@@ -39,6 +39,7 @@ from .sink import IOV_MAX, behind
 
 PORT = 10809
 SILENCE_SECONDS = 30.0  # a server that is silent for so long is lost
+CONNECT_SECONDS = 5.0  # one that is silent for so long at connect is tried again
 REST_SECONDS = 0.5
 REQUEST_MAGIC, REPLY_MAGIC = 0x25609513, 0x67446698
 READ, WRITE, DISC, FLUSH, TRIM = range(5)
@@ -271,7 +272,8 @@ class Nbd:
                 self._socket.settimeout(SILENCE_SECONDS)
                 self._socket.connect(where)
             else:
-                self._socket = socket.create_connection(where, SILENCE_SECONDS)
+                self._socket = socket.create_connection(where, CONNECT_SECONDS)
+                self._socket.settimeout(SILENCE_SECONDS)
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             shake = Handshake(lambda data: self._send([memoryview(data)]), self._take, self._text)
             export = shake.choose(self._address.export)
