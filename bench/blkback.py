@@ -51,7 +51,8 @@ class Site:
         python.put(xen)
         xen.sh(f"pvdump blkback run >>{LOG} 2>&1 &")
         self._guest = LinuxGuest(xen, "loads", theirs, VDEVS[OURS])
-        xen.sh(f"pvdump blkback attach {self._guest.domain.domid} {VDEVS[OURS]} {device}")
+        domid = self._guest.domain.domid
+        xen.sh(f"pvdump blkback attach --shared {domid} {VDEVS[OURS]} {device}")
         self._guest.wait()
         self._idle = statistics.median(self._idly() for _ in range(3))
 
