@@ -5,6 +5,7 @@ The commands write into a FIFO that the test reads, and wait on one that it open
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
@@ -13,6 +14,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -268,6 +270,13 @@ def gone(watch: int) -> bool:
     return done.returncode == 0
 
 
+def until_gone(number: int) -> None:
+    """Wait until there is no process of this number."""
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.kill(number, 0)
+
+
 def test_what_a_command_has_started_is_killed_though_it_ignores_sigterm(
     store: FakeStore,
     run: Callable[..., Runner],
@@ -275,10 +284,13 @@ def test_what_a_command_has_started_is_killed_though_it_ignores_sigterm(
     dispatcher: Dispatcher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pvdump.watches.run.GRACE", 0.0)
-    runner = run(f"{sleeper(IGNORE)} & wait")
+    runner = run(f'echo "$$" > "$PVDUMP_FIFO"; {sleeper(IGNORE)} & wait')
     write(store, 7, b"1")
-    watch = os.pidfd_open(int(commands.said()))
+    shell, child = int(commands.said()), int(commands.said())
+    watch = os.pidfd_open(child)
+    times = iter((0.0, 0.0, 1e9))
+    clock = SimpleNamespace(monotonic=lambda: next(times), sleep=lambda _: until_gone(shell))
+    monkeypatch.setattr("pvdump.watches.guard.time", clock)
     runner.end()
     dispatcher.close()
     assert gone(watch)
