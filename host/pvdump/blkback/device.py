@@ -17,7 +17,6 @@ Source: xen/include/public/io/xenbus.h, blkif.h; Linux drivers/xen/xenbus/xenbus
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 
 from xenpv.abi import (
@@ -35,13 +34,12 @@ from xenpv.text import decimal
 
 from . import negotiate, ports
 from .counts import Counts
-from .frames import Pool
 from .instance import Instance
 from .negotiate import DiskProperties, Front, Unusable
 from .paths import backend_path, error_path
 from .ports import Refused, Stalled
 from .request import Geometry
-from .resources import Resources
+from .resources import take
 from .ringmemory import RingMemory
 from .sink import Sink, open_sink
 from .transfer import Queue
@@ -258,22 +256,15 @@ class Device:
     def _make(self, front: Front) -> tuple[Instance, ports.Channel]:
         """Take all that a connection needs, or nothing. Raises Refused, Stalled."""
         assert self._disk is not None
-        sink, layout, pages = self._disk.sink, front.layout, len(front.refs)
+        sink = self._disk.sink
         sink.measure()
-        with contextlib.ExitStack() as undo:
-            grants = self._xen.grants(self.domid)
-            undo.callback(grants.close)
-            frames = grants.map(front.refs, True)
-            undo.callback(frames.unmap)
-            memory = RingMemory(frames, pages)
-            undo.callback(memory.close)
-            ring = self._make_ring(memory, front)
-            channel = self._xen.bind(self.domid, front.port)
-            undo.callback(channel.close)
-            queue = self._make_queue(sink, channel)
-            undo.pop_all()
-        pool = Pool(grants, front.persistent, queue.vector if queue else None)
-        resources = Resources(layout, grants, frames, memory, ring, channel, queue, pool)
+        resources = take(
+            self._xen,
+            self.domid,
+            front,
+            self._make_ring,
+            lambda channel: self._make_queue(sink, channel),
+        )
         self._sector = front.sector(sink)
         geometry = Geometry(
             sink.size // SECTOR,
@@ -293,7 +284,7 @@ class Device:
             self._complain,
             self._look,
         )
-        return instance, channel
+        return instance, resources.channel
 
     def _make_queue(self, sink: Sink, channel: ports.Channel) -> Queue | None:
         """Make a queue for I/O beside each other; one that stays refused is done without."""

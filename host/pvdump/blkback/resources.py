@@ -1,10 +1,12 @@
 """What a worker holds of Xen while its front end is connected, enough for a full ring.
 
-A device takes it all when it connects; the worker gives it back when it disconnects.
+A device takes it all when it connects, or nothing; the worker gives it back when it disconnects.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from xenpv.block.blkif import Layout
@@ -12,6 +14,7 @@ from xenpv.block.ring import BackRing
 
 from . import ports
 from .frames import Pool
+from .negotiate import Front
 from .ringmemory import RingMemory
 from .transfer import Queue
 
@@ -42,3 +45,35 @@ class Resources:
         self.frames.unmap()
         self.channel.close()
         self.grants.close()
+
+
+def take(
+    xen: ports.Xen,
+    domid: int,
+    front: Front,
+    make_ring: Callable[[RingMemory, Front], BackRing],
+    make_queue: Callable[[ports.Channel], Queue | None],
+) -> Resources:
+    """Take all that a connection needs, or nothing.
+
+    Args:
+        front: what the front end asks for.
+        make_ring: makes the ring on its mapped memory.
+        make_queue: makes the queue of the sink's I/O; a channel wakes its worker.
+
+    Raises: Refused, Stalled.
+    """
+    with contextlib.ExitStack() as undo:
+        grants = xen.grants(domid)
+        undo.callback(grants.close)
+        frames = grants.map(front.refs, True)
+        undo.callback(frames.unmap)
+        memory = RingMemory(frames, len(front.refs))
+        undo.callback(memory.close)
+        ring = make_ring(memory, front)
+        channel = xen.bind(domid, front.port)
+        undo.callback(channel.close)
+        queue = make_queue(channel)
+        undo.pop_all()
+    pool = Pool(grants, front.persistent, queue.vector if queue else None)
+    return Resources(front.layout, grants, frames, memory, ring, channel, queue, pool)
