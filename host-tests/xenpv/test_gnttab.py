@@ -1,4 +1,4 @@
-"""The driver's grant table: on whatever an earlier kernel left, growing up to what Xen allows."""
+"""The grant table, on what a crashed kernel left: its versions, growing, lending, taking back."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from xenpv.hypercall import Hypercalls
 REFS = 0x3000
 GFN = 0x50
 RESERVED = abi.GNTTAB_NR_RESERVED_ENTRIES
-EARLIER = 20
+LENT = 20
 PER_FRAME = {version: abi.PAGE_SIZE // entry.size for version, entry in ENTRIES.items()}
 
 
@@ -24,8 +24,8 @@ def table(**options):
     return machine, GrantTable(Hypercalls())
 
 
-def earlier(machine, ref=EARLIER):
-    """An earlier kernel granted a frame, and its backend still has it mapped."""
+def lend_as_crashed(machine, ref=LENT):
+    """Lend a frame as the crashed kernel, and let its backend keep it mapped."""
     machine.gnttab.set_entry(ref, abi.GTF_permit_access, DOM0, 0x30)
     return machine.gnttab.map(ref, DOM0, readonly=False)
 
@@ -34,7 +34,7 @@ def version_2(**options):
     """As table(), where version 2 cannot be left."""
     machine = Machine(gnttab_version=2, **options)
     hw.attach(machine)
-    earlier(machine)
+    lend_as_crashed(machine)
     return machine, GrantTable(Hypercalls())
 
 
@@ -86,22 +86,22 @@ class TestLending:
     def test_version_2_is_left_when_nothing_is_mapped(self):
         machine = Machine(gnttab_version=2)
         hw.attach(machine)
-        machine.gnttab.set_entry(EARLIER, abi.GTF_permit_access, DOM0, 0x30)
+        machine.gnttab.set_entry(LENT, abi.GTF_permit_access, DOM0, 0x30)
         assert GrantTable(Hypercalls()).version == machine.gnttab.version == 1
 
-    def test_an_earlier_kernels_grants_are_as_they_were(self):
+    def test_the_crashed_kernels_grants_are_as_they_were(self):
         machine, grants = version_2(gnttab_max_frames=1)
         lend_all(grants)
-        assert machine.gnttab.entry(EARLIER) == (abi.GTF_permit_access, DOM0, 0x30)
+        assert machine.gnttab.entry(LENT) == (abi.GTF_permit_access, DOM0, 0x30)
 
     def test_an_entry_of_version_2_that_was_ended_while_mapped_is_not_free(self):
         machine = Machine(gnttab_version=2, gnttab_max_frames=1)
         hw.attach(machine)
-        earlier(machine)
-        machine.gnttab.set_entry(EARLIER, 0, 0, 0)
-        machine.gnttab.set_entry(EARLIER + 1, abi.GTF_permit_access, DOM0, 0x31)
+        lend_as_crashed(machine)
+        machine.gnttab.set_entry(LENT, 0, 0, 0)
+        machine.gnttab.set_entry(LENT + 1, abi.GTF_permit_access, DOM0, 0x31)
         found = lend_all(GrantTable(Hypercalls()))
-        assert sorted(found) == [*range(RESERVED, EARLIER), *range(EARLIER + 2, 256)]
+        assert sorted(found) == [*range(RESERVED, LENT), *range(LENT + 2, 256)]
 
 
 class TestGrowing:
@@ -120,7 +120,7 @@ class TestGrowing:
         assert len(machine.gnttab.frames) == 64
         assert len(set(found)) == len(found)
         assert min(found) >= RESERVED
-        assert EARLIER not in found or version == 1
+        assert LENT not in found or version == 1
         # All but the reserved and the busy ones, and remainders of no use to who wants four.
         assert len(found) > 64 * PER_FRAME[version] - RESERVED - 4 * 64
         assert "all 64 frames that Xen allows are in use" in grants.full

@@ -1,4 +1,4 @@
-"""Text of a peer or a person: what is a number, and what a terminal is shown."""
+"""Text of a peer or a person: numbers are plain ASCII, and a terminal gets printable characters."""
 
 import pytest
 
