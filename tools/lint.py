@@ -27,6 +27,8 @@ IMAGE = (
     "host-tests/lab/hostile",
 )
 TYPED = ("build.py", "tools", "lab", "host")
+# What is installed in a guest or in dom0, and the oldest Python that it runs on.
+USERS, USERS_PYTHON = "host/pvdump", "3.9"
 
 # What must never stand in the tree: addresses of package mirrors and indexes, which are the
 # business of the machine's own apt and pip.
@@ -67,10 +69,11 @@ def ruff_format() -> str:
 
 
 def mypy() -> str:
-    """The types of what runs on the host only."""
-    present = [name for name in TYPED if (ROOT / name).exists()]
+    """The types of what runs on the host only; once more, of what users run, for their Python."""
     memory = str(cache.folder("lint", "mypy"))
-    return complaints([tool("mypy"), "--no-error-summary", "--cache-dir", memory, *present])
+    command = [tool("mypy"), "--no-error-summary", "--cache-dir", memory]
+    found = complaints([*command, *(name for name in TYPED if (ROOT / name).exists())])
+    return found + complaints([*command, "--python-version", USERS_PYTHON, USERS])
 
 
 def clang_format() -> str:

@@ -20,7 +20,7 @@ import struct
 from pathlib import Path
 
 from ..dump import holders
-from ..dump.holders import FLOCK
+from ..dump.holders import F_OFD_SETLK, FLOCK
 from .ports import Stalled
 
 HELD = (errno.EAGAIN, errno.EACCES)
@@ -59,7 +59,7 @@ def claim(fd: int, path: Path, readonly: bool, shared: bool) -> None:
     kind, length = (fcntl.F_RDLCK, OURS) if readonly or shared else (fcntl.F_WRLCK, 0)
     lock = struct.pack(FLOCK, kind, os.SEEK_SET, 0, length, 0)
     try:
-        fcntl.fcntl(fd, fcntl.F_OFD_SETLK, lock)
+        fcntl.fcntl(fd, F_OFD_SETLK, lock)
     except OSError as error:
         if error.errno in HELD and not shared:
             raise InUse(path, "another guest or program has locked it") from None
