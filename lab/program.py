@@ -7,11 +7,10 @@ only gcc is the host's.
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 from lab import LabError, packages
-from tools import cache
+from tools import cache, process
 from tools.progress import NULL, Display
 
 FLAGS = "-std=gnu11 -O2 -Wall -Wextra -Werror -static -pthread".split()
@@ -32,9 +31,7 @@ def build(source: Path, suite: str, progress: Display = NULL) -> Path:
 
     def make(made: Path) -> None:
         command = ["gcc", *FLAGS, *where, str(source), "-o", str(made / source.stem), *libraries]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise LabError(f"{source.name}: gcc, exit {done.returncode}\n{done.stderr.strip()}")
+        process.output(command, LabError)
 
     kept = cache.stamped(cache.folder("lab", suite, "programs"), source.stem, key, make)
     return kept / source.stem

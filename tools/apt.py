@@ -19,7 +19,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tools import Trouble, cache
+from tools import Trouble, cache, process
 from tools.progress import NULL, Display, Stage
 
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -222,7 +222,7 @@ class Suite:
         read, write = os.pipe()
         with os.fdopen(read, encoding="utf-8", errors="replace") as status:
             try:
-                process = subprocess.Popen(
+                apt = subprocess.Popen(
                     [*command, "-o", f"APT::Status-Fd={write}", *words],
                     cwd=cwd or self.home,
                     stdin=subprocess.DEVNULL,
@@ -239,12 +239,12 @@ class Suite:
                 if parts[0] == "dlstatus" and len(parts) == 4 and self.stage:
                     self.stage.done = float(parts[2])
                     self.stage.note(f"{self.name}: {parts[3].lower()}")
-        code = process.wait()
+        code = apt.wait()
         with out:
             out.seek(0)
             text = out.read().decode(errors="replace")
         if code:
-            raise AptError(f"{shlex.join([*command, *words])}: exit {code}\n{_tail(text)}")
+            raise AptError(f"{shlex.join([*command, *words])}: exit {code}\n{process.tail(text)}")
         return text
 
 
@@ -255,7 +255,9 @@ def addresses(codename: str) -> list[tuple[str, str]]:
     machine with bookworm, bookworm-updates and bookworm-security serves trixie the same way.
     """
     form = "$(REPO_URI) $(RELEASE) $(ORIGIN)"
-    own = _run(["apt-get", "indextargets", "--format", form, "Created-By: Packages"])
+    own = process.output(
+        ["apt-get", "indextargets", "--format", form, "Created-By: Packages"], AptError
+    )
     pairs: list[tuple[str, str]] = []
     for line in own.splitlines():
         uri, _, rest = line.partition(" ")
@@ -283,17 +285,6 @@ def extract(package: Path, root: Path, *members: str) -> None:
     with subprocess.Popen(
         ["dpkg-deb", "--fsys-tarfile", str(package)], stdout=subprocess.PIPE
     ) as content:
-        done = subprocess.run(command, stdin=content.stdout, capture_output=True, text=True)
-    if content.returncode or done.returncode:
-        raise AptError(f"cannot unpack {package.name}: {_tail(done.stderr)}")
-
-
-def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AptError(f"{shlex.join(command)}: exit {done.returncode}\n{_tail(done.stderr)}")
-    return done.stdout
-
-
-def _tail(text: str, lines: int = 12) -> str:
-    return "\n".join(text.strip().splitlines()[-lines:])
+        process.output(command, AptError, stdin=content.stdout)
+    if content.returncode:
+        raise AptError(f"cannot unpack {package.name}: dpkg-deb, exit {content.returncode}")

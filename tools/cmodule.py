@@ -14,7 +14,6 @@ import importlib.util
 import io
 import os
 import shlex
-import subprocess
 import sysconfig
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,12 +21,12 @@ from types import ModuleType
 
 import cffi
 
-from tools import cache
+from tools import Trouble, cache, process
 
 FLAGS = ("-O2", "-std=gnu11", "-Wall", "-fPIC", "-shared")
 
 
-class CompileError(Exception):
+class CompileError(Trouble):
     """The C compiler refused a module; the message has its last lines."""
 
 
@@ -58,10 +57,7 @@ def build(
         where = [sysconfig.get_path("include"), *map(str, include)]
         command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *(f"-I{one}" for one in where)]
         command += ["-o", str(folder / f"{name}{suffix}"), str(c_file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            tail = "\n".join(done.stderr.strip().splitlines()[-20:])
-            raise CompileError(f"{shlex.join(command)}: exit {done.returncode}\n{tail}")
+        process.output(command, CompileError)
 
     return cache.stamped(cache.folder("cmodule"), name, key, make)
 

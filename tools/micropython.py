@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 import tarfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tools import Trouble, cache
+from tools import Trouble, cache, process
 from tools.apt import Suite
 from tools.progress import NULL, Display
 
@@ -72,19 +71,8 @@ def source(progress: Display = NULL) -> Path:
 
 def run(work: Path, command: Sequence[str], text: str | None = None) -> str:
     """Run one command in the work folder and return its output."""
-    done = subprocess.run(
-        command,
-        cwd=work,
-        input=text,
-        env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    if done.returncode:
-        tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-30:])
-        raise BuildError(f"{' '.join(command)}: exit {done.returncode}\n{tail}")
-    return done.stdout
+    environment = {**os.environ, **ENVIRONMENT}
+    return process.output(command, BuildError, cwd=work, given=text, environment=environment)
 
 
 def compiler_flags(work: Path) -> list[str]:

@@ -23,7 +23,7 @@ def suite(tmp_path, monkeypatch):
 
 
 def test_another_release_comes_from_the_machine_s_own_mirrors(monkeypatch):
-    monkeypatch.setattr(apt, "_run", lambda command: OWN)
+    monkeypatch.setattr(apt.process, "output", lambda command, error: OWN)
     assert apt.addresses("trixie") == [
         ("file:/mirror/debian/", "trixie"),
         ("file:/mirror/debian/", "trixie-updates"),
@@ -32,12 +32,14 @@ def test_another_release_comes_from_the_machine_s_own_mirrors(monkeypatch):
 
 
 def test_a_machine_that_never_fetched_its_lists_has_addresses_too(monkeypatch):
-    monkeypatch.setattr(apt, "_run", lambda command: "file:/mirror/debian/ stable \n")
+    monkeypatch.setattr(
+        apt.process, "output", lambda command, error: "file:/mirror/debian/ stable \n"
+    )
     assert apt.addresses("bookworm") == [("file:/mirror/debian/", "bookworm")]
 
 
 def test_a_machine_without_debian_sources_is_told_so(monkeypatch):
-    monkeypatch.setattr(apt, "_run", lambda command: "file:/other/ jammy Ubuntu\n")
+    monkeypatch.setattr(apt.process, "output", lambda command, error: "file:/other/ jammy Ubuntu\n")
     with pytest.raises(apt.AptError, match="names no Debian mirror"):
         apt.addresses("bookworm")
 
