@@ -41,6 +41,7 @@ Downloads and build products are kept in $PVDUMP_CACHE (default: ~/.cache/pvdump
 
 
 def image(arguments: list[str]) -> int:
+    """Build the image and print its sizes."""
     parser = argparse.ArgumentParser(prog="build.py image")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder (default: out)")
     parser.add_argument("--config", type=Path, default=ROOT / "image.yaml", help="image.yaml")
@@ -56,30 +57,35 @@ def image(arguments: list[str]) -> int:
 
 
 def run(arguments: list[str]) -> int:
+    """Run the image in an embedded domain."""
     from tools.run import main
 
     return main(arguments)
 
 
 def demo(arguments: list[str]) -> int:
+    """Panic a guest on a real Xen and show its vmcore."""
     from tools.demo import main
 
     return main(arguments)
 
 
 def lint(arguments: list[str]) -> int:
+    """Check the tree."""
     from tools.lint import main
 
     return main(arguments)
 
 
 def test(arguments: list[str]) -> int:
+    """Become pytest on the whole suite."""
     # Each file in one process: its tests share a Xen, which takes a CPU and 4 GiB.
     processes = ["--numprocesses", "auto", "--maxprocesses", "2", "--dist", "loadfile"]
     return module("pytest", [*processes, "--no-loadscope-reorder", *arguments])
 
 
 def fuzz(arguments: list[str]) -> int:
+    """Become pytest on new seeds of one test."""
     parser = argparse.ArgumentParser(prog="build.py fuzz")
     parser.add_argument("name", nargs="?", default="", help="without one, the names are listed")
     parser.add_argument("--minutes", type=float, default=10, help="new seeds for so long (10)")
@@ -92,10 +98,12 @@ def fuzz(arguments: list[str]) -> int:
 
 
 def lab(arguments: list[str]) -> int:
+    """Start a guest on a real Xen."""
     return module("lab", arguments)
 
 
 def bench(arguments: list[str]) -> int:
+    """Measure, and print each figure beside a peer's."""
     parser = argparse.ArgumentParser(prog="build.py bench")
     parser.add_argument(
         "name",
@@ -152,6 +160,7 @@ def enter_environment(command: str, arguments: list[str]) -> None:
 
 
 def main(argv: list[str]) -> int:
+    """Run a command in the virtual environment. Returns the exit code."""
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if argv else 2

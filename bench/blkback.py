@@ -57,14 +57,14 @@ class Site:
         self._idle = statistics.median(self._idly() for _ in range(3))
 
     def load(self, load: Load, backend: str) -> tuple[Done, float]:
-        """What became of a load, and the seconds that dom0 computed for it."""
+        """Run a load. Returns its result and the CPU seconds that dom0 spent on it."""
         self._xen.sh("sync; echo 3 >/proc/sys/vm/drop_caches", SETTLE_SECONDS)
         before = ran(self._xen, 0)
         done = self._guest.load(load, VDEVS[backend], SECONDS)
         return done, ran(self._xen, 0) - before - self._idle
 
     def _idly(self) -> float:
-        """What taking the time and telling the guest costs."""
+        """Return the CPU seconds of dom0 that the measurement itself costs."""
         before = ran(self._xen, 0)
         self._guest.run("true")
         return ran(self._xen, 0) - before
@@ -99,6 +99,7 @@ def tell(load: Load, rounds: dict[str, list[tuple[Done, float]]]) -> None:
 
 
 def median_speed(found: list[tuple[Done, float]]) -> float:
+    """Return the median of the speeds, MiB/s."""
     return statistics.median(done.speed for done, _ in found)
 
 

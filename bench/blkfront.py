@@ -65,7 +65,7 @@ def run(progress: Display) -> None:
 
 
 class Rounds:
-    """Of the image and of a Linux guest, a disk of the same backend each."""
+    """Measure the image and a Linux guest in turn, each with a disk of the same backend."""
 
     def __init__(self, xen: Xen, backend: str, elf: Path, folder: Path) -> None:
         self._xen, self._backend, self._elf = xen, backend, elf
@@ -124,7 +124,7 @@ class Rounds:
 
 
 def heap(xen: Xen, elf: Path, disk: Path) -> None:
-    """What the front end's heap gains."""
+    """Show the front end's memory before and after HEAP_MIB MiB more were written."""
     said = in_image(xen, BACKENDS[0], elf, disk, [ALL], HEAP_MIB)
     (_, before), (mib, after) = re.findall(r"heap (\d+)\|(\d+)", said)
     show(f"front end, heap after {mib} MiB, beside before", int(after), int(before), "bytes")
@@ -133,7 +133,7 @@ def heap(xen: Xen, elf: Path, disk: Path) -> None:
 def in_image(
     xen: Xen, backend: str, elf: Path, disk: Path, features: list[str], more: int = 0
 ) -> str:
-    """What the image said of streams with these features, and of so many MiB more."""
+    """Return the console of the image that streams with these features, then `more` MiB."""
     words = [",".join(map(str, FEATURES[name])) for name in features]
     domain = xen.create(
         Guest.parse(

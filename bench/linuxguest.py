@@ -48,7 +48,7 @@ class Load:
     depth: int
 
     def line(self, vdev: str, seconds: float) -> str:
-        """What the guest's shell does."""
+        """Return the guest's shell command that runs the load for so many seconds."""
         return (
             f"fio --name=load --filename=/dev/{vdev} --direct=1 --end_fsync=1 --rw={self.op} "
             f"--bs={self.block}k --iodepth={self.depth} --ioengine=libaio --thread "
@@ -58,7 +58,7 @@ class Load:
 
 @dataclass
 class Done:
-    """What loads came to. Times in s."""
+    """The result of one load: MiB, and the seconds it took."""
 
     mib: float
     took: float
@@ -70,7 +70,12 @@ class Done:
 
 
 class LinuxGuest:
-    """disks: as in the lab's YAML; last: the vdev of the disk that comes last."""
+    """A Debian guest that runs loads with fio.
+
+    Args:
+        disks: as in the lab's YAML.
+        last: the vdev of the disk that appears last.
+    """
 
     def __init__(self, xen: Xen, name: str, disks: list[dict[str, Any]], last: str) -> None:
         guest = Guest.parse(
@@ -94,7 +99,7 @@ class LinuxGuest:
         self.domain.wait_console(r"^bench: did 0\s*$", BOOT_SECONDS)
 
     def run(self, line: str) -> str:
-        """What the shell says of a line."""
+        """Run a line in the guest's shell. Returns what it printed."""
         self._loads += 1
         self.domain.type(line)
         pattern = rf"^bench: did {self._loads - 1}\s*\n((?:.*\n)*?)bench: did {self._loads}\s*$"

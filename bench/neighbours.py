@@ -54,9 +54,10 @@ KINDS = (BEHAVES, CORRUPTS, BUSY, HANGS)
 
 
 class Busy(File):
-    """Can never do it now."""
+    """A sink that refuses each write for the moment."""
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
+        """Raise Stalled."""
         raise ports.Stalled("as asked")
 
 
@@ -64,6 +65,7 @@ class Hanging(File):
     """Never answers."""
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
+        """Never return."""
         threading.Event().wait()
 
 
@@ -108,7 +110,7 @@ def apart(kind: str) -> dict[str, float]:
 
 
 def measure(kind: str, folder: Path) -> dict[str, float]:
-    """What one of the fifteen and what the sixteenth got done, and the lines, a second.
+    """Measure one guest of the fifteen, the sixteenth, and the lines logged, all a second.
 
     The processes that it starts go on.
     """
@@ -163,6 +165,7 @@ class Lines(logging.Handler):
     count = 0
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Count a line."""
         self.count += 1
 
 

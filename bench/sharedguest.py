@@ -33,7 +33,12 @@ APART = 5  # pages between two requests, so that none is joined to the next
 
 
 class Guest:
-    """domid: its number; sectors: of its disk."""
+    """A guest whose memory and event channel several processes share.
+
+    Args:
+        domid: its number.
+        sectors: its disk's size, in sectors of 512 bytes.
+    """
 
     def __init__(self, domid: int, sectors: int) -> None:
         self.domid, self.sectors = domid, sectors
@@ -49,6 +54,7 @@ class Guest:
         return self._count[0]
 
     def frames(self, refs: Sequence[int]) -> MappedFrames:
+        """Return the frames of these grants; a grant's number is its frame's."""
         return MappedFrames([self.view[ref * PAGE_SIZE : (ref + 1) * PAGE_SIZE] for ref in refs])
 
     # In its own process.
@@ -114,10 +120,13 @@ class Guest:
 
 
 class MappedFrames:
+    """Frames of a shared guest, as ports.MappedFrames."""
+
     def __init__(self, pages: list[memoryview]) -> None:
         self._pages = pages
 
     def slices(self, start: int, end: int) -> list[memoryview]:
+        """Return the bytes from start to end, a piece a frame."""
         found = []
         while start < end:
             index, at = divmod(start, PAGE_SIZE)
@@ -127,22 +136,29 @@ class MappedFrames:
         return found
 
     def unmap(self) -> None:
+        """Forget the frames."""
         self._pages = []
 
 
 class Grants:
+    """The grants of a shared guest, as ports.Grants."""
+
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
 
     def map(self, refs: Sequence[int], writable: bool) -> MappedFrames:
+        """Return the frames; none is refused."""
         return self._guest.frames(refs)
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
 class Channel:
-    """As in Xen, whoever binds one finds an event."""
+    """The backend's end of a shared guest's event channel.
+
+    As in Xen, an event is pending when it is bound.
+    """
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
@@ -151,20 +167,28 @@ class Channel:
         os.eventfd_write(self.fd, 1)
 
     def take(self) -> None:
+        """Take the pending event."""
         os.eventfd_read(self.fd)
 
     def notify(self) -> None:
+        """Send the guest an event."""
         os.eventfd_write(self._guest.told, 1)
 
     def wake(self) -> None:
+        """Wake the worker as an event would."""
         os.eventfd_write(self.fd, 1)
 
     def close(self) -> None:
+        """Close our end."""
         os.close(self.bell)
 
 
 class Xen(dom0.Xen):
-    """The threads of a real one, with such guests. guests: by domid."""
+    """Real threads that serve shared guests.
+
+    Args:
+        guests: by domid.
+    """
 
     def __init__(self, guests: dict[int, Guest]) -> None:
         self.threads = set()
@@ -172,7 +196,9 @@ class Xen(dom0.Xen):
         self._guests = guests
 
     def grants(self, domid: int) -> Grants:  # type: ignore[override]
+        """Return a guest's grants."""
         return Grants(self._guests[domid])
 
     def bind(self, domid: int, port: int) -> Channel:  # type: ignore[override]
+        """Return a channel to a guest; it has only one."""
         return Channel(self._guests[domid])

@@ -33,23 +33,26 @@ Tell = Callable[[str, str], None]
 
 
 class Source:
-    """The store's place: events come from here."""
+    """A store whose events the benchmark fires itself."""
 
     tell: Tell
 
     def watch(self, path: str, tell: Tell) -> Source:
+        """Keep the function that events of /data go to."""
         if path == "/data":
             self.tell = tell
         return self
 
     def directory(self, path: str, default: list[str] | None = None) -> list[str]:
+        """Return no children."""
         return []
 
     def find(self, path: str) -> bytes:
+        """Return an empty value for each node."""
         return b""
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
 class Load:
@@ -72,6 +75,7 @@ class Load:
             self._inside.wait()
 
     def close(self) -> None:
+        """Let the stalled handler go and end the dispatcher."""
         self._gate.set()
         self._dispatcher.close()
 

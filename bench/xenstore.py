@@ -47,7 +47,10 @@ SECONDS = 900
 
 
 class Round(NamedTuple):
-    """rate: operations a second; sent, updates: notifications and moves of an index for each."""
+    """The result of one load.
+
+    rate: operations a second; sent, updates: notifications and moves of an index per operation.
+    """
 
     rate: float
     sent: float
@@ -75,7 +78,7 @@ def run(progress: Display) -> None:
 
 
 def growth(folder: Path, progress: Display) -> None:
-    """What the client adds to the image."""
+    """Show how many bytes the client adds to the image."""
     whole = image.build(folder / "image", progress=progress)
     shutil.copytree(
         ROOT / "drivers/xenpv", folder / "xenpv", ignore=shutil.ignore_patterns("xenstore")
@@ -163,6 +166,7 @@ def read(text: str, word: str) -> Rounds:
 
 
 def figures(count: int, ns: int, sent: int = 0, updates: int = 0) -> Round:
+    """Return a Round of `count` operations that took so many ns."""
     return Round(count * 1e9 / ns, sent / count, updates / count)
 
 
@@ -188,6 +192,7 @@ def compare_linux(where: str, ours: Rounds, theirs: Rounds) -> None:
 
 
 def middle(name: str, ours: list[Round], peer: list[Round]) -> None:
+    """Show the pair of rounds with the median ratio."""
     if len(ours) != len(peer):
         raise Trouble(f"{name}: a guest's console lost a line; try again when nothing else runs")
     pairs = sorted(zip(ours, peer, strict=True), key=lambda pair: pair[0].rate / pair[1].rate)
@@ -196,15 +201,18 @@ def middle(name: str, ours: list[Round], peer: list[Round]) -> None:
 
 
 def more(ours: float, peer: float) -> float:
+    """Return the ratio of figures where more is better."""
     return ours / peer
 
 
 def less(ours: float, peer: float) -> float:
+    """Return the ratio of figures where less is better."""
     return peer / ours
 
 
 def show(
     name: str, ours: float, peer: float, unit: str, ratio: Callable[[float, float], float]
 ) -> None:
+    """Print one comparison as a line of JSON."""
     line = {"name": f"xenstore, {name}", "ours": round(ours, 2), "peer": round(peer, 2)}
     print(json.dumps({**line, "unit": unit, "ratio": round(ratio(ours, peer), 2)}), flush=True)

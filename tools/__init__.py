@@ -1,4 +1,4 @@
-"""What `build.py` is made of: one module a job."""
+"""The work of `build.py`: one module a job."""
 
 
 class Trouble(Exception):

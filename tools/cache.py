@@ -187,7 +187,7 @@ def _used(stamp: Path) -> float:
 
 
 def _free(stamp: Path) -> bool:
-    """Whether no process, this one included, holds the folder of `stamp`."""
+    """Return whether no process, this one included, holds the folder of `stamp`."""
     try:
         descriptor = os.open(stamp, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

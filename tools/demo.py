@@ -33,6 +33,7 @@ LOOK_EVERY = 0.05
 
 
 def main(arguments: list[str]) -> int:
+    """Crash a Linux guest, collect its dump and print the report."""
     parser = argparse.ArgumentParser(prog="build.py demo", description=__doc__.split("\n")[0])
     parser.add_argument("--suite", default="bookworm", help="bookworm (default) or trixie")
     parser.add_argument("--xenstored", default="oxenstored", help="oxenstored or xenstored")
@@ -77,6 +78,7 @@ def crash(xen: Xen, guest: Guest, out: Path, progress: Display) -> float:
 
 
 def console(domain: Domain, out: Path) -> None:
+    """Save the guest's console."""
     (out / "console.log").write_text(domain.console(), encoding="utf-8")
 
 
@@ -103,7 +105,7 @@ def watch(domain: Domain, stage: Stage) -> None:
 
 
 def report(out: Path, disk: Path, seconds: float) -> str:
-    """What the vmcore says of the guest's end, in lines for a person."""
+    """Return the vmcore's account of the panic, in lines for a person."""
     block = read_superblock(disk)
     vmcore = out / "vmcore"
     log = readers.dmesg(vmcore, out / "dmesg")

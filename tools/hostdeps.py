@@ -1,4 +1,4 @@
-"""What must be installed on the host, and getting it installed.
+"""The Debian packages that must be installed on the host, and their installation.
 
 Called by build.py before anything else, so the standard library alone. The rule: a need is looked
 for as the program or file that is used, not as a package's name, since Python or QEMU may come from
@@ -37,18 +37,22 @@ class Need:
 
 
 def program(name: str) -> Callable[[], bool]:
+    """Return a check that a program is in PATH."""
     return lambda: shutil.which(name) is not None
 
 
 def file(*paths: str) -> Callable[[], bool]:
+    """Return a check that one of the paths exists."""
     return lambda: any(Path(path).exists() for path in paths)
 
 
 def module(name: str) -> Callable[[], bool]:
+    """Return a check that a Python module can be imported."""
     return lambda: importlib.util.find_spec(name) is not None
 
 
 def python_headers() -> bool:
+    """Return whether Python.h is there."""
     # In the virtual environment sysconfig still names the headers of the Python it was made from.
     return Path(sysconfig.get_path("include"), "Python.h").exists()
 

@@ -40,7 +40,7 @@ LINK = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the image is made of, in bytes; text and rodata are without the frozen modules."""
+    """The sizes of the image's parts, bytes; text and rodata are without the frozen modules."""
 
     text: int
     rodata: int
@@ -116,6 +116,7 @@ def input_digest() -> str:
 
 
 def build_in(work: Path, settings: Config, progress: Display) -> None:
+    """Compile and link the image in a folder. Raises Trouble."""
     flags = micropython.compiler_flags(work)
     own_flags = [*flags, *settings.defines()]
     with progress.stage("generate"):

@@ -25,6 +25,7 @@ class ConfigError(Trouble):
 
 
 def between(low: int, high: int) -> tuple[str, Callable[[Any], bool]]:
+    """Return a rule for whole numbers: its description and its check."""
     return (
         f"a number from {low} to {high}",
         lambda value: (
@@ -106,6 +107,7 @@ class Config:
         ]
 
     def gcc_level(self) -> str:
+        """Return gcc's option of the optimisation."""
         return LEVELS[self.optimise]
 
 

@@ -112,7 +112,7 @@ def mpy_cross() -> str:
 
 
 def common_subset() -> str:
-    """What MicroPython and CPython share, on all Python of the image."""
+    """Check that the image's Python keeps to what MicroPython and CPython share."""
     found = []
     for path in image_files():
         source = (ROOT / path).read_text(encoding="utf-8")
@@ -134,6 +134,7 @@ def addresses() -> str:
 
 
 def image_files() -> list[Path]:
+    """Return the Python files that the image or MicroPython runs."""
     return [path for path in files("*.py") if any(path.is_relative_to(top) for top in IMAGE)]
 
 
@@ -143,6 +144,7 @@ STEPS: tuple[Callable[[], str], ...] = (
 
 
 def main(arguments: list[str]) -> int:
+    """Run the steps. Returns 1 if one failed."""
     names = {step.__name__.replace("_", "-"): step for step in STEPS}
     parser = argparse.ArgumentParser(prog="build.py lint", description=__doc__.split("\n")[0])
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(names)}")
@@ -164,6 +166,7 @@ def main(arguments: list[str]) -> int:
 
 
 def fix() -> None:
+    """Let ruff and clang-format mend what they can."""
     sys.stdout.write(complaints([tool("ruff"), "check", "--quiet", "--fix", "."]))
     sys.stdout.write(complaints([tool("ruff"), "format", "--quiet", "."]))
     sources = [str(path) for path in files("*.c", "*.h")]

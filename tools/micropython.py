@@ -170,6 +170,7 @@ def compile_command(path: str, flags: Iterable[str], optimise: str) -> list[str]
 
 
 def object_of(path: str) -> str:
+    """Return the path of a source's object file."""
     return f"obj/{path}.o"
 
 
@@ -202,6 +203,7 @@ def compile_core(
 
 
 def compile_all(work: Path, commands: list[list[str]], progress: Display = NULL) -> None:
+    """Run all compiler commands, as many at a time as there are CPUs. Raises Trouble."""
     for command in commands:
         (work / command[-2]).parent.mkdir(parents=True, exist_ok=True)
     with (

@@ -59,10 +59,10 @@ class Stage:
         self.show()
 
     def show(self) -> None:
-        pass
+        """Redraw the stage."""
 
     def amounts(self) -> str:
-        """For example "12.0/64.0 MiB  8.1 MiB/s"; empty when nothing was counted."""
+        """Return text such as "12.0/64.0 MiB  8.1 MiB/s", or "" when nothing was counted."""
         if not self.total and not self.done:
             return ""
         if self.unit != "MiB":
@@ -96,6 +96,8 @@ NULL = Display()
 
 
 class LogStage(Stage):
+    """A stage that prints a line when it ends, and one each LOG_EVERY s until then."""
+
     stream: TextIO
     printed: float
 
@@ -106,6 +108,7 @@ class LogStage(Stage):
             self.line("...")
 
     def line(self, state: str) -> None:
+        """Print a line with the stage's state."""
         seconds = f"{time.monotonic() - self.started:.1f} s"
         parts = [f"{self.name:<14} {state:<7} {seconds:>8}", self.amounts(), self.text]
         print("  ".join(part for part in parts if part), file=self.stream, flush=True)
@@ -131,6 +134,8 @@ class LogDisplay(Display):
 
 
 class BarStage(Stage):
+    """A stage that is shown as a bar."""
+
     bars: Bars
     bar: Bar
 
@@ -148,6 +153,7 @@ class Seconds(ProgressColumn):
     """Time a stage has taken, with tenths: most stages of a build are short."""
 
     def render(self, task: Bar) -> Text:
+        """Return the seconds of a stage."""
         return Text(f"{task.finished_time or task.elapsed or 0.0:6.1f} s")
 
 
@@ -155,6 +161,7 @@ class Facts(ProgressColumn):
     """Amounts and the note, one after the other; shortened where the terminal is narrow."""
 
     def render(self, task: Bar) -> Text:
+        """Return the amounts and the note of a stage."""
         amounts, note = task.fields["amounts"], task.fields["note"]
         return Text.assemble(amounts, "  " if amounts and note else "", (note, "dim"))
 

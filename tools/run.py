@@ -32,6 +32,7 @@ DESCRIPTION = "Run the image in an embedded domain, with its console on this ter
 
 
 def main(arguments: list[str]) -> int:
+    """Build the image and run it in an embedded domain. Returns the exit code."""
     chosen = options(arguments)
 
     from tools.image import build
@@ -119,7 +120,7 @@ def load_scenario(path: Path | None) -> Scenario | None:
 
 
 def sinks(paths: list[Path]) -> list[Sink]:
-    """What the disks are made of: the files, or one prepared disk in memory. Raises Trouble."""
+    """Return the disks' data: the files, or one prepared disk in memory. Raises Trouble."""
     from pvdump.blkback.ports import Stalled
     from pvdump.blkback.sink import open_sink
     from pvfw.superblock import Superblock

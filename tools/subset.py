@@ -97,6 +97,8 @@ def check(source: str, path: Path) -> list[Finding]:
 
 
 class Subset(ast.NodeVisitor):
+    """Collects the findings of one file; each visit_X reports what X may not be."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.findings: list[Finding] = []
@@ -105,6 +107,7 @@ class Subset(ast.NodeVisitor):
         self.coroutines = [False]
 
     def report(self, node: ast.AST, text: str) -> None:
+        """Add a finding at a node."""
         line, column = getattr(node, "lineno", 1), getattr(node, "col_offset", 0) + 1
         self.findings.append(Finding(self.path, line, column, text))
 
@@ -123,6 +126,7 @@ class Subset(ast.NodeVisitor):
                 self.report(node, f"{node.module}.{alias.name} is missing")
 
     def imported(self, node: ast.AST, name: str) -> None:
+        """Report a module that not both Pythons have."""
         if name.split(".")[0] not in IMPORTS:
             self.report(node, f"import {name}: not a module that both Pythons have here")
 
@@ -170,6 +174,7 @@ class Subset(ast.NodeVisitor):
         self.function(node, coroutine=True)
 
     def function(self, node: ast.FunctionDef | ast.AsyncFunctionDef, coroutine: bool) -> None:
+        """Visit a function's defaults and body; its annotations are not evaluated."""
         if not self.classes:
             self.functions.add(node.name)
         self.coroutines.append(coroutine)
@@ -224,6 +229,7 @@ class Subset(ast.NodeVisitor):
         self.generic_visit(node)
 
     def mangled(self, node: ast.AST, name: str) -> None:
+        """Report a private name in a class."""
         if self.classes and name.startswith("__") and not name.endswith("__"):
             self.report(node, f"{name} in a class: CPython makes _Class{name} of it")
 
@@ -252,6 +258,7 @@ class Subset(ast.NodeVisitor):
         self.generic_visit(node)
 
     def coding(self, node: ast.Call, name: str) -> None:
+        """Report a character coding that MicroPython does not have."""
         codes = [arg.value for arg in node.args if isinstance(arg, ast.Constant)]
         if codes and codes != ["utf-8"]:
             self.report(node, f"{name}({', '.join(map(repr, codes))}): always strict utf-8 there")

@@ -49,11 +49,13 @@ def ensure(requirements: Path) -> Path:
 
 
 def complete(home: Path) -> bool:
+    """Return whether the environment was made to its end."""
     # bin/python is a link: the second test fails when the Python it was made from has gone.
     return (home / STAMP).exists() and (home / "bin" / "python").exists()
 
 
 def create(home: Path, requirements: Path) -> None:
+    """Make the environment and install the pinned packages. Raises Trouble."""
     print(f"python environment: making {home}", flush=True)
     shutil.rmtree(home, ignore_errors=True)
     base = Path(getattr(sys, "_base_executable", sys.executable))

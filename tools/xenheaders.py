@@ -1,4 +1,4 @@
-"""What Xen's public headers say: constant expressions, evaluated by the C compiler.
+"""The values of constant expressions over Xen's public headers, from the C compiler.
 
 Called by the tests that compare xenpv.abi and the embedded Xen with the headers. They come from
 Debian's libxen-dev, unpacked into the cache; nothing of them is copied into the tree. The rule: the

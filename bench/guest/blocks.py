@@ -51,11 +51,12 @@ def memory():
 
 
 def main():
+    """Run the streams."""
     oneshot.run(work)
 
 
 def ran(xen):
-    """How long this guest's vCPU has run, ns."""
+    """Return how long this guest's vCPU has run, ns."""
     rc = hw.hypercall(HYPERVISOR_vcpu_op, VCPUOP_get_runstate_info, 0, xen.page)
     if rc < 0:
         raise XenError("VCPUOP_get_runstate_info: errno %d" % -rc)
@@ -63,6 +64,7 @@ def ran(xen):
 
 
 async def work(xen, loop, store):
+    """Connect the disk once a round and stream to and from it."""
     words = hw.boot()[1].decode().split()
     length, more = int(words[0]) * 1000000, int(words[1])
     (number,) = await store.directory("device/vbd")
@@ -87,6 +89,7 @@ async def work(xen, loop, store):
 
 
 async def heap(disk, more):
+    """Print the memory in use after SETTLING MiB and after `more` MiB more."""
     for mib in (SETTLING, more):
         for _ in range(0, mib * MIB, STREAM):
             await stream(disk, "write", 0, STREAM)

@@ -1,4 +1,4 @@
-"""What the guests of benchmarks and of the conformance suite begin and end with.
+"""The begin and end of guests of the benchmarks and of the conformance suite.
 
 Frozen into their images beside what they are for, whose main() is `oneshot.run(work)`: one piece of
 work with a connected store, told in lines on the console, and the guest powers off.
@@ -12,7 +12,11 @@ FLUSH_MS = 2000
 
 
 def run(work):
-    """work(xen, loop, store): a coroutine function; it returns the last line to say."""
+    """Connect xenstore, run one piece of work and power the guest off.
+
+    Args:
+        work: a coroutine function (xen, loop, store) that returns the last line to print.
+    """
     guest = Guest()
     guest.loop.run(_work(guest, work))
     guest.xen.shutdown(abi.SHUTDOWN_poweroff)
@@ -27,6 +31,6 @@ async def _work(guest, work):
 
 
 def say(line):
-    """A line on the console, there before anything else is done."""
+    """Print a line and wait until the console has taken it."""
     print(line)
     hw.console_flush(FLUSH_MS)

@@ -18,7 +18,7 @@ class Cancelled(BaseException):
 
 
 class _Pause:
-    """What a task yields: the signal it waits on (or None) and its deadline (or None)."""
+    """The value that a waiting task yields: its signal or None, and its deadline or None."""
 
     def __init__(self, signal, deadline):
         self.signal = signal

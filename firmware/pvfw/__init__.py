@@ -1,1 +1,1 @@
-"""What the image does: the crash dump, and the self-check of a guest that boots it as firmware."""
+"""The modes of the image: the crash dump, and the self-check when it is booted as firmware."""

@@ -1,4 +1,4 @@
-"""Why no dump, or no whole dump, was written; each message is one line for the console."""
+"""The errors after which no dump, or no whole dump, is written; each is one console line."""
 
 from xenpv.errors import XenError
 
@@ -12,7 +12,7 @@ class OptionError(DumpError):
 
 
 class CoreError(DumpError):
-    """What the crashed kernel left about its memory cannot be used."""
+    """The crashed kernel's description of its memory cannot be used."""
 
 
 class TargetRefused(DumpError):

@@ -1,4 +1,4 @@
-"""Where the image's Python begins: how it was entered, what to do, how to end.
+"""The image's Python entry point: it reads how the image was entered, runs a mode, and ends.
 
 Called once by the boot stub (C). Whatever goes wrong ends in one line on the console, in xenstore
 where that works, and in the end action; an error that nobody foresaw ends in a traceback and a

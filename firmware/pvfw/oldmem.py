@@ -76,7 +76,7 @@ class Range:
 
 
 class OldMemory:
-    """What the crashed kernel said of its memory.
+    """The crashed kernel's description of its memory.
 
     Args:
         address: physical address of the ELF header, from elfcorehdr=.

@@ -26,7 +26,7 @@ SUFFIXES = {"K": 10, "M": 20, "G": 30}
 
 
 class Options:
-    """What the command line asks for.
+    """The options on the command line.
 
     Attributes:
         elfcorehdr: physical address, None where there is no usable one.

@@ -1,4 +1,4 @@
-"""Where the image tells how it goes: lines on the console, and nodes in xenstore.
+"""The report of progress: lines on the console, and nodes in xenstore.
 
 Made by main, given to each mode. Rule: telling is never the reason that a dump fails; once a node
 could not be written none is tried again before the end.
@@ -15,7 +15,7 @@ def say(line):
 
 
 class Report:
-    """What toolstack and console are told.
+    """Reports progress to the toolstack and on the console.
 
     Args:
         guest: Guest.

@@ -79,4 +79,5 @@ def own(machine: Machine, domid: int, errno: int = EPERM) -> int:
 
 
 def peer(machine: Machine, domid: int) -> int:
+    """Return the domain that a domid of a hypercall names."""
     return machine.domid if domid == abi.DOMID_SELF else domid

@@ -48,6 +48,7 @@ class MappedFrames:
         held.add(self)
 
     def slices(self, start: int, end: int) -> list[memoryview]:
+        """Return the bytes from start to end; frames that lie side by side are one piece."""
         found = []
         while start < end:
             first, at = divmod(start, PAGE_SIZE)
@@ -73,6 +74,7 @@ class MappedFrames:
         return view.toreadonly() if here.readonly else view
 
     def unmap(self) -> None:
+        """Unmap the frames."""
         for mapping in self._mappings:
             mapping.unmap()
         self._mappings = []
@@ -87,6 +89,7 @@ class Grants:
         self._held = held
 
     def map(self, refs: Sequence[int], writable: bool) -> MappedFrames:
+        """Map all of the grants or none. Raises Refused."""
         mappings: list[gnttab.Mapping] = []
         try:
             for ref in refs:
@@ -97,7 +100,7 @@ class Grants:
         return MappedFrames(mappings, self._held)
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
 class Channel:
@@ -111,9 +114,11 @@ class Channel:
         self.wake: Callable[[], None] = lambda: None
 
     def notify(self) -> None:
+        """Send the guest an event."""
         self._xen.evtchn.send(DOM0, self.port)
 
     def close(self) -> None:
+        """Unbind the channel."""
         self._xen.evtchn.close(DOM0, self.port)
         self._held.discard(self)
 
@@ -129,11 +134,13 @@ class Flights:
         self._ended: list[Transfer] = []
 
     def begin(self, transfers: Sequence[Transfer]) -> int:
+        """Begin all transfers; each ends in a turn of the clock."""
         for transfer in transfers:
             self._back.xen.clock.soon(functools.partial(self._end, transfer))
         return len(transfers)
 
     def vector(self, memory: memoryview) -> bytes:
+        """Return a placeholder; no kernel reads it."""
         return b"any name"
 
     def _end(self, transfer: Transfer) -> None:
@@ -144,11 +151,12 @@ class Flights:
         self._channel.wake()
 
     def over(self) -> list[Transfer]:
+        """Return the transfers that ended since the last call."""
         found, self._ended = self._ended, []
         return found
 
     def close(self) -> None:
-        pass
+        """Do nothing."""
 
 
 class BackendStore:
@@ -158,16 +166,19 @@ class BackendStore:
         self._store = store
 
     def read(self, path: str) -> str | None:
+        """Return a node's value, or None if there is no such node."""
         try:
             return self._store.read(path)
         except StoreError:
             return None
 
     def remove(self, path: str) -> None:
+        """Remove a node and all below it, if it is there."""
         with contextlib.suppress(StoreError):
             self._store.rm(path)
 
     def update(self, device: str, values: Mapping[str, str]) -> bool:
+        """Write all nodes, or none if the device's `frontend` node is gone."""
         if not self._store.exists(f"{device}/frontend"):
             return False
         for path, value in values.items():
@@ -195,11 +206,13 @@ class BlkBack:
     # The interface ports.Xen.
 
     def grants(self, domid: int) -> Grants:
+        """Return a guest's grants. Raises Refused."""
         if domid not in self.xen.domains:
             raise Refused(f"domain {domid} is not there")
         return Grants(self.xen.domains[domid], self._frames)
 
     def bind(self, domid: int, port: int) -> Channel:
+        """Bind a guest's event channel. Raises Refused."""
         try:
             ours = self.xen.evtchn.bind_interdomain(DOM0, domid, port)
         except XenRefuses as error:
@@ -207,9 +220,11 @@ class BlkBack:
         return Channel(self.xen, ours, self._channels)
 
     def queue(self, direct: int, channel: Channel) -> Flights:
+        """Return a queue of transfers that end in later turns."""
         return Flights(self, channel)
 
     def run(self, worker: Worker, channel: Channel) -> None:
+        """Give a worker its turns on the clock until it waits for the end."""
         clock = self.xen.clock
 
         def turn() -> None:
@@ -227,6 +242,7 @@ class BlkBack:
         wake()
 
     def later(self, delay: int, call: Callable[[], None]) -> None:
+        """Call a function once, `delay` ns from now."""
         self.xen.clock.after(delay, call)
 
     # Disks.

@@ -72,6 +72,7 @@ class Clock:
         return self.at(self.now + delay, step)
 
     def cancel(self, timer: Timer) -> None:
+        """Remove a timer if it has not run yet."""
         if timer in self._timers:
             self._timers.remove(timer)
             heapq.heapify(self._timers)

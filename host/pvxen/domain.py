@@ -166,6 +166,7 @@ class EmbeddedDomain:
             write(f"{home}/{name}", "", f"n{domid}")
 
     def remove_nodes(self) -> None:
+        """Remove the domain's nodes and those of its disks."""
         self.store.rm(self.home)
         for device in self.disks.values():
             self.store.rm(device.path)
@@ -178,6 +179,7 @@ class EmbeddedDomain:
         return self.attach_disk(name, sink, Faults(**options))  # type: ignore[arg-type]
 
     def attach_disk(self, name: str, sink: Sink, faults: Faults) -> FaultyDevice:
+        """Attach a disk whose backend has these faults."""
         make = functools.partial(FaultyDevice, sink, faults, self.xen.clock)
         mode = "r" if faults.read_only else "w"
         device = self.xen.blkback.attach(self, name, FaultySink(sink, faults), mode, make)

@@ -62,6 +62,7 @@ class EventChannels:
         self.sent = 0
 
     def port(self, domid: int, number: int) -> Port:
+        """Return a port. Raises XenRefuses EINVAL if there is none."""
         try:
             return self.ports[domid, number]
         except KeyError:
@@ -137,6 +138,7 @@ class EventChannels:
         del self.ports[domid, number]
 
     def close_all(self, domid: int) -> None:
+        """Close all ports of a domain."""
         for port in self.of(domid):
             self.close(domid, port.number)
 

@@ -33,17 +33,21 @@ class TwoLevel:
         return self._machine.shared_info_page.view, field + number // 8, 1 << number % 8
 
     def is_pending(self, number: int) -> bool:
+        """Return whether an event is pending."""
         view, byte, bit = self._bit(abi.SHARED_INFO_EVTCHN_PENDING, number)
         return bool(view[byte] & bit)
 
     def is_masked(self, number: int) -> bool:
+        """Return whether the port is masked."""
         view, byte, bit = self._bit(abi.SHARED_INFO_EVTCHN_MASK, number)
         return bool(view[byte] & bit)
 
     def is_busy(self, number: int) -> bool:
+        """Return False: no port is queued here."""
         return False
 
     def set_pending(self, port: Port) -> None:
+        """Make an event pending and tell the vCPU unless it is masked."""
         if self.is_pending(port.number):
             return
         view, byte, bit = self._bit(abi.SHARED_INFO_EVTCHN_PENDING, port.number)
@@ -60,6 +64,7 @@ class TwoLevel:
             info[VCPU_INFO_PENDING] = 1
 
     def clear_pending(self, number: int) -> None:
+        """Take back a pending event."""
         view, byte, bit = self._bit(abi.SHARED_INFO_EVTCHN_PENDING, number)
         view[byte] &= 0xFF ^ bit
 
@@ -72,4 +77,5 @@ class TwoLevel:
             self._upcall(port.number)
 
     def set_priority(self, port: Port, priority: int) -> None:
+        """Raise XenRefuses ENOSYS: there are no priorities here."""
         raise XenRefuses(ENOSYS)

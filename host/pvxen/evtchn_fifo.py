@@ -113,15 +113,19 @@ class Fifo:
     # Events.
 
     def is_pending(self, number: int) -> bool:
+        """Return whether an event is pending."""
         return self._test(number, EVTCHN_FIFO_PENDING)
 
     def is_masked(self, number: int) -> bool:
+        """Return whether the port is masked or has no event word yet."""
         return self.word(number) is None or self._test(number, EVTCHN_FIFO_MASKED)
 
     def is_busy(self, number: int) -> bool:
+        """Return whether the port is linked into a queue."""
         return self._test(number, EVTCHN_FIFO_LINKED)
 
     def set_pending(self, port: Port) -> None:
+        """Make an event pending and queue it unless it is masked."""
         number = port.number
         if self.word(number) is None:
             self._kept.add(number)
@@ -163,6 +167,7 @@ class Fifo:
         return True
 
     def clear_pending(self, number: int) -> None:
+        """Take back a pending event."""
         self._clear(number, EVTCHN_FIFO_PENDING)
 
     def unmask(self, port: Port) -> None:
@@ -174,6 +179,7 @@ class Fifo:
             self.set_pending(port)
 
     def set_priority(self, port: Port, priority: int) -> None:
+        """Set the queue of the port's next events. Raises XenRefuses EINVAL."""
         if priority > EVTCHN_FIFO_PRIORITY_MIN:
             raise XenRefuses(EINVAL)
         port.priority = priority

@@ -1,4 +1,4 @@
-"""What a block backend does wrong, by name.
+"""The faults of a block backend, by name.
 
 Given to domain.EmbeddedDomain.disk(). A number names the request, counted from 0, at which the
 fault strikes. The default does nothing wrong.
@@ -46,6 +46,7 @@ class Faults:
     latency: int = 0  # ns
 
     def strikes(self, name: str, number: int) -> bool:
+        """Return whether the fault `name` strikes at this request."""
         return getattr(self, name) == number
 
     def responses(

@@ -43,14 +43,16 @@ class FaultyBlockRing(BackRing):
         self._dies = False
 
     def begin(self, worker: Instance, channel: ports.Channel) -> None:
+        """Set the worker that serves the ring, and its channel."""
         self._worker = worker
         self._channel = channel
 
     def unanswered(self) -> bool:
-        """Whether there are requests without a response."""
+        """Return whether there are requests without a response."""
         return self.memory.rd32(abi.SRING_REQ_PROD) != self.memory.rd32(abi.SRING_RSP_PROD)
 
     def take(self) -> bytes | None:
+        """Take a request, or None; faults of requests strike here."""
         seen = self._device.seen
         while True:
             entry: bytes | None = BackRing.take(self)
@@ -68,12 +70,14 @@ class FaultyBlockRing(BackRing):
             self._device.hold(request)
 
     def rearm(self) -> bool:
+        """Ask for the next event. Raises RingCorrupt once the backend has failed."""
         if self._dies:
             raise RingCorrupt(DIED)
         more: bool = BackRing.rearm(self)
         return more
 
     def respond(self, response: bytes) -> None:
+        """Keep the responses that a response becomes by its faults."""
         number, request = self._given.popleft()
         answer, operation, status = struct.unpack(RESPONSE, response)
         if self._faults.no_flush and request.op in FLUSHES:
@@ -81,6 +85,7 @@ class FaultyBlockRing(BackRing):
         self._ready += self._faults.responses(number, (answer, operation, status))
 
     def push(self) -> bool:
+        """Publish the responses, at once or later. Returns whether to notify."""
         if not (self._faults.latency or self._faults.reorder):
             return self._answer()
         if not self._waits:

@@ -65,6 +65,7 @@ class FaultySink:
         self.discard = sink.discard
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
+        """Write. Raises OSError ENOSPC where new sectors exceed the limit."""
         first, last = offset // SECTOR, (offset + sum(map(len, buffers))) // SECTOR
         if self._limit is not None:
             new = self._taken.count(0, first, last)
@@ -111,6 +112,7 @@ class FaultyDevice(Device):
     # States and keys.
 
     def step(self) -> bool:
+        """Do the device's next step; one that failed on purpose goes to Closed."""
         if self.instance is not None and self.instance.gone:
             self._release()
             if self.instance.fault == DIED:

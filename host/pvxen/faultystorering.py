@@ -37,9 +37,11 @@ class Page:
         self.mem = mem
 
     def read(self, offset: int) -> int:
+        """Return the u32 at an offset."""
         return int.from_bytes(self.mem[offset : offset + 4], "little")
 
     def write(self, offset: int, value: int) -> None:
+        """Write a u32 at an offset, modulo 2^32."""
         struct.pack_into("<I", self.mem, offset, value & U32)
 
     def take(self, data: int, prod: int, cons: int, limit: int) -> bytes:
@@ -133,6 +135,7 @@ class FaultyStoreRing:
             arrive()
 
     def tell_guest(self) -> None:
+        """Send the guest an event, subject to the faults."""
         self._event("guest", lambda: self._deliver(self._guest_port))
 
     def _deliver(self, port: Port) -> None:
@@ -279,7 +282,7 @@ class FaultyStoreRing:
         self.tell_guest()
 
     def _reread(self, addr: int, value: int) -> int:
-        """What the guest gets when it fetches a u32 that is `value`."""
+        """Return the u32 that the guest gets when it fetches one that is `value`."""
         offset = addr - self._gfn * abi.PAGE_SIZE
         if offset in self.changing:
             again = self._fetched.get(offset) == self.machine.hypercalls

@@ -50,6 +50,7 @@ class Claim:
     length: int
 
     def holds(self, offset: int, length: int) -> bool:
+        """Return whether the claimed bytes include a range."""
         return self.start <= offset and offset + length <= self.start + self.length
 
 

@@ -24,6 +24,7 @@ INVALID_GFN = 0xFFFFFFFFFFFFFFFF
 
 
 def grant_table_op(machine: Machine, cmd: int, arg: int, count: int = 1, *_: int) -> int:
+    """Do a GNTTABOP_* command. Returns 0 or a negative errno."""
     if cmd == abi.GNTTABOP_copy:
         for i in range(count):
             _copy(machine, arg + i * COPY_STRIDE)
@@ -46,7 +47,7 @@ def grant_table_op(machine: Machine, cmd: int, arg: int, count: int = 1, *_: int
 
 
 def _standing(machine: Machine, domid: int) -> int:
-    """Whether a guest may ask about the table of `domid`, as one of GNTST_*."""
+    """Return as one of GNTST_* whether a guest may ask about the table of `domid`."""
     if domid in (abi.DOMID_SELF, machine.domid):
         return abi.GNTST_okay
     there = machine.hypervisor.exists(domid)

@@ -63,6 +63,7 @@ class Mapping:
         self.view = view.toreadonly() if readonly else view
 
     def unmap(self) -> None:
+        """End the mapping."""
         self.table.unmapped(self)
 
 
@@ -94,6 +95,7 @@ class GrantTable:
         return abi.PAGE_SIZE // ENTRIES[self.version].size
 
     def entries(self) -> int:
+        """Return how many entries the table has now."""
         return len(self.frames) * self._per_frame()
 
     def grow(self, frames: int) -> None:

@@ -34,6 +34,7 @@ GUEST_PARAMS = (abi.HVM_PARAM_CALLBACK_IRQ,)
 
 
 def memory_op(machine: Machine, cmd: int, arg: int, *_: int) -> int:
+    """Do an XENMEM_* command; there is XENMEM_add_to_physmap."""
     if cmd != abi.XENMEM_add_to_physmap:
         return -ENOSYS
     domid, _size, space, idx, gfn = read(machine, "<HHIQQ", arg)
@@ -52,6 +53,7 @@ def memory_op(machine: Machine, cmd: int, arg: int, *_: int) -> int:
 
 
 def xen_version(machine: Machine, cmd: int, arg: int = 0, *_: int) -> int:
+    """Do an XENVER_* command."""
     if cmd == abi.XENVER_version:
         return machine.version[0] << 16 | machine.version[1]
     if cmd == public.XENVER_get_features:
@@ -64,6 +66,7 @@ def xen_version(machine: Machine, cmd: int, arg: int = 0, *_: int) -> int:
 
 
 def sched_op(machine: Machine, cmd: int, arg: int = 0, *_: int) -> int:
+    """Do a SCHEDOP_* command."""
     if cmd == abi.SCHEDOP_yield:
         machine.clock.run_one()
         return 0
@@ -90,7 +93,7 @@ def _poll(machine: Machine, arg: int) -> int:
 
 
 def watchdog(machine: Machine, number: int, seconds: int) -> int:
-    """SCHEDOP_watchdog: 0 takes a new one and returns its number; others are armed anew."""
+    """Arm a watchdog as SCHEDOP_watchdog: number 0 takes a new one and returns its number."""
     if number > MAX_WATCHDOGS or (number and number not in machine.watchdogs):
         raise XenRefuses(EINVAL)
     answer = 0
@@ -109,6 +112,7 @@ def watchdog(machine: Machine, number: int, seconds: int) -> int:
 
 
 def event_channel_op(machine: Machine, cmd: int, arg: int, *_: int) -> int:
+    """Do an EVTCHNOP_* command."""
     channels, me = machine.evtchn, machine.domid
     if cmd == abi.EVTCHNOP_alloc_unbound:
         domid, remote = read(machine, "<HH", arg)
@@ -156,6 +160,7 @@ def _fifo_op(machine: Machine, cmd: int, arg: int) -> int:
 
 
 def vcpu_op(machine: Machine, cmd: int, vcpu: int, arg: int = 0, *_: int) -> int:
+    """Do a VCPUOP_* command."""
     if cmd not in (
         public.VCPUOP_register_vcpu_info,
         public.VCPUOP_register_vcpu_time_memory_area,
@@ -173,6 +178,7 @@ def vcpu_op(machine: Machine, cmd: int, vcpu: int, arg: int = 0, *_: int) -> int
 
 
 def hvm_op(machine: Machine, cmd: int, arg: int, *_: int) -> int:
+    """Do an HVMOP_* command."""
     if cmd in (abi.HVMOP_get_param, abi.HVMOP_set_param):
         domid, index, value = read(machine, "<H2xIQ", arg)
         own(machine, domid)

@@ -40,4 +40,5 @@ class Hypervisor:
             raise XenRefuses(ESRCH) from None
 
     def exists(self, domid: int) -> bool:
+        """Return whether there is such a domain."""
         return domid == DOM0 or domid in self.machines

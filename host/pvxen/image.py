@@ -51,14 +51,17 @@ class EmbeddedImage:
 
     @property
     def text(self) -> str:
+        """The lines of the debug console."""
         return self._debug.decode("ascii", "replace")
 
     @property
     def console(self) -> str:
+        """The lines of the PV console."""
         return self._console.decode("ascii", "replace")
 
     @property
     def ram(self) -> mmap.mmap | None:
+        """The guest's memory, None before the image starts."""
         return None if self._cpu is None else self._cpu.machine.ram
 
     def run(self, domain: EmbeddedDomain, recovery: str | None = None) -> int:

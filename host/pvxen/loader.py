@@ -1,4 +1,4 @@
-"""What a loader does with the image: puts it and its boot data into a guest's memory.
+"""The loaders of the image: they put it and its boot data into a guest's memory.
 
 load_pvh() is what Xen's tools do for type="pvh", load_bzimage() what kexec does. Both take the
 command line, the modules and the memory map from the machine, where hw.boot() gets them under
@@ -42,7 +42,7 @@ class NotAnImage(Exception):
 
 @dataclass(frozen=True)
 class Start:
-    """Where the CPU begins.
+    """The CPU's state at the image's first instruction.
 
     Attributes:
         bits: 32 (paging off) or 64 (the first GiB is mapped to itself).

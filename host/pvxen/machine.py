@@ -171,6 +171,7 @@ class Machine(Physmap):
         return 0, 0, 0, 0
 
     def now(self) -> int:
+        """Return Xen's system time, ns; each call costs COST_NOW."""
         self.clock.now += COST_NOW
         return self.clock.now
 
@@ -179,6 +180,7 @@ class Machine(Physmap):
         return bytearray((self.region[1] - self.region[0]) // abi.PAGE_SIZE)
 
     def alloc_pages(self, n: int) -> int:
+        """Return the address of n zeroed pages of the region. Raises MemoryError."""
         first = self._taken.find(bytes(n))
         if first < 0:
             left = self._taken.count(0)
@@ -189,18 +191,22 @@ class Machine(Physmap):
         return start
 
     def free_pages(self, addr: int, n: int) -> None:
+        """Give n pages back. Raises ValueError if they were not taken."""
         first, rest = divmod(addr - self.region[0], abi.PAGE_SIZE)
         if rest or first < 0 or self._taken[first : first + n] != b"\1" * n:
             raise ValueError(f"no {n} taken pages at 0x{addr:x}")
         self._taken[first : first + n] = bytes(n)
 
     def boot(self) -> Boot:
+        """Return what hw.boot() returns."""
         return self._boot
 
     def xen(self) -> int:
+        """Return Xen's first CPUID leaf."""
         return XEN_LEAF
 
     def vcpu(self) -> int:
+        """Return the vCPU that runs."""
         return self._vcpu
 
     def shared_info(self) -> int:
@@ -266,7 +272,7 @@ class Machine(Physmap):
         self.events = TwoLevel(self)
 
     def upcall_pending(self) -> bool:
-        """Whether an unmasked event waits for the guest, which is what ends SCHEDOP_block."""
+        """Return whether an unmasked event is pending, which ends SCHEDOP_block."""
         return bool(self.vcpu_info(self._vcpu)[VCPU_INFO_PENDING])
 
     def forget_vcpu_infos(self) -> None:
@@ -321,6 +327,7 @@ class Machine(Physmap):
                 tell()
 
     def watchdog_bites(self) -> None:
+        """Shut the domain down for its watchdog."""
         self.shutdown(abi.SHUTDOWN_watchdog)
 
     def kexec(self, region: tuple[int, int] | None = None) -> None:

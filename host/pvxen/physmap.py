@@ -51,6 +51,7 @@ class Physmap:
         self._homes: dict[int, XenPage] = {}
 
     def new_page(self) -> XenPage:
+        """Return a page of Xen's that a guest may map."""
         return XenPage()
 
     def place(self, page: XenPage, gfn: int) -> None:
@@ -85,11 +86,11 @@ class Physmap:
         page.gfn = None
 
     def is_ram(self, gfn: int) -> bool:
-        """Whether there is memory at a gfn."""
+        """Return whether there is memory at a gfn."""
         return (gfn + 1) * abi.PAGE_SIZE <= len(self.ram) and gfn not in self.holes
 
     def is_lendable(self, gfn: int) -> bool:
-        """Whether there is memory at a gfn that is the guest's own."""
+        """Return whether the memory at a gfn is the guest's own."""
         return self.is_ram(gfn) and gfn not in self.foreign
 
     def page(self, gfn: int) -> memoryview:

@@ -1,4 +1,4 @@
-"""What goes wrong on a xenstore ring, by name: the classes of FAULTS, made by scenario.py.
+"""The faults of a xenstore ring, by name: the classes of FAULTS, made by scenario.py.
 
 Called by faultystorering.FaultyStoreRing at four places: an event passes, a reply passes, bytes
 have been published, a turn is asked for. A fault strikes from `at` on (bytes or packets of replies
@@ -35,7 +35,7 @@ Chunk = tuple[bytes, int]
 
 @dataclass(frozen=True)
 class At:
-    """When a fault begins to strike: exactly one of these."""
+    """The moment when a fault begins to strike: exactly one of these."""
 
     bytes: int | None = None
     packets: int | None = None
@@ -52,7 +52,7 @@ class Fault:
     struck: int = field(default=0, init=False)
 
     def strikes(self, ring: FaultyStoreRing) -> bool:
-        """Whether it strikes now; if so, this is counted."""
+        """Return whether the fault strikes now, and count it if so."""
         at = self.at
         due = (
             ring.bytes >= (at.bytes or 0)
@@ -66,7 +66,7 @@ class Fault:
         return True
 
     def events(self, ring: FaultyStoreRing, to: str) -> int:
-        """How many events arrive in place of one."""
+        """Return how many events arrive in place of one."""
         return 1
 
     def reply(self, ring: FaultyStoreRing, packet: bytes) -> list[Chunk]:
@@ -77,7 +77,7 @@ class Fault:
         """React to bytes that were published, possibly none."""
 
     def delay(self, ring: FaultyStoreRing) -> int:
-        """ns to wait before the ring is served."""
+        """Return the ns to wait before the ring is served."""
         return 0
 
 
@@ -173,7 +173,7 @@ class ChangingPage(Fault):
 
 @dataclass(kw_only=True)
 class Garbage(Fault):
-    """So many bytes that are drawn, in place of a reply."""
+    """`length` random bytes come in place of a reply."""
 
     length: int
 
@@ -192,6 +192,7 @@ class _Header(Fault):
         return [(struct.pack(HEADER, *fields) + packet[16:], 0)]
 
     def header(self, kind: int, req_id: int, tx_id: int, length: int) -> tuple[int, ...]:
+        """Return the four fields of the header in place of the given ones."""
         raise NotImplementedError
 
 

@@ -49,7 +49,7 @@ class Ring:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What goes wrong, and what becomes of a driver then.
+    """A scenario: the faults of a run, and the outcome that a driver must have.
 
     error: what the message of an error has to hold.
     """
@@ -75,13 +75,13 @@ class Scenario:
         return copy.deepcopy(list(self.store))
 
     def recovery(self) -> str | None:
-        """What the toolstack is to do when the guest has crashed: "soft-reset", "resume"."""
+        """The toolstack's step after the guest has crashed: "soft-reset", "resume" or None."""
         return next((fault.recovery for fault in self.store if isinstance(fault, Crash)), None)
 
 
 @dataclass(frozen=True)
 class Document:
-    """What a file says, before its faults are looked at."""
+    """The fields of a scenario's file, before its faults are checked."""
 
     outcome: Outcome
     error: str = ""

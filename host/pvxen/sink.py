@@ -28,19 +28,23 @@ class Memory:
         self.flushes = 0
 
     def read(self, offset: int, buffers: list[memoryview]) -> None:
+        """Fill the buffers from a byte offset on."""
         for buffer in buffers:
             buffer[:] = self.data[offset : offset + len(buffer)]
             offset += len(buffer)
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
+        """Write the buffers from a byte offset on."""
         for buffer in buffers:
             self.data[offset : offset + len(buffer)] = buffer
             offset += len(buffer)
 
     def flush(self) -> None:
+        """Count the flush."""
         self.flushes += 1
 
     def discard(self, offset: int, length: int) -> None:
+        """Zero a range."""
         self.data[offset : offset + length] = bytes(length)
 
     def measure(self) -> None:

@@ -29,7 +29,7 @@ ONE_PATH = (abi.XS_DIRECTORY, abi.XS_READ, abi.XS_GET_PERMS, abi.XS_MKDIR, abi.X
 
 
 def aborts(packet: Packet) -> bool:
-    """Whether C xenstored 4.17 may abort on a guest's request.
+    """Return whether C xenstored 4.17 may abort on a guest's request.
 
     It may on one of a single path whose payload is not one string with its NUL at the end: then it
     answers errno, and aborts where that is 0.
@@ -151,6 +151,7 @@ class RingTransport:
         self.machine.clock.at(when, self.connection.expire)
 
     def step(self) -> None:
+        """Serve the ring once."""
         # Another domain may be the one that runs.
         with hw.attached(self.machine):
             self._work()
@@ -189,7 +190,7 @@ class RingTransport:
         return len(data)
 
     def _ends(self, parser: Parser, data: bytes) -> bool:
-        """Whether the next bytes are the end of the server, and if so, end it."""
+        """Return whether the next bytes end the server, and end it if so."""
         parser.feed(data)
         while (packet := parser.next()) is not None:
             if aborts(packet):

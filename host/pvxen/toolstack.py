@@ -117,9 +117,11 @@ class Toolstack:
                     raise
 
     def pause(self, domid: int) -> None:
+        """Stop giving a domain its turns."""
         self.domain(domid).paused = True
 
     def unpause(self, domid: int) -> None:
+        """Give a domain its turns again."""
         self.domain(domid).paused = False
 
     def resume(self, domid: int) -> None:

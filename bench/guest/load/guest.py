@@ -1,4 +1,4 @@
-"""Where the benchmark's image begins: one round, a line for each load, then it powers off.
+"""The entry point of the benchmark's image: it runs each load once, a line each, and powers off.
 
 With "heap" as its command line it tells what memory is in use instead.
 
@@ -21,14 +21,17 @@ MORE = 10000
 
 
 def main():
+    """Run the loads, or measure the memory in use."""
     oneshot.run(work)
 
 
 def tell(*fields):
+    """Print one result."""
     say("bench " + "|".join([str(field) for field in fields]))
 
 
 async def work(xen, loop, store):
+    """Run what the command line asks for. Returns the last line to print."""
     await loads.prepare(store)
     if hw.boot()[1].strip() == b"heap":
         await heap(loop, store)

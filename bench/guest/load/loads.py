@@ -25,18 +25,22 @@ async def prepare(store):
 
 
 async def read(store, worker):
+    """Read a small node."""
     await store.read(TOP + "/small")
 
 
 async def write(store, worker):
+    """Write a small value to the worker's own node."""
     await store.write("%s/w%d" % (TOP, worker), SMALL)
 
 
 async def write_large(store, worker):
+    """Write 3 KiB to the worker's own node."""
     await store.write("%s/w%d" % (TOP, worker), LARGE)
 
 
 async def directory(store, worker):
+    """List CHILDREN children."""
     await store.directory(TOP + "/list")
 
 

@@ -158,7 +158,7 @@ class Limits:
 
 
 class Properties:
-    """What a disk is, as its backend describes it.
+    """The properties of a disk, as its backend describes them.
 
     Args:
         found: a dictionary of PROPERTIES.

@@ -62,7 +62,7 @@ class Part:
 
 
 def _pages(size):
-    """How many pages so many bytes are."""
+    """Return how many pages hold so many bytes."""
     return (size + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE
 
 
@@ -74,12 +74,15 @@ class Pages:
         self.view = hw.mem(addr, pages * abi.PAGE_SIZE)
 
     def rd32(self, offset):
+        """Return the u32 at an offset, by one load."""
         return hw.rd32(self.addr + offset)
 
     def wr32(self, offset, value):
+        """Write a u32 at an offset, by one store."""
         hw.wr32(self.addr + offset, value)
 
     def mb(self):
+        """Order all earlier accesses before all later ones."""
         hw.mb()
 
 

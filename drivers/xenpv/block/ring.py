@@ -29,7 +29,7 @@ def slots(pages, stride):
 
 
 class _Ring:
-    """What both ends of a ring do alike."""
+    """The part of a ring that both ends have in common."""
 
     def __init__(self, memory, pages, stride, name):
         self.memory = memory
@@ -114,7 +114,7 @@ class FrontRing(_Ring):
         return response
 
     def _look(self):
-        """How many responses there are. Raises RingCorrupt."""
+        """Return the number of responses that were not taken. Raises RingCorrupt."""
         prod = self.memory.rd32(abi.SRING_RSP_PROD)
         ready = (prod - self._rsp_cons) & U32
         outstanding = (self._req_prod - self._rsp_cons) & U32
@@ -165,7 +165,7 @@ class BackRing(_Ring):
         return entry
 
     def _look(self):
-        """How many requests there are. Raises RingCorrupt."""
+        """Return the number of requests that were not taken. Raises RingCorrupt."""
         prod = self.memory.rd32(abi.SRING_REQ_PROD)
         ready = (prod - self._req_cons) & U32
         if ready > self.slots - ((self._req_cons - self._rsp_prod) & U32):

@@ -118,7 +118,7 @@ async def _number(device, key):
 
 
 def _unanswered(head):
-    """How many requests have no answer; 0 if this is no ring.
+    """Return the number of requests without an answer; 0 if this is no ring.
 
     head: the first bytes of its page, or None.
     """

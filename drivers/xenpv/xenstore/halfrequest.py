@@ -106,7 +106,7 @@ def _is_path(raw):
 
 
 def _fill(count):
-    """So many bytes that end a payload: whatever it is, its last byte is its only new NUL."""
+    """Return `count` bytes that end any payload with its only new NUL as the last byte."""
     return FILLER * (count - 1) + b"\0"
 
 

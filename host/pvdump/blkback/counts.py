@@ -1,4 +1,4 @@
-"""How many requests a disk got, with what result, over all its connections.
+"""The counts of a disk's requests and their results, over all its connections.
 
 The worker counts them; they are shown by `pvdump blkback show`.
 """

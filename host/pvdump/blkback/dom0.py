@@ -89,9 +89,11 @@ class MappedFrames:
         self._view = view if writable else view.toreadonly()
 
     def slices(self, start: int, end: int) -> list[memoryview]:
+        """Return the bytes from start to end, always as one piece."""
         return [self._view[start:end]]
 
     def unmap(self) -> None:
+        """Unmap the frames."""
         self._view.release()
         self._grants.libraries.gnttab.xengnttab_unmap(self._grants.handle, self._start, self._count)
 
@@ -106,6 +108,7 @@ class Grants:
         self.handle = libraries.handle(opened, "/dev/xen/gntdev")
 
     def map(self, refs: Sequence[int], writable: bool) -> MappedFrames:
+        """Map all of the grants at one address range. Raises Refused, Stalled."""
         protection = mmap.PROT_READ | (mmap.PROT_WRITE if writable else 0)
         array = self.libraries.ffi.new("uint32_t[]", list(refs))
         start = self.libraries.gnttab.xengnttab_map_domain_grant_refs(
@@ -117,6 +120,7 @@ class Grants:
         return MappedFrames(self, start, len(refs), writable)
 
     def close(self) -> None:
+        """Close the handle."""
         self.libraries.gnttab.xengnttab_close(self.handle)
 
 
@@ -161,6 +165,7 @@ class Channel:
         os.write(self.fd, os.read(self.fd, EVENTS))
 
     def notify(self) -> None:
+        """Send the guest an event."""
         self._library.xenevtchn_notify(self._handle, self._port)
 
     def wake(self) -> None:
@@ -170,6 +175,7 @@ class Channel:
                 self._library.xenevtchn_notify(self._handle, self._waker)
 
     def close(self) -> None:
+        """Unbind the channel."""
         with self._closing:
             self._is_open = False
             os.close(self.bell)

@@ -117,7 +117,7 @@ class Instance:
 
     @property
     def gone(self) -> bool:
-        """Whether the worker has left and everything was given back."""
+        """Return whether the worker has left and everything was given back."""
         return self.state is State.DISCONNECTED
 
     def step(self) -> Wait:

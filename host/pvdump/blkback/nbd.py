@@ -52,7 +52,10 @@ UNIX_PATH_MAX = 107  # bytes
 
 @dataclass(frozen=True)
 class Address:
-    """Where an export is. where: a path of a unix socket, or host and port."""
+    """The address of an export.
+
+    where: a path of a unix socket, or host and port.
+    """
 
     where: str | tuple[str, int]
     export: bytes
@@ -125,10 +128,12 @@ class Nbd:
     # The sink's side.
 
     def read(self, offset: int, buffers: list[memoryview]) -> None:
+        """Read from the server, in portions that it takes."""
         for at, part in self._portions(offset, buffers):
             self._ask(READ, at, sum(map(len, part)), part)
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
+        """Write to the server, and keep a copy until the next flush if it has a cache."""
         for at, part in self._portions(offset, buffers):
             self._ask(WRITE, at, sum(map(len, part)), part)
             if self._export.has(NBD_FLAG_SEND_FLUSH):
@@ -138,12 +143,14 @@ class Nbd:
             self.flush()
 
     def flush(self) -> None:
+        """Have the server store all writes, and drop the copies."""
         if self._export.has(NBD_FLAG_SEND_FLUSH):
             self._ask(FLUSH, 0, 0)
         self._kept.clear()
         self._kept_size = 0
 
     def discard(self, offset: int, length: int) -> None:
+        """Discard a range. Raises OSError EOPNOTSUPP if the server cannot."""
         if not self._export.has(NBD_FLAG_SEND_TRIM):
             raise OSError(errno.EOPNOTSUPP, "the server takes no trim")
         for at in range(offset, offset + length, TRIM_MAX):
@@ -153,6 +160,7 @@ class Nbd:
         """Leave the size: a server tells it only when it is connected to."""
 
     def close(self) -> None:
+        """Flush if possible, tell the server, and close the connection."""
         if self._socket is not None:
             with contextlib.suppress(OSError, Stalled):
                 self.flush()

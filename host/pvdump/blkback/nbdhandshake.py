@@ -40,7 +40,10 @@ class NbdError(OSError):
 
 @dataclass(frozen=True)
 class Export:
-    """What a server has. size, minimum, preferred, maximum: bytes of it and of a request."""
+    """A server's export.
+
+    size: its bytes; minimum, preferred, maximum: bytes of a request.
+    """
 
     size: int
     flags: int

@@ -1,4 +1,4 @@
-"""What the two ends of a disk write in xenstore, as tables.
+"""The keys that both ends of a disk write in xenstore, as tables.
 
 Used by the device. The rules: of a front end's keys, only the ring's and the event channel's must
 be there; a value that means nothing, or that asks for more than was offered, is refused with its
@@ -28,12 +28,12 @@ REF_MAX = 0xFFFFFFFF
 
 
 class Unusable(Exception):
-    """What the front end wrote cannot be connected to; the message says which key and why."""
+    """The front end's keys cannot be connected to; the message says which one and why."""
 
 
 @dataclass(frozen=True)
 class DiskProperties:
-    """What a front end is told of a disk: its sink's sizes, and what the toolstack asked for."""
+    """The properties of a disk: its sink's sizes, and the toolstack's choices."""
 
     sink: Sink
     readonly: bool
@@ -93,7 +93,7 @@ def properties(disk: DiskProperties, sector: int) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Front:
-    """What a front end asks for.
+    """The front end's side of a connection.
 
     refs: grants of the ring's pages; persistent: it lends frames for as long as it is connected;
     large_sectors: it counts everything in sectors of the disk's sector-size, not of 512 bytes;

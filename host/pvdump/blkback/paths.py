@@ -1,4 +1,4 @@
-"""Where a disk's nodes are in xenstore.
+"""The paths of a disk's nodes in xenstore.
 
 Used by the device, the host and attach. Source: Xen docs/misc/xenstore-paths.pandoc.
 """

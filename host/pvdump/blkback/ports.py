@@ -24,7 +24,7 @@ class Refused(Exception):
 
 
 class Wait(enum.Enum):
-    """What a worker waits for before its next step."""
+    """The reason why a worker waits before its next step."""
 
     NOTHING = "nothing"
     EVENT = "an event"
@@ -39,7 +39,8 @@ class MappedFrames(Protocol):
     def slices(self, start: int, end: int) -> list[memoryview]:
         """Return the bytes from start to end, in as few pieces as they lie in."""
 
-    def unmap(self) -> None: ...
+    def unmap(self) -> None:
+        """Unmap the frames."""
 
 
 class Grants(Protocol):
@@ -48,19 +49,25 @@ class Grants(Protocol):
     def map(self, refs: Sequence[int], writable: bool) -> MappedFrames:
         """Map all of the grants or none. Raises Refused, Stalled."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what mapping needs; no frame may be mapped any more."""
 
 
 class Channel(Protocol):
     """Our end of an event channel."""
 
-    def notify(self) -> None: ...
+    def notify(self) -> None:
+        """Send the guest an event."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Unbind the channel."""
 
 
 class Worker(Protocol):
-    """What Xen.run() gives its turns. wake: set by run(); any thread may call it."""
+    """A worker, as Xen.run() drives it.
+
+    wake: set by run(); any thread may call it.
+    """
 
     name: str
     wake: Callable[[], None]
@@ -76,7 +83,7 @@ class Xen(Protocol):
     """Xen as the backend uses it."""
 
     def grants(self, domid: int) -> Grants:
-        """Raises Refused, Stalled."""
+        """Return a guest's grants. Raises Refused, Stalled."""
 
     def bind(self, domid: int, port: int) -> Channel:
         """Bind a guest's event channel. Raises Refused, Stalled."""

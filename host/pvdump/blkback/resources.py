@@ -1,4 +1,4 @@
-"""What a worker holds of Xen while its front end is connected, enough for a full ring.
+"""The resources of Xen that a connected worker holds, enough for a full ring.
 
 A device takes it all when it connects, or nothing; the worker gives it back when it disconnects.
 """

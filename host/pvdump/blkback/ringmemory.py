@@ -51,12 +51,15 @@ class RingMemory:
         self._lock = threading.Lock()
 
     def rd32(self, offset: int) -> int:
+        """Return the u32 at an offset."""
         return self._words[offset // 4]
 
     def wr32(self, offset: int, value: int) -> None:
+        """Write a u32 at an offset."""
         self._words[offset // 4] = value
 
     def mb(self) -> None:
+        """Order all earlier accesses before all later ones."""
         with self._lock:
             pass
 

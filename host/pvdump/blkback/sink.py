@@ -1,4 +1,4 @@
-"""What a disk's data lies in: a file, a block device, or the export of an NBD server.
+"""The place of a disk's data: a file, a block device, or the export of an NBD server.
 
 A device opens its sink when its toolstack's nodes name one, and holds it for all connections of its
 front end. The rules: read and write go straight between the sink and the memory they are given; a
@@ -38,39 +38,45 @@ NBD_SCHEMES = ("nbd:", "nbd+unix:")
 
 
 class Sink(Protocol):
-    """A disk's data.
-
-    direct: a file descriptor past the page cache that takes many I/Os at a time, or None; size,
-    sector_size, physical: bytes; granularity: bytes of a discard, 0 if it cannot discard.
-    """
+    """A disk's data. Each method raises Stalled for what it cannot do now, OSError for never."""
 
     @property
-    def direct(self) -> int | None: ...
+    def direct(self) -> int | None:
+        """A file descriptor past the page cache that takes many I/Os at a time, or None."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes of data."""
 
     @property
-    def sector_size(self) -> int: ...
+    def sector_size(self) -> int:
+        """Bytes of the smallest read or write."""
 
     @property
-    def physical(self) -> int: ...
+    def physical(self) -> int:
+        """Bytes that the disk writes at once; smaller writes are slower."""
 
     @property
-    def granularity(self) -> int: ...
+    def granularity(self) -> int:
+        """Bytes that a discard is a multiple of, 0 if the sink cannot discard."""
 
-    def read(self, offset: int, buffers: list[memoryview]) -> None: ...
+    def read(self, offset: int, buffers: list[memoryview]) -> None:
+        """Fill the buffers, one after the other, from a byte offset on."""
 
-    def write(self, offset: int, buffers: list[memoryview]) -> None: ...
+    def write(self, offset: int, buffers: list[memoryview]) -> None:
+        """Write the buffers, one after the other, from a byte offset on."""
 
-    def flush(self) -> None: ...
+    def flush(self) -> None:
+        """Put all finished writes on stable storage."""
 
-    def discard(self, offset: int, length: int) -> None: ...
+    def discard(self, offset: int, length: int) -> None:
+        """Give back the storage of a range; its content is undefined until it is written."""
 
     def measure(self) -> None:
         """Look at the size again. Raises Stalled, OSError."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Close the sink and give up its claim."""
 
 
 def open_sink(params: str, readonly: bool, shared: bool) -> Sink:
@@ -154,9 +160,11 @@ class File:
         self.size = os.fstat(self._fd).st_size
 
     def read(self, offset: int, buffers: list[memoryview]) -> None:
+        """Fill the buffers from a byte offset on."""
         self._vectored(os.preadv, offset, buffers)
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
+        """Write the buffers from a byte offset on."""
         self._vectored(os.pwritev, offset, buffers)
 
     def _vectored(
@@ -180,14 +188,17 @@ class File:
                 left = behind(left, done) if done < sum(map(len, left)) else []
 
     def flush(self) -> None:
+        """Put all finished writes on stable storage."""
         os.fdatasync(self._fd)
 
     def discard(self, offset: int, length: int) -> None:
+        """Punch a hole."""
         fcntl.ioctl(
             self._fd, FS_IOC_UNRESVSP64, struct.pack(SPACE_RESV, 0, 0, offset, length, 0, 0)
         )
 
     def close(self) -> None:
+        """Close the file."""
         os.close(self._fd)
 
 

@@ -1,4 +1,4 @@
-"""How the disks stand: a row for each, as JSON and as text.
+"""The state of all disks: a row for each, as JSON and as text.
 
 The host makes it, the status socket serves it, `pvdump blkback show` prints it.
 """

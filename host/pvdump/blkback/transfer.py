@@ -114,4 +114,5 @@ class Queue(Protocol):
     def over(self) -> list[Transfer]:
         """Return the transfers that have ended since the last call."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give back what the queue took."""

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
 @dataclass(frozen=True)
 class Collected:
-    """What came of a dump.
+    """The result of collecting a dump.
 
     Attributes:
         size: bytes of the vmcore that were copied.
@@ -95,7 +95,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class _Dump:
-    """What is on a target: where the vmcore begins, its bytes there and in whole, and its headers.
+    """The dump on a target: where the vmcore begins, its bytes there and in whole, its headers.
 
     block: the superblock, None if it was not looked at; reason: why it is not all of the vmcore.
     """

@@ -1,4 +1,4 @@
-"""What stands on a disk or file that is to become a dump target.
+"""The contents of a disk or file that is to become a dump target.
 
 Used by prepare. The rule: a disk counts as empty only when every byte of it that can hold data was
 looked at and is zero; in a sparse file those are the parts that the file system has stored. What is
@@ -53,7 +53,7 @@ SIGNATURES = (
 
 @dataclass(frozen=True)
 class Contents:
-    """What a person may want to keep of a disk.
+    """The contents of a disk that a person may want to keep.
 
     Attributes:
         name: of it, for a message; "" if the disk is empty, or a target without a dump.

@@ -1,4 +1,4 @@
-"""Who uses a disk or a file already: the kernel, or a guest.
+"""The users that a disk or file has already: the kernel, or a guest.
 
 Used by disk.py and by prepare. The rule: a file is recognised by its device and inode, a disk by
 its device number, never by its name, because a hard link, a bind mount or another node in /dev

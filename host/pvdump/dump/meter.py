@@ -1,4 +1,4 @@
-"""How far long work on a disk is, on one line of standard error when that is a terminal.
+"""The progress of long work on a disk, on one line of standard error if that is a terminal.
 
 Used by prepare and collect, which take any object with expect() and advance().
 """

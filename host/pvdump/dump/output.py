@@ -1,4 +1,4 @@
-"""Where a collected vmcore goes: a file of its own, or standard output.
+"""The output of a collected vmcore: a file of its own, or standard output.
 
 Used by collect. The rules: a file appears under its name whole and in one step, or not at all, and
 never in place of another one; a finished copy is never removed. Until then it has the name with

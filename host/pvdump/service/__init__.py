@@ -1,1 +1,1 @@
-"""What long-running commands share: signals, sockets, records of JSON, bounded complaints."""
+"""The parts that long-running commands share: signals, sockets, records, bounded complaints."""

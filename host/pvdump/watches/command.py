@@ -76,12 +76,14 @@ def run(options: argparse.Namespace) -> int:
 
 
 def show(options: argparse.Namespace) -> int:
+    """Print the status of a running `pvdump watches run`."""
     status = ask(options.socket, Status)
     print(json.dumps(status.json(), indent=2) if options.json else text(status))
     return 0
 
 
 def watch(options: argparse.Namespace) -> int:
+    """Run the command for each changed node until a signal."""
     pattern = Pattern(options.pattern)
     if shutil.which(options.program) is None:
         there = "/" in options.program and os.path.lexists(options.program)

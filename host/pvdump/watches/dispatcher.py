@@ -205,7 +205,7 @@ class Dispatcher:
         self._end_watch(subscription)
 
     def _waits_for(self, thread: threading.Thread, other: threading.Thread) -> bool:
-        """Whether a thread is, or waits in close() for, the other one."""
+        """Return whether a thread is the other one, or waits in close() for it."""
         seen: set[threading.Thread] = set()
         look = [thread]
         while look:
@@ -302,7 +302,7 @@ class Dispatcher:
                 self._queues.appear(domid)
 
     def status(self) -> Status:
-        """How every queue stands, the domains' by domid, and the workers."""
+        """Return the state of every queue, the domains' by domid, and of the workers."""
         with self._lock:
             now = self._clock()
             rows = [row(queue, now) for queue in self._queues.all()]

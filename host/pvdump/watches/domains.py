@@ -22,19 +22,23 @@ FIRST_RESERVED = 0x7FF0  # DOMID_FIRST_RESERVED, xen/include/public/xen.h
 
 
 class Handle(Protocol):
-    """A watch that can be ended."""
+    """A watch that was set."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the watch."""
 
 
 class Store(Protocol):
-    """What is used of xenstore.store.Store; tell is called in one thread and must not block."""
+    """The part of xenstore.store.Store that is used."""
 
-    def watch(self, path: str, tell: Callable[[str, str], None]) -> Handle: ...
+    def watch(self, path: str, tell: Callable[[str, str], None]) -> Handle:
+        """Set a watch; `tell` is called in one thread and must not block."""
 
-    def directory(self, path: str, default: list[str] | None = None) -> list[str]: ...
+    def directory(self, path: str, default: list[str] | None = None) -> list[str]:
+        """Return the names of a node's children, or the default if it is absent."""
 
-    def find(self, path: str) -> bytes | None: ...
+    def find(self, path: str) -> bytes | None:
+        """Return a node's value, or None if there is no such node."""
 
 
 @dataclass

@@ -37,6 +37,7 @@ def end_groups(groups: Iterable[int], grace: float) -> None:
 
 
 def send(groups: Iterable[int], number: signal.Signals) -> None:
+    """Send a signal to process groups that may be gone."""
     for group in groups:
         # A command may be over, or have taken another user's rights.
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -55,6 +56,7 @@ def running() -> set[int]:
 
 
 def main() -> None:
+    """Follow the process groups named on stdin, and end them when it is closed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     groups: dict[int, None] = {}

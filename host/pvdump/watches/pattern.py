@@ -69,7 +69,7 @@ class Pattern:
         return NOBODY if domid is None else domid
 
     def matches(self, path: str) -> bool:
-        """Whether a path of a domain matches itself, not only paths below it."""
+        """Return whether a path matches itself, not only paths below it."""
         return path.count("/") == len(self._names)
 
     def domids(self, store: Store) -> list[int]:

@@ -76,9 +76,11 @@ class Queue:
         self._entries: OrderedDict[tuple[Subscription, str | None], Entry] = OrderedDict()
 
     def waiting(self) -> int:
+        """The number of events that wait."""
         return len(self._entries)
 
     def holds(self, subscription: Subscription, path: str) -> bool:
+        """Return whether an event of this path waits for the subscription."""
         return (subscription, path) in self._entries
 
     def put(self, subscription: Subscription, path: str, token: str, now: int) -> None:
@@ -104,9 +106,11 @@ class Queue:
         entry.lost += count
 
     def take(self) -> Entry:
+        """Remove and return the oldest event."""
         return self._entries.popitem(last=False)[1]
 
     def oldest(self) -> Entry | None:
+        """Return the oldest event, or None."""
         return next(iter(self._entries.values()), None)
 
     def purge(self, subscription: Subscription) -> None:

@@ -51,6 +51,7 @@ class Queues:
         return self._new(domid) if queue is None else queue
 
     def all(self) -> Iterator[Queue]:
+        """Return all queues, those of domains that leave last."""
         yield self.no_domain
         yield self.domains
         yield from self._table.values()

@@ -24,7 +24,8 @@ from ..service.sockets import SocketFile, SocketRefused
 class Sayable(Protocol):
     """A status that can be sent."""
 
-    def json(self) -> dict[str, Any]: ...
+    def json(self) -> dict[str, Any]:
+        """Return the record as JSON's types."""
 
 
 REQUEST_MAX = 1024
@@ -81,6 +82,7 @@ class StatusServer:
         self.close()
 
     def close(self) -> None:
+        """End the thread and remove the socket."""
         self._wake.close()
         self._thread.join()
         self._file.close()

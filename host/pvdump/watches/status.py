@@ -44,6 +44,7 @@ class Row:
     failed: int
 
     def order(self) -> tuple[int, int]:
+        """Return the key by which rows are sorted: no domain first, then by domid."""
         return (-1, 0) if self.domid is None else (self.domid, self.generation or 0)
 
 
@@ -63,6 +64,7 @@ class Status:
     refused: int
 
     def json(self) -> dict[str, Any]:
+        """Return the status as JSON's types."""
         return asdict(self)
 
 

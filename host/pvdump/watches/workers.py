@@ -40,6 +40,7 @@ class Worker(threading.Thread):
         self._work = work
 
     def run(self) -> None:
+        """Work until told to leave."""
         self._work(self)
 
 
@@ -79,6 +80,7 @@ class Workers:
         self._call()
 
     def idle(self) -> int:
+        """Return the number of idle workers."""
         return len(self._idle)
 
     def close(self) -> None:

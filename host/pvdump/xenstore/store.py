@@ -182,33 +182,43 @@ class Store:
                 self._pending.discard(future)
 
     def read(self, path: str) -> bytes:
+        """Return a node's value. Raises XenError."""
         return self.call(lambda client: client.read(path))
 
     def find(self, path: str) -> bytes | None:
+        """Return a node's value, or None if there is no such node."""
         return self.call(lambda client: client.find(path))
 
     def read_text(self, path: str, default: str | None = None) -> str:
+        """Return a node's text, other bytes than printable ASCII shown as "?"."""
         return self.call(lambda client: client.read_text(path, default))
 
     def read_int(self, path: str, default: int | None = None) -> int:
+        """Return a node's decimal number. Raises XenError if it is none."""
         return self.call(lambda client: client.read_int(path, default))
 
     def write(self, path: str, value: str | bytes) -> None:
+        """Write a node and make its absent parents."""
         self.call(lambda client: client.write(path, value))
 
     def mkdir(self, path: str) -> None:
+        """Make a node if it is absent."""
         self.call(lambda client: client.mkdir(path))
 
     def rm(self, path: str) -> None:
+        """Remove a node and all below it."""
         self.call(lambda client: client.rm(path))
 
     def directory(self, path: str, default: list[str] | None = None) -> list[str]:
+        """Return the names of a node's children, or the default if it is absent."""
         return self.call(lambda client: client.directory(path, default))
 
     def get_perms(self, path: str) -> list[tuple[str, int]]:
+        """Return a node's permissions, (letter, domid) each; the first is the owner's."""
         return self.call(lambda client: client.get_perms(path))
 
     def set_perms(self, path: str, perms: list[tuple[str, int]]) -> None:
+        """Set a node's permissions."""
         self.call(lambda client: client.set_perms(path, perms))
 
     def transact(self, work: Callable[[Any], Awaitable[Result]], tries: int = 16) -> Result:

@@ -70,13 +70,14 @@ class StreamTransport:
         self.signal = self.loop.fd(self._fd)
 
     async def close(self) -> None:
+        """Close the connection."""
         if self._fd >= 0:
             self.loop.forget(self._fd)
             os.close(self._fd)
             self._fd = -1
 
     def resets(self) -> bool:
-        """Whether a new connection begins without watches and transactions: it does."""
+        """Return True: a new connection has no watches and transactions."""
         return True
 
     def write(self, data: memoryview) -> int:
@@ -116,5 +117,5 @@ class StreamTransport:
         """Do nothing: the kernel has notified the server."""
 
     def state(self) -> str:
-        """Where the connection goes, for messages."""
+        """Return the address of the connection, for messages."""
         return f"at {self.path}"

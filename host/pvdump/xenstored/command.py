@@ -52,6 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    """Serve a unix socket until a signal. Returns the exit code."""
     features = FEATURES & ~sum(NAMES[name] for name in set(options.without))
     server = Xenstored(features)
     if options.trace:

@@ -34,7 +34,7 @@ U32 = 1 << 32
 
 
 class ClientConnection:
-    """What the server holds of one client.
+    """The server's side of one client.
 
     Args:
         server: the store.
@@ -85,6 +85,7 @@ class ClientConnection:
         self._out.clear()
 
     def end_watches_and_transactions(self) -> None:
+        """Drop all watches and transactions of the client."""
         for watch in self.watches.values():
             self.server.watches.remove(watch)
         self.watches = {}
@@ -106,15 +107,16 @@ class ClientConnection:
             self._answer(packet)
 
     def stalled(self) -> bool:
-        """Whether the client has to take replies before more of it is read."""
+        """Return whether the client must take replies before more of it is read."""
         limit = self.domain.limit("outstanding")
         return self._out.held > REPLIES_HELD or (limit is not None and self.outstanding >= limit)
 
     def half_received(self) -> bool:
+        """Return whether part of a request has arrived."""
         return bool(self._parser.pending())
 
     def pending(self) -> bool:
-        """Whether there is something to send."""
+        """Return whether there is something to send."""
         return bool(self._out)
 
     def take(self, limit: int) -> bytes:
@@ -122,7 +124,7 @@ class ClientConnection:
         return self._out.take(limit)
 
     def drop(self, count: int) -> None:
-        """So many bytes of what take() gave were sent."""
+        """Drop the first `count` bytes of what take() gave: they were sent."""
         self._out.drop(count)
 
     def shuffle(self, choose: Callable[[int], int]) -> None:
@@ -166,7 +168,10 @@ class ClientConnection:
         self.server.fire(request)
 
     def tree(self, packet: Packet) -> Transaction | Tree:
-        """What a request works on. Raises StoreError ENOENT for an unknown transaction."""
+        """Return the nodes that a request works on: the tree's or its transaction's.
+
+        Raises: StoreError ENOENT for an unknown transaction.
+        """
         if packet.tx_id == 0:
             return self.server.tree
         if packet.tx_id not in self.transactions:
@@ -174,6 +179,7 @@ class ClientConnection:
         return self.transactions[packet.tx_id]
 
     def start_transaction(self) -> int:
+        """Start a transaction. Returns its number, which is never 0."""
         number = self.next_transaction
         while number == 0 or number in self.transactions:
             number = (number + 1) % U32
@@ -184,7 +190,7 @@ class ClientConnection:
     # Events.
 
     def full(self) -> bool:
-        """Whether there is no room for another event, which is lost then."""
+        """Return whether there is no room for another event, which is lost then."""
         full = self._out.full()
         if full:
             self.wake()

@@ -1,4 +1,4 @@
-"""What the server keeps of a domain: identity, features, quotas.
+"""The server's record of a domain: identity, features, quotas.
 
 The server makes a record at INTRODUCE, or earlier if features or quotas are set for a domain that
 is yet to come. The rule: domain 0 may do everything and has no quota; a domain with a target has
@@ -30,7 +30,8 @@ class StoreError(Exception):
 class Transport(Protocol):
     """A carrier of a domain's bytes; the server closes it when the domain is released."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """End the transport."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ QUOTAS = {
 
 
 class DomainRecord:
-    """What the server keeps of one domain, whether it is connected or not."""
+    """The server's record of one domain, whether it is connected or not."""
 
     def __init__(self, domid: int, features: int, quotas: dict[str, int]) -> None:
         self.domid = domid

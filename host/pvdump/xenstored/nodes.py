@@ -36,12 +36,14 @@ class Kids:
         self._listing: bytes | None = b""
 
     def add(self, name: str, gen: int) -> None:
+        """Add a child at a generation."""
         self.names[name] = None
         self.size += len(name) + 1
         self.gen = gen
         self._listing = None
 
     def drop(self, name: str, gen: int) -> None:
+        """Remove a child at a generation."""
         del self.names[name]
         self.size -= len(name) + 1
         self.gen = gen
@@ -77,7 +79,7 @@ class Change(NamedTuple):
 
 
 def may(who: DomainRecord, perms: Perms, wanted: str) -> bool:
-    """Whether a domain may read ("r") or write ("w") a node with these permissions."""
+    """Return whether a domain may read ("r") or write ("w") a node with these permissions."""
     if owns(who, perms):
         return True
     letter = perms[0][0]
@@ -89,14 +91,17 @@ def may(who: DomainRecord, perms: Perms, wanted: str) -> bool:
 
 
 def owns(who: DomainRecord, perms: Perms) -> bool:
+    """Return whether a domain has an owner's rights: dom0, the owner, or with it as target."""
     return who.domid == DOM0 or perms[0][1] == who.domid or perms[0][1] == who.target
 
 
 def parent(path: str) -> str:
+    """Return the path of a node's parent; the root's is the root."""
     return path.rpartition("/")[0] or "/"
 
 
 def leaf(path: str) -> str:
+    """Return the last name of a path."""
     return path.rpartition("/")[2]
 
 
@@ -118,6 +123,7 @@ class Nodes:
     # The primitives. seen() is told what an answer depends on: the whole node, or its perms only.
 
     def seen(self, path: str, kind: str = "node") -> Node | None:
+        """Return a node or None; the answer depends on all of it, or for "perms" on those."""
         raise NotImplementedError
 
     def listing(self, path: str) -> bytes:
@@ -125,12 +131,15 @@ class Nodes:
         raise NotImplementedError
 
     def children_size(self, path: str) -> int:
+        """Return the bytes of the children's names with a NUL each."""
         raise NotImplementedError
 
     def generation_of(self, path: str) -> int:
+        """Return the generation of the last change of a node or its children."""
         raise NotImplementedError
 
     def owned(self, domid: int) -> int:
+        """Return how many nodes a domain owns."""
         raise NotImplementedError
 
     def _add(self, path: str, value: bytes, perms: Perms) -> None:
@@ -148,9 +157,11 @@ class Nodes:
     # The operations.
 
     def read(self, who: DomainRecord, path: str) -> bytes:
+        """Return a node's value. Raises StoreError."""
         return self._find(who, path).value
 
     def get_perms(self, who: DomainRecord, path: str) -> Perms:
+        """Return a node's permissions. Raises StoreError."""
         return self._find(who, path).perms
 
     def directory(self, who: DomainRecord, path: str) -> bytes:
@@ -165,9 +176,11 @@ class Nodes:
         return self.generation_of(path), names
 
     def exists(self, path: str) -> bool:
+        """Return whether there is such a node."""
         return self.seen(path) is not None
 
     def write(self, who: DomainRecord, path: str, value: bytes) -> None:
+        """Set a node's value; an absent node and its parents are made. Raises StoreError."""
         node = self.seen(path)
         if node is None:
             self._create(who, path, value)
@@ -259,7 +272,10 @@ class Nodes:
     def _check_size(
         self, who: DomainRecord, path: str, value: bytes, perms: Perms, more: int = 0
     ) -> None:
-        """more: bytes of names to come below the node."""
+        """Raise StoreError if the node gets too large for the quota.
+
+        more: bytes of names to come below the node.
+        """
         if who.domid != DOM0:
             names = more + self.children_size(path)
             size = NODE_HEADER + NODE_PERM * len(perms) + len(value) + names

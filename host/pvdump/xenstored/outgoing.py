@@ -110,11 +110,11 @@ class Outgoing:
             self._events.add(item.event)
 
     def has_event(self, payload: bytes) -> bool:
-        """Whether such an event waits, of which nothing is sent yet."""
+        """Return whether such an event waits, of which nothing is sent yet."""
         return payload in self._events
 
     def full(self) -> bool:
-        """Whether there is no room for another event; the event is counted as lost then."""
+        """Return whether there is no room for another event, which then counts as lost."""
         if self.held <= EVENTS_HELD:
             return False
         self.lost += 1
@@ -135,7 +135,7 @@ class Outgoing:
         return b"".join(pieces)
 
     def drop(self, count: int) -> None:
-        """So many bytes of what take() gave were sent."""
+        """Drop the first `count` bytes of what take() gave: they were sent."""
         items = self._items
         count += self._sent
         while items:
@@ -166,7 +166,7 @@ class Outgoing:
     # Events that wait too long.
 
     def deadline(self) -> int | None:
-        """When the oldest event has waited too long (ns), None when no event waits."""
+        """Return when the oldest event has waited too long (ns), None if no event waits."""
         return self._waiting[0].expires if self._waiting else None
 
     def expire(self, now: int) -> None:

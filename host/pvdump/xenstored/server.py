@@ -131,7 +131,7 @@ class Xenstored:
             self._special("@releaseDomain", domid)
 
     def usage(self, domain: DomainRecord) -> dict[str, int]:
-        """How much a domain uses of the quotas that count something."""
+        """Return a domain's use of each quota that counts something."""
         connection = domain.connection
         return {
             "nodes": self.tree.owned(domain.domid),
@@ -199,6 +199,7 @@ class Xenstored:
         self.fire()
 
     def exists(self, path: str) -> bool:
+        """Return whether there is such a node."""
         return self.tree.exists(path)
 
     def directory(self, path: str) -> Iterable[str]:

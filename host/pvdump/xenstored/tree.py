@@ -31,6 +31,7 @@ class Tree(Nodes):
             self._add(path, b"", (("n", DOM0),))
 
     def next(self) -> int:
+        """Begin the next generation and return it."""
         self.generation += 1
         return self.generation
 
@@ -52,6 +53,7 @@ class Tree(Nodes):
         return self._owned[domid]
 
     def take_changes(self) -> list[Change]:
+        """Return the changes since the last call, and forget them."""
         changes, self.changes = self.changes, []
         return changes
 

@@ -162,6 +162,7 @@ class UnixTransport:
         return (self._timers[0][0] - now) / 1e9 if self._timers else None
 
     def say(self, line: str) -> None:
+        """Log a line."""
         self.server.log(line)
 
     def want(self, client: Client, mask: int) -> None:

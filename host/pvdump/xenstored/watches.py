@@ -23,12 +23,12 @@ from .nodes import Change, Perms, may
 
 
 class Listener(Protocol):
-    """Who set watches: a client's connection, or code of this process."""
+    """The owner of watches: a client's connection, or code of this process."""
 
     domain: DomainRecord
 
     def full(self) -> bool:
-        """Whether there is no room for another event; counts the event as lost if so."""
+        """Return whether there is no room for another event, which then counts as lost."""
         ...
 
 
@@ -39,6 +39,7 @@ class LocalListener:
         self.domain = domain
 
     def full(self) -> bool:
+        """Return False: events are not held."""
         return False
 
 
@@ -115,7 +116,7 @@ def _both(above: Reach, here: Reach) -> Reach:
 
 
 def _below(above: Reach, level: int) -> Reach:
-    """What of the watches that reach a path still reaches the next level."""
+    """Return the watches of those that reach a path which also reach the next level."""
     groups = {}
     for listener, group in above.groups.items():
         if level <= group.last:
@@ -146,6 +147,7 @@ class Watches:
         self._edits = 0  # how often a watch was added or removed
 
     def add(self, watch: Watch) -> None:
+        """Set a watch."""
         watch.serial = next(self._serials)
         reach = self._at.setdefault(watch.path, Reach({}))
         group = reach.groups.setdefault(watch.listener, Group())
@@ -155,6 +157,7 @@ class Watches:
         self._edits += 1
 
     def remove(self, watch: Watch) -> None:
+        """Remove a watch that is set."""
         groups = self._at[watch.path].groups
         del groups[watch.listener].watches[watch]
         if not groups[watch.listener].watches:
