@@ -89,7 +89,7 @@ def run(progress: Display) -> None:
 
 
 def tell(load: Load, rounds: dict[str, list[tuple[Done, float]]]) -> None:
-    """The lines of a load."""
+    """Show the medians of a load."""
     speeds = {name: median_speed(found) for name, found in rounds.items()}
     costs = {name: cost(found) for name, found in rounds.items()}
     for name in list(rounds)[1:]:
@@ -104,5 +104,5 @@ def median_speed(found: list[tuple[Done, float]]) -> float:
 
 
 def cost(found: list[tuple[Done, float]]) -> float:
-    """Seconds that dom0 computed for a GiB."""
+    """Return the seconds that dom0 computed for a GiB."""
     return sum(busy for _, busy in found) * 1024 / sum(done.mib for done, _ in found)

@@ -81,7 +81,7 @@ class Rounds:
         self._kept: set[str] = set()
 
     def go(self) -> None:
-        """A round of both."""
+        """Do a round with both."""
         # The first streams do not count: a disk that was just opened is in nobody's cache.
         names = [ALL, *FEATURES]
         said = in_image(self._xen, self._backend, self._elf, self._disk, names)
@@ -104,7 +104,7 @@ class Rounds:
             self._speeds[load.op, "fio at depth 32"].append(done.speed)
 
     def tell(self) -> None:
-        """The lines of this backend. Linux leaves."""
+        """End the Linux guest and show the medians of this backend."""
         self._linux.domain.destroy()
         speeds = {key: statistics.median(found) for key, found in self._speeds.items()}
         times = {key: statistics.median(found) for key, found in self._times.items()}

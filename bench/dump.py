@@ -42,7 +42,7 @@ def run(progress: Display) -> None:
 
 
 def measure(xen: Xen, backend: str, folder: Path) -> tuple[float, float]:
-    """MiB/s of pvdump and of dd, in one guest."""
+    """Return the MiB/s of pvdump and of dd in one guest."""
     target, scratch = folder / f"{backend}-target.img", folder / f"{backend}-scratch.img"
     prepare(target, size=DISK_MIB * MIB)
     with scratch.open("wb") as stream:

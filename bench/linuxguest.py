@@ -95,7 +95,7 @@ class LinuxGuest:
         self.domain = xen.create(guest, CREATE_SECONDS)
 
     def wait(self) -> None:
-        """Until all its disks are there."""
+        """Wait until all its disks are there."""
         self.domain.wait_console(r"^bench: did 0\s*$", BOOT_SECONDS)
 
     def run(self, line: str) -> str:
@@ -106,7 +106,7 @@ class LinuxGuest:
         return self.domain.wait_console(pattern, LOAD_SECONDS)[1]
 
     def ran(self) -> float:
-        """Seconds that its vCPU has run."""
+        """Return the seconds that a domain's vCPUs have run."""
         return ran(self.domain.xen, self.domain.domid)
 
     def load(self, load: Load, vdev: str, seconds: float) -> Done:

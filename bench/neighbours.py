@@ -96,7 +96,7 @@ def run(progress: Display) -> None:
 
 
 def apart(kind: str) -> dict[str, float]:
-    """A round in a process that ends with all that it has started."""
+    """Do a round in a process that ends with all that it has started."""
     command = [sys.executable, "-m", "bench.neighbours", kind]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as process:
         try:
@@ -170,7 +170,7 @@ class Lines(logging.Handler):
 
 
 def serve(path: Path) -> None:
-    """The store."""
+    """Serve the store."""
     with UnixTransport(Xenstored(), path) as unix:
         unix.run()
 

@@ -80,7 +80,7 @@ class Load:
         self._dispatcher.close()
 
     def begin(self) -> None:
-        """A round."""
+        """Begin a round."""
         self._began, self._took, self._waited = [], [], 0
         if self._stall and self._serial:
             self._gate.clear()
@@ -90,13 +90,13 @@ class Load:
             threading.Timer(STALL, self._gate.set).start()
 
     def fire(self, domid: int) -> None:
-        """An event of a domain."""
+        """Send an event of a domain."""
         self._waited += domid != STALLED
         self._began.append(time.perf_counter())
         self._source.tell(f"/data/{domid}/{len(self._began) - 1}", "token")
 
     def end(self) -> float:
-        """p99 of the round in us, when all is handled."""
+        """Wait until all is handled. Returns the round's p99 in us."""
         for _ in range(self._waited):
             self._done.acquire()
         return statistics.quantiles(self._took, n=100)[98] * 1e6
@@ -124,7 +124,7 @@ def run(progress: Display) -> None:
 
 
 def compare(progress: Display, name: str, ours: Load, peer: Load) -> None:
-    """One line of two loads, which are closed after it."""
+    """Show two loads beside each other, and close them."""
     draw = random.Random(1)
     rounds = []
     with progress.stage(name, total=ROUNDS, unit="rounds") as stage:
@@ -142,7 +142,7 @@ def compare(progress: Display, name: str, ours: Load, peer: Load) -> None:
 
 
 def together(ours: Load, peer: Load, draw: random.Random) -> tuple[float, float]:
-    """p99 in us of a round of both."""
+    """Do a round of both. Returns the p99 of each in us."""
     ours.begin()
     peer.begin()
     start = time.perf_counter()

@@ -93,7 +93,7 @@ def growth(folder: Path, progress: Display) -> None:
 
 
 def embedded() -> Rounds:
-    """The loads on the embedded Xen."""
+    """Show the loads on the embedded Xen."""
     EmbeddedGuest(quotas={"node-size": NODE_SIZE})
     xen = Hypercalls()
     loop = PollLoop(xen, EventChannels(xen))
@@ -114,7 +114,7 @@ def embedded() -> Rounds:
 
 
 def real(suite: str, xenstored: str, folder: Path) -> None:
-    """The loads on a real Xen, ours and a Linux guest's in turn."""
+    """Show the loads on a real Xen, ours and a Linux guest's in turn."""
     client = program.build(HERE / "client.c", suite)
     where = f"{suite} {xenstored}"
     with Xen(suite, xenstored, node_size=NODE_SIZE) as xen:
@@ -137,7 +137,7 @@ def real(suite: str, xenstored: str, folder: Path) -> None:
 
 
 def side_by_side(folder: Path) -> None:
-    """Ours alone, where guest and server each have a CPU and can work at the same time."""
+    """Show ours where guest and server each have a CPU and can work at the same time."""
     said = ""
     with Xen(*XENS[1], node_size=NODE_SIZE, cpus=2) as xen:
         for number in range(1, ROUNDS + 1):
@@ -155,7 +155,7 @@ def in_image(xen: Xen, folder: Path, name: str, cmdline: str = "") -> str:
 
 
 def read(text: str, word: str) -> Rounds:
-    """The rounds that a guest has told on its console: "WORD NAME|WORKERS|NUMBER|..."."""
+    """Return the rounds that a guest has printed: "WORD NAME|WORKERS|NUMBER|..."."""
     found: Rounds = {}
     for line in text.splitlines():
         start, _, rest = line.partition(" ")
@@ -171,7 +171,7 @@ def figures(count: int, ns: int, sent: int = 0, updates: int = 0) -> Round:
 
 
 def compare_flight(where: str, ours: Rounds) -> None:
-    """Many in flight beside one at a time, and how many notifications each takes."""
+    """Show many in flight beside one at a time, and how many notifications each takes."""
     for name, _ in loads.LOADS:
         one, many = ours[name, 1], ours[name, MANY]
         what = f"{where}, {name}"
@@ -183,7 +183,7 @@ def compare_flight(where: str, ours: Rounds) -> None:
 
 
 def compare_linux(where: str, ours: Rounds, theirs: Rounds) -> None:
-    """Beside libxenstore in a Linux guest."""
+    """Show ours beside libxenstore in a Linux guest."""
     for name, _ in loads.LOADS:
         what = f"{where}, {name}"
         middle(f"{what}, one at a time beside libxenstore", ours[name, 1], theirs[name, 1])

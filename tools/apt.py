@@ -91,12 +91,12 @@ class Suite:
         return cache.stamped(cache.folder("apt", self.name, "roots"), names[0], key, make)
 
     def versions(self, names: Iterable[str], dependencies: bool = True) -> dict[str, str]:
-        """Package name -> version of what debs() with the same arguments gives."""
+        """Return package name -> version for the packages of debs() with these arguments."""
         parts = [path.stem.split("_") for path in self.debs(names, dependencies)]
         return {part[0]: part[1].replace("%3a", ":") for part in parts}
 
     def source(self, package: str, filename: str, sha256: str) -> Path:
-        """One file of a Debian source package, such as its upstream tarball.
+        """Return one file of a Debian source package, such as its upstream tarball.
 
         sha256: hex; a file with another one is refused.
         Returns the path of the file in the cache.
@@ -249,7 +249,7 @@ class Suite:
 
 
 def addresses(codename: str) -> list[tuple[str, str]]:
-    """(address, suite) pairs for a release, from where the machine's own apt gets its packages.
+    """Return (address, suite) pairs of a release, from the machine's own apt settings.
 
     The machine's own release (bookworm) is replaced by `codename` in each suite's name, so a
     machine with bookworm, bookworm-updates and bookworm-security serves trixie the same way.

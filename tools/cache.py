@@ -29,7 +29,7 @@ _held: dict[Path, int] = {}  # stamp -> descriptor with a shared lock on it
 
 
 def base() -> Path:
-    """The cache's top folder: $PVDUMP_CACHE, else $XDG_CACHE_HOME/pvdump, else ~/.cache/pvdump."""
+    """Return the cache's top: $PVDUMP_CACHE, else $XDG_CACHE_HOME/pvdump, else ~/.cache/pvdump."""
     if own := os.environ.get("PVDUMP_CACHE"):
         return Path(own).absolute()
     if xdg := os.environ.get("XDG_CACHE_HOME"):
@@ -38,20 +38,20 @@ def base() -> Path:
 
 
 def folder(*names: str) -> Path:
-    """A folder of the cache, made when it is not there."""
+    """Return a folder of the cache, made if it is not there."""
     path = base().joinpath(*names)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def digest(*parts: object) -> str:
-    """A key of 16 hex digits from anything whose str() tells it apart."""
+    """Return a key of 16 hex digits from anything whose str() tells it apart."""
     text = "\0".join(str(part) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -157,7 +157,7 @@ def _make(path: Path, make: Callable[[Path], None]) -> None:
 
 
 def _lock(path: Path, wait: bool) -> int | None:
-    """A descriptor with the lock of `path`; None if another process has it and we do not wait."""
+    """Return a descriptor with the lock of `path`, or None if it is taken and not `wait`."""
     file = path.with_name(f".{path.name}.lock")
     how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:

@@ -29,7 +29,7 @@ RUNNING = ("demo", "test", "lab", "bench")
 
 @dataclass(frozen=True)
 class Need:
-    """A Debian package, how to see that what it gives is there, and the commands that use it."""
+    """A Debian package, the check that its files are there, and the commands that use it."""
 
     package: str
     there: Callable[[], bool]
@@ -72,7 +72,7 @@ NEEDS = (
 
 
 def missing(command: str) -> list[str]:
-    """The packages that `command` needs and this host has not."""
+    """Return the packages that `command` needs and this host does not have."""
     return [need.package for need in NEEDS if command in need.commands and not need.there()]
 
 
@@ -126,7 +126,7 @@ def run_apt(arguments: list[str]) -> None:
 
 
 def show(stage: str, text: str) -> None:
-    """One line of apt's status protocol: kind:package:percent:description."""
+    """Print one line of apt's status protocol: kind:package:percent:description."""
     fields = text.rstrip("\n").split(":", 3)
     if sys.stdout.isatty() and len(fields) == 4 and fields[0] in ("dlstatus", "pmstatus"):
         percent = float(fields[2].replace(",", ".") or 0)

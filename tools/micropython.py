@@ -56,7 +56,7 @@ class BuildError(Trouble):
 
 
 def source(progress: Display = NULL) -> Path:
-    """The folder with MicroPython's source, from Debian's source package."""
+    """Return the folder with MicroPython's source, from Debian's source package."""
     tarball = Suite("trixie", progress).source("micropython", TARBALL, SHA256)
 
     def make(folder: Path) -> None:
@@ -76,13 +76,13 @@ def run(work: Path, command: Sequence[str], text: str | None = None) -> str:
 
 
 def compiler_flags(work: Path) -> list[str]:
-    """FLAGS, and where the compiler has its own headers."""
+    """Return FLAGS and the folder of the compiler's own headers."""
     headers = run(work, ["gcc", "-print-file-name=include"]).strip()
     return [*FLAGS, "-isystem", headers, f"-ffile-prefix-map={headers}=gcc"]
 
 
 def sources(work: Path) -> list[str]:
-    """The C files of MicroPython that the image is made of, as paths below mpy/."""
+    """Return the C files of MicroPython in the image, as paths below mpy/."""
     core = sorted(str(path.relative_to(work / "mpy")) for path in (work / "mpy/py").glob("*.c"))
     return [path for path in core if not NOT_COMPILED.match(path)] + list(SOURCES)
 
@@ -159,7 +159,7 @@ def freeze(work: Path, modules: dict[str, Path]) -> None:
 
 
 def compile_command(path: str, flags: Iterable[str], optimise: str) -> list[str]:
-    """gcc for one file, as it must be compiled: path is below the work folder."""
+    """Return gcc's command for one file below the work folder."""
     name = path.removeprefix("mpy/")
     command = ["gcc", "-c", *flags, "-O2" if name in FAST else optimise]
     if name in HARD_FLOATS:

@@ -74,11 +74,11 @@ class Stage:
 
 
 class Display:
-    """Shows nothing: what work uses when nobody looks, and the shape of the two that show."""
+    """A display that shows nothing; the base of those that do."""
 
     @contextmanager
     def stage(self, name: str, total: float | None = None, unit: str = "MiB") -> Iterator[Stage]:
-        """A stage of the work.
+        """Show a stage of the work.
 
         name: two words at most ("boot guest").
         total: how much there is to do, bytes when unit is MiB, else a count; None: unknown.
@@ -167,7 +167,7 @@ class Facts(ProgressColumn):
 
 
 def whole() -> Column:
-    """A column that is never shortened."""
+    """Return a column that is never shortened."""
     return Column(no_wrap=True, overflow="ignore")
 
 
@@ -210,6 +210,6 @@ class BarDisplay(Display):
 
 
 def display(stream: TextIO | None = None) -> Display:
-    """The display that fits `stream` (default: standard output); use it as a context."""
+    """Return the display that fits `stream` (default: standard output); use it as a context."""
     stream = stream or sys.stdout
     return BarDisplay(stream) if stream.isatty() else LogDisplay(stream)

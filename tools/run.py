@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options on the command line; ends the program where they are wrong."""
+    """Parse the command line; ends the program where it is wrong."""
     parser = argparse.ArgumentParser(prog="build.py run", description=DESCRIPTION)
     parser.add_argument(
         "--cmdline", help=f"command line (default: {DUMP!r}; with --firmware: {CHECK!r})"
@@ -108,7 +108,7 @@ def show(text: bytes) -> None:
 
 
 def load_scenario(path: Path | None) -> Scenario | None:
-    """The scenario in a file. Raises Trouble."""
+    """Load the scenario in a file. Raises Trouble."""
     from pvxen.scenario import Scenario, ScenarioError
 
     if path is None:

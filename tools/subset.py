@@ -90,7 +90,7 @@ class Finding:
 
 
 def check(source: str, path: Path) -> list[Finding]:
-    """All findings in a file, in its order."""
+    """Return all findings in a file, in its order."""
     visitor = Subset(path)
     visitor.visit(ast.parse(source, filename=str(path)))
     return sorted(visitor.findings)

@@ -42,7 +42,7 @@ PROLOGUE = """
 
 
 def evaluate(expressions: list[str], suite: str = "bookworm") -> dict[str, int]:
-    """The value of each C expression. Raises CompileError when one means nothing to the headers."""
+    """Return the value of each C expression. Raises CompileError for one that the headers do not know."""
     root = apt.Suite(suite).unpack(["libxen-dev"], dependencies=False)
     cases = "\n".join(
         f"    case {i}: return (long long)({text});" for i, text in enumerate(expressions)
@@ -59,12 +59,12 @@ def evaluate(expressions: list[str], suite: str = "bookworm") -> dict[str, int]:
 
 
 def offset(struct: str, member: str) -> str:
-    """The expression for a member's offset; struct without the word struct."""
+    """Return the expression for a member's offset; `struct` without the word struct."""
     return f"offsetof(struct {struct}, {member})"
 
 
 def public(module: object) -> list[str]:
-    """Names of a module's integer constants."""
+    """Return the names of a module's integer constants."""
     return [
         name
         for name, value in vars(module).items()

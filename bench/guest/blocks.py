@@ -40,7 +40,7 @@ RUNSTATE_INFO_TIME_RUNNING = 16
 
 
 def memory():
-    """The first frame of MEMORY bytes of RAM in which the image is not."""
+    """Return the first frame of MEMORY bytes of RAM outside the image."""
     _, _, _, memmap, region = hw.boot()
     for start, size, kind in memmap:
         first = max(start, region[1] + MIB if region[0] < start + size else start)

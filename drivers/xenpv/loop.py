@@ -276,7 +276,7 @@ class Loop:
             self._ready.pop(0).step()
 
     def _failed(self, task, error):
-        """An error has come that no gather() raises. task: who ended with it, None for the loop."""
+        """Keep an error that no gather() raises. task: the one it ended, None for the loop."""
         if task is self._main:
             return
         if self._told is None and not self._main.done:
@@ -294,7 +294,7 @@ class Loop:
             task.close()
 
     def _turn(self):
-        """Called once a turn, whether there is work or not."""
+        """Do work of the subclass; called once a turn, whether a task is ready or not."""
 
     def _block(self, until):
         """Wait until something happens, at most until a time (ns, or None); set its signals."""

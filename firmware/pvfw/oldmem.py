@@ -236,7 +236,7 @@ def _joined(loads):
 
 
 def _mem(address, size):
-    """The memory at a physical address that the crashed kernel gave. Raises CoreError."""
+    """Map memory at a physical address from the crashed kernel. Raises CoreError."""
     # The first page is never mapped, so that a null pointer is a trap.
     if not PAGE_SIZE <= address <= ADDRESS_MAX - size:
         raise CoreError("elfcorehdr: 0x%x bytes at 0x%x are no memory" % (size, address))

@@ -142,7 +142,7 @@ class Target:
             await probe(self.disk, self._first())
 
     def _first(self):
-        """The sector where the dump begins."""
+        """Return the sector where the dump begins."""
         return self.block.data_offset // SECTOR
 
     # The sink.

@@ -42,7 +42,7 @@ def write(machine: Machine, fmt: str, addr: int, *fields: int) -> None:
 
 
 def locate(machine: Machine, addr: int, size: int) -> int:
-    """The physical address of guest memory in one piece. Raises XenRefuses (EFAULT)."""
+    """Return the physical address of guest memory in one piece. Raises XenRefuses (EFAULT)."""
     if machine.translate is None:
         return _ram(machine, addr, size)
     pieces = list(_pieces(machine, addr, size))
@@ -58,7 +58,7 @@ def _ram(machine: Machine, addr: int, size: int) -> int:
 
 
 def _pieces(machine: Machine, addr: int, size: int) -> Iterator[tuple[int, int]]:
-    """The (start, end) in RAM of each part of a structure at a linear address, page by page."""
+    """Yield (start, end) in RAM of each part of a structure at a linear address, page by page."""
     assert machine.translate is not None
     end = addr + size
     while addr < end:
@@ -72,7 +72,7 @@ def _pieces(machine: Machine, addr: int, size: int) -> Iterator[tuple[int, int]]
 
 
 def own(machine: Machine, domid: int, errno: int = EPERM) -> int:
-    """The domain a guest means; it may mean none but itself."""
+    """Return the domain that a guest means, which may be none but itself."""
     if domid in (abi.DOMID_SELF, machine.domid):
         return machine.domid
     raise XenRefuses(errno if machine.hypervisor.exists(domid) else ESRCH)

@@ -319,7 +319,7 @@ class BlkBack:
         self.xen.store.unwatch(path, look)
 
     def die(self) -> None:
-        """Be killed: do nothing any more; Xen's drivers let go of all that was held."""
+        """End as a killed process does: Xen's drivers give up all that was held."""
         self.is_dead = True
         for path in list(self.devices):
             self._forget(path)

@@ -183,7 +183,7 @@ class Cpu:
         uc.ctl_flush_tb()
 
     def _look_for_page(self, uc: unicorn.Uc, address: int, size: int, data: object) -> None:
-        """Called before each instruction until the MSR has been written."""
+        """Look whether the MSR has been written; called before each instruction until then."""
         if uc.msr_read(HYPERCALL_MSR):
             uc.emu_stop()
 
@@ -233,7 +233,7 @@ class Cpu:
         uc.reg_write(x86.UC_X86_REG_RIP, high << 32 | middle << 16 | low)
 
     def _interrupt_stack(self, number: int) -> int:
-        """The top of one of the stacks that the TSS names, 0 without one."""
+        """Return the top of one of the stacks that the TSS names, 0 without one."""
         _, tss, _, _ = self._uc.reg_read(x86.UC_X86_REG_TR)
         return int.from_bytes(self._read(tss + TSS_IST + 8 * number, 8) or b"", "little")
 
@@ -244,7 +244,7 @@ class Cpu:
     # Memory.
 
     def _translate(self, address: int) -> int | None:
-        """The physical address of a linear one by the guest's tables, None without any."""
+        """Return the physical address of a linear one by the guest's tables, or None."""
         uc = self._uc
         levels = 5 if uc.reg_read(x86.UC_X86_REG_CR4) & CR4_LA57 else 4
         root = uc.reg_read(x86.UC_X86_REG_CR3)
@@ -256,7 +256,7 @@ class Cpu:
 
 
 def leave_long_mode(at: int, entry: int) -> bytes:
-    """Code for `at`: from 64 bits on an identity map to a 32-bit entry with paging off."""
+    """Return code for `at` that leaves 64 bits for a 32-bit entry with paging off."""
     down = (
         b"\xb8" + SEL_DATA.to_bytes(4, "little")  # mov $SEL_DATA, %eax
         + b"\x8e\xd8\x8e\xc0\x8e\xd0"  # mov %eax, %ds; %es; %ss

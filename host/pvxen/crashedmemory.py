@@ -40,7 +40,7 @@ class Layout:
     region: tuple[int, int]
 
     def options(self, cmdline: str) -> dict[str, object]:
-        """Options of an embedded guest that starts its crash kernel with a command line."""
+        """Return the options of a guest that starts its crash kernel with a command line."""
         line = f"{cmdline} elfcorehdr=0x{self.header:x}".encode()  # as kexec adds it
         return {"size": self.size, "door": "bzimage", "region": self.region, "cmdline": line}
 

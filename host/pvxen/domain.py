@@ -128,7 +128,7 @@ class EmbeddedDomain:
             return transport
 
     def _special_pages(self) -> None:
-        """The last two pages are the store's and the console's, with their channels and grants."""
+        """Make the last two pages the store's and the console's, with channels and grants."""
         pages = len(self.machine.ram) // abi.PAGE_SIZE
         special = (
             (abi.HVM_PARAM_STORE_PFN, abi.HVM_PARAM_STORE_EVTCHN, pages - 1, GRANT_XENSTORE),

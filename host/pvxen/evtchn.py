@@ -103,7 +103,7 @@ class EventChannels:
         return number
 
     def on(self, domid: int, number: int, step: Step) -> None:
-        """Name the step that an event at this port of the other side asks for."""
+        """Set the step that an event at this port of the other side asks for."""
         self.port(domid, number).step = step
 
     def send(self, domid: int, number: int) -> None:
@@ -143,7 +143,7 @@ class EventChannels:
             self.close(domid, port.number)
 
     def status(self, domid: int, number: int) -> tuple[int, int, int]:
-        """(EVTCHNSTAT_*, remote domain, remote port) of a port."""
+        """Return (EVTCHNSTAT_*, remote domain, remote port) of a port."""
         if number >= self.limit(domid):
             raise XenRefuses(EINVAL)
         if (domid, number) not in self.ports:

@@ -85,7 +85,7 @@ class Fifo:
     # Words.
 
     def word(self, number: int) -> int | None:
-        """A port's event word, None where the array has none."""
+        """Return a port's event word, None where the array has none."""
         if number >= len(self._array) * WORDS:
             return None
         page = self._array[number // WORDS]

@@ -49,7 +49,7 @@ def clear(uc: unicorn.Uc) -> int:
 
 @functools.cache
 def offsets() -> tuple[int, int]:
-    """Byte offsets of error_code and old_exception in a saved context. Raises NotFound."""
+    """Return the offsets of error_code and old_exception in a saved context. Raises NotFound."""
     before, reading = _fault(READ)
     _, writing = _fault(WRITE)
     rows = list(zip(before, reading, writing, strict=True))
@@ -61,7 +61,7 @@ def offsets() -> tuple[int, int]:
 
 
 def _fault(code: bytes) -> tuple[list[int], list[int]]:
-    """The contexts, as 32-bit integers, before and at a page fault of an instruction."""
+    """Return the contexts before and at a page fault of an instruction, as 32-bit integers."""
     ram = mmap.mmap(-1, SIZE)
     ram[CODE : CODE + len(code)] = code
     pointer = ctypes.addressof(ctypes.c_char.from_buffer(ram))

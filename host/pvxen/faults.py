@@ -52,7 +52,7 @@ class Faults:
     def responses(
         self, number: int, response: tuple[int, int, int]
     ) -> Iterator[tuple[int, int, int]]:
-        """(id, operation, status) of what goes into the ring for a request."""
+        """Return (id, operation, status) of each response that the ring gets for a request."""
         answer, operation, status = response
         if self.strikes("bad_id", number):
             answer += UNUSED

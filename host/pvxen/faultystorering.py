@@ -122,7 +122,7 @@ class FaultyStoreRing:
         self._published()
 
     def age(self) -> int:
-        """ns since the ring was set up."""
+        """Return the ns since the ring was set up."""
         return self.machine.clock.now - self._began
 
     # Events.

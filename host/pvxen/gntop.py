@@ -104,7 +104,7 @@ def _list_frames(machine: Machine, pages: list[XenPage], frame_list: int) -> Non
 
 
 def _copy(machine: Machine, arg: int) -> None:
-    """One struct gnttab_copy."""
+    """Do one struct gnttab_copy."""
     fields = read(machine, COPY, arg)
     flags = fields[7]
     source = gntcopy.Place(

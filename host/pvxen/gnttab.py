@@ -108,7 +108,7 @@ class GrantTable:
             self.status_frames.append(self.machine.new_page())
 
     def frame(self, idx: int) -> XenPage:
-        """The frame that XENMAPSPACE_grant_table means by an index; the table grows for it."""
+        """Return the frame of an index of XENMAPSPACE_grant_table; the table grows for it."""
         if self.version == 2 and idx & abi.XENMAPIDX_grant_table_status:
             idx &= ~abi.XENMAPIDX_grant_table_status
             if idx >= len(self.status_frames):
@@ -124,7 +124,7 @@ class GrantTable:
         return self.frames[frame].view, index * ENTRIES[self.version].size
 
     def entry(self, ref: int) -> tuple[int, int, int]:
-        """(flags, domid, frame) of an entry, as it stands in the table."""
+        """Return (flags, domid, frame) of an entry, as it stands in the table."""
         flags, domid, frame = ENTRIES[self.version].unpack_from(*self._at(ref))
         return flags, domid, frame
 
@@ -133,7 +133,7 @@ class GrantTable:
         ENTRIES[self.version].pack_into(*self._at(ref), flags, domid, frame)
 
     def status(self, ref: int) -> int:
-        """GTF_reading and GTF_writing of an entry."""
+        """Return GTF_reading and GTF_writing of an entry."""
         view, at = self._status_at(ref)
         return struct.unpack_from("<H", view, at)[0] & IN_USE
 
@@ -245,7 +245,7 @@ class GrantTable:
             self._mark(ref, 0, flags & IN_USE)
 
     def _reserved(self) -> Iterator[tuple[int, int, int]]:
-        """The toolstack's entries, as the other version can have them."""
+        """Return the toolstack's entries, as the other version can have them."""
         for ref in range(abi.GNTTAB_NR_RESERVED_ENTRIES):
             flags, domid, frame = self.entry(ref)
             kind = flags & abi.GTF_type_mask

@@ -33,7 +33,7 @@ class Hypervisor:
         self.log: list[str] = []  # what Xen says on its console
 
     def machine(self, domid: int) -> Machine:
-        """The machine of a domain. Refuses one that is not there, or is domain 0."""
+        """Return the machine of a domain. Refuses one that is not there, or is domain 0."""
         try:
             return self.machines[domid]
         except KeyError:

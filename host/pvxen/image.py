@@ -89,7 +89,7 @@ class EmbeddedImage:
                 ConsoleReader(domain, self._console.extend)
 
     def _boot(self, domain: EmbeddedDomain) -> int:
-        """One boot, to the end of the domain. Returns the shutdown reason."""
+        """Boot once, to the end of the domain. Returns the shutdown reason."""
         machine = domain.machine
         if self._cpu is None or self._cpu.machine.ram is not machine.ram:
             self._cpu = Cpu(machine, self._write)

@@ -135,7 +135,7 @@ class Machine(Physmap):
     # What hw asks for.
 
     def hypercall(self, nr: int, args: Sequence[int]) -> int:
-        """Xen's answer, negative errno when it refuses. Raises Shutdown and Deadlock."""
+        """Return Xen's answer, negative errno when it refuses. Raises Shutdown and Deadlock."""
         self._check_running()
         self.hypercalls += 1
         self.clock.advance(self.clock.now + COST_HYPERCALL)
@@ -160,7 +160,7 @@ class Machine(Physmap):
             raise Shutdown(self.shutdown_reason)
 
     def cpuid(self, leaf: int, sub: int = 0) -> tuple[int, int, int, int]:
-        """Xen's own leaves, zeroes for all others."""
+        """Return Xen's own leaves, zeroes for all others."""
         if leaf == XEN_LEAF:
             words = [int.from_bytes(b"XenVMMXenVMM"[i : i + 4], "little") for i in (0, 4, 8)]
             return XEN_LEAF + 5, words[0], words[1], words[2]
@@ -176,7 +176,7 @@ class Machine(Physmap):
         return self.clock.now
 
     def _new_pool(self) -> bytearray:
-        """A byte for each page of the region, 1 where it is taken; none is."""
+        """Return a byte for each page of the region, 1 for a taken one; none is."""
         return bytearray((self.region[1] - self.region[0]) // abi.PAGE_SIZE)
 
     def alloc_pages(self, n: int) -> int:
@@ -232,7 +232,7 @@ class Machine(Physmap):
     # Events.
 
     def vcpu_info(self, vcpu: int) -> memoryview:
-        """The 64 bytes of a vCPU's vcpu_info."""
+        """Return the 64 bytes of a vCPU's vcpu_info."""
         if vcpu in self._vcpu_infos:
             return self._vcpu_infos[vcpu]
         return self.shared_info_page.view[vcpu * VCPU_INFO_SIZE : (vcpu + 1) * VCPU_INFO_SIZE]

@@ -94,5 +94,5 @@ class Physmap:
         return self.is_ram(gfn) and gfn not in self.foreign
 
     def page(self, gfn: int) -> memoryview:
-        """The 4096 bytes of a gfn."""
+        """Return the 4096 bytes of a gfn."""
         return memoryview(self.ram)[gfn * abi.PAGE_SIZE : (gfn + 1) * abi.PAGE_SIZE]

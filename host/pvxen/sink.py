@@ -48,7 +48,7 @@ class Memory:
         self.data[offset : offset + length] = bytes(length)
 
     def measure(self) -> None:
-        """The size stays."""
+        """Do nothing: the size stays."""
 
     def close(self) -> None:
         """Do nothing: no resource is held."""

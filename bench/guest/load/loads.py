@@ -67,7 +67,7 @@ async def run(loop, store, load, count, workers):
 
 
 async def measure(loop, store, now, tell):
-    """One round of all loads, one at a time and many in flight.
+    """Do one round of all loads, one at a time and many in flight.
 
     now: the clock, in ns; tell(name, workers, count, took, sent, updates) gets each result: ns, how
     often the server was notified, how often an index of the ring was moved.

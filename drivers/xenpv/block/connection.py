@@ -153,7 +153,7 @@ class Connection:
 
 
 def _power(n):
-    """The power of two that fits in n; at least 1, so that the error of too few is the table's."""
+    """Return the largest power of two up to n, at least 1: the table refuses too few."""
     power = 1
     while 2 * power <= n:
         power *= 2

@@ -145,7 +145,7 @@ class SupervisedDisk:
             self.say("%s: %s" % (self.device.path, line))
 
     def _unsupported(self, op):
-        """The backend does not know an operation that it had offered."""
+        """React to a backend that does not know an operation that it had offered."""
         self._tell("the backend refuses %s, which it had offered" % OP_NAMES[op])
         if op == BLKIF_OP_DISCARD:
             self.properties.discards = False
@@ -198,7 +198,7 @@ class SupervisedDisk:
             self.loop.evtchn.send(self._connection.port)
 
     async def _backend_state(self):
-        """The backend's state; Connected where xenstore does not say: the ring decides then."""
+        """Return the backend's state; Connected if xenstore fails: the ring decides then."""
         try:
             return await self.device.backend_state()
         except XenError:

@@ -103,7 +103,7 @@ async def _answered(loop, grants, device, tell):
 
 
 async def _ring(grants, device):
-    """The first frame of the ring that the crashed kernel lent to the backend; or None."""
+    """Return the first frame of the ring that the crashed kernel lent to the backend, or None."""
     for key in RING_REF:
         ref = await _number(device, key)
         entry = None if ref is None else grants.lent(ref)
@@ -113,7 +113,7 @@ async def _ring(grants, device):
 
 
 async def _number(device, key):
-    """The value of a key of the front end, None if it is no u32."""
+    """Return the value of a key of the front end, None if it is no u32."""
     return decimal(await device.store.read_text(device.path + "/" + key, ""), 0, U32)
 
 

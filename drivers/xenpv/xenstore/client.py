@@ -133,7 +133,7 @@ class Xenstore(NodeOperations, Domains):
     # Moving bytes.
 
     async def _move(self):
-        """The task that moves bytes both ways until the connection ends."""
+        """Move bytes both ways until the connection ends."""
         moved = 0
         while self._fault is None:
             try:
@@ -267,7 +267,7 @@ class Xenstore(NodeOperations, Domains):
         return caller
 
     def _leave(self, caller):
-        """Nobody waits for this reply any more."""
+        """Give up a reply that nobody waits for any more."""
         if caller.fault is not None:
             return
         if caller.req_id is not None:

@@ -137,7 +137,7 @@ class RingTransport:
         self.sent += 1
 
     def state(self):
-        """The ring's indexes and the server's error field, for messages."""
+        """Return the ring's indexes and the server's error field, for messages."""
         req_cons, req_prod, rsp_cons, rsp_prod = self._indexes()
         text = "indexes req %x/%x rsp %x/%x (prod/cons)" % (req_prod, req_cons, rsp_prod, rsp_cons)
         if self._offers(abi.XENSTORE_SERVER_FEATURE_ERROR):
@@ -158,7 +158,7 @@ class RingTransport:
         )
 
     def _indexes(self):
-        """req_cons, req_prod, rsp_cons, rsp_prod."""
+        """Return req_cons, req_prod, rsp_cons, rsp_prod."""
         at = self.page + abi.XENSTORE_RING_REQ_CONS
         return [hw.rd32(at + 4 * i) for i in range(4)]
 

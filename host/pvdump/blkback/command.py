@@ -76,7 +76,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Returns the exit code."""
+    """Run a subcommand. Returns the exit code."""
     try:
         if options.action == "run":
             return serve(options)

@@ -185,7 +185,7 @@ class Device:
         pass
 
     def _begin(self) -> None:
-        """The front end wants to begin, whatever it was before."""
+        """Offer the front end a connection; it asks for one, whatever it was before."""
         if not self._let_go():
             return
         self._keys = {}
@@ -196,7 +196,7 @@ class Device:
         self._set_state(XenbusStateInitWait, offers)
 
     def _connect(self) -> None:
-        """The front end has made its ring; the same keys as before say nothing new."""
+        """Connect the ring that the front end has made; the same keys as before say nothing new."""
         keys = negotiate.read_keys(self._store, self.front)
         if keys == self._keys:
             # A toolstack may have written Closing for the front end, which stays. Where it has
@@ -303,12 +303,12 @@ class Device:
         return BackRing(memory, len(front.refs), front.layout.stride, self.path)
 
     def _closing(self) -> None:
-        """The front end is about to close; what it asked for is still answered."""
+        """Follow a front end that is about to close; what it asked for is still answered."""
         is_closed = self.state == XenbusStateClosed
         self._set_state(XenbusStateClosed if is_closed else XenbusStateClosing)
 
     def _closed(self) -> None:
-        """The front end has closed, or its node is gone."""
+        """Close, because the front end has closed or its node is gone."""
         if self.instance is not None and not self.instance.gone:
             # It calls look() when it has ended.
             self.instance.finish()

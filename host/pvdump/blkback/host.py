@@ -118,7 +118,7 @@ class Host:
         return {domid for domid in found if domid is not None}
 
     def _changed(self, event: Event) -> None:
-        """Nodes of a domain have changed, or any have."""
+        """Look at a domain, or at all, after nodes have changed."""
         if event.domain is None:
             for domid in self._domids(AREA):
                 self._look(domid)
@@ -126,7 +126,7 @@ class Host:
             self._attend(event.domain.domid)
 
     def _domains_changed(self, event: Event) -> None:
-        """A domain was introduced, perhaps after a soft reset, or has gone; it is not said which.
+        """Look at all domains: one was introduced, perhaps after a soft reset, or is gone.
 
         Three listings find the domains that are gone, also those that the dispatcher never saw.
         """

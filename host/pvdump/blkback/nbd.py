@@ -104,17 +104,17 @@ class Nbd:
 
     @property
     def size(self) -> int:
-        """Bytes, as the server said at the last connection."""
+        """Bytes of the export at the last connection."""
         return self._export.size
 
     @property
     def sector_size(self) -> int:
-        """Bytes; the least that the server reads and writes."""
+        """Bytes of the smallest read or write that the server takes."""
         return self._export.minimum
 
     @property
     def physical(self) -> int:
-        """Bytes; what the server prefers, up to a page."""
+        """Bytes of a request that the server prefers, up to a page."""
         preferred, least = self._export.preferred, self._export.minimum
         if preferred & (preferred - 1):
             return least

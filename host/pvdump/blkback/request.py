@@ -158,7 +158,7 @@ def job(request: Request, data: bytes, geometry: Geometry) -> Job:
 
 @functools.cache
 def _references(number: int) -> struct.Struct:
-    """Unpacks the grants of `number` segments."""
+    """Unpack the grants of `number` segments."""
     return struct.Struct("<" + "I4x" * number)
 
 

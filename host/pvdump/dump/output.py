@@ -207,7 +207,7 @@ class OutputStream:
         return False
 
     def publish(self) -> None:
-        """There is nothing to do."""
+        """Do nothing: the bytes are out."""
 
     def __enter__(self) -> OutputStream:
         return self

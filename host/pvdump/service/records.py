@@ -110,7 +110,7 @@ def _refuse(where: str, expected: str, value: Any) -> typing.NoReturn:
 
 
 def _show(value: Any) -> str:
-    """A value for a message; a stranger's may be of any length."""
+    """Return a value for a message, shortened because it may be of any length."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:60]}..."
 

@@ -67,7 +67,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Returns the exit code."""
+    """Run a subcommand. Returns the exit code."""
     try:
         return watch(options) if options.action == "run" else show(options)
     except ERRORS as error:

@@ -227,7 +227,7 @@ class Dispatcher:
     # Sorting.
 
     def _sort(self, subscription: Subscription, path: str, token: str) -> None:
-        """An event came. In the store's thread."""
+        """Put an event into its queue; in the store's thread."""
         domid = None
         if subscription.domain_of:
             try:
@@ -251,7 +251,7 @@ class Dispatcher:
     # Handling.
 
     def _handle(self, queue: Queue) -> None:
-        """One event of a queue, in a worker."""
+        """Handle one event of a queue, in a worker."""
         worker = threading.current_thread()
         assert isinstance(worker, Worker)
         with self._lock:
@@ -291,7 +291,7 @@ class Dispatcher:
         log.debug("%s", said, exc_info=error)
 
     def _refresh(self, event: Event) -> None:
-        """Domains may have come or gone."""
+        """Look which domains have come or gone."""
         changes = self._domains.refresh(event.path == RELEASED)
         with self._lock:
             for domid in changes.vanished:

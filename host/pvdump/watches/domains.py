@@ -51,12 +51,12 @@ class Changes:
 
 
 def domid(name: str) -> int | None:
-    """The domid that a node's name stands for, or None."""
+    """Return the domid that a node's name stands for, or None."""
     return decimal(name, 0, FIRST_RESERVED - 1)
 
 
 def value_of(store: Store, path: str) -> bytes | None:
-    """A node's value, None if there is none or it may not be read. Raises XenError."""
+    """Return a node's value, None if there is none or it may not be read. Raises XenError."""
     try:
         return store.find(path)
     except XenstoreError as error:
@@ -66,7 +66,7 @@ def value_of(store: Store, path: str) -> bytes | None:
 
 
 def names_of(store: Store, path: str) -> list[str]:
-    """The names below a node, none if there is none or it may not be read. Raises XenError."""
+    """Return the names below a node, none if it is absent or unreadable. Raises XenError."""
     try:
         return store.directory(path, [])
     except XenstoreError as error:

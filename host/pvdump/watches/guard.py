@@ -45,7 +45,7 @@ def send(groups: Iterable[int], number: signal.Signals) -> None:
 
 
 def running() -> set[int]:
-    """The process groups that have a process which is no zombie."""
+    """Return the process groups with a process that is no zombie."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # it may end meanwhile

@@ -52,7 +52,7 @@ class Pattern:
         self.base = "/" + "/".join(names[: self._star])
 
     def domain_of(self, path: str, token: str) -> int | None:
-        """The domid of an event's path, for Dispatcher.subscribe().
+        """Return the domid of an event's path, for Dispatcher.subscribe().
 
         Returns:
             the domid; None for a path above the domids; NOBODY if neither the path nor anything

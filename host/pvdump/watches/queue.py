@@ -76,7 +76,7 @@ class Queue:
         self._entries: OrderedDict[tuple[Subscription, str | None], Entry] = OrderedDict()
 
     def waiting(self) -> int:
-        """The number of events that wait."""
+        """Return the number of events that wait."""
         return len(self._entries)
 
     def holds(self, subscription: Subscription, path: str) -> bool:

@@ -44,7 +44,7 @@ class Queues:
         self._followers: dict[Subscription, None] = {}  # in the order they came
 
     def of(self, domid: int | None) -> Queue:
-        """The queue for an event of a domain, made here if there is none."""
+        """Return the queue for an event of a domain, made here if there is none."""
         if domid is None:
             return self.no_domain
         queue = self._table.get(domid)

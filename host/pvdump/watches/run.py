@@ -52,11 +52,11 @@ class Guard:
         self._lock = threading.Lock()
 
     def began(self, group: int) -> None:
-        """A process group has begun."""
+        """Name a process group that has begun."""
         self._tell(b"+%d\n" % group)
 
     def ended(self, group: int) -> None:
-        """A process group is over."""
+        """Name a process group that is over."""
         self._tell(b"-%d\n" % group)
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ DEVICE = Path("/dev/xen/xenbus")
 
 
 def default_path() -> Path:
-    """The path of this machine's xenstore, chosen as libxenstore does."""
+    """Return the path of this machine's xenstore, chosen as libxenstore does."""
     if "XENSTORED_PATH" in os.environ:
         return Path(os.environ["XENSTORED_PATH"])
     return SOCKET if SOCKET.exists() else DEVICE

@@ -120,7 +120,7 @@ class ClientConnection:
         return bool(self._out)
 
     def take(self, limit: int) -> bytes:
-        """Up to limit bytes to send next; drop() them when they are on their way."""
+        """Return up to limit bytes to send next; drop() them when they are on their way."""
         return self._out.take(limit)
 
     def drop(self, count: int) -> None:

@@ -76,11 +76,11 @@ class DomainRecord:
         self.transport: Transport | None = None
 
     def limit(self, name: str) -> int | None:
-        """The quota of this name for this domain, None for no limit."""
+        """Return the quota of this name for this domain, None for no limit."""
         return None if self.domid == DOM0 else self.quotas[name] or None
 
     def check(self, name: str, count: int) -> None:
-        """Raises StoreError with the quota's error when `count` goes beyond it."""
+        """Raise StoreError with the quota's error if `count` exceeds it."""
         limit = self.limit(name)
         if limit is not None and count > limit:
             raise StoreError(QUOTAS[name].error)

@@ -50,7 +50,7 @@ class Kids:
         self._listing = None
 
     def listing(self) -> bytes:
-        """The names with a NUL each; kept until they change, for a client that reads in parts."""
+        """Return the names with a NUL each; kept until they change, for reads in parts."""
         if self._listing is None:
             self._listing = "".join(f"{name}\0" for name in self.names).encode()
         return self._listing
@@ -106,7 +106,7 @@ def leaf(path: str) -> str:
 
 
 def names_of(listing: bytes) -> list[str]:
-    """The names of a listing, which has a NUL after each."""
+    """Return the names of a listing, which has a NUL after each."""
     return listing.decode().split("\0")[:-1]
 
 
@@ -127,7 +127,7 @@ class Nodes:
         raise NotImplementedError
 
     def listing(self, path: str) -> bytes:
-        """The names of the children with a NUL each."""
+        """Return the names of the children with a NUL each."""
         raise NotImplementedError
 
     def children_size(self, path: str) -> int:
@@ -165,12 +165,12 @@ class Nodes:
         return self._find(who, path).perms
 
     def directory(self, who: DomainRecord, path: str) -> bytes:
-        """The names of the children with a NUL each."""
+        """Return the names of the children with a NUL each. Raises StoreError."""
         self._find(who, path, "perms")
         return self.listing(path)
 
     def directory_part(self, who: DomainRecord, path: str) -> tuple[int, bytes]:
-        """The generation, which differs after each change of the node, and the children."""
+        """Return the generation, which differs after each change of the node, and the children."""
         self._find(who, path)
         names = self.listing(path)
         return self.generation_of(path), names
@@ -228,7 +228,7 @@ class Nodes:
         self._changed(path, node.perms, perms)
 
     def _find(self, who: DomainRecord, path: str, kind: str = "node") -> Node:
-        """The node, if the domain may read it."""
+        """Return the node. Raises StoreError if it is absent or the domain may not read it."""
         node = self.seen(path, kind)
         if node is None:
             raise StoreError(self._absent(who, path, "r"))
@@ -237,13 +237,13 @@ class Nodes:
         return node
 
     def _absent(self, who: DomainRecord, path: str, wanted: str) -> str:
-        """The error for a node that is not there."""
+        """Return the error for a node that is not there."""
         if who.domid == DOM0:
             return "ENOENT"
         return "ENOENT" if may(who, self._above(path)[0].perms, wanted) else "EACCES"
 
     def _above(self, path: str) -> tuple[Node, list[str]]:
-        """The nearest node above an absent one, and the paths that are missing, deepest first."""
+        """Return the nearest node above an absent one, and the missing paths, deepest first."""
         missing = [path]
         above = parent(path)
         node = self.seen(above, "perms")

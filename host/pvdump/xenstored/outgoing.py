@@ -35,7 +35,7 @@ class Request:
         self.owed = 0
 
     def done(self) -> None:
-        """One packet that it owed is sent or given up."""
+        """Count a packet that it owed as sent or given up."""
         self.owed -= 1
         connection = self.connection
         if self.owed == 0 and connection.session is self.session:
@@ -69,7 +69,7 @@ class Item:
             request.owed += 1
 
     def done(self) -> None:
-        """The request does not owe it any more; later calls do nothing."""
+        """Release the request that owes it; later calls do nothing."""
         request, self.request = self.request, None
         if request is not None:
             request.done()
@@ -123,7 +123,7 @@ class Outgoing:
     # Sending.
 
     def take(self, limit: int) -> bytes:
-        """Up to limit bytes to send next; drop() them when they are on their way."""
+        """Return up to limit bytes to send next; drop() them when they are on their way."""
         pieces = []
         skip = self._sent
         for item in self._items:

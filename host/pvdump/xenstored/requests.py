@@ -32,7 +32,7 @@ SPECIAL_WATCH = re.compile(r"@[A-Za-z0-9_@-]+(/[A-Za-z0-9_@-]+)*")
 
 
 def answer(connection: ClientConnection, packet: Packet) -> bytes:
-    """The reply's payload. Raises StoreError."""
+    """Do a request. Returns the reply's payload. Raises StoreError."""
     if packet.type in toolstack.REQUESTS:
         if connection.domain.domid != DOM0:
             raise StoreError("EACCES")
@@ -49,12 +49,12 @@ def answer(connection: ClientConnection, packet: Packet) -> bytes:
 
 
 def words(packet: Packet) -> list[bytes]:
-    """The strings of a payload that end with a NUL."""
+    """Return the strings of a payload that end with a NUL."""
     return packet.payload.split(b"\0")[:-1]
 
 
 def one_word(packet: Packet) -> bytes:
-    """The only string of a payload, which ends with its NUL. Raises StoreError EINVAL."""
+    """Return a payload's only string, which ends with its NUL. Raises StoreError EINVAL."""
     found = words(packet)
     if len(found) != 1 or not packet.payload.endswith(b"\0"):
         raise StoreError("EINVAL")
@@ -62,7 +62,7 @@ def one_word(packet: Packet) -> bytes:
 
 
 def absolute(connection: ClientConnection, raw: bytes) -> str:
-    """The absolute path for a path of the client's. Raises StoreError EINVAL."""
+    """Return the absolute path for a path of the client's. Raises StoreError EINVAL."""
     try:
         given = raw.decode("ascii")
     except UnicodeDecodeError:
@@ -79,7 +79,7 @@ def absolute(connection: ClientConnection, raw: bytes) -> str:
 
 
 def parse_perms(found: list[bytes]) -> Perms:
-    """Permissions as pairs, from words such as b"r1". Raises StoreError EINVAL."""
+    """Return permissions as pairs, from words such as b"r1". Raises StoreError EINVAL."""
     perms = []
     for word in found:
         letter, number = word[:1].decode("ascii", "replace"), word[1:]
@@ -123,7 +123,7 @@ def _directory(connection: ClientConnection, packet: Packet) -> bytes:
 
 
 def _directory_part(connection: ClientConnection, packet: Packet) -> bytes:
-    """gencnt|child|child|..., as much as fits; one more NUL after the last child of all."""
+    """Return gencnt|child|child|..., as much as fits; another NUL follows the very last child."""
     found = words(packet)
     if len(found) != 2:
         raise StoreError("EINVAL")
@@ -154,7 +154,7 @@ def _set_perms(connection: ClientConnection, packet: Packet) -> bytes:
 
 
 def _node(connection: ClientConnection, raw: bytes) -> str:
-    """A path, or one of the special names, whose permissions say who may watch domains."""
+    """Return a path, or a special name, whose permissions say which domains may watch domains."""
     special = raw.decode("ascii", "replace")
     return special if special in SPECIAL else absolute(connection, raw)
 

@@ -59,19 +59,19 @@ class Xenstored:
     # Domains.
 
     def domain(self, domid: int) -> DomainRecord:
-        """The record of a domain, made here if there is none."""
+        """Return the record of a domain, made here if there is none."""
         if domid not in self.domains:
             self.domains[domid] = DomainRecord(domid, self.features, self.quotas)
         return self.domains[domid]
 
     def known(self, domid: int) -> DomainRecord:
-        """The record of a domain. Raises StoreError ENOENT if there is none."""
+        """Return the record of a domain. Raises StoreError ENOENT if there is none."""
         if domid not in self.domains:
             raise StoreError("ENOENT")
         return self.domains[domid]
 
     def introduced(self, domid: int) -> DomainRecord:
-        """The record of an introduced domain. Raises StoreError ENOENT if it is not."""
+        """Return the record of an introduced domain. Raises StoreError ENOENT if it is not."""
         domain = self.known(domid)
         if not domain.introduced:
             raise StoreError("ENOENT")
@@ -178,7 +178,7 @@ class Xenstored:
         raise ValueError(f"no watch of {path}")
 
     def read(self, path: str, default: str | None = None) -> str:
-        """A node's value as text. Raises StoreError, unless a default is given."""
+        """Return a node's value as text. Raises StoreError, unless a default is given."""
         try:
             return self.tree.read(self._dom0, path).decode("latin-1")
         except StoreError:
@@ -203,5 +203,5 @@ class Xenstored:
         return self.tree.exists(path)
 
     def directory(self, path: str) -> Iterable[str]:
-        """The names of the children. Raises StoreError ENOENT."""
+        """Return the names of the children. Raises StoreError ENOENT."""
         return names_of(self.tree.directory(self._dom0, path))

@@ -27,7 +27,7 @@ U64_MAX = (1 << 64) - 1
 
 
 def number(word: bytes, most: int = U32_MAX) -> int:
-    """A decimal number. Raises StoreError EINVAL."""
+    """Parse a decimal number. Raises StoreError EINVAL."""
     # Leading zeros count for nothing, as in C xenstored.
     found: int | None = decimal(word.lstrip(b"0") or word[-1:], 0, most)
     if found is None:
@@ -36,12 +36,12 @@ def number(word: bytes, most: int = U32_MAX) -> int:
 
 
 def domid(word: bytes) -> int:
-    """Raises StoreError EINVAL."""
+    """Parse a domid. Raises StoreError EINVAL."""
     return number(word, DOMID_MAX)
 
 
 def _words(packet: Packet, least: int, most: int | None = None) -> list[bytes]:
-    """The strings that end with a NUL, from least to most of them. Raises StoreError EINVAL."""
+    """Return the strings that end with a NUL, from least to most. Raises StoreError EINVAL."""
     found = packet.payload.split(b"\0")[:-1]
     if len(found) < least or (most is not None and len(found) > most):
         raise StoreError("EINVAL")
@@ -49,7 +49,7 @@ def _words(packet: Packet, least: int, most: int | None = None) -> list[bytes]:
 
 
 def _guest(packet: Packet) -> int:
-    """The domid of a request that is not for domain 0."""
+    """Return the domid of a request that is not for domain 0."""
     found = domid(_words(packet, 1, 1)[0])
     if found == DOM0:
         raise StoreError("EINVAL")

@@ -49,7 +49,7 @@ def line(direction: str, client: str, packet: Packet) -> str:
 
 
 def shown(payload: bytes) -> str:
-    """Bytes as printable ASCII, cut to PAYLOAD_SHOWN characters."""
+    """Return bytes as printable ASCII, cut to PAYLOAD_SHOWN characters."""
     text = "".join(
         "|" if byte == 0 else chr(byte) if 32 <= byte < 127 and byte != 0x5C else f"\\x{byte:02x}"
         for byte in payload[: PAYLOAD_SHOWN + 1]

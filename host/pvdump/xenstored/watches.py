@@ -96,7 +96,7 @@ NOTHING = Reach({})
 
 
 def level_of(path: str) -> int:
-    """The number of names in an absolute path: 0 for the root."""
+    """Return the number of names in an absolute path: 0 for the root."""
     return 0 if path == "/" else path.count("/")
 
 
@@ -105,7 +105,7 @@ def _groups(watches: dict[Listener, list[Watch]]) -> dict[Listener, Group]:
 
 
 def _both(above: Reach, here: Reach) -> Reach:
-    """The watches of both; what only one of them has is shared."""
+    """Return the watches of both; the parts that only one has are shared."""
     if not above.groups:
         return here
     groups = dict(above.groups)
@@ -194,7 +194,7 @@ class Watches:
         _tell(deep.groups, one, (perms,))
 
     def _reaching(self, path: str, known: dict[str, Reach]) -> Reach:
-        """The watches of a path and of those above it; known is used and filled."""
+        """Return the watches of a path and of those above it; `known` is used and filled."""
         missing = []
         while path not in known:
             missing.append(path)
