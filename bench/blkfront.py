@@ -43,7 +43,7 @@ FEATURES = {
 }
 LOADS = [Load(op, op, 1024, 32) for op in ("write", "read")]
 NUMBERS = itertools.count(1)
-# Of what was streamed and how (such as "write", "all"): the figures of all rounds.
+# The figures of all rounds, by operation and features, such as ("write", "all").
 Figures = dict[tuple[str, str], list[float]]
 
 

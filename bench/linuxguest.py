@@ -1,4 +1,4 @@
-"""A Linux guest that loads its disks when it is told to, and says how fast they were.
+"""A Linux guest that runs loads on its disks and reports their speed.
 
 Used by the benchmarks of block devices, for the front end's peer and as everybody's front end on
 the backends. It stays up between two loads, so that what is compared can take turns. The rule: a
@@ -40,7 +40,10 @@ RESULT = "awk -F';' '{print \"bench: fio\", $6 + $47, $9 + $50}'"
 
 @dataclass(frozen=True)
 class Load:
-    """name; op: write, read, randwrite, randread; block: KiB; depth: requests of the program."""
+    """A load on a disk.
+
+    op: write, read, randwrite or randread; block: KiB; depth: requests of the program.
+    """
 
     name: str
     op: str

@@ -1,11 +1,11 @@
-"""`./build.py bench neighbours`: what fifteen guests' disks lose by one that is not as they are.
+"""`./build.py bench neighbours`: the speed of fifteen guests' disks beside a faulty guest's.
 
 The last part of `./build.py bench block`. Sixteen disks of one backend process, with its devices,
 its threads and a store of its own as in dom0; each front end is a process on shared memory. Rounds
 take turns, each in a process that ends with it: the sixteenth guest behaves as the others do; it
 breaks its ring as soon as it is connected, in a loop; its disk is busy and has to be asked again;
 its disk hangs. A line has the median over the rounds of what one of the other fifteen gets done
-beside that of the rounds in which all behave; another one how often the sixteenth was logged,
+beside that of the rounds in which all behave; another one has how often the sixteenth was logged,
 beside the once a second that it may.
 """
 
@@ -62,7 +62,7 @@ class Busy(File):
 
 
 class Hanging(File):
-    """Never answers."""
+    """A sink whose writes never return."""
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
         """Never return."""

@@ -1,11 +1,11 @@
-"""`./build.py bench watches`: what a stalled handler costs the other domains.
+"""`./build.py bench watches`: the delay of other domains' events by a stalled handler.
 
 1,000 domains, events for one drawn at random at a steady rate, and the 99th percentile of the time
 from an event's coming to its handler's end, of all domains but the one that may stall. Three lines:
 one handler stalled for ever beside none stalled; the same beside a serial dispatcher, which is ours
 with one queue for all, where the stall has to be bounded for it to end at all; and, for the price
 of threads, ours and the serial one without a stall. The two of a line get their events in turn, so
-that whatever else the machine does disturbs both alike; the line is the round with the median
+that other work of the machine disturbs both alike; the line is the round with the median
 ratio.
 """
 

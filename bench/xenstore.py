@@ -146,7 +146,7 @@ def side_by_side(folder: Path) -> None:
 
 
 def in_image(xen: Xen, folder: Path, name: str, cmdline: str = "") -> str:
-    """Run our image once; what it said."""
+    """Run our image once. Returns its console."""
     ours = image.build(folder / "load", config=HERE / "image.yaml")
     path = ROOT / "lab/guests/pvh.yaml"
     domain = xen.create(Guest.load(path, name=name, kernel=str(ours.elf), cmdline=cmdline))

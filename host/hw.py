@@ -1,4 +1,4 @@
-"""The module `hw` for CPython: the image's primitives over a machine that lives in this process.
+"""The module `hw` for CPython: the image's primitives over a machine in this process.
 
 Imported by drivers/ and firmware/, for which it is the same as the image's own. attach() names the
 machine to act on; physical address 0 is the first byte of its RAM. boot/hw/hw.c, the same C as in

@@ -1,7 +1,7 @@
-"""`./build.py demo`: a Debian guest on a real Xen panics, pvdump dumps it, and we look why it died.
+"""`./build.py demo`: a Debian guest on a real Xen panics, pvdump dumps it, its log is read.
 
-Called by build.py. Every stage is the real thing: the image is built, Xen runs in QEMU, the guest
-is Debian's kernel, the dump goes to a PV disk that `pvdump prepare` has signed and comes back
+Called by build.py. Only the CPU is emulated: the image is built, Xen runs in QEMU, the guest is
+Debian's kernel, the dump goes to a PV disk that `pvdump prepare` has signed and comes back
 through `pvdump collect`. Leaves out/demo/vmcore, console.log and report.txt.
 """
 

@@ -34,7 +34,7 @@ def between(low: int, high: int) -> tuple[str, Callable[[Any], bool]]:
     )
 
 
-# Key to what it must be. The upper bounds keep the body within the page tables of boot/paging.c.
+# The rule of each key. The upper bounds keep the body within the page tables of boot/paging.c.
 KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "frozen": (
         "a list of files and folders, not empty",

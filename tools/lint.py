@@ -1,4 +1,4 @@
-"""`./build.py lint`: everything that can be said of the tree without running it.
+"""`./build.py lint`: all checks of the tree that do not run its code.
 
 Called by build.py and, as one test a step, by host-tests/tools/test_tree.py, so that CI and a
 person get the same answer. The rule: a step looks at the files that git knows or would add, and

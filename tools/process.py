@@ -1,4 +1,4 @@
-"""Programs that must succeed: run one, get what it printed, or an error with its last lines.
+"""Run a program that must succeed: its output, or an error with its last lines.
 
 Used by tools/ and lab/ for compilers, apt and tar. What is shown while a program runs is not for
 here: see apt.py and venv.py.

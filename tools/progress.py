@@ -5,7 +5,7 @@ gets a display and says what it does; it never prints by itself. Take `progress:
 
     with progress.stage("dump", total=size) as stage:    # bytes, shown in MiB and MiB/s
         stage.advance(len(block))
-        stage.note("xvdb: 16 requests in flight")        # what it is at, beside the bar
+        stage.note("xvdb: 16 requests in flight")        # its step, beside the bar
     with progress.stage("compile", total=93, unit="files") as stage: ...
     with progress.stage("boot Xen") as stage: ...        # nothing to count: only the time
 
@@ -49,7 +49,7 @@ class Stage:
         self.show()
 
     def note(self, text: str) -> None:
-        """Say what the stage is at or, as its last note, what came of it."""
+        """Show the step that the stage is at or, as its last note, its result."""
         self.text = text
         self.show()
 

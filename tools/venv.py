@@ -59,7 +59,7 @@ def create(home: Path, requirements: Path) -> None:
     print(f"python environment: making {home}", flush=True)
     shutil.rmtree(home, ignore_errors=True)
     base = Path(getattr(sys, "_base_executable", sys.executable))
-    # -I: what the caller's PYTHON* variables and user site hold must not get in.
+    # -I: the caller's PYTHON* variables and user site must have no effect.
     run([str(base), "-I", "-m", "venv", str(home)])
     total = len(re.findall(r"^[A-Za-z0-9_.-]+==", requirements.read_text("utf-8"), re.MULTILINE))
     install = [

@@ -42,7 +42,7 @@ PROLOGUE = """
 
 
 def evaluate(expressions: list[str], suite: str = "bookworm") -> dict[str, int]:
-    """Return the value of each C expression. Raises CompileError for one that the headers do not know."""
+    """Return the value of each C expression. Raises CompileError."""
     root = apt.Suite(suite).unpack(["libxen-dev"], dependencies=False)
     cases = "\n".join(
         f"    case {i}: return (long long)({text});" for i, text in enumerate(expressions)

@@ -88,7 +88,7 @@ class Task:
         self._coro = coro
         self._group = group
         self._pause = None
-        # Raised at its next step; it is interrupted once in its life, so that it can clean up.
+        # Raised at its next step; it is interrupted only once, so that it can clean up.
         self._raise = None
         self._interrupted = False
         self.done = False

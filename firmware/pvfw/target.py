@@ -49,7 +49,7 @@ async def find(store, loop, name):
 
 
 async def read_superblock(disk, page):
-    """Read what stands where a superblock would, into a page.
+    """Read the place of a superblock into a page.
 
     Args:
         disk: BlkFront.

@@ -181,7 +181,7 @@ def ending_signals() -> Iterator[None]:
             signal.signal(other, signal.SIG_IGN)  # the cleaning up is not interrupted
         raise Ended(number)
 
-    # Who ignores SIGHUP was started by nohup.
+    # A process that ignores SIGHUP was started by nohup.
     before = {
         number: signal.signal(number, end)
         for number in ENDING

@@ -1,4 +1,4 @@
-"""Virtual time, and the work of everyone who is not the guest.
+"""Virtual time, and the work of all but the guest.
 
 Used by the machine and by its other side (store, backends). The other side is made of steps:
 callables that read the state of rings and nodes and do the work that is due. A step that is asked

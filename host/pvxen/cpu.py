@@ -63,7 +63,7 @@ HYPERCALL = _registers("RAX RDI RSI RDX R10 R8")
 
 
 class CpuError(Exception):
-    """The image did what no CPU goes on from, or what this one cannot do."""
+    """The image did something that stops a CPU, or that this one cannot do."""
 
 
 class Cpu:
@@ -94,7 +94,7 @@ class Cpu:
         """Take the state that a loader leaves.
 
         Args:
-            machine: whom to run from now on, on the same RAM.
+            machine: the one to run from now on, on the same RAM.
             start: at 64 bits on a map of the first GiB to itself, or at 32 bits without paging.
         """
         self.machine = machine

@@ -1,4 +1,4 @@
-"""The crashed kernel of an embedded domain: it leaves what a kernel leaves when it crashes.
+"""The crashed kernel of an embedded domain: it leaves its rings and grants as a crash does.
 
 Tests use it on a domain before the drivers under test start. It makes the hypercalls that the
 kernel made, with pages and grant entries of its own at the low end. So the backend is really

@@ -43,8 +43,7 @@ class EmbeddedDomain:
         name: its name in the store.
         store: "running", "absent" (no page was set up) or "late" (the page is not ready yet).
         server_features, start, reorder, piecemeal, fragile: of the store's ring, see RingTransport.
-        scenario: what goes wrong on the ring and with the disks, and where the ring begins; None:
-            nothing.
+        scenario: the faults of the ring and the disks, and the ring's first index; None: no faults.
         machine: all other options, for Machine.
     """
 

@@ -98,7 +98,7 @@ class EventChannels:
         near = self.ports[domid, number]
         near.state = far.state = abi.EVTCHNSTAT_interdomain
         near.remote_port, far.remote_port = remote_port, number
-        # Events sent before now were lost: whoever binds finds one pending.
+        # Events sent before now were lost, so the binding domain finds one pending.
         self.deliver(near)
         return number
 

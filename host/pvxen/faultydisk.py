@@ -40,12 +40,12 @@ STRICT = {
     XenbusStateClosing: (XenbusStateInitialising,),
 }
 # States of a front end that a backend with a fault ignores.
-DEAF = {
+IGNORED = {
     "stuck_closing": (XenbusStateClosed,),
     "ignores_closing": (XenbusStateClosing, XenbusStateClosed),
     "never_connects": (XenbusStateInitialised, XenbusStateConnected),
 }
-UNHEARD = 7  # Reconfiguring, of which no backend of disks makes anything
+NO_EFFECT = 7  # Reconfiguring, which no backend of disks acts on
 
 
 class FaultySink:
@@ -86,7 +86,7 @@ class FaultyDevice(Device):
 
     Args:
         sink: the content of the disk, without faults.
-        faults: what it does wrong.
+        faults: those of the backend.
         clock: of its Xen.
         args: of Device.
 
@@ -123,12 +123,12 @@ class FaultyDevice(Device):
 
     def _front_state(self) -> int:
         state = super()._front_state()
-        return UNHEARD if self._is_deaf(state) else state
+        return NO_EFFECT if self._ignores(state) else state
 
-    def _is_deaf(self, state: int) -> bool:
+    def _ignores(self, state: int) -> bool:
         if self._crashed:
             return True
-        if any(getattr(self.faults, name) and state in states for name, states in DEAF.items()):
+        if any(getattr(self.faults, name) and state in states for name, states in IGNORED.items()):
             return True
         if self.faults.no_init_wait and self.state == XenbusStateClosed:
             return state == XenbusStateInitialising

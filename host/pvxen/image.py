@@ -5,7 +5,7 @@ The way in for tests and for `build.py run`, beside running the firmware's main(
     image = EmbeddedImage(elf, flat)
     guest = EmbeddedGuest(size, ram=image.ram, door="pvh", cmdline=b"pvdump.run=check")
     reason = image.run(guest)
-    image.text                      # what it wrote
+    image.text                      # the debug console
 
 The rule: the domain is the same as for CPython, and says by its door which file is loaded. The CPU
 is kept for the next domain of the same RAM, with what it has translated.

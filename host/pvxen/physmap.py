@@ -23,7 +23,7 @@ class XenPage:
 
 
 class Physmap:
-    """The base of Machine: what is at each of the guest's frame numbers.
+    """The base of Machine: the memory at each of the guest's frame numbers.
 
     Args:
         size: bytes of RAM.

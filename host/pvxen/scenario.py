@@ -1,4 +1,4 @@
-"""Scenarios: what goes wrong on the other side, as people write it down in YAML.
+"""Scenarios: faults of the other side, written in YAML.
 
 Used by tests: Guest(scenario=Scenario.load(path)). A file has these keys, all but `outcome`
 optional:
@@ -51,7 +51,7 @@ class Ring:
 class Scenario:
     """A scenario: the faults of a run, and the outcome that a driver must have.
 
-    error: what the message of an error has to hold.
+    error: text that the message of an error must contain.
     """
 
     name: str
@@ -91,7 +91,7 @@ class Document:
 
 
 def parse(document: object, name: str, where: str) -> Scenario:
-    """Make a scenario of what YAML says.
+    """Make a scenario of parsed YAML.
 
     Args:
         name: of the scenario.

@@ -98,7 +98,7 @@ def agree(ours, theirs):
 
 
 class Limits:
-    """The limits of a connection: what we would use, and after the agreements what both ends can.
+    """The limits of a connection: first our own, after the agreements those of both ends.
 
     Args:
         pages: of the ring.

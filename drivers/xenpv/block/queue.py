@@ -145,7 +145,7 @@ class Queue:
         )
 
     def _help(self, part):
-        """Put what may help in line in place of a part that failed. Returns whether that is so."""
+        """Queue parts that may succeed in place of a failed one. Returns whether there are any."""
         if part.op == abi.BLKIF_OP_WRITE and self.mend is not None:
             again = self.mend(part.sector, part.gfn, part.count)
             if again is not None:

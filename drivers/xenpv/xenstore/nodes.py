@@ -34,7 +34,7 @@ def number(raw, what):
 
     Args:
         raw: bytes.
-        what: what was asked, for the error.
+        what: the request, for the error.
 
     Returns: the number, a u64. Raises: XenError when there is none.
     """
@@ -158,9 +158,9 @@ class NodeOperations:
         return generation, names
 
     async def get_perms(self, path):
-        """Return who may do what, a list of (letter, domid).
+        """Return the permissions, a list of (letter, domid).
 
-        The first is the owner, and its letter what all others may; the letter is "n", "r", "w" or
+        The first is the owner, and its letter holds for all others; the letter is "n", "r", "w" or
         "b": nothing, read, write, both.
         """
         perms = []
@@ -172,7 +172,7 @@ class NodeOperations:
         return perms
 
     async def set_perms(self, path, perms):
-        """Set who may do what. perms: as from get_perms(), not empty."""
+        """Set the permissions. perms: as from get_perms(), not empty."""
         for letter, _ in perms:
             if len(letter) != 1 or letter not in LETTERS:
                 raise ValueError("xenstore permission '%s': n, r, w or b expected" % letter)

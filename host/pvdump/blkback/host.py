@@ -35,7 +35,7 @@ from .paths import AREA, DOMAINS, ERRORS
 from .sink import open_sink
 from .status import Status, row
 
-HEARD = ("frontend", "params", "online")  # keys that a toolstack writes; the others are ours
+TOOLSTACK_KEYS = ("frontend", "params", "online")  # the other keys are ours
 LEAVING_SECONDS = 5.0
 LOST_MAX = 256  # disks; those lost first are forgotten
 RETRY = 1_000_000_000  # ns
@@ -102,7 +102,7 @@ class Host:
         if not parts:
             return None
         domid = parse_domid(parts[0])
-        if domid is None or (len(parts) > 2 and parts[2:] not in [[key] for key in HEARD]):
+        if domid is None or (len(parts) > 2 and parts[2:] not in [[key] for key in TOOLSTACK_KEYS]):
             return NOBODY
         return domid
 

@@ -9,7 +9,7 @@ what it waits for has come. The rules:
   memory. Where the disk takes many at a time they run beside each other, but a flush, barrier or
   discard runs alone.
 - Answers are given in the order of the requests, so that the next backend goes on with the first
-  unanswered one if this one dies.
+  unanswered one if this process ends.
 States and rules are those of NetBSD's xbdback since its rework of 2011.
 Source: NetBSD sys/arch/xen/xen/xbdback_xenbus.c, for its behaviour.
 """
@@ -88,7 +88,7 @@ class Instance:
         self._number = 0
         self._flying = 0  # transfers that the queue has begun
         self._stalled = False  # in this step
-        # A backend that died may have answered without an event.
+        # The last backend may have ended between an answer and its event.
         resources.channel.notify()
 
     def disconnect(self) -> None:

@@ -1,4 +1,4 @@
-"""The beginning of a connection to an NBD server: which export is wanted, and what it is.
+"""The beginning of a connection to an NBD server: the choice of an export and its properties.
 
 Used by nbd.py at each connection. The rules: a server that speaks the fixed newstyle protocol is
 asked with NBD_OPT_GO, which tells its limits; one that does not know that option, or speaks the

@@ -97,8 +97,8 @@ class Front:
 
     refs: grants of the ring's pages; persistent: it lends frames for as long as it is connected;
     large_sectors: it counts everything in sectors of the disk's sector-size, not of 512 bytes;
-    maxima: what both ends keep to, by the keys of MAXIMA; reduced: what that made less of our own
-    values, for people.
+    maxima: the agreed ones, by the keys of MAXIMA; reduced: text on those that are less than
+    our own.
     """
 
     layout: Layout

@@ -1,4 +1,4 @@
-"""A request out of the ring: what is to be done, or the status that answers it at once.
+"""A request out of the ring: the work that it asks for, or the status that answers it at once.
 
 Used by the worker. The rule: nothing that a guest wrote is used before it is checked here, and a
 private copy of it is checked. Limits and answers are those of Linux's blkback.

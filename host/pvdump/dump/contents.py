@@ -67,7 +67,7 @@ class Contents:
 
 
 def look(disk: TargetDisk, whole: bool, progress: Progress) -> Contents:
-    """Look at what stands on a disk.
+    """Look at the contents of a disk.
 
     Args:
         disk: open for reading.

@@ -1,4 +1,4 @@
-"""`pvdump info`: what a dump target says of itself, for a person or as JSON.
+"""`pvdump info`: the superblock of a dump target, for a person or as JSON.
 
 Called by the command line. The rule: only the superblock is read, so that it works beside a running
 guest.

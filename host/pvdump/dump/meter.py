@@ -15,7 +15,7 @@ EVERY = 0.2  # seconds between two lines on a terminal
 
 
 class Progress(Protocol):
-    """Takes what work says of itself."""
+    """Takes the progress of work."""
 
     def expect(self, total: float) -> None:
         """Take the number of bytes that the work has."""

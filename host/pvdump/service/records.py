@@ -29,7 +29,7 @@ def build(kind: type[T], value: Any, where: str = "", key: Callable[[str], str] 
 
     Args:
         kind: the dataclass.
-        value: what JSON or YAML gave.
+        value: as parsed from JSON or YAML.
         where: begins each message.
         key: gives the key of a field's name.
 

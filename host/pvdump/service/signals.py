@@ -20,7 +20,7 @@ def signals_into(fd: int) -> Iterator[None]:
     """Have each of SIGNALS write a byte within the block, and do nothing else.
 
     Args:
-        fd: what to write to; it does not block.
+        fd: a descriptor to write to, which does not block.
     """
     handlers = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)

@@ -1,4 +1,4 @@
-"""Ends process groups: those of commands, when whoever started the commands is to end or is gone.
+"""Ends the process groups of commands when the process that started them ends.
 
 run.py calls end_groups() at its own end, and runs this file as a program beside it, so that the
 commands end even if their parent is killed. The program reads lines from standard input, "+N" for a

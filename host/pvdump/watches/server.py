@@ -41,7 +41,7 @@ class StatusError(Exception):
 
 
 class Client:
-    """One client: what it has sent of a request, and what it has not taken of a reply."""
+    """One client, with the part of its request that has come and the rest of its reply."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection

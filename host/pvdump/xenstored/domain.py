@@ -41,7 +41,7 @@ class Quota:
     Args:
         default: the largest allowed number, 0 for no limit.
         error: the error for a request that goes beyond it.
-        what: what is counted, as CONTROL prints it.
+        what: the counted thing, as CONTROL prints it.
     """
 
     default: int

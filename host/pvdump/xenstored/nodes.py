@@ -72,7 +72,7 @@ class Change(NamedTuple):
     """A path that was changed."""
 
     path: str
-    # Who could read it before, or can read it now, may learn of it.
+    # Domains that could read it before, or can read it now, may be told.
     perms: tuple[Perms, ...]
     # Only watches of this very path concern it, because a node above it was removed.
     exact: bool = False

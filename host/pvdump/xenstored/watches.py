@@ -1,4 +1,4 @@
-"""Watches, indexed by path, and who is told of a change.
+"""Watches, indexed by path, and the listeners that are told of a change.
 
 The server holds one Watches for all clients and for code in the same process. Rules:
 - A change concerns the watches of its path and of every path above it. A removal also concerns the
