@@ -44,7 +44,12 @@ def image(arguments: list[str]) -> int:
     """Build the image and print its sizes."""
     parser = argparse.ArgumentParser(prog="build.py image")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder (default: out)")
-    parser.add_argument("--config", type=Path, default=ROOT / "image.yaml", help="image.yaml")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        default=ROOT / "image.yaml",
+        help="its description (default: image.yaml)",
+    )
     options = parser.parse_args(arguments)
 
     from tools import progress
@@ -87,9 +92,11 @@ def test(arguments: list[str]) -> int:
 def fuzz(arguments: list[str]) -> int:
     """Become pytest on new seeds of one test."""
     parser = argparse.ArgumentParser(prog="build.py fuzz")
-    parser.add_argument("name", nargs="?", default="", help="without one, the names are listed")
-    parser.add_argument("--minutes", type=float, default=10, help="new seeds for so long (10)")
-    parser.add_argument("--seed", type=int, help="this seed alone, as a failure names it")
+    parser.add_argument(
+        "name", nargs="?", default="", help="a test with seeds (default: list the names)"
+    )
+    parser.add_argument("--minutes", type=float, default=10, help="how long (default: 10)")
+    parser.add_argument("--seed", type=int, help="only this seed, which a failure prints")
     options = parser.parse_args(arguments)
     chosen = ["--minutes", str(options.minutes)]
     if options.seed is not None:
@@ -108,10 +115,10 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument(
         "name",
         choices=["dump", "xenstore", "watches", "block", "blkfront", "blkback", "neighbours"],
-        help="dump: writing a vmcore beside dd; xenstore: requests in flight, beside one at a time "
+        help="dump: write a vmcore, beside dd; xenstore: requests in flight, beside one at a time "
         "and beside libxenstore; watches: many domains, one stalled; "
         "block: the next three together, streams of our front end beside Linux', "
-        "our backend beside Linux' and qdisk, and fifteen disks beside a hostile guest's",
+        "our backend beside Linux' and qdisk, and fifteen disks beside a faulty guest's",
     )
     name = parser.parse_args(arguments).name
 

@@ -1,4 +1,4 @@
-"""`./build.py demo`: a Debian guest on a real Xen panics, pvdump dumps it, its log is read.
+"""`./build.py demo`: a Debian guest on a real Xen panics, pvdump dumps it, and the vmcore is read.
 
 Called by build.py. Only the CPU is emulated: the image is built, Xen runs in QEMU, the guest is
 Debian's kernel, the dump goes to a PV disk that `pvdump prepare` has signed and comes back

@@ -148,7 +148,7 @@ def main(arguments: list[str]) -> int:
     names = {step.__name__.replace("_", "-"): step for step in STEPS}
     parser = argparse.ArgumentParser(prog="build.py lint", description=__doc__.split("\n")[0])
     parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(names)}")
-    parser.add_argument("--fix", action="store_true", help="first let ruff and clang-format mend")
+    parser.add_argument("--fix", action="store_true", help="let ruff and clang-format mend first")
     options = parser.parse_args(arguments)
     if unknown := set(options.steps) - set(names):
         parser.error(f"no step {', '.join(sorted(unknown))}; there are {', '.join(names)}")

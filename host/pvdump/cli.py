@@ -25,8 +25,8 @@ FAILED = 1
 # Each command: the module that has arguments(parser) and run(options), and a line for --help.
 COMMANDS = {
     "prepare": ("dump.prepare", "make a disk or file a dump target"),
-    "collect": ("dump.collect", "get the vmcore off a target"),
-    "info": ("dump.info", "say what is on a target"),
+    "collect": ("dump.collect", "copy the vmcore off a target"),
+    "info": ("dump.info", "show the superblock of a target"),
     "watches": ("watches.command", "run a command after each change of a node in any domain"),
     "xenstored": ("xenstored.command", "serve a xenstore on a unix socket"),
     "blkback": ("blkback.command", "serve disks to guests"),
@@ -35,8 +35,8 @@ COMMANDS = {
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 DESCRIPTION = """\
-Crash dumps of Xen guests: prepare a disk, and get the dump off it.
-And watches of many domains, a xenstore for tests, and disks for guests."""
+Prepare disks for crash dumps of Xen guests and collect the dumps. Also: watch nodes of many
+domains, serve a xenstore for tests, serve disks to guests."""
 EXITS = """\
 exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
 3 collect: part of the dump is missing, and what there is of it was collected"""
