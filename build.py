@@ -2,9 +2,9 @@
 """The entry point of all work on the tree: ./build.py COMMAND [ARGUMENTS].
 
 People, CI and the README call it; the work is in tools/ and lab/. The rule: it starts on the
-system's python3 with the standard library alone, sees to it that the host has what the command
-needs, makes the virtual environment of requirements.txt in the cache and goes on in it. Once that
-environment is there, no package index or mirror is asked again.
+system's python3 with the standard library alone, installs the packages that the command needs or
+names them, makes the virtual environment of requirements.txt in the cache and goes on in it. Once
+that environment is there, no package index or mirror is asked again.
 """
 
 import sys

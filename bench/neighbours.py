@@ -176,9 +176,9 @@ def serve(path: Path) -> None:
 
 
 def fork(work: Callable[[], None]) -> None:
-    """Do it in a process of its own."""
+    """Do work in a process of its own."""
     if os.fork() == 0:
-        # Whoever waits for the end of the round's output shall not wait for this.
+        # The reader of the round's output must not wait for this process to end.
         os.close(sys.stdout.fileno())
         try:
             work()

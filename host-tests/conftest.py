@@ -1,4 +1,4 @@
-"""What every test may use: `hw` compiled for CPython, an embedded machine, and seeds.
+"""Fixtures of all tests: `hw` compiled for CPython, an embedded machine, and seeds.
 
 Hypothesis draws the same examples each time, so that a run can be repeated; fresh ones are what
 `./build.py fuzz` is for.

@@ -164,7 +164,7 @@ def _lock(path: Path, wait: bool) -> int | None:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(descriptor, how)
-            # Whoever removes a folder removes its lock's file too.
+            # The process that removes a folder removes its lock's file too.
             if os.path.samestat(os.fstat(descriptor), file.stat()):
                 return descriptor
         except BlockingIOError:

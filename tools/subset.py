@@ -200,7 +200,7 @@ class Subset(ast.NodeVisitor):
             self.report(node, "a class statement with keywords: ignored")
         for base in node.bases:
             if isinstance(base, ast.Name) and base.id in NATIVE:
-                self.report(base, f"a subclass of {base.id}: methods and operators go astray")
+                self.report(base, f"a subclass of {base.id}: methods and operators differ")
         for item in node.body:
             if isinstance(item, ast.FunctionDef) and item.name in METHODS:
                 self.report(item, f"{item.name} {METHODS[item.name]}")

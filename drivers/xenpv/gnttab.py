@@ -145,7 +145,7 @@ class GrantTable:
     # Looking.
 
     def lent(self, ref):
-        """Look at an entry, whoever made it.
+        """Look at an entry, ours or the crashed kernel's.
 
         Returns: (domain, frame) of what it lends, None if it lends no frame.
         Raises: HypercallError, MemoryError.

@@ -1,8 +1,8 @@
 """The image's Python entry point: it reads how the image was entered, runs a mode, and ends.
 
-Called once by the boot stub (C). Whatever goes wrong ends in one line on the console, in xenstore
-where that works, and in the end action; an error that nobody foresaw ends in a traceback and a
-crash of the domain, which the boot stub sees to.
+Called once by the boot stub (C). Each failure ends in one line on the console, in xenstore where
+that works, and in the end action; after an unforeseen error the boot stub prints a traceback and
+crashes the domain.
 """
 
 import hw
@@ -89,7 +89,7 @@ def end(xen, then):
     hw.console_flush(FLUSH_MS)
     if shutdown is not None:
         xen.shutdown(shutdown)
-    # Stay, for whoever wants to look at the domain.
+    # Stay, so that the domain can be looked at.
     while True:
         hw.watchdog(WATCHDOG_SECONDS)
         xen.sleep(SECOND)

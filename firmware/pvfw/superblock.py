@@ -24,8 +24,8 @@ Layout, little-endian, 512 bytes:
        340     8  collected: when `pvdump collect` had copied the dump, as started; 0 not yet
        508     4  CRC-32 of bytes 0 to 507
 
-The bytes between are zeros, and so was `collected` before it had a meaning: whoever does not know
-it reads the same superblock.
+The bytes between are zeros, and so was `collected` before it had a meaning: a reader that
+does not know it reads the same superblock.
 """
 
 import binascii

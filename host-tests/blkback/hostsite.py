@@ -61,7 +61,7 @@ class Grants:
 
 
 class Channel:
-    """Rung by kick(); tells by `told`. As in Xen, whoever binds finds an event."""
+    """The backend's end: an event is pending at first, as in Xen; told: notified."""
 
     def __init__(self, told):
         self.fd = os.eventfd(1)

@@ -1,4 +1,4 @@
-"""What each sector of a disk may hold: the rules of written, acknowledged, flushed and lost.
+"""The allowed data of each sector of a disk: the rules of written, acknowledged, flushed and lost.
 
 Used by stories, which tell it what a front end was asked for and what became of that. Every write
 has a number; each of its sectors says which write it is of and which sector it is, so one that was

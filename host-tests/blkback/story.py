@@ -1,4 +1,4 @@
-"""What our front end and our backend do on one host after another, all of it drawn from one seed.
+"""A run of our front end and our backend on one host after another, drawn from one seed.
 
 Used by test_both_ends.py. A story has one or two worlds (world.py), each ended by a loss of power;
 in a world, kernels run one after the other in the same memory (kernel.py), with faults. The rule:

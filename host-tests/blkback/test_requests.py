@@ -1,4 +1,4 @@
-"""What the backend makes of requests: data, both layouts, joined I/O, refusals."""
+"""The backend's handling of requests: data, both layouts, joined I/O, refusals."""
 
 import errno
 import random

@@ -39,7 +39,7 @@ class World:
         self.xen = Toolstack(seed, server=draw.choice(SERVERS))
         self.clock = self.xen.clock
         events = draw.choice(["2l"] * 6 + ["fifo", "dead"])
-        # A guest that hears no events looks a thousand times a second, which takes us long.
+        # A guest that gets no events polls a thousand times a second, which takes us long.
         self._longest = 200 * SECOND if events == "2l" else SECOND // 5
         self.domain = self.xen.create(
             GUEST,

@@ -1,4 +1,4 @@
-"""What goes wrong in the image ends in registers and a Python traceback, never in silence."""
+"""A failure of the image prints registers and a Python traceback."""
 
 from __future__ import annotations
 

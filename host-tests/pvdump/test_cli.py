@@ -1,4 +1,4 @@
-"""What the commands for dumps print, and their exit codes."""
+"""The output of the commands for dumps, and their exit codes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How the image ends: the end action asked for, and one line for each refusal.
+"""The end of the image: the end action asked for, and one line for each refusal.
 
 A refusal changes not a byte of the disk.
 """

@@ -1,4 +1,4 @@
-"""What the embedded Xen says in numbers, against the C headers of Debian's libxen-dev."""
+"""The numbers of the embedded Xen, against the C headers of Debian's libxen-dev."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Where packages come from, and what is remembered of them."""
+"""The origin of packages, and their place in the cache."""
 
 import contextlib
 

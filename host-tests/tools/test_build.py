@@ -1,4 +1,4 @@
-"""The front door: what it says to a person who has just come."""
+"""build.py: its messages on first use."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""What the host lacks is found by use, not by package; only root has it installed."""
+"""Missing needs of the host are found by use, not by package; only root has them installed."""
 
 import subprocess
 

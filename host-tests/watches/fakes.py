@@ -128,7 +128,7 @@ class Call:
 
     @classmethod
     def free(cls, dispatchers: Iterable[Dispatcher]) -> None:
-        """Close dispatchers, whoever is still inside a handler."""
+        """Close dispatchers, also while handlers run."""
         with cls.lock:
             cls.freed = True
             for call in cls.inside:

@@ -1,4 +1,4 @@
-"""What a subscriber may rely on: order within a domain, and nobody held up by another's handler."""
+"""Guarantees to a subscriber: order within a domain, and no delay by another domain's handler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which paths a pattern stands for, whose they are, and what there is of them."""
+"""The paths that a pattern stands for, their domains, and the existing ones among them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the queues stand, and the socket that says so."""
+"""The status of the queues, and the socket that serves it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one request may cost, in lines of Python: in proportion to what was asked, within quotas.
+"""The cost of one request, in lines of Python: in proportion to the request, within quotas.
 
 A guest within its quotas could otherwise keep the server from all other guests. The limits are per
 path, child or watch; they are broad, but far below what grows with a product of two of these.

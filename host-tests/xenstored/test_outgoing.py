@@ -1,4 +1,4 @@
-"""What waits for a client: events that nobody takes, and what they cost others."""
+"""The packets that wait for a client: events that nobody takes, and their cost to others."""
 
 import pytest
 from xenstored.clients import HOME, Client, guests_store

@@ -1,4 +1,4 @@
-"""What the toolstack asks: domains that come and go, targets, control."""
+"""The toolstack's requests: domains that come and go, targets, control."""
 
 import pytest
 from xenstored.clients import HOME, Client, guests_store

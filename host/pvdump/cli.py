@@ -107,7 +107,7 @@ def main(words: Sequence[str] | None = None) -> int:
             sys.stdout.flush()
             return code
     except BrokenPipeError:
-        # Whoever read this has read enough, as `head` does.
+        # The reader, such as `head`, has read enough.
         leave_output()
         return 128 + signal.SIGPIPE
     except DumpError as error:

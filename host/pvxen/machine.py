@@ -291,7 +291,7 @@ class Machine(Physmap):
         As in Xen, a poll on none or several of them ends with any new event of the guest. No upcall
         ends it: interrupts are taken to be off.
         """
-        # Whoever is ready goes on while the guest asks, even when its answer is there already.
+        # Steps that are ready run while the guest asks, even when its answer is there already.
         self.clock.run_one()
         for port in ports:
             self.evtchn.port(self.domid, port)

@@ -1,6 +1,6 @@
 """All disks of this domain, connected beside each other, each with its own failure.
 
-Used by whoever does not know yet which disk it wants. Rules: the error of a disk is its own; a disk
+Used where one of several disks is to be chosen. Rules: the error of a disk is its own; a disk
 whose backend is dead, slow or hostile takes its own time, and only OTHERS_TIMEOUT of the others'
 once one of them will do.
 """

@@ -1,6 +1,6 @@
 """Block front end: read, write, discard and flush of a PV disk, with many requests in flight.
 
-Used by whoever reads or writes a disk. Data goes to and from whole frames of guest memory, which
+Used by readers and writers of a disk. Data goes to and from whole frames of guest memory, which
 may be any of this domain's, granted for one request each, so nothing is copied; or, where that was
 asked for and the backend keeps grants mapped, through buffers of our own. Rules: a request is done
 again until the backend has answered it; the first failure that cannot be helped stops the disk,

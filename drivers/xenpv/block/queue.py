@@ -3,7 +3,7 @@
 Used by SupervisedDisk, which waits and looks after the backend; nothing here waits. Rules: a part
 stays here until the backend has answered it, so when a connection ends its parts stand in line
 again, in their order, before all others; a part that failed is mended or done again before the
-failure counts; the first failure that cannot be helped is kept for whoever waits.
+failure counts; the first failure that cannot be helped is kept for the tasks that wait.
 Units: sectors of 512 bytes, frames of 4096.
 """
 
@@ -165,7 +165,7 @@ class Queue:
             raise BackendError(self.failure)
 
     def fail(self, why):
-        """Keep a failure if it is the first one, and wake whoever waits for an answer."""
+        """Keep a failure if it is the first one, and wake the tasks that wait for an answer."""
         if self.failure is None:
             self.failure = "%s: %s" % (self.name, why)
         self.changed.set()

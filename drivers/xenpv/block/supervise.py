@@ -3,7 +3,7 @@
 Base of front.BlkFront, which puts parts into the queue and waits here for them. A disk has one
 Connection after the other. Rules: a backend that leaves Connected is waited for and connected to
 again, and gets once more what it had not answered; one that breaks the protocol is left for good;
-every wait is bounded, and whoever waits is the one who looks after the backend.
+every wait is bounded, and the task that waits also looks after the backend.
 Source: xen/include/public/io/xenbus.h, blkif.h.
 """
 

@@ -1,4 +1,4 @@
-"""What every xenstore server has to do, as cases written once against the client.
+"""The duties of every xenstore server, as cases written once against the client.
 
 Runs under CPython and, frozen into an image, in a guest: only what both Pythons share. Each case
 says what the specification wants to be seen; what a server does otherwise stands with its reason in

@@ -1,4 +1,4 @@
-"""Where the image of the suite begins: all cases of a guest, one line each on the console.
+"""The entry point of the suite's image: all cases of a guest, one line each on the console.
 
 case NAME: what was seen
 conformance done COUNT

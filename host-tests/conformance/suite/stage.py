@@ -1,4 +1,4 @@
-"""What domain 0 sets up for a guest before the suite runs there: nodes that are not the guest's.
+"""The nodes of others that domain 0 makes for a guest before the suite runs there.
 
 They are below the guest's data/stage. Perms are as xenstore-chmod takes them; %d is the guest.
 """

@@ -1,4 +1,4 @@
-"""What prepare finds on a disk: all that is there is seen, and named."""
+"""prepare sees and names all that is on a disk."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Who has a disk: found by what it is, not by the name it is given by."""
+"""The users of a disk are found by its identity, not by the name in use."""
 
 import contextlib
 import os

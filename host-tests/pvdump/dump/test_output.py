@@ -1,4 +1,4 @@
-"""Where a collected dump goes: whole, in one step, never over another file."""
+"""The output of a collected dump: whole, in one step, never over another file."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""How long each wait of the block front end may be: connecting, away, closing."""
+"""The bound of each wait of the block front end: connecting, away, closing."""
 
 import pytest
 from fixtures.onedisk import OneDisk, assert_writes

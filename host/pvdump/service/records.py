@@ -1,6 +1,6 @@
-"""Makes dataclasses out of JSON or YAML that somebody else has written.
+"""Makes dataclasses out of JSON or YAML from elsewhere.
 
-Used by whoever asks a status socket, by the embedded Xen's scenarios and by the lab's guests. The
+Used by clients of a status socket, by the embedded Xen's scenarios and by the lab's guests. The
 rules: each field has its type; a key that is no field, and a field without a default that is
 missing, are refused; a message begins with the place.
 """

@@ -1,7 +1,7 @@
 """A unix socket that a server listens on, as a file.
 
-Made by `pvdump xenstored` and by whoever serves a status. The rules: only its owner can open it,
-from the moment it is there; it replaces nothing but a dead server's socket; it is removed with its
+Made by `pvdump xenstored` and by servers of a status. The rules: only its owner can open it, from
+the moment it is there; it replaces only a socket that no server listens on; it is removed with its
 server, unless another server's socket has replaced it by then.
 """
 
