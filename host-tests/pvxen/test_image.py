@@ -24,16 +24,16 @@ SCENARIOS = [
 ]
 # Scenarios in which the image polls for many seconds: a seed takes 20 times as long.
 LONG = (
-    *("dead-server", "lost-reply", "reply-producer-creeps"),
+    *("dead-server", "disk-never-connects", "lost-reply", "reply-producer-creeps"),
     *("ring-reset-in-mid-message", "very-slow-server"),
 )
 
 
 def usual(scenario):
-    """The number of seeds of a scenario; where the image starts twice, fewer. 505 in all."""
+    """The number of seeds of a scenario; where the image starts twice, fewer. 502 in all."""
     if scenario.name in LONG:
         return 1
-    return 12 if scenario.recovery() is None else 4
+    return 12 if scenario.recovery() is None else 5
 
 
 @pytest.fixture(scope="module")
