@@ -11,7 +11,6 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from types import TracebackType
 
 from xenpv.text import printable
 
@@ -44,10 +43,5 @@ class ProcessLock:
     def __enter__(self) -> ProcessLock:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         os.close(self._fd)

@@ -14,7 +14,6 @@ import selectors
 import socket
 import time
 from pathlib import Path
-from types import TracebackType
 
 from xenpv.errors import RingCorrupt
 
@@ -114,12 +113,7 @@ class UnixTransport:
         self._selector.register(self._listener, READ)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for client in list(self.clients):
             self.end(client)
         self._selector.close()
