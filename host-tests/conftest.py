@@ -22,6 +22,8 @@ settings.load_profile("same")
 def pytest_addoption(pluginmanager):
     """Load the options and fixtures that are files of their own."""
     pluginmanager.import_plugin("fixtures.fuzzing")
+    pluginmanager.import_plugin("fixtures.matrix")
+    pluginmanager.import_plugin("fixtures.sharing")
 
 
 def pytest_runtest_setup():
