@@ -12,7 +12,7 @@ import sys
 import threading
 from pathlib import Path
 
-from lab import packages
+from lab import LabError, linux, packages
 from lab.domain import Domain
 from lab.guest import Guest
 from lab.xen import XENSTOREDS, Xen
@@ -60,7 +60,14 @@ def main() -> int:
     )
     options = parser.parse_args()
     guests = [Guest.load(path) for path in options.guests]
+    for guest in guests:
+        guest.check()
+    if len({guest.name for guest in guests}) != len(guests):
+        raise LabError("two of the guests have the same name; a field `name` tells them apart")
     with display() as progress:
+        for guest in guests:
+            if guest.linux:  # a program or module that does not exist is found here
+                linux.described(options.suite, guest, progress)
         xen = Xen(options.suite, options.xenstored, workdir=options.workdir, progress=progress)
         xen.__enter__()
     try:

@@ -2,8 +2,9 @@
 
 Used for HVM guests with `kernel: debian`. xl's own kernel= would do, but then SeaBIOS reads the
 kernel byte by byte from QEMU, 40 s under emulation; GRUB reads it by DMA from an AHCI disk in 7 s.
-The rule: nothing is looked for; GRUB's built-in configuration names sectors. Source: GRUB
-manual, "Block list syntax"; grub-core/boot/i386/pc (core.img follows in sector 1).
+A PVH guest that boots a disk of its own has its GRUB from here too. The rule: nothing is looked
+for; GRUB's built-in configuration names sectors. Source: GRUB manual, "Block list syntax";
+grub-core/boot/i386/pc (core.img follows in sector 1).
 """
 
 from __future__ import annotations
@@ -11,12 +12,18 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from lab import LabError
+from lab import LabError, packages
 from lab.root import Root, run
+from tools.progress import NULL, Display
 
 SECTOR = 512
 CORE, FIRST = 1, 2048  # sectors: core.img's, the kernel's
 FOLDER = "/usr/lib/grub/i386-pc"
+
+
+def pvh(suite: str, progress: Display = NULL) -> Path:
+    """GRUB as a PVH kernel: it takes /boot/grub/grub.cfg of the guest's disks."""
+    return packages.grub_pvh(suite, progress).find("/usr/lib/grub-xen/grub-i386-xen_pvh.bin")
 
 
 def write(path: Path, root: Root, kernel: bytes, ramdisk: bytes, cmdline: str) -> None:

@@ -54,11 +54,11 @@ class Lines:
 
 
 class Channel(Lines):
-    """Commands to dom0: numbers go out, "NUMBER EXITCODE" comes back, in any order."""
+    """Commands to dom0: names go out, "NAME EXITCODE" comes back, in any order."""
 
     def __init__(self) -> None:
         super().__init__("dom0's command channel")
-        self.codes: dict[int, int] = {}
+        self.codes: dict[str, int] = {}
 
     def ready(self, deadline: float) -> str:
         """Wait for dom0's init; gives what it says after "ready"."""
@@ -67,12 +67,12 @@ class Channel(Lines):
             if word == "ready":
                 return rest
 
-    def code(self, number: int, deadline: float) -> int:
+    def code(self, name: str, deadline: float) -> int:
         """Wait for the exit code of a command that was sent."""
-        while number not in self.codes:
+        while name not in self.codes:
             done, _, code = self.receive(deadline).partition(" ")
-            self.codes[int(done)] = int(code)
-        return self.codes.pop(number)
+            self.codes[done] = int(code)
+        return self.codes.pop(name)
 
 
 class Qmp(Lines):

@@ -2,8 +2,8 @@
 
 Used by lab.xen. dom0 is busybox, the xl toolstack, both xenstoreds, xenconsoled, the device model,
 and lab-domain, which does what xl cannot. The rule: dom0 keeps nothing and decides nothing; its
-init mounts the job folder (9p), starts the daemons and then runs the scripts whose names come in
-over a virtio console, one answer each.
+init starts the daemons and then does what comes in over a virtio console: it mounts the job folder
+(9p) and runs scripts from there, one answer each.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _fill(archive: Cpio, root: Root, kernel: Kernel, domain: Path) -> None:
         archive.folder(name)
     archive.symlink("var/run", "/run")
     archive.symlink("var/lock", "/run/lock")
-    archive.symlink("var/log", "/job/log")
+    archive.symlink("var/log", "/run/log")
     archive.device("dev/console", 5, 1)
     archive.file("bin/busybox", root.find("/bin/busybox").read_bytes(), 0o755)
     archive.symlink("bin/sh", "busybox")

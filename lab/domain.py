@@ -14,14 +14,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab import PATIENCE, LabError, LabTimeout, linux
-from lab.guest import IMAGES, Guest
+from lab import PATIENCE, LabError, LabTimeout, bootdisk, linux
+from lab.guest import Guest, image
 
 if TYPE_CHECKING:
     from lab.xen import Xen
 
 STUCK_SECONDS = 40
 POLL = 0.05  # s between two looks at a log
+CLOSE = "/lab/close"  # in xenstore; see lab-domain.c
 REASONS = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft-reset")
 
 
@@ -70,13 +71,19 @@ class Domain:
         logs = xen.job / "log/xen"
         self.console_log = logs / f"console/guest-{guest.name}.log"
         self.serial_log = logs / f"serial-{guest.name}.log"
-        self.xl_log = logs / f"xl-{guest.name}.log"
         self.tty = ""
-        self.before: int | None = None  # how many ends it had when it was resumed
+        self.before = 0  # how many ends it had when it was resumed
 
     @classmethod
-    def create(cls, xen: Xen, guest: Guest, timeout: float, paused: bool) -> Domain:
-        """Write the guest's files into the job folder and start it."""
+    def create(
+        cls, xen: Xen, guest: Guest, timeout: float, paused: bool, lasting: bool = False
+    ) -> Domain:
+        """Write the guest's files into the job folder and start it.
+
+        timeout: s, for xl create alone. paused: leave it paused. lasting: it goes on without the
+        job folder.
+        """
+        guest.check()
         folder = xen.job / "guest" / guest.name
         if folder.exists():
             raise LabError(f"a guest {guest.name!r} was started on this Xen; give another name")
@@ -92,18 +99,29 @@ class Domain:
             devices.append(xen.attach(path))
         if guest.linux:
             linux.put(folder, xen.suite, guest, xen.progress)
+        elif guest.boots_from_disk:
+            if guest.type == "pvh":
+                shutil.copyfile(bootdisk.pvh(xen.suite, xen.progress), folder / "kernel")
         else:
             shutil.copyfile(image(guest.kernel), folder / "kernel")
+        if guest.ramdisk:
+            shutil.copyfile(image(guest.ramdisk), folder / "ramdisk")
         if guest.type == "firmware":
             (folder / "module").write_text(guest.run or "\n", encoding="utf-8")
         inside = f"/job/guest/{guest.name}"
-        if guest.boots_from_disk:
+        if guest.boots_from_lab and lasting:
+            xen.sh(f"cp {inside}/{linux.BOOT} /run/{guest.name}.img")
+            devices.append(f"/run/{guest.name}.img")
+        elif guest.boots_from_lab:
             devices.append(xen.attach(folder / linux.BOOT))
         (folder / "xl.cfg").write_text(guest.config(inside, devices), encoding="utf-8")
         # Paused first: a guest that ends at once would be gone before its number is known.
         create = f"xl create -p {inside}/xl.cfg 2>&1 || exit 1"
-        begin = "" if paused else f"; xl unpause {guest.name}"
-        output = xen.sh(f"{create}; xl domid {guest.name}{begin}", timeout)
+        mark = f"xenstore-write {CLOSE}/$domid ''\n" if guest.closes_front_ends else ""
+        begin = "" if paused else "xl unpause $domid\n"
+        output = xen.sh(
+            f"{create}\ndomid=$(xl domid {guest.name})\n{mark}{begin}echo $domid", timeout
+        )
         domid = int(output.split()[-1])
         return cls(xen, guest, domid, files)
 
@@ -194,20 +212,22 @@ class Domain:
 
     def state(self) -> str:
         """xl list's state letters ("r-----", "---sc-"), or "gone"."""
-        return self._listed()[0]
+        for line in self.xen.sh("xl list -v").splitlines()[1:]:
+            words = line.split()
+            if len(words) >= 8 and words[-8] == str(self.domid):
+                return words[-5]
+        return "gone"
 
     def reasons(self) -> list[str]:
         """Why it shut down, once for each time, oldest first; see REASONS."""
-        numbers = re.findall(r"has shut down, reason code (\d+)", _text(self.xl_log))
-        if self.before is not None:
-            # xl has let go of it.
-            numbers += [number for number in self._listed()[1:] if number.isdecimal()]
+        # lab-domain writes a line for each.
+        numbers = re.findall(rf"^{self.domid} (\d+)$", _text(self.xen.job / "log/ends"), re.M)
         return [REASONS[int(n)] if int(n) < len(REASONS) else n for n in numbers]
 
     def ended(self) -> bool:
         """Whether it has shut down; a soft reset that xl does is no end."""
         reset = self.guest.on_soft_reset == "soft-reset"
-        ends = self.reasons()[self.before or 0 :]
+        ends = self.reasons()[self.before :]
         return any(reason != "soft-reset" or not reset for reason in ends)
 
     def wait_end(self, timeout: float = PATIENCE) -> str:
@@ -221,6 +241,10 @@ class Domain:
                 raise LabTimeout(f"{what}; state {self.state()}\n{self.xen.tails()}")
             time.sleep(POLL)
 
+    def keep_front_ends(self) -> None:
+        """At a soft reset leave its dead front ends to libxl, which waits ten seconds for them."""
+        self.xen.sh(f"xenstore-rm {CLOSE}/{self.domid}")
+
     def resume(self) -> None:
         """Let it go on after an end that xl was to preserve; nothing of it is reset."""
         self.before = len(self.reasons())
@@ -229,23 +253,6 @@ class Domain:
     def destroy(self) -> None:
         """End it now; no error when it is gone."""
         self.xen.sh(f"xl destroy {self.domid}", check=False)
-
-    def _listed(self) -> list[str]:
-        """xl list's state letters and shutdown code ("-" while it runs), or "gone"."""
-        for line in self.xen.sh("xl list -v").splitlines()[1:]:
-            words = line.split()
-            if len(words) >= 8 and words[-8] == str(self.domid):
-                return [words[-5], words[-2]]
-        return ["gone"]
-
-
-def image(name: str) -> Path:
-    """The file that `kernel:` or an entry of `files:` names."""
-    path = IMAGES.get(name, Path(name))
-    if not path.is_file():
-        hint = "; run ./build.py image first" if name in IMAGES else ""
-        raise LabError(f"no file {path}{hint}")
-    return path
 
 
 def _text(path: Path) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from lab import bootdisk, packages
 from lab.cpio import Cpio
-from lab.guest import IMAGES, Guest
+from lab.guest import Guest, image
 from lab.kernel import Kernel
 from tools import cache
 from tools.progress import NULL, Display
@@ -33,14 +33,20 @@ def put(folder: Path, suite: str, guest: Guest, progress: Display = NULL) -> Non
     archive.file("lab/disks", "".join(f"{disk.vdev}\n" for disk in guest.disks))
     archive.file("lab/run", guest.run)
     for name, path in guest.files.items():
-        archive.file(name, IMAGES.get(path, Path(path)).read_bytes())
+        archive.file(name, image(path).read_bytes())
     archive.close()
     ramdisk = _base(suite, guest, progress).read_bytes() + own.getvalue()
-    if guest.boots_from_disk:
+    if guest.boots_from_lab:
         bootdisk.write(folder / BOOT, root, kernel.image.read_bytes(), ramdisk, guest.cmdline)
     else:
         shutil.copyfile(kernel.image, folder / "kernel")
         (folder / "ramdisk").write_bytes(ramdisk)
+
+
+def described(suite: str, guest: Guest, progress: Display = NULL) -> str:
+    """Make what a guest boots, kernel and initramfs, and give text that tells two apart."""
+    root = packages.guest(suite, progress)
+    return f"{root.path} {_base(suite, guest, progress)}"
 
 
 def _base(suite: str, guest: Guest, progress: Display) -> Path:

@@ -15,6 +15,7 @@ from tools.progress import NULL, Display
 SUITES = ("bookworm", "trixie")
 DOM0 = ("xen-system-amd64", "qemu-system-xen", "seabios", "busybox-static", "linux-image-amd64")
 GUEST = ("linux-image-cloud-amd64", "kexec-tools", "busybox-static", "grub-pc-bin", "grub-common")
+GRUB_PVH = ("grub-xen-host",)
 PROGRAMS = ("fio", "e2fsprogs")
 DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
@@ -37,6 +38,11 @@ def dom0(name: str, progress: Display = NULL) -> Root:
 def guest(name: str, progress: Display = NULL) -> Root:
     """The Linux guests' kernel and kexec."""
     return Root(suite(name, progress).unpack(GUEST))
+
+
+def grub_pvh(name: str, progress: Display = NULL) -> Root:
+    """GRUB as the kernel of a PVH guest."""
+    return Root(suite(name, progress).unpack(GRUB_PVH, dependencies=False))
 
 
 def programs(name: str, progress: Display = NULL) -> Root:

@@ -1,5 +1,8 @@
 """Python in a running dom0: the suite's own interpreter, cffi, Xen's libraries, and `pvdump`.
 
+There are two commands: `pvdump`, the plain program, and `lab-pvdump`, which does the same by a fork
+of a process that has imported it (lab/forking/server.py) and so starts at once.
+
 Used by tests and benchmarks whose programs run in dom0. It is not part of what dom0 boots with: an
 archive is put into the job folder and unpacked there, so only who wants it waits for it. The rule:
 modules are compiled on the host by the suite's interpreter, and go without their sources.
@@ -14,7 +17,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import LabError, packages
+from lab import LabError, packages, program
 from lab.cpio import Cpio
 from lab.root import Root, run
 from tools import cache
@@ -36,6 +39,14 @@ EXTENSIONS_LEFT_OUT = re.compile(
 )
 PACKAGES = ("cffi", "pycparser", "ply")
 LIBRARIES = ("libxenevtchn.so.1", "libxengnttab.so.1", "libxentoollog.so.1")
+FORKING = Path(__file__).parent / "forking"
+SOCKET = "/run/pvdump.sock"
+SERVE = f"""\
+cd /
+PYTHONPATH={":".join(f"{HOME}/{tree}" for tree in TREES)} setsid python3 {HOME}/forking/server.pyc \
+    {SOCKET} </dev/null >/run/log/lab-pvdump 2>&1 &
+until [ -S {SOCKET} ]; do usleep 20000; done
+"""
 COMMAND = f"""\
 #!/bin/sh
 PYTHONPATH={":".join(f"{HOME}/{tree}" for tree in TREES)} exec python3 -m pvdump "$@"
@@ -43,9 +54,15 @@ PYTHONPATH={":".join(f"{HOME}/{tree}" for tree in TREES)} exec python3 -m pvdump
 
 
 def put(xen: Xen) -> None:
-    """Unpack Python and `pvdump` in a running dom0."""
+    """Unpack Python and `pvdump` in a running dom0, and start what lab-pvdump needs."""
     xen.unpack(_base(xen.suite, xen.progress))
     xen.unpack(_ours(xen.suite, xen.progress))
+    xen.sh(SERVE)
+
+
+def described(suite: str, progress: Display) -> str:
+    """What put() unpacks, as text that tells two apart."""
+    return f"{_base(suite, progress)} {_ours(suite, progress)}"
 
 
 def _base(suite: str, progress: Display) -> Path:
@@ -56,15 +73,15 @@ def _base(suite: str, progress: Display) -> Path:
     def make(folder: Path) -> None:
         with progress.stage("build dom0's python"), (folder / "python.cpio").open("wb") as stream:
             archive = Cpio(stream)
-            program = _interpreter(root)
-            library = root.path / "usr/lib" / program.name
+            python = _interpreter(root)
+            library = root.path / "usr/lib" / python.name
             extensions = sorted((library / "lib-dynload").glob("*.so"))
             extensions = [path for path in extensions if not EXTENSIONS_LEFT_OUT.match(path.name)]
             packaged = root.path / "usr/lib/python3/dist-packages"
             extensions += sorted(packaged.glob("_cffi_backend*.so"))
-            names = [f"/{path.relative_to(root.path)}" for path in (program, *extensions)]
+            names = [f"/{path.relative_to(root.path)}" for path in (python, *extensions)]
             root.put(archive, [*names, *(f"/usr/lib/x86_64-linux-gnu/{n}" for n in LIBRARIES)])
-            archive.symlink("usr/bin/python3", program.name)
+            archive.symlink("usr/bin/python3", python.name)
             _compiled(archive, root, library, f"usr/lib/{library.name}")
             for name in PACKAGES:
                 _compiled(archive, root, packaged / name, f"usr/lib/python3/dist-packages/{name}")
@@ -76,17 +93,19 @@ def _base(suite: str, progress: Display) -> Path:
 def _ours(suite: str, progress: Display) -> Path:
     """The archive with this tree's packages and the command."""
     root = packages.python(suite, progress)
+    client = program.build(FORKING / "lab-pvdump.c", suite, progress)
     sources = [path for tree in TREES for path in sorted((ROOT / tree).rglob("*.py"))]
-    key = cache.digest(
-        root.path, cache.file_digest(Path(__file__)), *(cache.file_digest(p) for p in sources)
-    )
+    sources += [Path(__file__), FORKING / "server.py"]
+    key = cache.digest(root.path, client, *map(cache.file_digest, sources))
 
     def make(folder: Path) -> None:
         with (folder / "pvdump.cpio").open("wb") as stream:
             archive = Cpio(stream)
             for tree in TREES:
                 _compiled(archive, root, ROOT / tree, f"{HOME}/{tree}")
+            _compiled(archive, root, FORKING, f"{HOME}/forking")
             archive.file("usr/bin/pvdump", COMMAND, 0o755)
+            archive.file(f"usr/bin/{client.name}", client.read_bytes(), 0o755)
             archive.close()
 
     return cache.stamped(cache.folder("lab", suite), "pvdump", key, make) / "pvdump.cpio"

@@ -1,33 +1,33 @@
-"""A running Xen: QEMU with Xen and dom0 in it, commands to dom0, disks, guests.
+"""A running Xen: commands to dom0, disks, guests.
 
 Used by the tests, the demo and `./build.py lab`. The rule: every wait is bounded and its error
 shows the last lines of the logs; QEMU ends with the process that started it, whatever happens.
-Numbers (memory, CPU model, options) are those Debian's Xen was seen to boot with under emulation.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import shutil
-import subprocess
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lab import PATIENCE, LabError, LabTimeout, dom0, packages
-from lab.channel import Channel, Qmp
+from lab import PATIENCE, LabError, LabTimeout, base, dom0, packages, python
+from lab.base import Base
+from lab.channel import Qmp
 from lab.domain import Domain
 from lab.guest import Guest
+from lab.prompt import Prompt
+from lab.qemu import RESTORE_SECONDS, Machine, Qemu
 from tools.progress import NULL, Display
 
 XENSTOREDS = ("oxenstored", "xenstored")
-QEMU = "qemu-system-x86_64"
 NODE_SIZE = 2048  # the default of both daemons
 TAIL = 15  # lines of a log in an error
 
@@ -35,13 +35,23 @@ TAIL = 15  # lines of a log in an error
 class Xen:
     """A real Xen with a dom0, from `with` to its end.
 
-    suite: Debian release: "bookworm" (Xen 4.17) or "trixie" (Xen 4.20).
-    xenstored: the daemon dom0 runs: "oxenstored" or "xenstored".
-    disks: raw files attached at once; see attach().
-    node_size: bytes, the largest node that xenstored lets a guest write.
-    cpus: CPUs of the machine that Xen runs on.
-    workdir: folder for logs and the job folder; a temporary one is removed at the end.
+    Args:
+        suite: Debian release: "bookworm" (Xen 4.17) or "trixie" (Xen 4.20).
+        xenstored: The daemon dom0 runs: "oxenstored" or "xenstored".
+        disks: Raw files attached at once; see attach().
+        workdir: Folder for logs and the job folder; a temporary one is removed at the end.
+        node_size: Bytes, the largest node that xenstored lets a guest write.
+        cpus: CPUs of the machine that Xen runs on.
+        restored: Restore a saved Xen instead of booting one; see lab.base.
+        prompted: A guest of prompt.guest() that has booted in the saved Xen; implies `restored`.
+
+        pvdump: Python and `pvdump` are in its dom0, as python.put() does; implies `restored`.
+
+    Attributes:
+        prompt: The handle of that guest.
     """
+
+    prompt: Prompt
 
     def __init__(
         self,
@@ -52,6 +62,9 @@ class Xen:
         progress: Display = NULL,
         node_size: int = NODE_SIZE,
         cpus: int = 1,
+        restored: bool = False,
+        prompted: Guest | None = None,
+        pvdump: bool = False,
     ) -> None:
         if xenstored not in XENSTOREDS:
             raise LabError(f"xenstored {xenstored!r}: expected {' or '.join(XENSTOREDS)}")
@@ -60,29 +73,25 @@ class Xen:
         self.suite, self.xenstored, self.progress = suite, xenstored, progress
         self.node_size, self.cpus = node_size, cpus
         self.wanted = list(disks or [])
+        self.prompted, self.pvdump = prompted, pvdump
+        self.restored = restored or prompted is not None or pvdump
         self.temporary = workdir is None
         if workdir:
-            self._settle(workdir.absolute())
+            self.settle(workdir.absolute())
         self.commands = 0
         self.devices: dict[Path, str] = {}  # attached file -> dom0's device
         self.attached = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self.qemu: Qemu | None = None
 
     def __enter__(self) -> Xen:
-        if not shutil.which(QEMU):
-            raise LabError(f"{QEMU} is missing: apt-get install qemu-system-x86")
         files = dom0.build(self.suite, self.progress)
+        machine = Machine(files, self.xenstored, self.node_size, self.cpus)
+        saved = base.of(self, machine) if self.restored else None
         if self.temporary:
-            self._settle(Path(tempfile.mkdtemp(prefix="lab-")))
-        shutil.rmtree(self.job, ignore_errors=True)
-        (self.workdir / "xen.log").unlink(missing_ok=True)
-        for name in ("run", "log/xen/console", "guest"):
-            (self.job / name).mkdir(parents=True, exist_ok=True)
+            self.settle(Path(tempfile.mkdtemp(prefix="lab-")))
         try:
-            with self.progress.stage("boot Xen") as stage:
-                self._start(files)
-                self._booted()
-                stage.note(f"{self.suite}, {self.xenstored}")
+            if not (saved and self._restore(machine, saved)):
+                self._boot(machine)
             for path in self.wanted:
                 self.attach(path)
         except BaseException:
@@ -100,12 +109,9 @@ class Xen:
 
     def close(self) -> None:
         """Kill QEMU, and with it Xen, dom0 and all guests."""
-        if self.process:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-            self.channel.close()
-            self.qmp.close()
+        if self.qemu:
+            self.qemu.kill()
+            self.qemu = None
         if self.temporary:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
@@ -117,11 +123,14 @@ class Xen:
         Returns what it wrote to standard output and error.
         Raises LabError when its exit code is not 0 (unless check is false), LabTimeout.
         """
-        number = self._send(script)
-        output = self.job / "run" / f"{number}.out"
+        self.commands += 1
+        name = str(self.commands)
+        (self.job / "run" / f"{name}.sh").write_text(script, encoding="utf-8")
+        self.running().channel.send(name)
+        output = self.job / "run" / f"{name}.out"
         deadline = time.monotonic() + timeout
         try:
-            code = self.channel.code(number, deadline)
+            code = self.running().channel.code(name, deadline)
         except LabError as error:
             text = _text(output)
             what = f"in dom0, {timeout:g} s for: {_first(script)}\n{_tail(text)}"
@@ -196,17 +205,19 @@ class Xen:
         """
         return Domain.create(self, guest, timeout, paused)
 
-    def boot(self, guest: Guest, timeout: float = PATIENCE) -> Domain:
+    def boot(self, guest: Guest, timeout: float = PATIENCE, lasting: bool = False) -> Domain:
         """Start a guest with `kernel: debian` and wait until its init does the guest's `run`.
 
         Under this emulation a guest now and then stands still for ever while it starts its second
         CPU (see docs/lab.md); such a guest is destroyed and started once more.
+        lasting: it goes on without the job folder.
         """
-        domain = self.create(guest)
+        domain = Domain.create(self, guest, timeout, paused=False, lasting=lasting)
         if domain.wait_init(timeout):
             return domain
         domain.destroy()
-        domain = self.create(replace(guest, name=f"{guest.name}-again"))
+        guest = replace(guest, name=f"{guest.name}-again")
+        domain = Domain.create(self, guest, timeout, paused=False, lasting=lasting)
         if domain.wait_init(timeout):
             return domain
         raise LabTimeout(f"guest {guest.name} stood still twice\n{self.tails()}")
@@ -219,6 +230,11 @@ class Xen:
             yield
         finally:
             self.sh(f"kill -CONT $(pidof {self.xenstored})")
+
+    @property
+    def qmp(self) -> Qmp:
+        """QEMU's machine protocol."""
+        return self.running().qmp
 
     def log(self) -> str:
         """Xen's own console so far; what guests write to port 0xE9 is there as (dN) lines."""
@@ -233,79 +249,73 @@ class Xen:
                 text.append(f"--- {path.relative_to(self.job)}\n{_tail(content)}")
         return "\n".join(text)
 
-    def _settle(self, workdir: Path) -> None:
+    def settle(self, workdir: Path) -> None:
+        """Use a folder for logs and the job folder."""
         self.workdir, self.job = workdir, workdir / "job"
 
-    def _send(self, script: str) -> int:
-        if not self.process:
+    def running(self) -> Qemu:
+        """QEMU. Raises LabError when it has not started."""
+        if not self.qemu:
             raise LabError("Xen is not running")
-        self.commands += 1
-        (self.job / "run" / f"{self.commands}.sh").write_text(script, encoding="utf-8")
-        self.channel.send(str(self.commands))
-        return self.commands
+        return self.qemu
 
-    def _start(self, files: dom0.Dom0) -> None:
-        self.channel, self.qmp = Channel(), Qmp()
-        ends = [self.channel.theirs.fileno(), self.qmp.theirs.fileno()]
-        kernel = f"{files.vmlinux} console=hvc0 quiet random.trust_cpu=on"
-        store = f"xenstored={self.xenstored} node_size={self.node_size}"
-        command = [
-            *("setpriv", "--pdeathsig", "KILL", QEMU),
-            # One CPU unless more are asked for: with two, guest and dom0 wait for each other's
-            # threads at each access to a device, which takes 30 times as long as soon as the host
-            # has something else to do.
-            *("-accel", "tcg", "-cpu", "qemu64,+svm,+npt,+rdrand"),
-            *("-smp", str(self.cpus)),
-            *("-m", "4096", "-nodefaults", "-no-reboot", "-display", "none"),
-            *("-serial", f"file:{_escaped(self.workdir / 'xen.log')}"),
-            *("-kernel", str(files.xen), "-append", _xen_options()),
-            *("-initrd", f"{kernel} {store},{files.initramfs}"),
-            "-virtfs",
-            f"local,path={_escaped(self.job)},mount_tag=job,security_model=none,multidevs=remap",
-            *("-device", "virtio-serial-pci", "-device", "virtio-scsi-pci,id=scsi"),
-            *("-chardev", f"socket,id=lab,fd={ends[0]}"),
-            *("-device", "virtserialport,chardev=lab,name=lab"),
-            *("-chardev", f"socket,id=qmp,fd={ends[1]}", "-mon", "chardev=qmp,mode=control"),
-        ]
-        with (self.workdir / "qemu.log").open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=ends,
-                env={**os.environ, "LC_ALL": "C"},
-            )
-        for end in (self.channel.theirs, self.qmp.theirs):
-            end.close()
+    def clear(self) -> None:
+        """Make the folders for a machine that is about to start."""
+        shutil.rmtree(self.job, ignore_errors=True)
+        (self.workdir / "xen.log").unlink(missing_ok=True)
+        for name in ("run", "log/xen/console", "guest"):
+            (self.job / name).mkdir(parents=True, exist_ok=True)
 
-    def _booted(self) -> None:
-        deadline = time.monotonic() + PATIENCE
+    def _boot(self, machine: Machine) -> None:
+        self.clear()
+        with self.progress.stage("boot Xen") as stage:
+            self.start(Qemu(machine, self.workdir, self.job))
+            self.tell("mount_job", "move_logs")
+            stage.note(f"{self.suite}, {self.xenstored}")
+        if self.prompted:
+            self.prompt = Prompt.boot(self, self.prompted)
+        if self.pvdump:
+            python.put(self)
+
+    def start(self, qemu: Qemu) -> None:
+        """Wait until dom0 of a machine that boots is ready."""
+        self.qemu = qemu
         try:
-            self.qmp.greet(deadline)
-            self.channel.ready(deadline)
+            qemu.booted()
         except LabError as error:
-            with contextlib.suppress(OSError):
-                said = (self.workdir / "qemu.log").read_text(errors="replace")
-                if said.strip():
-                    raise LabError(f"booting Xen: {error}\n--- QEMU\n{_tail(said)}") from None
-            kind = LabTimeout if isinstance(error, LabTimeout) else LabError
-            raise kind(f"booting Xen ({PATIENCE} s): {error}\n{self.tails()}") from None
+            raise type(error)(f"booting Xen ({PATIENCE} s): {error}\n{self.tails()}") from None
 
+    def _restore(self, machine: Machine, saved: Base) -> bool:
+        """Restore a base; False when that fails, and then the base is removed."""
+        self.clear()
+        shutil.copyfile(saved.log, self.workdir / "xen.log")
+        try:
+            with self.progress.stage("restore Xen") as stage:
+                self.qemu = Qemu(machine, self.workdir, self.job, saved=saved.saved)
+                self.tell("mount_job", "move_logs", timeout=RESTORE_SECONDS)
+                stage.note(f"{self.suite}, {self.xenstored}")
+        except LabError as error:
+            if self.qemu:
+                self.qemu.kill()
+                self.qemu = None
+            saved.discard()
+            warnings.warn(f"a saved Xen cannot be restored, so one boots: {error}", stacklevel=2)
+            return False
+        if self.prompted:
+            self.prompt = Prompt(self, self.prompted, saved.facts["domid"], {})
+        return True
 
-def _xen_options() -> str:
-    return (
-        "console=com1 com1=115200 loglvl=info guest_loglvl=all/all conring_size=1M "
-        "dom0_mem=1024M,max:1024M dom0_max_vcpus=1"
-    )
+    def tell(self, *words: str, timeout: float = PATIENCE) -> None:
+        """Have dom0's init do what it does itself: "mount_job", "umount_job", "move_logs"."""
+        channel = self.running().channel
+        for word in words:
+            channel.send(word)
+            if code := channel.code(word, time.monotonic() + timeout):
+                raise LabError(f"dom0's init: {word}: exit {code}\n{self.tails()}")
 
 
 def _text(path: Path) -> str:
     return path.read_text(errors="replace") if path.exists() else ""
-
-
-def _escaped(path: Path) -> str:
-    return str(path).replace(",", ",,")
 
 
 def _first(script: str) -> str:

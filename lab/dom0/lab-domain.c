@@ -7,13 +7,23 @@
  *                             RSP_PROD", decimal
  *   lab-domain resume DOMID   let a domain go on that has shut down; nothing of it is changed
  *   lab-domain time DOMID     print how long its vCPUs have run, ns
+ *   lab-domain ends LOG       append "DOMID REASON" to a file whenever a domain shuts down, and close
+ *                             the disks of one that is to be soft reset; never ends
  *
  * Rule: a domain that was resumed is told to xenstored too, which else keeps its next end to itself.
+ * libxl waits ten seconds for the front ends of a domain that it soft resets, although they are dead;
+ * it does not for those whose state is Closed. So `ends` writes that, for the domains that have a node
+ * below CLOSE: in a transaction, and only while the domain is down and its front end is Connected.
+ * Later the same nodes are those of the crash kernel.
  * Source: xenguest.h (xc_domain_resume; not "fast", which would change the hypercall's result),
- * docs/misc/xenstore.txt (RESUME), xen/include/public/io/xs_wire.h, ring.h (the head of a ring).
+ * docs/misc/xenstore.txt (RESUME, @releaseDomain), xen/include/public/io/xs_wire.h, xenbus.h, ring.h
+ * (the head of a ring), tools/libs/light/libxl_device.c (device removal).
  */
 #include <err.h>
+#include <errno.h>
 #include <inttypes.h>
+#include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +35,11 @@
 #include <xenguest.h>
 #include <xenstore.h>
 #include <xen/hvm/params.h>
+#include <xen/io/xenbus.h>
 #include <xen/io/xs_wire.h>
+
+#define CLOSE "/lab/close"
+#define DOMAINS 64 /* looked at; the lab has a few */
 
 static void print_ring(xc_interface *xc, uint32_t domid)
 {
@@ -73,12 +87,141 @@ static void print_time(xc_interface *xc, uint32_t domid)
     printf("%" PRIu64 "\n", (uint64_t)info.cpu_time);
 }
 
+static bool shut_down(const xc_domaininfo_t *info, unsigned int *reason)
+{
+    *reason = info->flags >> XEN_DOMINF_shutdownshift & XEN_DOMINF_shutdownmask;
+    return info->flags & XEN_DOMINF_shutdown;
+}
+
+/* Whether the domain is down for a soft reset at this moment. */
+static bool resets(xc_interface *xc, uint32_t domid)
+{
+    xc_domaininfo_t info;
+    unsigned int reason;
+
+    if (xc_domain_getinfolist(xc, domid, 1, &info) != 1 || info.domain != domid)
+        return false;
+    return shut_down(&info, &reason) && reason == SHUTDOWN_soft_reset;
+}
+
+static bool has_state(struct xs_handle *store, xs_transaction_t t, const char *path, int state)
+{
+    char *text = xs_read(store, t, path, NULL);
+    bool has = text && atoi(text) == state;
+
+    free(text);
+    return has;
+}
+
+/* Whether a device's back end is dom0's blkback: QEMU's ends at once by itself. */
+static bool is_blkback(struct xs_handle *store, xs_transaction_t t, const char *path)
+{
+    static const char prefix[] = "/local/domain/0/backend/vbd/";
+    char *text = xs_read(store, t, path, NULL);
+    bool is = text && !strncmp(text, prefix, strlen(prefix));
+
+    free(text);
+    return is;
+}
+
+static void close_disk(xc_interface *xc, struct xs_handle *store, uint32_t domid,
+                       const char *device)
+{
+    char path[128], backend[128], closed[8];
+    xs_transaction_t t;
+    bool done;
+
+    snprintf(path, sizeof(path), "/local/domain/%" PRIu32 "/device/vbd/%s/state", domid, device);
+    snprintf(backend, sizeof(backend), "/local/domain/%" PRIu32 "/device/vbd/%s/backend", domid,
+             device);
+    snprintf(closed, sizeof(closed), "%d", XenbusStateClosed);
+    do {
+        t = xs_transaction_start(store);
+        if (t == XBT_NULL)
+            return;
+        /* In this order: nodes that were read Connected are not those of a later kernel. */
+        done = has_state(store, t, path, XenbusStateConnected) && is_blkback(store, t, backend) &&
+               resets(xc, domid) && xs_write(store, t, path, closed, strlen(closed));
+    } while (!xs_transaction_end(store, t, !done) && done && errno == EAGAIN);
+}
+
+static void close_disks(xc_interface *xc, struct xs_handle *store, uint32_t domid)
+{
+    unsigned int count = 0;
+    char path[64], **devices;
+    void *marked;
+
+    snprintf(path, sizeof(path), CLOSE "/%" PRIu32, domid);
+    marked = xs_read(store, XBT_NULL, path, NULL);
+    if (!marked)
+        return;
+    free(marked);
+    snprintf(path, sizeof(path), "/local/domain/%" PRIu32 "/device/vbd", domid);
+    devices = xs_directory(store, XBT_NULL, path, &count);
+    for (unsigned int i = 0; devices && i < count; i++)
+        close_disk(xc, store, domid, devices[i]);
+    free(devices);
+}
+
+static void note(const char *log, uint32_t domid, unsigned int reason)
+{
+    FILE *file = fopen(log, "a"); /* anew each time: the lab moves its logs */
+
+    if (!file)
+        err(1, "%s", log);
+    fprintf(file, "%" PRIu32 " %u\n", domid, reason);
+    fclose(file);
+}
+
+/* A domain that was down before and has run since is down once more: Xen counts its time. */
+static bool again(const xc_domaininfo_t *now, const xc_domaininfo_t *before, int count)
+{
+    unsigned int reason;
+
+    for (int i = 0; i < count; i++)
+        if (before[i].domain == now->domain)
+            return !shut_down(&before[i], &reason) || before[i].cpu_time != now->cpu_time;
+    return true;
+}
+
+static void ends(xc_interface *xc, const char *log)
+{
+    const struct sched_param first = { .sched_priority = 1 };
+    static xc_domaininfo_t now[DOMAINS], before[DOMAINS];
+    struct xs_handle *store;
+    unsigned int number, reason;
+    int count, known = 0;
+
+    /* xl is told at the same moment, and destroys a domain that has ended. The thread that reads
+     * for libxenstore inherits this. */
+    if (sched_setscheduler(0, SCHED_FIFO, &first))
+        err(1, "priority");
+    store = xs_open(0);
+    if (!store || !xs_watch(store, "@releaseDomain", "ends"))
+        err(1, "xenstored");
+    for (;;) {
+        free(xs_read_watch(store, &number));
+        count = xc_domain_getinfolist(xc, 1, DOMAINS, now);
+        if (count < 0)
+            err(1, "list of domains");
+        for (int i = 0; i < count; i++) {
+            if (!shut_down(&now[i], &reason) || !again(&now[i], before, known))
+                continue;
+            if (reason == SHUTDOWN_soft_reset)
+                close_disks(xc, store, now[i].domain);
+            note(log, now[i].domain, reason);
+        }
+        known = count;
+        memcpy(before, now, sizeof(before));
+    }
+}
+
 int main(int argc, char **argv)
 {
     xc_interface *xc = xc_interface_open(NULL, NULL, 0);
 
     if (argc != 3 && argc != 4)
-        errx(2, "usage: lab-domain ring|resume|time DOMID, lab-domain block DOMID REF");
+        errx(2, "usage: lab-domain ring|resume|time DOMID, block DOMID REF, ends LOG");
     if (!xc)
         err(1, "Xen's control interface");
     if (!strcmp(argv[1], "ring"))
@@ -89,7 +232,9 @@ int main(int argc, char **argv)
         resume(xc, atoi(argv[2]));
     else if (!strcmp(argv[1], "time"))
         print_time(xc, atoi(argv[2]));
+    else if (!strcmp(argv[1], "ends"))
+        ends(xc, argv[2]);
     else
-        errx(2, "lab-domain %s: ring, block, resume or time expected", argv[1]);
+        errx(2, "lab-domain %s: ring, block, resume, time or ends expected", argv[1]);
     return 0;
 }
