@@ -2,30 +2,30 @@
 
 import json
 
-import pytest
-
-from lab import python
-
 STATUS = "/run/blkback"
-CMDLINE = "console=hvc0 crashkernel=16M random.trust_cpu=on"
+# How the backend is started with each command; its process's number is then in /run/pid.
+START = {
+    "pvdump": "pvdump blkback run {} & echo $! >/run/pid\n",
+    "lab-pvdump": "rm -f /run/pid; LAB_PIDFILE=/run/pid lab-pvdump blkback run {} &\n",
+}
 WAIT = "until [ -b /dev/xvdb ]; do usleep 50000; done\n"
-XENS = ("bookworm oxenstored", "trixie xenstored")
-on_each = pytest.mark.parametrize("xen", XENS, indirect=True)
-on_one = pytest.mark.parametrize("xen", XENS[:1], indirect=True)
 
 
 class Site:
-    """A dom0 with `pvdump blkback run` in it."""
+    """A dom0 with `pvdump blkback run` in it.
 
-    def __init__(self, xen):
-        self.xen = xen
-        python.put(xen)
+    xen: its dom0 has pvdump. command: "pvdump", or the same by a fork, which starts at once.
+    """
+
+    def __init__(self, xen, command="lab-pvdump"):
+        self.xen, self.command = xen, command
         self.start()
 
     def start(self):
+        options = f"--status {STATUS} >>/job/log/blkback 2>&1"
         self.xen.sh(
-            f"pvdump blkback run --status {STATUS} >>/job/log/blkback 2>&1 & echo $! >/run/pid\n"
-            f"until [ -S {STATUS} ]; do usleep 50000; done"
+            f"{START[self.command].format(options)}"
+            f"until [ -S {STATUS} ] && [ -s /run/pid ]; do usleep 20000; done"
         )
 
     def stop(self, signal="TERM"):
@@ -36,13 +36,20 @@ class Site:
         )
 
     def attach(self, domain, sink, *options, vdev="xvdb"):
-        self.xen.sh(f"pvdump blkback attach {domain.domid} {vdev} '{sink}' {' '.join(options)}")
+        self.xen.sh(
+            f"{self.command} blkback attach {domain.domid} {vdev} '{sink}' {' '.join(options)}"
+        )
 
     def detach(self, domain, *options, vdev="xvdb"):
-        self.xen.sh(f"pvdump blkback detach {domain.domid} {vdev} {' '.join(options)}")
+        self.xen.sh(f"{self.command} blkback detach {domain.domid} {vdev} {' '.join(options)}")
 
     def disks(self):
-        return json.loads(self.xen.sh(f"pvdump blkback show --json {STATUS}"))["disks"]
+        return json.loads(self.xen.sh(f"{self.command} blkback show --json {STATUS}"))["disks"]
+
+    def give(self, domain, path, *options):
+        """Give a guest at its prompt a file of the host as its xvdb."""
+        domain.files["xvdb"] = path
+        self.attach(domain, self.xen.attach(path), *options)
 
     def create(self, guest, *sinks, options=()):
         """Start a guest with disks of ours, xvdb and on, from its first moment on."""
@@ -58,10 +65,3 @@ class Site:
             f"node=/local/domain/0/backend/pvdump_vbd/{domain.domid}\n"
             "while xenstore-exists $node; do usleep 50000; done"
         )
-
-
-def linux_guest(guest, run, **fields):
-    """A Debian guest (PVH) that waits for its xvdb and runs lines."""
-    options = {"type": "pvh", "vcpus": 1, "memory": 256, "disks": [], "files": {}, **fields}
-    options.setdefault("extra", {"tsc_mode": "native"})  # or Xen traps each look at the clock
-    return guest("linux-crash.yaml", run=WAIT + run, cmdline=CMDLINE, **options)

@@ -28,7 +28,7 @@ TABLE = [
 def test_grants_work_on_version_2_while_it_is_in_force_and_on_1_from_then_on(tmp_path) -> None:
     image = build(tmp_path, config=HERE / "grants/image.yaml")
     fields = {"name": "grants", "type": "pvh", "kernel": str(image.elf), "memory": 32}
-    with Xen("bookworm", "xenstored") as xen:
+    with Xen("bookworm", "xenstored", restored=True) as xen:
         domain = xen.create(Guest.parse(fields))
         assert domain.wait_end() == "poweroff"  # the one vCPU has halted
         lines = domain.console().splitlines()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xen
 @pytest.fixture(scope="module")
 def start(doors: Image) -> Iterator[Callable[..., Domain]]:
     """Starts guests of doors/doors.py on one Xen."""
-    with Xen("bookworm", "xenstored") as xen:
+    with Xen("bookworm", "xenstored", restored=True) as xen:
 
         def create(name: str, **fields: object) -> Domain:
             guest = Guest.parse({"name": name, "kernel": str(doors.elf), "memory": 32, **fields})

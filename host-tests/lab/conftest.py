@@ -1,10 +1,13 @@
 """A real Xen for these tests, one at a time, and the image that runs on it."""
 
+import contextlib
 import itertools
 from pathlib import Path
 
 import pytest
+from fixtures.xens import XENS
 
+from lab import prompt
 from lab.guest import Guest
 from lab.xen import Xen
 from pvdump.dump.prepare import prepare
@@ -20,15 +23,46 @@ def built():
     return image.build(ROOT / "out")
 
 
-# Debian's two Xens (4.17, 4.20), and with the first both xenstore servers.
-XENS = ("bookworm oxenstored", "bookworm xenstored", "trixie xenstored")
-
-
 @pytest.fixture(scope="module", params=XENS)
 def xen(request, built):
-    """A running Xen; tests that need just one ask for it by parametrizing `xen` indirectly."""
-    with Xen(*request.param.split()) as running:
+    """A Xen that was restored, for all tests of a file.
+
+    Tests that need just one ask for it by parametrizing `xen` indirectly.
+    """
+    with Xen(*request.param.split(), restored=True) as running:
         yield running
+
+
+CMDLINE = "console=hvc0 crashkernel=16M random.trust_cpu=on"
+PROMPTS = {
+    "hvm": prompt.guest(type="hvm", memory=160, cmdline=CMDLINE),
+    "pvh": prompt.guest(
+        type="pvh",
+        memory=160,
+        cmdline=CMDLINE,
+        on_soft_reset="preserve",
+        extra={"tsc_mode": "native"},  # or Xen traps each look at the clock
+    ),
+}
+
+
+@pytest.fixture
+def restored(built):
+    """Gives a restored Xen that is the test's own."""
+    with contextlib.ExitStack() as stack:
+        yield lambda place, **options: stack.enter_context(
+            Xen(*place.split(), restored=True, **options)
+        )
+
+
+@pytest.fixture
+def at_prompt(restored):
+    """Gives a Debian guest at its prompt ("hvm" or "pvh"), on a restored Xen of its own.
+
+    What comes after the boot is the test's: disks, files, what is run. The "pvh" one stays as it
+    is when it wants a soft reset.
+    """
+    return lambda place, kind, **options: restored(place, prompted=PROMPTS[kind], **options).prompt
 
 
 @pytest.fixture

@@ -11,12 +11,14 @@ import zlib
 from pathlib import Path
 
 import pytest
-from blkback.dom0 import CMDLINE, Site, on_one
+from blkback.dom0 import Site
+from fixtures.xens import ONE
 
 from lab import nbd, packages, program, root, standstill
+from lab.xen import Xen
 from tools import image
 
-pytestmark = pytest.mark.xen
+pytestmark = [pytest.mark.xen, pytest.mark.xdist_group("blkback_load")]
 
 HERE = Path(__file__).parent
 MIB = 1 << 20
@@ -75,9 +77,10 @@ class Nbdkit:
 
 
 @pytest.fixture(scope="module")
-def site(xen):
-    nbd.put(xen)
-    return Site(xen)
+def site(built):
+    with Xen(*ONE[0].split(), pvdump=True) as xen:
+        nbd.put(xen)
+        yield Site(xen)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +96,7 @@ def shell(site, guest, pattern):
             "linux-crash.yaml",
             type="pvh",
             run=SHELL,
-            cmdline=f"{CMDLINE} loglevel=4",
+            cmdline="console=hvc0 random.trust_cpu=on loglevel=4",
             vcpus=1,
             memory=512,
             extra={"tsc_mode": "native"},  # or Xen traps each look at the clock
@@ -157,7 +160,6 @@ def crc(path):
     return zlib.crc32(path.read_bytes())
 
 
-@on_one
 def test_nothing_acknowledged_is_lost_when_the_backend_ends(site, shell, give, file):
     disk, served = file("disk"), file("served")
     site.xen.sh("truncate -s 16M /run/file /run/loop; losetup /dev/loop0 /run/loop")
@@ -177,7 +179,6 @@ def test_nothing_acknowledged_is_lost_when_the_backend_ends(site, shell, give, f
     assert [ends[0][1], ends[3][1]] == [crc(disk), crc(served)]
 
 
-@on_one
 def test_nothing_acknowledged_is_lost_when_an_nbd_server_dies(site, shell, give, file):
     disk = file()
     server = Nbdkit(site.xen, site.xen.attach(disk))
@@ -190,7 +191,6 @@ def test_nothing_acknowledged_is_lost_when_an_nbd_server_dies(site, shell, give,
     assert load.end() == (0, crc(disk))
 
 
-@on_one
 def test_fio_finds_what_it_wrote(shell, give, file, site):
     vdev = give(site.xen.attach(file()))
     shell.type(
@@ -200,7 +200,6 @@ def test_fio_finds_what_it_wrote(shell, give, file, site):
     assert shell.wait_console(r"^fio (\d+)")[1] == "0", shell.console()
 
 
-@on_one
 def test_a_file_system_on_it_is_in_order_for_the_guest_and_for_the_host(site, shell, give, file):
     disk = file(mib=64)
     vdev = give(site.xen.attach(disk))
@@ -220,7 +219,6 @@ def test_a_file_system_on_it_is_in_order_for_the_guest_and_for_the_host(site, sh
     assert checked.returncode == 0, checked.stdout
 
 
-@on_one
 def test_a_disk_is_taken_away_and_given_again_under_load(site, shell, give, file):
     disk = file()
     device = site.xen.attach(disk)
@@ -234,7 +232,6 @@ def test_a_disk_is_taken_away_and_given_again_under_load(site, shell, give, file
     assert load.end() == (3, crc(disk))
 
 
-@on_one
 def test_a_disk_that_hangs_holds_up_no_other(site, shell, give, file):
     hanging, other = file("hanging"), file("other")
     loads = [Load(shell, give(site.xen.attach(disk))) for disk in (hanging, other)]
@@ -247,7 +244,6 @@ def test_a_disk_that_hangs_holds_up_no_other(site, shell, give, file):
     assert [load.end() for load in loads] == [(0, crc(hanging)), (0, crc(other))]
 
 
-@on_one
 def test_a_guest_that_breaks_its_ring_again_and_again_hurts_no_other(
     site, shell, give, file, hostile
 ):
@@ -270,7 +266,6 @@ def test_a_guest_that_breaks_its_ring_again_and_again_hurts_no_other(
     assert load.end() == (0, crc(disk))
 
 
-@on_one
 def test_a_guest_may_be_destroyed_at_any_moment(site, shell, give, file, hostile):
     disk = file()
     load = Load(shell, give(site.xen.attach(disk)))

@@ -10,8 +10,10 @@ import pytest
 from drgn.helpers.linux.printk import get_dmesg
 from drgn.helpers.linux.sched import task_cpu
 from elftools.elf.elffile import ELFFile
+from fixtures.xens import ONE, XENS
 
 from lab import linux, readers, symbols
+from lab.xen import Xen
 from pvdump.dump.collect import collect
 from pvdump.dump.info import read_superblock
 from pvdump.dump.prepare import prepare
@@ -22,22 +24,35 @@ pytestmark = pytest.mark.xen
 PAGE = 4096
 NOISE_MIB = 8
 # Over all of them: each way to load, each backend, each vCPU.
-WAYS = {
-    ("bookworm", "oxenstored"): {"file_mode": False, "backend": "blkback", "cpu": 0},
-    ("bookworm", "xenstored"): {"file_mode": True, "backend": "qdisk", "cpu": 1},
-    ("trixie", "xenstored"): {"file_mode": True, "backend": "blkback", "cpu": 1},
-}
-ONE = pytest.mark.parametrize("xen", ["bookworm oxenstored"], indirect=True)
+WAYS = [
+    {"file_mode": False, "backend": "blkback", "cpu": 0},
+    {"file_mode": True, "backend": "qdisk", "cpu": 1},
+    {"file_mode": True, "backend": "blkback", "cpu": 1},
+]
+each_way = pytest.mark.matrix(
+    xen=XENS, dump=WAYS, apart=True, together=True, indirect=["xen", "dump"]
+)
+LINE = "pvdump.disk=xvdb pvdump.then=poweroff"
+
+
+@pytest.fixture(scope="module")
+def xen(request, built):
+    """A Xen that has booted, where other files' tests go on from a saved one."""
+    with Xen(*request.param.split()) as running:
+        yield running
+
+
+def dying(file_mode, cpu):
+    """The lines of a guest that loads the image and panics on a vCPU."""
+    return f"{linux.kexec('/pvdump.bin', LINE, file_mode)} || poweroff -f\n{linux.crash(cpu)}\n"
 
 
 def crash(xen, guest, disk, *, file_mode, backend, cpu, files=None, **fields):
-    """Panic a Debian guest on a vCPU; returns its handle once its crash kernel has ended it."""
-    line = "pvdump.disk=xvdb pvdump.then=poweroff"
-    run = f"{linux.kexec('/pvdump.bin', line, file_mode)} || poweroff -f\n{linux.crash(cpu)}\n"
+    """Boot a Debian guest and have it panic; returns its handle once its crash kernel has ended."""
     domain = xen.boot(
         guest(
             "linux-crash.yaml",
-            run=run,
+            run=dying(file_mode, cpu),
             disks=[{"vdev": "xvdb", "file": str(disk), "backend": backend}],
             files={"pvdump.bin": "image-bin", **(files or {})},
             **fields,
@@ -45,6 +60,14 @@ def crash(xen, guest, disk, *, file_mode, backend, cpu, files=None, **fields):
     )
     assert domain.wait_end() == "poweroff"
     return domain
+
+
+def crash_at_prompt(domain, disk, file_mode):
+    """Have a guest at its prompt panic; returns once its crash kernel has ended it."""
+    domain.attach("xvdb", disk)
+    domain.bring("xvdb", {"pvdump.bin": "image-bin"})
+    domain.run(dying(file_mode, 0))
+    assert domain.wait_end() == "poweroff"
 
 
 def opened(vmcore, suite):
@@ -61,20 +84,21 @@ def page_digests(path):
 
 
 @pytest.fixture(scope="module")
-def dump(xen, guest, tmp_path_factory):
-    """A crash in the way that is this Xen's turn. Gives (way, console, disk, vmcore, noise)."""
+def dump(request, xen, guest, tmp_path_factory):
+    """A crash in one of the ways. Gives (way, console, disk, vmcore, noise)."""
     folder = tmp_path_factory.mktemp("dump")
     disk = folder / "target.img"
     prepare(disk, size=512 << 20)
     noise = folder / "noise"
     noise.write_bytes(os.urandom(NOISE_MIB << 20))
-    way = {**WAYS[xen.suite, xen.xenstored], "suite": xen.suite}
-    domain = crash(xen, guest, disk, files={"noise": str(noise)}, **WAYS[xen.suite, xen.xenstored])
+    way = {**request.param, "suite": xen.suite}
+    domain = crash(xen, guest, disk, files={"noise": str(noise)}, **request.param)
     vmcore = folder / "vmcore"
     assert collect(disk, vmcore).missing == 0
     return way, domain.console(), disk, vmcore, noise
 
 
+@each_way
 def test_the_superblock_says_complete_and_which_vcpu_crashed(dump):
     way, console, disk, _, _ = dump
     block = read_superblock(disk)
@@ -84,18 +108,21 @@ def test_the_superblock_says_complete_and_which_vcpu_crashed(dump):
     assert "pvdump: dump complete" in console
 
 
+@each_way
 def test_makedumpfile_reads_the_kernel_log(dump, tmp_path):
     log = readers.dmesg(dump[3], tmp_path / "dmesg")
     assert "sysrq: Trigger a crash" in log
     assert "Kernel panic - not syncing: sysrq triggered crash" in log
 
 
+@each_way
 def test_makedumpfile_finds_every_structure_it_needs_to_filter(dump, tmp_path):
     out = tmp_path / "filtered"
     readers.makedumpfile("-d", "31", "-z", dump[3], out)
     assert 1 << 20 < out.stat().st_size < dump[3].stat().st_size // 4
 
 
+@each_way
 def test_drgn_names_release_panic_and_the_crashed_task_s_stack(dump):
     way, _, _, vmcore, _ = dump
     program = opened(vmcore, way["suite"])
@@ -110,22 +137,23 @@ def test_drgn_names_release_panic_and_the_crashed_task_s_stack(dump):
     assert "write_sysrq_trigger" in frames
 
 
+@each_way
 def test_every_page_of_a_file_that_the_guest_held_is_in_the_vmcore(dump):
     _, _, _, vmcore, noise = dump
     assert not page_digests(noise) - page_digests(vmcore)
 
 
-@ONE
-def test_a_disk_without_superblock_is_refused_and_keeps_every_byte(xen, guest, tmp_path):
+def test_a_disk_without_superblock_is_refused_and_keeps_every_byte(at_prompt, tmp_path):
     disk = tmp_path / "precious.img"
     disk.write_bytes(os.urandom(64 << 20))
     before = hashlib.blake2b(disk.read_bytes()).digest()
-    domain = crash(xen, guest, disk, file_mode=True, backend="blkback", cpu=0)
+    domain = at_prompt(*ONE, "hvm")
+    crash_at_prompt(domain, disk, file_mode=True)
     assert "dump failed: xvdb refused, nothing on it was changed" in domain.console()
     assert hashlib.blake2b(disk.read_bytes()).digest() == before
 
 
-@ONE
+@pytest.mark.matrix(xen=ONE, indirect=["xen"])
 def test_memory_that_a_balloon_driver_gave_back_is_left_out_and_counted(xen, guest, target):
     more = {"memory": 256, "extra": {"maxmem": 384}}
     domain = crash(xen, guest, target, file_mode=True, backend="blkback", cpu=0, **more)
@@ -134,11 +162,11 @@ def test_memory_that_a_balloon_driver_gave_back_is_left_out_and_counted(xen, gue
     assert read_superblock(target).state == superblock.COMPLETE
 
 
-@ONE
-def test_a_disk_that_is_full_half_way_has_a_partial_dump_and_says_why(xen, guest, target, tmp_path):
-    limit = 128 << 20
-    xen.attach(target, full_at=limit // 512)
-    domain = crash(xen, guest, target, file_mode=False, backend="blkback", cpu=0)
+def test_a_disk_that_is_full_half_way_has_a_partial_dump_and_says_why(at_prompt, target, tmp_path):
+    limit = 64 << 20
+    domain = at_prompt(*ONE, "hvm")
+    domain.xen.attach(target, full_at=limit // 512)
+    crash_at_prompt(domain, target, file_mode=False)
     assert "dump failed: device/vbd/51728: write of sector" in domain.console()
     block = read_superblock(target)
     assert block.state == superblock.PARTIAL
@@ -152,5 +180,5 @@ def test_a_disk_that_is_full_half_way_has_a_partial_dump_and_says_why(xen, guest
         sizes = [s["p_filesz"] <= s["p_memsz"] for s in elf.iter_segments("PT_LOAD")]
     assert all(sizes)
     # The kernel's own pages came first, and its log is among them.
-    program = opened(tmp_path / "vmcore", xen.suite)
+    program = opened(tmp_path / "vmcore", domain.xen.suite)
     assert b"Kernel panic - not syncing: sysrq triggered crash" in get_dmesg(program)

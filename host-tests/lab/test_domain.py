@@ -1,4 +1,4 @@
-"""What the lab makes of a guest's console while it boots, and of xl's words about its end."""
+"""What the lab makes of a guest's console while it boots, and of what dom0 notes of its end."""
 
 from types import SimpleNamespace
 
@@ -38,29 +38,36 @@ def test_a_guest_that_is_slow_elsewhere_is_an_error_with_the_logs(booting):
 
 @pytest.fixture
 def guest(tmp_path):
-    """A domain, a list of the lines that xl logged of it, and what `xl list -v` says."""
+    """Gives domain 7; dom0 has noted these ends of domains."""
 
-    def make(on_soft_reset, listed):
-        xen = SimpleNamespace(job=tmp_path, sh=lambda script: f"Name ...\n{listed}\n")
+    def make(on_soft_reset, ends):
+        xen = SimpleNamespace(job=tmp_path)
         guest = Domain(xen, SimpleNamespace(name="g", on_soft_reset=on_soft_reset), 7, {})
-        guest.xl_log.parent.mkdir(parents=True)
-        guest.xl_log.write_text("Domain 7 has shut down, reason code 5 0x5\n")
+        (tmp_path / "log").mkdir()
+        (tmp_path / "log/ends").write_text("".join(f"{domid} {code}\n" for domid, code in ends))
         return guest
 
     return make
 
 
 def test_a_soft_reset_that_xl_does_is_no_end(guest):
-    assert not guest("soft-reset", "").ended()
+    assert not guest("soft-reset", [(7, 5)]).ended()
 
 
 def test_a_soft_reset_that_is_preserved_is_an_end(guest):
-    assert guest("preserve", "").wait_end(9) == "soft-reset"
+    assert guest("preserve", [(7, 5)]).wait_end(9) == "soft-reset"
 
 
-@pytest.mark.parametrize(("code", "end"), [("-", None), ("0", "poweroff"), ("3", "crash")])
-def test_the_next_end_of_a_resumed_guest_is_found_by_xl_list(guest, code, end):
-    domain = guest("preserve", f"g  7  256  1  ---s--  10.5  92f1-0b81  {code}  -")
+def test_another_domain_s_end_is_not_its_own(guest):
+    assert not guest("preserve", [(77, 0), (17, 3)]).ended()
+
+
+@pytest.mark.parametrize(("code", "end"), [(0, "poweroff"), (3, "crash"), (4, "watchdog")])
+def test_a_resumed_guest_has_ended_when_it_has_ended_again(guest, code, end):
+    domain = guest("preserve", [(7, 5)])
     domain.before = 1
-    assert domain.ended() == (end is not None)
-    assert domain.reasons() == ["soft-reset"] + ([end] if end else [])
+    assert not domain.ended()
+    with (domain.xen.job / "log/ends").open("a") as ends:
+        ends.write(f"7 {code}\n")
+    assert domain.wait_end(9) == end
+    assert domain.reasons() == ["soft-reset", end]

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from fixtures.xens import XENS
 
 pytestmark = pytest.mark.xen
 
@@ -27,10 +28,13 @@ def passed(domain, xenstored):
     ]
 
 
-@pytest.mark.parametrize("backend", ["blkback", "qdisk"])
-def test_pvh_reaches_xenstore_and_disk_and_hands_both_back(xen, guest, target, backend):
+@pytest.mark.matrix(
+    xen=XENS, door=["pvh", "firmware"], backend=["blkback", "qdisk"], indirect=["xen"]
+)
+def test_the_image_reaches_xenstore_and_disk_and_hands_both_back(xen, guest, target, door, backend):
     before = target.read_bytes()
-    domain = xen.create(guest("pvh.yaml", cmdline=CHECK, disks=disks(target, backend)))
+    text = {"cmdline": CHECK} if door == "pvh" else {"run": f"#pvdump\n{CHECK}\n"}
+    domain = xen.create(guest(f"{door}.yaml", disks=disks(target, backend), **text))
     passed(domain, xen.xenstored)
     assert "disk xvdb: 512 MiB, writable" in domain.console()
     assert target.read_bytes() == before
@@ -68,12 +72,6 @@ def test_disks_of_all_kinds_are_told_of_beside_each_other(xen, guest, target):
     assert target.read_bytes() == before
 
 
-def test_hvm_in_the_place_of_hvmloader_reaches_xenstore_and_disk(xen, guest, target):
-    run = "#pvdump\n" + CHECK.replace(" ", "\n") + "\n"
-    domain = xen.create(guest("firmware.yaml", run=run, disks=disks(target)))
-    passed(domain, xen.xenstored)
-
-
 def test_without_anything_to_do_it_says_so_and_powers_off(xen, guest):
     domain = xen.create(guest("pvh.yaml", cmdline="", on_poweroff="preserve"))
     assert domain.wait_end() == "poweroff"
@@ -84,7 +82,7 @@ def test_without_anything_to_do_it_says_so_and_powers_off(xen, guest):
     domain.destroy()
 
 
-@pytest.mark.parametrize("fault", ["page", "ud", "python"])
+@pytest.mark.matrix(xen=XENS, fault=["page", "ud", "python"], apart=True, indirect=["xen"])
 def test_a_fault_is_reported_on_the_console_and_crashes_the_domain(xen, guest, fault):
     domain = xen.create(guest("pvh.yaml", cmdline=f"pvdump.fault={fault}"))
     assert domain.wait_end() == "crash"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import LabError
+from lab import LabError, __main__
 from lab.guest import Guest
 
 GUESTS = Path(__file__).resolve().parents[2] / "lab/guests"
@@ -42,6 +42,13 @@ def test_each_guest_of_the_lab_is_well_formed(path):
         ({"type": "firmware", "cmdline": "x"}, "type firmware has no cmdline"),
         ({"type": "firmware", "kernel": "debian"}, "type firmware boots an ELF file"),
         ({"files": {"a": "b"}}, "files are for kernel: debian"),
+        ({"type": "firmware", "kernel": "disk"}, "type firmware boots an ELF file"),
+        ({"kernel": "disk"}, "kernel: disk boots the first of disks, which must be xvda"),
+        (
+            {"kernel": "disk", "disks": [{"vdev": "xvda", "size": 1}], "cmdline": "x"},
+            "kernel: disk has no cmdline",
+        ),
+        ({"kernel": "debian", "ramdisk": "r"}, "ramdisk is for a kernel that is a file"),
         ({"programs": "/usr/bin/fio"}, "programs: a list expected, '/usr/bin/fio' found"),
         ({"modules": [4]}, "modules[0]: text expected, 4 found"),
         ({"modules": ["ext4"]}, "programs and modules are for kernel: debian"),
@@ -102,3 +109,52 @@ def test_a_linux_hvm_guest_boots_from_a_disk_of_its_own():
     assert "vdev=hda" in config
     assert 'hdtype = "ahci"' in config
     assert "\nkernel" not in config
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        ({"kernel": "x.elf"}, "kernel: no file "),
+        ({"kernel": "there", "ramdisk": "r"}, "ramdisk: no file "),
+        ({"kernel": "debian", "files": {"a": "b"}}, "file a: no file "),
+        ({"kernel": "there", "disks": [{"vdev": "xvdb", "file": "d"}]}, "disk xvdb: no file "),
+    ],
+)
+def test_a_file_that_is_missing_is_named(tmp_path, names, named):
+    (tmp_path / "there").touch()
+    guest = Guest.parse({**PVH, **names}, base=tmp_path)
+    with pytest.raises(LabError, match=f"guest g: {named}"):
+        guest.check()
+
+
+def test_a_missing_file_is_found_before_a_xen_starts(tmp_path, monkeypatch):
+    path = tmp_path / "guest.yaml"
+    path.write_text("{type: pvh, kernel: debian, disks: [{vdev: xvdb, file: nothing.img}]}")
+    monkeypatch.setattr("sys.argv", ["lab", str(path)])
+    monkeypatch.setattr(__main__, "Xen", None)
+    with pytest.raises(LabError, match=r"disk xvdb: no file .*nothing\.img"):
+        __main__.main()
+
+
+def test_two_guests_of_one_name_are_refused_before_a_xen_starts(tmp_path, monkeypatch):
+    path = tmp_path / "guest.yaml"
+    path.write_text("{type: pvh, kernel: debian}")
+    monkeypatch.setattr("sys.argv", ["lab", str(path), str(path)])
+    monkeypatch.setattr(__main__, "Xen", None)
+    with pytest.raises(LabError, match="two of the guests have the same name"):
+        __main__.main()
+
+
+def test_an_hvm_guest_with_a_disk_of_its_own_boots_it():
+    disks = [{"vdev": "xvda", "size": 64}]
+    lines = Guest.parse({**PVH, "type": "hvm", "kernel": "disk", "disks": disks}).config(
+        "/f", ["/dev/sda"]
+    )
+    assert 'boot = "c"' in lines.splitlines()
+    assert "vdev=xvda" in lines
+    assert "\nkernel" not in lines
+
+
+def test_a_kernel_of_one_s_own_has_its_ramdisk():
+    lines = Guest.parse({**PVH, "ramdisk": "r.img"}).config("/f", []).splitlines()
+    assert 'ramdisk = "/f/ramdisk"' in lines

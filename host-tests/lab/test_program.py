@@ -19,5 +19,5 @@ def test_a_program_needs_no_library_of_the_system_it_runs_in(tmp_path, suite):
 def test_a_program_that_does_not_compile_is_an_error_with_the_compiler_s_words(tmp_path):
     source = tmp_path / "wrong.c"
     source.write_text("int main(void) { return nothing; }\n")
-    with pytest.raises(LabError, match=r"(?s)wrong.c: gcc, exit 1.*.nothing. undeclared"):
+    with pytest.raises(LabError, match=r"(?s)^gcc .*wrong.c.*: exit 1.*.nothing. undeclared"):
         program.build(source, "bookworm")

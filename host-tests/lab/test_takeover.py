@@ -10,6 +10,7 @@ import re
 import struct
 
 import pytest
+from fixtures.xens import XENS
 
 from lab import linux
 from pvdump.dump.info import read_superblock
@@ -40,15 +41,18 @@ PACKETS = {
 
 
 @pytest.fixture
-def killed(xen, guest, target, tmp_path):
+def killed(at_prompt, target, tmp_path):
     """Panics a Debian guest with packets under way; gives its handle."""
 
-    def kill(packets, line, **fields):
+    def kill(place, kind, packets, line):
         for name, data in PACKETS.items():
             (tmp_path / name).write_bytes(data)
         total = sum(len(PACKETS[name]) for name in packets.split())
-        files = {name: str(tmp_path / name) for name in PACKETS}
-        run = (
+        domain = at_prompt(place, kind)
+        domain.attach("xvdb", target)
+        files = {name: tmp_path / name for name in PACKETS}
+        domain.bring("xvdb", {"pvdump.bin": "image-bin", **files})
+        domain.run(
             f"{linux.kexec('/pvdump.bin', line, file_mode=True)} || poweroff -f\n"
             "exec 5<>/dev/xen/xenbus\n"
             "cat /fill >&5; dd bs=16 count=1 <&5 >/dev/null 2>&1\n"
@@ -58,20 +62,9 @@ def killed(xen, guest, target, tmp_path):
             "read line <&6\n"
             f"{linux.crash()}\n"
         )
-        domain = xen.boot(
-            guest(
-                "linux-crash.yaml",
-                run=run,
-                vcpus=1,
-                memory=256,
-                disks=[{"vdev": "xvdb", "file": str(target)}],
-                files={"pvdump.bin": "image-bin", **files},
-                **fields,
-            )
-        )
         domain.wait_console("^ready")
         domain.type("stall")
-        with xen.stalled():
+        with domain.xen.stalled():
             domain.type("send")
             domain.wait_ring(lambda ring: ring.requests == min(total, RING))
             domain.type("panic")
@@ -81,37 +74,57 @@ def killed(xen, guest, target, tmp_path):
     return kill
 
 
-def test_a_soft_reset_guest_takes_a_ring_over_in_the_middle_of_a_message(xen, killed):
-    domain = killed("read write read", CHECK)
-    assert domain.wait_end() == "poweroff"
-    assert "check passed" in domain.console()
+UNDER_WAY = ["write", "read read", "read write read", "rest16 read", "rest20 rm"]
+LINES = {"check": CHECK, "dump": DUMP}
 
 
-@pytest.mark.parametrize("packets", ["write", "read read", "rest16 read", "rest20 rm"])
-def test_a_resumed_guest_takes_a_ring_over_in_the_middle_of_a_message(xen, killed, packets):
-    domain = killed(packets, CHECK, type="pvh", on_soft_reset="preserve")
-    resume(domain, packets)
-    said = domain.console()
-    way = {"oxenstored": "connection made anew", "xenstored": "indexes taken as found"}
-    # Half a request is completed; the answer to a read is just taken away.
-    half = "" if packets == "read read" else r", a request completed with \d+ bytes"
-    found = way[xen.xenstored] + (half if xen.xenstored == "xenstored" else "")
-    assert re.search(f"first client, .*, {found}$", said, re.MULTILINE)
-    assert "check passed" in said
-
-
-def test_a_resumed_guest_is_dumped(killed, target):
-    packets = "read write read"
-    domain = killed(packets, DUMP, type="pvh", on_soft_reset="preserve")
-    resume(domain, packets)
-    assert "pvdump: dump complete" in domain.console()
-    assert read_superblock(target).state == superblock.COMPLETE
-
-
-def resume(domain, packets):
-    """Let a guest that has panicked go on as it is, to the end of its crash kernel."""
+@pytest.mark.matrix(place=XENS, packets=UNDER_WAY, line=LINES)
+def test_a_resumed_guest_takes_a_ring_over_in_the_middle_of_a_message(
+    killed, target, place, packets, line
+):
+    domain = killed(place, "pvh", packets, LINES[line])
     assert domain.wait_end() == "soft-reset"
     if packets.startswith("read"):
         domain.wait_ring(lambda ring: ring.replies == RING)
     domain.resume()
-    assert domain.wait_end() == "poweroff"
+    done(domain, line, target)
+    if line == "check":
+        said = rf"first client, .*, {way(place, packets)}$"
+        assert re.search(said, domain.console(), re.MULTILINE)
+
+
+@pytest.mark.matrix(place=XENS, packets=UNDER_WAY[:3], line=LINES, apart=True)
+def test_a_soft_reset_guest_takes_a_ring_over_in_the_middle_of_a_message(
+    killed, target, place, packets, line
+):
+    done(killed(place, "hvm", packets, LINES[line]), line, target)
+
+
+def done(domain, line, target):
+    """Its crash kernel checks or dumps, whatever it was to do."""
+    assert domain.wait_end() == "poweroff", domain.console()
+    if line == "check":
+        assert "check passed" in domain.console()
+    else:
+        assert "pvdump: dump complete" in domain.console()
+        assert read_superblock(target).state == superblock.COMPLETE
+
+
+def way(place, packets):
+    """How the first client of a resumed guest gets into step, as a pattern."""
+    if "oxenstored" in place:
+        return "connection made anew"
+    # Half a request is completed; the answer to a read is just taken away.
+    half = "" if packets == "read read" else r", a request completed with \d+ bytes"
+    return f"indexes taken as found{half}"
+
+
+def test_a_guest_that_was_booted_with_its_disk_is_dumped(xen, guest, target):
+    """A boot of each Xen's own, where the other tests go on from a saved one."""
+    run = f"{linux.kexec('/pvdump.bin', DUMP, file_mode=True)} || poweroff -f\n{linux.crash()}\n"
+    disks = [{"vdev": "xvdb", "file": str(target)}]
+    fields = {"type": "pvh", "vcpus": 1, "memory": 256, "on_soft_reset": "preserve"}
+    domain = xen.boot(guest("linux-crash.yaml", run=run, disks=disks, **fields))
+    assert domain.wait_end() == "soft-reset"
+    domain.resume()
+    done(domain, "dump", target)

@@ -12,7 +12,8 @@ import hashlib
 import os
 
 import pytest
-from blkback.dom0 import Site, on_one
+from blkback.dom0 import Site
+from fixtures.xens import ONE
 
 from lab import linux, standstill
 from pvdump.dump.collect import collect
@@ -34,7 +35,6 @@ PIECE = 2  # MiB of each, a MiB at a time
 # Streams of either kind that are started: less than fills the ring, and together more than that. A
 # MiB is 8 requests where they are indirect, else 24.
 STARTED = {"blkback": 3, "qdisk": 1, "pvdump": 3}
-PVH = {"type": "pvh", "on_soft_reset": "preserve"}
 CONNECTED = 4
 
 
@@ -109,38 +109,50 @@ def stall():
         yield stack
 
 
-@pytest.fixture(scope="module")
-def site(xen):
-    return Site(xen)
-
-
 @pytest.fixture
-def killed(request, xen, guest, disk, stall):
-    """Panics a Debian guest with a full ring that is not answered; gives its handle."""
+def killed(at_prompt, restored, guest, disk, stall):
+    """Panics a Debian guest with a full ring that is not answered; gives its handle.
 
-    def kill(backend, **fields):
-        disks = [{"vdev": "xvdb", "file": str(disk.path), "backend": backend}]
+    The disk of a "qdisk" guest on PVH must be there when it boots, so that one boots.
+    """
+    files = {"pvdump.bin": "image-bin", "noise": disk.noise}
+
+    def boot():
         spec = guest(
             "linux-crash.yaml",
-            run=run(STARTED[backend]),
+            run=run(STARTED["qdisk"]),
             vcpus=1,
             memory=160,
-            disks=[] if backend == "pvdump" else disks,
-            files={"pvdump.bin": "image-bin", "noise": str(disk.noise)},
-            **fields,
+            disks=[{"vdev": "xvdb", "file": str(disk.path), "backend": "qdisk"}],
+            files={name: str(path) for name, path in files.items()},
+            type="pvh",
+            on_soft_reset="preserve",
         )
+        return restored(*ONE).boot(spec)
+
+    def begin(kind, backend):
+        if (kind, backend) == ("pvh", "qdisk"):
+            return boot()
+        domain = at_prompt(*ONE, kind, pvdump=backend == "pvdump")
         if backend == "pvdump":
-            domain = request.getfixturevalue("site").create(spec, xen.attach(disk.path))
-            assert domain.wait_init()
+            Site(domain.xen).give(domain, disk.path)
         else:
-            domain = xen.boot(spec)
+            domain.attach("xvdb", disk.path, backend)
+        domain.bring("xvdb", files)
+        domain.run(run(STARTED[backend]))
+        return domain
+
+    def kill(kind, backend, closes=True):
+        domain = begin(kind, backend)
         domain.wait_console("^ready")
+        if not closes:
+            domain.keep_front_ends()
         if backend == "blkback":
-            stall.enter_context(standstill.disk(xen, disk.path))
+            stall.enter_context(standstill.disk(domain.xen, disk.path))
         else:
             pid = f"$(xenstore-read /local/domain/{domain.domid}/image/device-model-pid)"
             pid = "$(cat /run/pid)" if backend == "pvdump" else pid
-            stall.enter_context(standstill.process(xen, pid))
+            stall.enter_context(standstill.process(domain.xen, pid))
         die(domain)
         return domain
 
@@ -177,19 +189,17 @@ def finish(domain, disk):
     disk.check()
 
 
-@on_one
 @pytest.mark.parametrize("backend", STARTED)
 def test_a_soft_reset_guest_takes_a_disk_over_whose_requests_end_before(
     killed, disk, stall, backend
 ):
-    domain = killed(backend)
+    domain = killed("hvm", backend)
     stall.close()
     finish(domain, disk)
 
 
-@on_one
 def test_a_soft_reset_guest_connects_while_the_earlier_requests_are_under_way(killed, disk, stall):
-    domain = killed("blkback")
+    domain = killed("hvm", "blkback", closes=False)
     domain.wait_console("^pvdump: kernel ")
     wait_node(front(domain, "state"), CONNECTED, domain)
     # What it asks for waits as well, behind the requests of before.
@@ -198,9 +208,8 @@ def test_a_soft_reset_guest_connects_while_the_earlier_requests_are_under_way(ki
     finish(domain, disk)
 
 
-@on_one
 def test_a_resumed_guest_takes_a_disk_over_whose_requests_ended_before(killed, disk, stall):
-    domain = killed("blkback", **PVH)
+    domain = killed("pvh", "blkback")
     assert domain.wait_end() == "soft-reset"
     stall.close()
     domain.wait_block_ring(XVDB, lambda ring: ring.unanswered == 0)
@@ -208,11 +217,10 @@ def test_a_resumed_guest_takes_a_disk_over_whose_requests_ended_before(killed, d
     finish(domain, disk)
 
 
-@on_one
 def test_a_resumed_guest_asks_blkback_again_until_the_earlier_requests_have_ended(
     killed, disk, stall
 ):
-    domain = killed("blkback", **PVH)
+    domain = killed("pvh", "blkback")
     assert domain.wait_end() == "soft-reset"
     domain.resume()
     domain.wait_console(f"{ENTRIES} requests of the crashed kernel have no answer after 60 s")
@@ -223,12 +231,11 @@ def test_a_resumed_guest_asks_blkback_again_until_the_earlier_requests_have_ende
     finish(domain, disk)
 
 
-@on_one
 @pytest.mark.parametrize("backend", STARTED)
 def test_a_resumed_guest_waits_for_a_backend_that_has_not_answered_yet(
     killed, disk, stall, backend
 ):
-    domain = killed(backend, **PVH)
+    domain = killed("pvh", backend)
     assert domain.wait_end() == "soft-reset"
     domain.resume()
     domain.wait_console(f"waiting for the answers to {ENTRIES} requests of the crashed kernel")
