@@ -22,8 +22,8 @@ from pathlib import Path
 
 from tools import Trouble
 
-EVERY = ("image", "run", "demo", "test", "lint", "lab", "bench")
-COMPILING = ("image", "run", "demo", "test", "lab", "bench")
+EVERY = ("image", "run", "demo", "test", "fuzz", "lint", "lab", "bench")
+COMPILING = ("image", "run", "demo", "test", "fuzz", "lab", "bench")
 RUNNING = ("demo", "test", "lab", "bench")
 
 
@@ -64,9 +64,9 @@ NEEDS = (
     Need("gcc", program("gcc"), COMPILING),
     Need("binutils", program("ld"), COMPILING),
     Need("libc6-dev", file("/usr/include/stdio.h"), COMPILING),
-    Need("python3-dev", python_headers, ("test",)),
-    Need("nbdkit", program("nbdkit"), ("test",)),
-    Need("qemu-utils", program("qemu-nbd"), ("test",)),
+    Need("python3-dev", python_headers, ("test", "fuzz")),
+    Need("nbdkit", program("nbdkit"), ("test", "fuzz")),
+    Need("qemu-utils", program("qemu-nbd"), ("test", "fuzz")),
     Need("qemu-system-x86", program("qemu-system-x86_64"), RUNNING),
 )
 

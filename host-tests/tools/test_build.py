@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from build import COMMANDS
+from tools import hostdeps
 from tools.lint import ROOT
 
 
@@ -23,7 +25,11 @@ def build(*arguments: str, **variables: str) -> "subprocess.CompletedProcess[str
 def test_help_needs_nothing_and_names_every_command(arguments: list[str], code: int) -> None:
     done = build(*arguments)
     assert done.returncode == code
-    assert {"image", "demo", "test", "lint", "lab"} <= set(done.stdout.split())
+    assert set(COMMANDS) <= set(done.stdout.split())
+
+
+def test_the_host_is_looked_at_for_every_command() -> None:
+    assert set(hostdeps.EVERY) == set(COMMANDS)
 
 
 def test_unknown_command_is_wrong_usage() -> None:
