@@ -282,7 +282,7 @@ def test_a_guest_may_be_destroyed_at_any_moment(site, shell, give, file, hostile
     assert load.end() == (0, crc(disk))
 
 
-@pytest.mark.xfail(reason="once in some runs its writes stand still after a restart", strict=False)
+@pytest.mark.xfail(reason="a disk, of whatever kind, has stood still after KILL", strict=False)
 def test_nothing_acknowledged_is_lost_when_the_backend_of_an_nbd_disk_ends(site, shell, file):
     disk = file()
     Nbdkit(site.xen, site.xen.attach(disk))

@@ -74,40 +74,42 @@ def killed(at_prompt, target, tmp_path):
     return kill
 
 
-UNDER_WAY = ["write", "read read", "read write read", "rest16 read", "rest20 rm"]
-LINES = {"check": CHECK, "dump": DUMP}
+@pytest.mark.matrix(place=XENS, packets=["write", "read read", "rest16 read", "rest20 rm"])
+def test_a_resumed_guest_takes_a_ring_over_in_the_middle_of_a_message(killed, place, packets):
+    domain = killed(place, "pvh", packets, CHECK)
+    resume(domain, packets)
+    said = domain.console()
+    assert re.search(f"first client, .*, {way(place, packets)}$", said, re.MULTILINE)
+    assert "check passed" in said
 
 
-@pytest.mark.matrix(place=XENS, packets=UNDER_WAY, line=LINES)
-def test_a_resumed_guest_takes_a_ring_over_in_the_middle_of_a_message(
-    killed, target, place, packets, line
-):
-    domain = killed(place, "pvh", packets, LINES[line])
+@pytest.mark.matrix(place=XENS)
+def test_a_resumed_guest_is_dumped(killed, target, place):
+    packets = "read write read"
+    domain = killed(place, "pvh", packets, DUMP)
+    resume(domain, packets)
+    dumped(domain, target)
+
+
+@pytest.mark.matrix(place=XENS)
+def test_a_soft_reset_guest_takes_a_ring_over_in_the_middle_of_a_message(killed, place):
+    domain = killed(place, "hvm", "read write read", CHECK)
+    assert domain.wait_end() == "poweroff"
+    assert "check passed" in domain.console()
+
+
+def resume(domain, packets):
+    """Let a guest that has panicked go on as it is, to the end of its crash kernel."""
     assert domain.wait_end() == "soft-reset"
     if packets.startswith("read"):
         domain.wait_ring(lambda ring: ring.replies == RING)
     domain.resume()
-    done(domain, line, target)
-    if line == "check":
-        said = rf"first client, .*, {way(place, packets)}$"
-        assert re.search(said, domain.console(), re.MULTILINE)
+    assert domain.wait_end() == "poweroff"
 
 
-@pytest.mark.matrix(place=XENS, packets=UNDER_WAY[:3], line=LINES, apart=True)
-def test_a_soft_reset_guest_takes_a_ring_over_in_the_middle_of_a_message(
-    killed, target, place, packets, line
-):
-    done(killed(place, "hvm", packets, LINES[line]), line, target)
-
-
-def done(domain, line, target):
-    """Its crash kernel checks or dumps, whatever it was to do."""
-    assert domain.wait_end() == "poweroff", domain.console()
-    if line == "check":
-        assert "check passed" in domain.console()
-    else:
-        assert "pvdump: dump complete" in domain.console()
-        assert read_superblock(target).state == superblock.COMPLETE
+def dumped(domain, target):
+    assert "pvdump: dump complete" in domain.console()
+    assert read_superblock(target).state == superblock.COMPLETE
 
 
 def way(place, packets):
@@ -127,4 +129,5 @@ def test_a_guest_that_was_booted_with_its_disk_is_dumped(xen, guest, target):
     domain = xen.boot(guest("linux-crash.yaml", run=run, disks=disks, **fields))
     assert domain.wait_end() == "soft-reset"
     domain.resume()
-    done(domain, "dump", target)
+    assert domain.wait_end() == "poweroff"
+    dumped(domain, target)
