@@ -148,6 +148,7 @@ class BackRing(_Ring):
         # An earlier backend may have served it: go on from what that published.
         self._req_cons = self._rsp_prod = memory.rd32(abi.SRING_RSP_PROD)
         self._told = self._rsp_prod
+        self._responses = []
 
     def take(self):
         """Take the next request.
@@ -186,11 +187,19 @@ class BackRing(_Ring):
         return self.memory.rd32(abi.SRING_REQ_PROD) != self._req_cons
 
     def respond(self, response):
-        """Put a response into the ring; push() publishes it."""
-        at = self._at(self._rsp_prod)
-        self.memory.view[at : at + len(response)] = response
+        """Answer the next request; push() puts the response into the ring.
+
+        Until then its entry holds the request: a backend that ends now leaves it to the next one.
+        """
+        self._responses.append(response)
         self._rsp_prod = (self._rsp_prod + 1) & U32
 
     def push(self):
         """Publish the responses so far. Returns whether the front end needs an event."""
+        view, index = self.memory.view, self._told
+        for response in self._responses:
+            at = self._at(index)
+            view[at : at + len(response)] = response
+            index += 1
+        self._responses.clear()
         return self._publish(abi.SRING_RSP_PROD, abi.SRING_RSP_EVENT, self._rsp_prod)

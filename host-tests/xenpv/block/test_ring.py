@@ -42,6 +42,20 @@ def test_the_number_of_entries_is_the_protocol_s(pages, stride, count):
     assert slots(pages, stride) == count
 
 
+@pytest.mark.parametrize("start", [0, U32 - 1])
+def test_a_backend_that_ends_before_it_publishes_leaves_the_requests_to_the_next(start):
+    memory, front, back = pair(1, start)
+    numbers = [7, 8, 9]
+    for number in numbers:
+        ask(memory, front, number)
+    front.push()
+    for number in numbers:
+        back.take()
+        back.respond(struct.pack("<I", number + 1000))
+    following = BackRing(memory, 1, STRIDE, "test")
+    assert [struct.unpack_from("<I", following.take())[0] for _ in numbers] == numbers
+
+
 @pytest.mark.parametrize("pages", [1, 16])
 @pytest.mark.parametrize("start", [0, 5, U32 - 3])
 def test_requests_and_responses_pass_in_order_over_the_end_of_the_indexes(pages, start):
