@@ -98,7 +98,7 @@ def _fill(archive: Cpio, root: Root, kernel: Kernel, domain: Path) -> None:
     for name, content in loads:
         archive.file(f"modules/{name}", content)
     archive.file("modules/order", "".join(f"{name}\n" for name, _ in loads))
-    archive.file("etc/xen/scripts/block-lab", (FILES / "block-lab").read_bytes(), 0o755)
+    archive.file("etc/xen/scripts/block", (FILES / "block").read_bytes(), 0o755)
     archive.file(f"usr/bin/{domain.name}", domain.read_bytes(), 0o755)
     archive.file("init", (FILES / "init").read_bytes(), 0o755)
     archive.close()

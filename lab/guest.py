@@ -182,7 +182,9 @@ class Guest:
             values["hdtype"] = "ahci"
             disks.append(xl_disk(Disk("hda", backend="qdisk"), devices[-1]))
         elif self.boots_from_disk and self.type == "hvm":
+            # SeaBIOS finds only what QEMU emulates, which xl has it do for hda; Linux has it as xvda.
             values |= {"hdtype": "ahci", "boot": "c"}
+            disks[0] = xl_disk(replace(self.disks[0], vdev="hda"), devices[0])
         else:
             values |= {"kernel": f"{folder}/kernel", "cmdline": self.cmdline}
             if self.linux or self.ramdisk:
@@ -204,7 +206,7 @@ def image(name: str) -> Path:
 def xl_disk(disk: Disk, device: str) -> str:
     """A disk as xl writes it; device: dom0's block device, or a file for QEMU in dom0."""
     access = "ro" if disk.readonly else "rw"
-    how = "backendtype=phy,script=block-lab" if disk.backend == "blkback" else "backendtype=qdisk"
+    how = "backendtype=phy" if disk.backend == "blkback" else "backendtype=qdisk"
     return f"format=raw,vdev={disk.vdev},access={access},{how},target={device}"
 
 

@@ -100,6 +100,14 @@ def crash(cpu: int = 0) -> str:
     return f"taskset {1 << cpu:x} sh -c 'echo c >/proc/sysrq-trigger'"
 
 
+def wait_disk(vdev: str) -> str:
+    """A line that waits until a disk can be opened, which may be later than its node is there.
+
+    Who opens it also waits until the kernel has looked for partitions.
+    """
+    return f"until true </dev/{vdev}; do usleep 20000; done 2>/dev/null"
+
+
 def disk_speed(vdev: str, op: str, mib: int) -> str:
     """Lines that time a direct write or read; print "lab: dd VDEV OP MIB MiB SECONDS s"."""
     how = {

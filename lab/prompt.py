@@ -17,6 +17,7 @@ from lab import PATIENCE, LabError
 from lab.cpio import Cpio
 from lab.domain import Domain
 from lab.guest import Backend, Disk, Guest, image, xl_disk
+from lab.linux import wait_disk
 
 if TYPE_CHECKING:
     from lab.xen import Xen
@@ -79,10 +80,12 @@ class Prompt(Domain):
             before = disk.read(size * BLOCK)
             try:
                 write(disk, place, archive.getvalue())
+                last = list(files)[-1]
                 self.type(
-                    f"until [ -b /dev/{vdev} ]; do usleep 20000; done; "
+                    f"{wait_disk(vdev)}; "
                     f"dd if=/dev/{vdev} bs={BLOCK} skip={place} count={size} iflag=direct "
-                    "2>/dev/null | (cd / && cpio -idu 2>/dev/null); echo lab: files $?"
+                    f"2>/dev/null | (cd / && cpio -idu 2>/dev/null && [ -e {shlex.quote(last)} ])"
+                    "; echo lab: files $?"
                 )
                 self.wait_console("^lab: files 0$")
             finally:

@@ -177,9 +177,9 @@ class Xen:
         found = self.sh(
             f"while true; do\n"
             f"    for disk in /sys/bus/scsi/devices/*:0:{number}:0/block/*; do\n"
-            f'        name=/dev/"${{disk##*/}}"; [ -b "$name" ] && echo "$name" && exit 0\n'
+            f'        name=/dev/"${{disk##*/}}"; true <"$name" && echo "$name" && exit 0\n'
             f"    done; usleep 50000\n"
-            f"done"
+            f"done 2>/dev/null"
         )
         self.devices[path] = found.strip()
         return self.devices[path]

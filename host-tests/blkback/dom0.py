@@ -2,13 +2,15 @@
 
 import json
 
+from lab import linux
+
 STATUS = "/run/blkback"
 # How the backend is started with each command; its process's number is then in /run/pid.
 START = {
     "pvdump": "pvdump blkback run {} & echo $! >/run/pid\n",
     "lab-pvdump": "rm -f /run/pid; LAB_PIDFILE=/run/pid lab-pvdump blkback run {} &\n",
 }
-WAIT = "until [ -b /dev/xvdb ]; do usleep 50000; done\n"
+WAIT = linux.wait_disk("xvdb") + "\n"
 
 
 class Site:

@@ -14,7 +14,7 @@ import pytest
 from blkback.dom0 import Site
 from fixtures.xens import ONE
 
-from lab import nbd, packages, program, root, standstill
+from lab import linux, nbd, packages, program, root, standstill
 from lab.xen import Xen
 from tools import image
 
@@ -148,7 +148,7 @@ def give(site, shell):
         vdev = f"xvd{next(names)}"
         site.attach(shell, sink, vdev=vdev)
         given.append(vdev)
-        shell.type(f"until [ -b /dev/{vdev} ]; do usleep 50000; done")
+        shell.type(linux.wait_disk(vdev))
         return vdev
 
     yield attach
@@ -282,13 +282,12 @@ def test_a_guest_may_be_destroyed_at_any_moment(site, shell, give, file, hostile
     assert load.end() == (0, crc(disk))
 
 
-@pytest.mark.xfail(reason="a disk, of whatever kind, has stood still after KILL", strict=False)
 def test_nothing_acknowledged_is_lost_when_the_backend_of_an_nbd_disk_ends(site, shell, file):
     disk = file()
     Nbdkit(site.xen, site.xen.attach(disk))
     site.attach(shell, "nbd+unix:///?socket=/run/nbd", vdev="xvdp")
     try:
-        shell.type("until [ -b /dev/xvdp ]; do usleep 50000; done")
+        shell.type(linux.wait_disk("xvdp"))
         ((lost, sum_),) = end_twice(site, [Load(shell, "xvdp")])
     finally:
         # One that stands still would be in the way of whoever comes next.

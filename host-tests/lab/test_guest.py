@@ -89,7 +89,7 @@ def test_a_pvh_guest_s_configuration():
     assert 'cmdline = "a \\"b\\""' in lines
     assert 'on_crash = "preserve"' in lines
     assert "maxvcpus = 4" in lines
-    blkback = "format=raw,vdev=xvdb,access=rw,backendtype=phy,script=block-lab,target=/dev/sda"
+    blkback = "format=raw,vdev=xvdb,access=rw,backendtype=phy,target=/dev/sda"
     qdisk = "format=raw,vdev=xvdc,access=rw,backendtype=qdisk,target=/dev/sdb"
     assert f'disk = ["{blkback}", "{qdisk}"]' in lines
 

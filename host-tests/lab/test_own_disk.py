@@ -44,7 +44,6 @@ def pvh_disk(xen, tmp_path):
     return disk
 
 
-@pytest.mark.xfail(reason="a guest of it has ended with reboot in place of poweroff", strict=False)
 @pytest.mark.parametrize("kind", ["hvm", "pvh"])
 def test_a_guest_boots_the_disk_it_has(xen, request, kind):
     disks = [{"vdev": "xvda", "file": str(request.getfixturevalue(f"{kind}_disk"))}]

@@ -43,9 +43,7 @@ def run(streams):
     lines = [
         f"{linux.kexec('/pvdump.bin', DUMP, file_mode=True)} || poweroff -f",
         "exec 6</dev/hvc0",
-        "until [ -b /dev/xvdb ]; do usleep 50000; done",
-        # It is there before the kernel has looked for partitions; who opens it waits for that.
-        "dd if=/dev/xvdb of=/dev/null bs=4k count=1 iflag=direct",
+        linux.wait_disk("xvdb"),
         "echo ready; read line <&6",
     ]
     for i in range(streams):

@@ -33,7 +33,7 @@ class FaultyBlockRing(BackRing):
     """The backend's end of a ring, with faults; call begin() before its first use."""
 
     def __init__(self, device: FaultyDevice, memory: RingMemory, front: Front) -> None:
-        BackRing.__init__(self, memory, len(front.refs), front.layout.stride, device.path)
+        BackRing.__init__(self, memory, len(front.refs), front.layout, device.path)
         self._device = device
         self._faults = device.faults
         self._layout = front.layout

@@ -67,7 +67,7 @@ class Layout:
         stride: bytes of a ring's entry.
         pad: struct's padding before the id.
 
-    Attributes: protocol, stride; segments and indirect_grefs, offsets in an entry.
+    Attributes: protocol, stride; sector, segments and indirect_grefs, offsets in an entry.
     """
 
     def __init__(self, protocol, stride, pad):
@@ -76,6 +76,7 @@ class Layout:
         self._request = "<BBH" + pad + "QQ"
         self._indirect = self._request + "H2x"
         self._discard = self._request + "Q"
+        self.sector = struct.calcsize("<BBH" + pad + "Q")
         self.segments = struct.calcsize(self._request)
         self.indirect_grefs = struct.calcsize(self._indirect)
 

@@ -8,11 +8,20 @@ index asks for one at what is published now.
 Source: xen/include/public/io/ring.h.
 """
 
+import struct
+
 from .. import abi
 from ..errors import RingCorrupt
+from .blkif import RESPONSE
 
 U32 = 0xFFFFFFFF
 PAGES_MAX = 16
+# What a backend leaves where an answered request had its sector, written by one store: the entry's
+# index, the response's status and operation, and a kind, which makes it a sector of no disk.
+MARK = "<IhBB"
+MARK_SIZE = struct.calcsize(MARK)
+ANSWERED = 0xA1  # the request's id is still in its place
+COPIED = 0xA2  # the response is behind the mark
 
 
 def slots(pages, stride):
@@ -139,16 +148,52 @@ class FrontRing(_Ring):
 class BackRing(_Ring):
     """The backend's side of a ring that the front end has made: it answers.
 
+    An earlier backend may have served the ring and may have been killed between any two stores.
+    push() marks each entry before it puts the response over the request, so that the next backend
+    knows which requests have been done, and publishes their responses when it is made.
+
     Args:
-        memory, pages, stride, name: as for FrontRing.
+        memory, pages, name: as for FrontRing.
+        layout: of the requests, a blkif.Layout.
     """
 
-    def __init__(self, memory, pages, stride, name):
-        super().__init__(memory, pages, stride, name)
-        # An earlier backend may have served it: go on from what that published.
-        self._req_cons = self._rsp_prod = memory.rd32(abi.SRING_RSP_PROD)
-        self._told = self._rsp_prod
+    def __init__(self, memory, pages, layout, name):
+        super().__init__(memory, pages, layout.stride, name)
+        self._layout = layout
+        index = memory.rd32(abi.SRING_RSP_PROD)
+        count = (memory.rd32(abi.SRING_REQ_PROD) - index) & U32
+        while 0 < count <= self.slots and self._complete(index):
+            index, count = (index + 1) & U32, count - 1
         self._responses = []
+        self._told = self._req_cons = self._rsp_prod = index
+        # Whether the front end wants an event is not known: the caller sends one.
+        self._publish(abi.SRING_RSP_PROD, abi.SRING_RSP_EVENT, index)
+
+    def _complete(self, index):
+        """Put the response to a request that an earlier backend has done. Returns whether it has."""
+        entry, at = self._copy(index, self.stride), self._layout.sector
+        marked, status, op, kind = struct.unpack_from(MARK, entry, at)
+        if marked != index or kind not in (ANSWERED, COPIED):
+            return False
+        copy = at + MARK_SIZE
+        response = entry[copy : copy + struct.calcsize(RESPONSE)]
+        if kind == ANSWERED:
+            response = struct.pack(RESPONSE, self._layout.parse(entry).id, op, status)
+        self._put(index, response, kind)
+        return True
+
+    def _put(self, index, response, kind=0):
+        """Put a response into its entry, step by step, from the step after that of `kind` on."""
+        view, at, size = self.memory.view, self._at(index), len(response)
+        mark = at + self._layout.sector
+        copy = mark + MARK_SIZE
+        if kind != COPIED:
+            _, op, status = struct.unpack(RESPONSE, response)
+            if kind != ANSWERED:
+                view[mark:copy] = struct.pack(MARK, index, status, op, ANSWERED)
+            view[copy : copy + size] = response
+            view[mark:copy] = struct.pack(MARK, index, status, op, COPIED)
+        view[at : at + size] = response
 
     def take(self):
         """Take the next request.
@@ -187,19 +232,15 @@ class BackRing(_Ring):
         return self.memory.rd32(abi.SRING_REQ_PROD) != self._req_cons
 
     def respond(self, response):
-        """Answer the next request; push() puts the response into the ring.
-
-        Until then its entry holds the request: a backend that ends now leaves it to the next one.
-        """
+        """Answer the next request; push() puts the response into the ring."""
         self._responses.append(response)
         self._rsp_prod = (self._rsp_prod + 1) & U32
 
     def push(self):
         """Publish the responses so far. Returns whether the front end needs an event."""
-        view, index = self.memory.view, self._told
+        index = self._told
         for response in self._responses:
-            at = self._at(index)
-            view[at : at + len(response)] = response
-            index += 1
+            self._put(index, response)
+            index = (index + 1) & U32
         self._responses.clear()
         return self._publish(abi.SRING_RSP_PROD, abi.SRING_RSP_EVENT, self._rsp_prod)

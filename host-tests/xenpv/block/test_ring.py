@@ -1,5 +1,7 @@
 """Request/response rings: both ends, index wrap, suppression, the other end's lies."""
 
+import contextlib
+import itertools
 import struct
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xenpv import abi
+from xenpv.block.blkif import LAYOUTS, RESPONSE, X86_64
 from xenpv.block.ring import U32, BackRing, FrontRing, slots
 from xenpv.errors import RingCorrupt
 
@@ -26,7 +29,7 @@ def pair(pages=1, start=0):
     front._req_prod = front._rsp_cons = start
     for offset, value in ((0, start), (4, start + 1), (8, start), (12, start + 1)):
         memory.wr32(offset, value & U32)
-    return memory, front, BackRing(memory, pages, STRIDE, "test")
+    return memory, front, BackRing(memory, pages, X86_64, "test")
 
 
 def ask(memory, front, number):
@@ -42,18 +45,96 @@ def test_the_number_of_entries_is_the_protocol_s(pages, stride, count):
     assert slots(pages, stride) == count
 
 
+class Killed(Exception):
+    pass
+
+
+class Mortal:
+    """A ring's memory as a process has it that is killed before its store number `left`."""
+
+    def __init__(self, memory, left):
+        self.memory, self.view, self.left = memory, self, left
+        self.rd32, self.mb = memory.rd32, memory.mb
+
+    def _store(self):
+        self.left -= 1
+        if self.left < 0:
+            raise Killed
+
+    def wr32(self, offset, value):
+        self._store()
+        self.memory.wr32(offset, value)
+
+    def __getitem__(self, place):
+        return self.memory.view[place]
+
+    def __setitem__(self, place, data):
+        self._store()
+        self.memory.view[place] = data
+
+
+@pytest.mark.parametrize("protocol", LAYOUTS)
 @pytest.mark.parametrize("start", [0, U32 - 1])
-def test_a_backend_that_ends_before_it_publishes_leaves_the_requests_to_the_next(start):
-    memory, front, back = pair(1, start)
-    numbers = [7, 8, 9]
-    for number in numbers:
-        ask(memory, front, number)
-    front.push()
-    for number in numbers:
-        back.take()
-        back.respond(struct.pack("<I", number + 1000))
-    following = BackRing(memory, 1, STRIDE, "test")
-    assert [struct.unpack_from("<I", following.take())[0] for _ in numbers] == numbers
+def test_a_backend_killed_before_any_store_leaves_each_request_to_the_next_or_answered(
+    protocol, start
+):
+    layout = LAYOUTS[protocol]
+    asked = [
+        layout.request(abi.BLKIF_OP_WRITE, 1, 1 << 40, 8),
+        layout.indirect(abi.BLKIF_OP_READ, 20, 2, 16),
+        layout.discard(3, 24, 5),
+    ]
+    asked = [(layout.parse(entry + bytes(layout.stride - len(entry))), entry) for entry in asked]
+    expected = [(request.id, request.op, abi.BLKIF_RSP_ERROR) for request, _ in asked]
+    one = 4  # stores for a response; a backend's first store is before any response
+    for stores, later in itertools.product(range(3 + one * len(asked)), ((), (2,), (3,), (5,))):
+        memory, front, _ = pair(1, start)
+        front.stride, front.slots = layout.stride, slots(1, layout.stride)
+        for _, entry in asked:
+            at = front.slot()
+            memory.view[at : at + len(entry)] = entry
+        front.push()
+        got, served = [], []
+        for left in (stores, *later, 1 << 20):
+            with contextlib.suppress(Killed):
+                serve(BackRing(Mortal(memory, left), 1, layout, "test"), layout, served)
+            while (response := front.take(struct.calcsize(RESPONSE))) is not None:
+                got.append(struct.unpack(RESPONSE, response))
+        assert got == expected
+        if stores and not later:
+            assert served == expected + expected[-(-(stores - 1) // one) :]
+
+
+def serve(back, layout, served):
+    """Answer all requests, with an error, in one go."""
+    taken = []
+    while (entry := back.take()) is not None:
+        request = layout.parse(entry)
+        taken.append((request.id, request.op, abi.BLKIF_RSP_ERROR))
+        back.respond(struct.pack(RESPONSE, *taken[-1]))
+    served += taken
+    back.push()
+
+
+def test_a_mark_of_the_ring_s_last_round_says_nothing():
+    memory, front, back = pair()
+    for round in range(2):
+        for number in range(front.slots):
+            at = front.slot()
+            if round == 0:
+                memory.view[at : at + 24] = X86_64.request(abi.BLKIF_OP_READ, 0, number, 0)
+            else:
+                # Front ends may leave what they do not need, such as the sector of a flush.
+                flush = X86_64.request(abi.BLKIF_OP_FLUSH_DISKCACHE, 0, 100 + number, 0)
+                memory.view[at : at + 16] = flush[:16]
+        front.push()
+        if round == 0:
+            serve(back, X86_64, [])
+            while front.take(16) is not None:
+                pass
+    following, served = BackRing(memory, 1, X86_64, "test"), []
+    serve(following, X86_64, served)
+    assert [id for id, _, _ in served] == list(range(100, 100 + front.slots))
 
 
 @pytest.mark.parametrize("pages", [1, 16])
@@ -71,7 +152,7 @@ def test_requests_and_responses_pass_in_order_over_the_end_of_the_indexes(pages,
             taken = back.take()
             assert len(taken) == STRIDE
             assert struct.unpack_from("<I", taken)[0] == number
-            back.respond(struct.pack("<I", number))
+            back.respond(struct.pack(RESPONSE, number, abi.BLKIF_OP_READ, abi.BLKIF_RSP_OKAY))
         assert back.take() is None
         back.push()
         assert [struct.unpack("<I", front.take(4))[0] for _ in numbers] == numbers
@@ -171,7 +252,7 @@ def test_no_interleaving_leaves_a_request_without_an_event(choices, start):
     front._req_prod = front._rsp_cons = start
     for offset, value in ((0, start), (4, start + 1), (8, start), (12, start + 1)):
         Memory.wr32(memory, offset, value & U32)
-    back = BackRing(memory, 1, STRIDE, "test")
+    back = BackRing(memory, 1, X86_64, "test")
     told, taken, asked = [0], [0], [0]
     drawn = iter(choices)
 

@@ -300,7 +300,7 @@ class Device:
             return None
 
     def _make_ring(self, memory: RingMemory, front: Front) -> BackRing:
-        return BackRing(memory, len(front.refs), front.layout.stride, self.path)
+        return BackRing(memory, len(front.refs), front.layout, self.path)
 
     def _closing(self) -> None:
         """Follow a front end that is about to close; what it asked for is still answered."""
