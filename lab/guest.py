@@ -182,7 +182,7 @@ class Guest:
             values["hdtype"] = "ahci"
             disks.append(xl_disk(Disk("hda", backend="qdisk"), devices[-1]))
         elif self.boots_from_disk and self.type == "hvm":
-            # SeaBIOS finds only what QEMU emulates, which xl has it do for hda; Linux has it as xvda.
+            # SeaBIOS finds what QEMU emulates, which xl asks for hda; Linux calls it xvda.
             values |= {"hdtype": "ahci", "boot": "c"}
             disks[0] = xl_disk(replace(self.disks[0], vdev="hda"), devices[0])
         else:
