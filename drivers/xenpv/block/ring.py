@@ -170,7 +170,7 @@ class BackRing(_Ring):
         self._publish(abi.SRING_RSP_PROD, abi.SRING_RSP_EVENT, index)
 
     def _complete(self, index):
-        """Put the response to a request that an earlier backend has done. Returns whether it did."""
+        """Put the response to a request that an earlier backend has done. Returns if it has."""
         entry, at = self._copy(index, self.stride), self._layout.sector
         marked, status, op, kind = struct.unpack_from(MARK, entry, at)
         if marked != index or kind not in (ANSWERED, COPIED):
