@@ -1,8 +1,8 @@
 """A real Xen on a machine without one: Debian's Xen, dom0 and guests under QEMU's emulation.
 
 Used by `./build.py lab` and `demo` and by the tests that need Xen itself. The rule: nothing is
-installed and no KVM or root is needed; QEMU is the one program taken from the host, all else are
-Debian packages unpacked into the cache.
+installed and no KVM or root is needed; QEMU is taken from the host, everything else from Debian
+packages that are unpacked into the cache.
 
     from lab.guest import Guest
     from lab.xen import Xen
@@ -14,12 +14,13 @@ Debian packages unpacked into the cache.
 
 from tools import Trouble
 
-PATIENCE = 600  # s: what takes longer hangs; a busy machine is many times slower than a quiet one
+# A step that takes longer hangs. A busy machine is many times slower than a quiet one.
+WAIT_SECONDS = 600
 
 
 class LabError(Trouble):
-    """Something in the lab did not go as asked; the message has the last lines of what was seen."""
+    """A step in the lab has failed. If there are logs, the message ends with their last lines."""
 
 
 class LabTimeout(LabError):
-    """A wait has passed its bound; the message says what was waited for."""
+    """A wait has reached its time limit; the message says what was waited for."""

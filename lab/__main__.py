@@ -1,7 +1,8 @@
-"""`./build.py lab GUEST.yaml...`: start guests on a real Xen and show what they say.
+"""`./build.py lab GUEST.yaml...`: start guests on a real Xen and show their consoles.
 
-The rule: every line says whose it is ("xen", "dom0", the guest); it ends when no guest is
-left, or with Ctrl-C. Lines typed in are run in dom0 as shell commands, "xl list" for example.
+The rule: every line begins with its source ("xen", "dom0", a guest's name). The command ends when
+the last guest has ended, or with Ctrl-C. Lines typed in are run in dom0 as shell commands,
+"xl list" for example.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ WIDTH = 18
 
 
 class Follower:
-    """Prints the new lines of a file, each after a label."""
+    """A follower prints the new lines of a file, each after a label."""
 
     def __init__(self, label: str, path: Path) -> None:
         self.label, self.path = label, path
@@ -32,6 +33,7 @@ class Follower:
         self.rest = ""
 
     def show(self, last: bool = False) -> None:
+        """Print the lines that are complete; if `last`, also one that has no end yet."""
         if not self.path.exists():
             return
         with self.path.open("rb") as stream:
@@ -46,10 +48,12 @@ class Follower:
 
 
 def say(label: str, text: str) -> None:
+    """Print a line after a label."""
     print(f"{label:<{WIDTH}} | {text}", flush=True)
 
 
 def main() -> int:
+    """Run the command; returns its exit code. Raises LabError."""
     parser = argparse.ArgumentParser(prog="build.py lab", description=__doc__.split("\n")[0])
     parser.add_argument("guests", type=Path, nargs="+", metavar="GUEST.yaml")
     parser.add_argument("--suite", default="bookworm", choices=packages.SUITES)
@@ -80,7 +84,7 @@ def main() -> int:
 
 
 def follow(xen: Xen, guests: list[Guest], keep: bool) -> None:
-    """Start the guests and show everything until they are gone."""
+    """Start the guests and show all consoles until the guests have ended, or for ever if `keep`."""
     typed: queue.Queue[str] = queue.Queue()
     if sys.stdin.isatty():
         threading.Thread(target=read_lines, args=(typed,), daemon=True).start()
@@ -108,6 +112,7 @@ def follow(xen: Xen, guests: list[Guest], keep: bool) -> None:
 
 
 def read_lines(typed: queue.Queue[str]) -> None:
+    """Put each line of the standard input into a queue."""
     for line in sys.stdin:
         if line.strip():
             typed.put(line)

@@ -1,9 +1,9 @@
 """A disk that boots Linux: GRUB, the kernel and the initramfs, one after the other, no file system.
 
-Used for HVM guests with `kernel: debian`. xl's own kernel= would do, but then SeaBIOS reads the
-kernel byte by byte from QEMU, 40 s under emulation; GRUB reads it by DMA from an AHCI disk in 7 s.
-A PVH guest that boots a disk of its own has its GRUB from here too. The rule: nothing is looked
-for; GRUB's built-in configuration names sectors. Source: GRUB manual, "Block list syntax";
+Used for HVM guests with `kernel: debian`. With xl's own kernel= SeaBIOS would read the kernel byte
+by byte from QEMU, which takes 40 s under emulation; GRUB reads it by DMA from an AHCI disk in 7 s.
+A PVH guest that boots its own disk gets GRUB from here too. The rule: GRUB searches for nothing;
+its built-in configuration names sectors. Source: GRUB manual, "Block list syntax";
 grub-core/boot/i386/pc (core.img follows in sector 1).
 """
 
@@ -22,15 +22,22 @@ FOLDER = "/usr/lib/grub/i386-pc"
 
 
 def pvh(suite: str, progress: Display = NULL) -> Path:
-    """GRUB as a PVH kernel: it takes /boot/grub/grub.cfg of the guest's disks."""
+    """Return GRUB as a PVH kernel, which reads /boot/grub/grub.cfg of the guest's disks."""
     return packages.grub_pvh(suite, progress).find("/usr/lib/grub-xen/grub-i386-xen_pvh.bin")
 
 
 def write(path: Path, root: Root, kernel: bytes, ramdisk: bytes, cmdline: str) -> None:
-    """Make the disk.
+    """Write a disk that boots Linux.
 
-    path: the raw file to write.
-    root: unpacked packages with grub-pc-bin and grub-common.
+    Args:
+        path: The raw file to write.
+        root: Unpacked packages with grub-pc-bin and grub-common.
+        kernel: The bzImage.
+        ramdisk: The initramfs.
+        cmdline: The kernel's command line.
+
+    Raises:
+        LabError: grub-mkimage fails, or its image is too large.
     """
     second = FIRST + _sectors(kernel)
     lines = (

@@ -15,7 +15,7 @@ DIRECTORY, REGULAR, SYMLINK, CHARACTER = 0o040000, 0o100000, 0o120000, 0o020000
 
 
 class Cpio:
-    """An archive that is written as it grows; parent folders are put in by themselves."""
+    """A Cpio writes an archive into a stream, entry by entry. It adds missing parent folders."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
@@ -40,7 +40,7 @@ class Cpio:
         self._entry(name, CHARACTER | 0o600, b"", (major, minor))
 
     def close(self) -> None:
-        """Write the trailer, and fill up to a block of 512 bytes."""
+        """Write the trailer, and zeros up to a whole block of 512 bytes."""
         self._write("TRAILER!!!", 0, b"", (0, 0))
         self.stream.write(b"\0" * (-self.stream.tell() % 512))
 

@@ -1,9 +1,9 @@
-"""What QEMU boots: Xen, dom0's kernel and dom0's initramfs, built from packages into the cache.
+"""The files that QEMU boots: Xen, dom0's kernel and its initramfs, built from packages.
 
 Used by lab.xen. dom0 is busybox, the xl toolstack, both xenstoreds, xenconsoled, the device model,
-and lab-domain, which does what xl cannot. The rule: dom0 keeps nothing and decides nothing; its
-init starts the daemons and then does what comes in over a virtio console: it mounts the job folder
-(9p) and runs scripts from there, one answer each.
+and lab-domain, which has the operations that xl lacks. The rule: dom0 keeps nothing and decides
+nothing; its init starts the daemons and then obeys commands from a virtio console: it mounts the
+job folder (9p) and runs scripts from there, and answers each with its exit code.
 """
 
 from __future__ import annotations
@@ -42,7 +42,13 @@ FOLDERS = ("proc", "sys", "dev", "tmp", "run", "job", "root", "mnt", "var/lib/xe
 
 @dataclass(frozen=True)
 class Dom0:
-    """Files on the host: Xen (multiboot ELF), dom0's vmlinux, dom0's initramfs."""
+    """A dom0 is three files on the host.
+
+    Attributes:
+        xen: Xen, a multiboot ELF file.
+        vmlinux: dom0's kernel, an ELF file.
+        initramfs: dom0's root file system, a cpio archive.
+    """
 
     xen: Path
     vmlinux: Path
@@ -50,7 +56,7 @@ class Dom0:
 
 
 def build(suite: str, progress: Display = NULL) -> Dom0:
-    """Make the three files of a suite, unless they are in the cache."""
+    """Return the three files of a suite, made unless they are in the cache."""
     root = packages.dom0(suite, progress)
     domain = program.build(FILES / "lab-domain.c", suite, progress)
     sources = sorted(path for path in (*FILES.iterdir(), Path(__file__)))

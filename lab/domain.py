@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lab import PATIENCE, LabError, LabTimeout, bootdisk, linux
+from lab import WAIT_SECONDS, LabError, LabTimeout, bootdisk, linux
 from lab.guest import Guest, image
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ REASONS = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft-reset")
 
 
 class Ring(NamedTuple):
-    """The indexes of a guest's xenstore ring, free-running u32, as they stand in its page."""
+    """A Ring has the indexes of a guest's xenstore ring, which are free-running u32."""
 
     req_prod: int
     req_cons: int
@@ -36,34 +36,35 @@ class Ring(NamedTuple):
 
     @property
     def requests(self) -> int:
-        """Bytes that xenstored has not taken."""
+        """Return how many bytes xenstored has not read yet."""
         return self.req_prod - self.req_cons & 0xFFFFFFFF
 
     @property
     def replies(self) -> int:
-        """Bytes that the guest has not taken."""
+        """Return how many bytes the guest has not read yet."""
         return self.rsp_prod - self.rsp_cons & 0xFFFFFFFF
 
 
 class BlockRing(NamedTuple):
-    """The indexes of a block ring, free-running u32, as they stand in its page."""
+    """A BlockRing has the indexes of a block ring, which are free-running u32."""
 
     req_prod: int
     rsp_prod: int
 
     @property
     def unanswered(self) -> int:
-        """Requests that the backend owes an answer to."""
+        """Return how many requests the backend has not answered yet."""
         return self.req_prod - self.rsp_prod & 0xFFFFFFFF
 
 
 class Domain:
-    """A guest on a running Xen.
+    """A Domain is a guest on a running Xen.
 
-    domid: Xen's number for it.
-    console_log: file on the host that grows with what the guest writes to its PV console.
-    serial_log: the same of its first serial port (HVM).
-    files: the host file behind each of its disks, by vdev.
+    Attributes:
+        domid: Xen's number for it.
+        console_log: File on the host to which dom0 appends the output of its PV console.
+        serial_log: The same for its first serial port (HVM).
+        files: The host file behind each of its disks, by vdev.
     """
 
     def __init__(self, xen: Xen, guest: Guest, domid: int, files: dict[str, Path]) -> None:
@@ -72,7 +73,7 @@ class Domain:
         self.console_log = logs / f"console/guest-{guest.name}.log"
         self.serial_log = logs / f"serial-{guest.name}.log"
         self.tty = ""
-        self.before = 0  # how many ends it had when it was resumed
+        self.before = 0  # number of its ends when it was resumed
 
     @classmethod
     def create(
@@ -80,8 +81,15 @@ class Domain:
     ) -> Domain:
         """Write the guest's files into the job folder and start it.
 
-        timeout: s, for xl create alone. paused: leave it paused. lasting: it goes on without the
-        job folder.
+        Args:
+            xen: The Xen to start it on.
+            guest: The guest.
+            timeout: Seconds, for xl create alone.
+            paused: Leave it paused.
+            lasting: Keep none of its files in the job folder, so that it runs without that folder.
+
+        Raises:
+            LabError: A file that it names is missing, its name is taken, or xl refuses it.
         """
         guest.check()
         folder = xen.job / "guest" / guest.name
@@ -115,7 +123,7 @@ class Domain:
         elif guest.boots_from_lab:
             devices.append(xen.attach(folder / linux.BOOT))
         (folder / "xl.cfg").write_text(guest.config(inside, devices), encoding="utf-8")
-        # Paused first: a guest that ends at once would be gone before its number is known.
+        # It starts paused: a guest that ends at once would be gone before its number is known.
         create = f"xl create -p {inside}/xl.cfg 2>&1 || exit 1"
         mark = f"xenstore-write {CLOSE}/$domid ''\n" if guest.closes_front_ends else ""
         begin = "" if paused else "xl unpause $domid\n"
@@ -126,35 +134,42 @@ class Domain:
         return cls(xen, guest, domid, files)
 
     def console(self) -> str:
-        """The PV console so far."""
+        """Return the output of its PV console so far."""
         return _text(self.console_log)
 
     def debug(self) -> str:
-        """What the guest wrote to port 0xE9 so far, taken from Xen's console."""
+        """Return the output to port 0xE9 so far, which Xen's console has."""
         mark = re.compile(rf"\(d{self.domid}\) ?(.*)")
         found = (mark.search(line) for line in self.xen.log().splitlines())
         return "".join(f"{match[1]}\n" for match in found if match)
 
-    def wait_console(self, pattern: str, timeout: float = PATIENCE) -> re.Match[str]:
-        """Wait until the PV console has `pattern` (a regular expression, ^ and $ by line)."""
+    def wait_console(self, pattern: str, timeout: float = WAIT_SECONDS) -> re.Match[str]:
+        """Wait until the PV console matches `pattern`, a regular expression with ^ and $ by line.
+
+        Returns:
+            The match.
+
+        Raises:
+            LabTimeout: It does not match within `timeout` seconds.
+        """
         return self._wait(pattern, timeout, "its console", self.console)
 
-    def wait_debug(self, pattern: str, timeout: float = PATIENCE) -> re.Match[str]:
-        """Wait until port 0xE9 has `pattern`."""
+    def wait_debug(self, pattern: str, timeout: float = WAIT_SECONDS) -> re.Match[str]:
+        """Wait until the output to port 0xE9 matches `pattern`; else as wait_console()."""
         return self._wait(pattern, timeout, "port 0xE9", self.debug)
 
     def type(self, line: str) -> None:
-        """Type a line at the PV console; the first one needs xenstored to find it."""
+        """Type a line at the PV console. The first time xenstored must run, which knows its tty."""
         if not self.tty:
             self.tty = self.xen.sh(f"xenstore-read /local/domain/{self.domid}/console/tty").strip()
         self.xen.sh(f"echo {shlex.quote(line)} >{self.tty}")
 
     def ring(self) -> Ring:
-        """Its xenstore ring, read from its memory."""
+        """Read the indexes of its xenstore ring from its memory."""
         return Ring(*map(int, self.xen.sh(f"lab-domain ring {self.domid}").split()))
 
-    def wait_ring(self, wanted: Callable[[Ring], bool], timeout: float = PATIENCE) -> Ring:
-        """Wait until its xenstore ring is as `wanted` says."""
+    def wait_ring(self, wanted: Callable[[Ring], bool], timeout: float = WAIT_SECONDS) -> Ring:
+        """Wait until `wanted` is true of its xenstore ring, and return it. Raises LabTimeout."""
         deadline = time.monotonic() + timeout
         while not wanted(ring := self.ring()):
             if time.monotonic() > deadline:
@@ -163,16 +178,16 @@ class Domain:
         return ring
 
     def block_ring(self, number: int) -> BlockRing:
-        """The ring that its front end has granted for a virtual device, read from its memory."""
+        """Read the indexes of the block ring of its virtual device `number` from its memory."""
         keys = f"/local/domain/{self.domid}/device/vbd/{number}/ring-ref"
         ref = f"$(xenstore-read {keys} 2>/dev/null || xenstore-read {keys}0)"
         found = self.xen.sh(f"lab-domain block {self.domid} {ref}")
         return BlockRing(*map(int, found.split()))
 
     def wait_block_ring(
-        self, number: int, wanted: Callable[[BlockRing], bool], timeout: float = PATIENCE
+        self, number: int, wanted: Callable[[BlockRing], bool], timeout: float = WAIT_SECONDS
     ) -> BlockRing:
-        """Wait until the ring of a virtual device is as `wanted` says."""
+        """Wait until `wanted` is true of a block ring, and return the ring. Raises LabTimeout."""
         deadline = time.monotonic() + timeout
         while not wanted(ring := self.block_ring(number)):
             if time.monotonic() > deadline:
@@ -180,10 +195,14 @@ class Domain:
                 raise LabTimeout(f"{what}; {ring}\n{self.xen.tails()}")
         return ring
 
-    def wait_init(self, timeout: float = PATIENCE) -> bool:
-        """Wait until Linux' init is in its `run`; False when it stands still before.
+    def wait_init(self, timeout: float = WAIT_SECONDS) -> bool:
+        """Wait until Linux' init begins the lines of `run`.
 
-        Raises LabTimeout when it does neither in `timeout` s.
+        Returns:
+            True then; False if the guest stands still while it starts its second CPU.
+
+        Raises:
+            LabTimeout: Neither has happened within `timeout` seconds.
         """
         deadline = time.monotonic() + timeout
         since = time.monotonic()
@@ -211,7 +230,7 @@ class Domain:
             time.sleep(POLL)
 
     def state(self) -> str:
-        """xl list's state letters ("r-----", "---sc-"), or "gone"."""
+        """Return xl list's state letters ("r-----", "---sc-"), or "gone"."""
         for line in self.xen.sh("xl list -v").splitlines()[1:]:
             words = line.split()
             if len(words) >= 8 and words[-8] == str(self.domid):
@@ -219,19 +238,19 @@ class Domain:
         return "gone"
 
     def reasons(self) -> list[str]:
-        """Why it shut down, once for each time, oldest first; see REASONS."""
+        """Return the reason of each time it has shut down, oldest first; see REASONS."""
         # lab-domain writes a line for each.
         numbers = re.findall(rf"^{self.domid} (\d+)$", _text(self.xen.job / "log/ends"), re.M)
         return [REASONS[int(n)] if int(n) < len(REASONS) else n for n in numbers]
 
     def ended(self) -> bool:
-        """Whether it has shut down; a soft reset that xl does is no end."""
+        """Return whether it has shut down; a soft reset that xl does is no end."""
         reset = self.guest.on_soft_reset == "soft-reset"
         ends = self.reasons()[self.before :]
         return any(reason != "soft-reset" or not reset for reason in ends)
 
-    def wait_end(self, timeout: float = PATIENCE) -> str:
-        """Wait until it has shut down; a soft reset that xl does is no end. Gives the reason."""
+    def wait_end(self, timeout: float = WAIT_SECONDS) -> str:
+        """Wait until it has ended, as ended() says, and return the reason. Raises LabTimeout."""
         deadline = time.monotonic() + timeout
         while True:
             if self.ended():
@@ -242,16 +261,16 @@ class Domain:
             time.sleep(POLL)
 
     def keep_front_ends(self) -> None:
-        """At a soft reset leave its dead front ends to libxl, which waits ten seconds for them."""
+        """Do not close its front ends at a soft reset, so that libxl waits ten seconds for them."""
         self.xen.sh(f"xenstore-rm {CLOSE}/{self.domid}")
 
     def resume(self) -> None:
-        """Let it go on after an end that xl was to preserve; nothing of it is reset."""
+        """Let it go on, with nothing reset, after an end for which its action is `preserve`."""
         self.before = len(self.reasons())
         self.xen.sh(f"lab-domain resume {self.domid}")
 
     def destroy(self) -> None:
-        """End it now; no error when it is gone."""
+        """Destroy it; a domain that is gone is no error."""
         self.xen.sh(f"xl destroy {self.domid}", check=False)
 
 

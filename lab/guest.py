@@ -1,4 +1,4 @@
-"""What a guest is: a YAML file of a few lines, checked, and the xl configuration made from it.
+"""Guests: a YAML file of a few lines, checked, and the xl configuration made from it.
 
 People write these (lab/guests/*.yaml), tests load them and override a field or two. The rule: a
 wrong field is refused with its name and what was expected, before anything is started. The fields
@@ -23,7 +23,7 @@ IMAGES = {
     "image-bin": ROOT / "out/pvdump.bin",
     "image-fw": ROOT / "out/pvdump.fw",
 }
-# A kernel that is none of these is a file of the host.
+# Any other kernel is an image or a file of the host.
 KERNELS = ("debian", "disk")
 Action = Literal["destroy", "restart", "rename-restart", "preserve", "soft-reset"]
 Backend = Literal["blkback", "qdisk"]
@@ -32,7 +32,15 @@ EVENTS = ("on_poweroff", "on_reboot", "on_watchdog", "on_crash", "on_soft_reset"
 
 @dataclass(frozen=True)
 class Disk:
-    """A PV disk. file: raw file of the host; without one a file of `size` MiB is made."""
+    """A Disk is a PV disk of a guest.
+
+    Attributes:
+        vdev: Its name in the guest, such as "xvdb".
+        size: MiB of the file that is made for it; 0 if there is a `file`.
+        file: Raw file of the host.
+        backend: The backend in dom0.
+        readonly: The guest may not write to it.
+    """
 
     vdev: str
     size: int = 0
@@ -41,7 +49,7 @@ class Disk:
     readonly: bool = False
 
     def check(self, where: str) -> None:
-        """Refuse what cannot be a disk of a guest. Raises LabError."""
+        """Check the fields; `where` begins the message of an error. Raises LabError."""
         if not re.fullmatch(r"xvd[a-z]+[0-9]*", self.vdev):
             raise LabError(f"{where}: vdev: a name such as xvdb expected, {self.vdev!r} found")
         if bool(self.size) == bool(self.file):
@@ -50,7 +58,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class Guest:
-    """A guest, as its YAML file says; see docs/lab.md for the fields."""
+    """A Guest has the fields of a guest's YAML file, which docs/lab.md describes."""
 
     name: str
     type: Literal["hvm", "pvh", "firmware"]
@@ -73,7 +81,7 @@ class Guest:
 
     @classmethod
     def load(cls, path: Path | str, **overrides: Any) -> Guest:
-        """Read a YAML file; overrides replace fields of it."""
+        """Read a guest from a YAML file; `overrides` replace its fields. Raises LabError."""
         path = Path(path)
         try:
             data = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -86,7 +94,16 @@ class Guest:
 
     @classmethod
     def parse(cls, data: dict[str, Any], where: str = "guest", base: Path = ROOT) -> Guest:
-        """Check the fields of a guest; `base` is what relative file names start from."""
+        """Make a guest from its fields.
+
+        Args:
+            data: The fields.
+            where: Begins the message of an error, such as the YAML file's name.
+            base: The folder that relative file names start from.
+
+        Raises:
+            LabError: A field is wrong.
+        """
         try:
             guest = records.build(cls, data, f"{where}: ")
         except ValueError as error:
@@ -103,7 +120,7 @@ class Guest:
         )
 
     def check(self) -> None:
-        """Refuse the guest when a file of the host that it names is missing. Raises LabError."""
+        """Check that the files of the host that it names exist. Raises LabError."""
         named = [(f"disk {disk.vdev}", str(disk.file)) for disk in self.disks if disk.file]
         named += [(f"file {name}", path) for name, path in self.files.items()]
         named += [("ramdisk", self.ramdisk)] if self.ramdisk else []
@@ -116,22 +133,22 @@ class Guest:
 
     @property
     def linux(self) -> bool:
-        """Whether Debian's kernel is started, with the lab's initramfs that runs `run`."""
+        """Return whether it boots Debian's kernel with the lab's initramfs, which runs `run`."""
         return self.kernel == "debian"
 
     @property
     def boots_from_lab(self) -> bool:
-        """Whether it boots by GRUB from a disk that the lab makes (see lab.bootdisk)."""
+        """Return whether it boots by GRUB from a disk that the lab makes (see lab.bootdisk)."""
         return self.linux and self.type == "hvm"
 
     @property
     def boots_from_disk(self) -> bool:
-        """Whether it boots by what is on its first disk."""
+        """Return whether it boots from the first of its own disks."""
         return self.kernel == "disk"
 
     @property
     def closes_front_ends(self) -> bool:
-        """Whether its front ends are closed at a soft reset, which spares xl a wait of 10 s."""
+        """Return whether the lab closes its front ends at a soft reset, which saves xl 10 s."""
         return self.on_soft_reset == "soft-reset"
 
     def _consistent(self, where: str) -> None:
@@ -159,10 +176,11 @@ class Guest:
             raise LabError(f"{where}: run is for kernel: debian and for type: firmware")
 
     def config(self, folder: str, devices: list[str]) -> str:
-        """The xl configuration.
+        """Return the xl configuration.
 
-        folder: dom0's folder with the files "kernel", "ramdisk" and "module".
-        devices: dom0's block device of each disk, and of the boot disk if there is one.
+        Args:
+            folder: dom0's folder with the files "kernel", "ramdisk" and "module".
+            devices: dom0's block device of each disk, and of the boot disk if there is one.
         """
         disks = [xl_disk(disk, dev) for disk, dev in zip(self.disks, devices, strict=False)]
         values: dict[str, Any] = {
@@ -182,7 +200,7 @@ class Guest:
             values["hdtype"] = "ahci"
             disks.append(xl_disk(Disk("hda", backend="qdisk"), devices[-1]))
         elif self.boots_from_disk and self.type == "hvm":
-            # SeaBIOS finds what QEMU emulates, which xl asks for hda; Linux calls it xvda.
+            # SeaBIOS needs a disk that QEMU emulates: xl has one made for hda. Linux calls it xvda.
             values |= {"hdtype": "ahci", "boot": "c"}
             disks[0] = xl_disk(replace(self.disks[0], vdev="hda"), devices[0])
         else:
@@ -195,7 +213,11 @@ class Guest:
 
 
 def image(name: str) -> Path:
-    """The file that `kernel:`, `ramdisk:` or an entry of `files:` names. Raises LabError."""
+    """Return the file or block device for an image's name, such as "image-bin", or a path.
+
+    Raises:
+        LabError: It does not exist.
+    """
     path = IMAGES.get(name, Path(name))
     if not path.is_file() and not path.is_block_device():
         hint = "; run ./build.py image first" if name in IMAGES else ""
@@ -204,7 +226,12 @@ def image(name: str) -> Path:
 
 
 def xl_disk(disk: Disk, device: str) -> str:
-    """A disk as xl writes it; device: dom0's block device, or a file for QEMU in dom0."""
+    """Return a disk in the form of xl's configuration.
+
+    Args:
+        disk: The disk.
+        device: dom0's block device, or with the backend qdisk a file in dom0.
+    """
     access = "ro" if disk.readonly else "rw"
     how = "backendtype=phy" if disk.backend == "blkback" else "backendtype=qdisk"
     return f"format=raw,vdev={disk.vdev},access={access},{how},target={device}"

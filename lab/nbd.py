@@ -1,7 +1,7 @@
-"""nbdkit in a running dom0, with what it takes to serve a file or a disk.
+"""nbdkit in a running dom0, which serves a file or a disk.
 
-Used by tests. As lab.python, it is put there when it is asked for. The rule: the file plugin and
-the cache filter, which holds what is written until a flush, are all that it has.
+Used by tests. As lab.python, it is unpacked in dom0 only when a test asks for it. The rule: it has
+only the file plugin and the cache filter, which keeps written data in memory until a flush.
 """
 
 from __future__ import annotations

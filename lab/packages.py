@@ -1,4 +1,4 @@
-"""Which Debian packages the lab is made of, unpacked.
+"""The Debian packages that the lab is made of, unpacked.
 
 Used by dom0, linux, program, readers and symbols. The rule: only package names without a version
 are written here (meta packages where there are some), so that a point release of Debian needs no
@@ -20,51 +20,51 @@ PROGRAMS = ("fio", "e2fsprogs")
 DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
 NBD = ("nbdkit",)
-READERS = ("makedumpfile", "crash")  # of trixie: bookworm's misread today's kernels
+READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
 
 
 def suite(name: str, progress: Display = NULL) -> Suite:
-    """The Debian release `name`, which must be one the lab was tried with."""
+    """Return the Debian release `name`. Raises LabError unless it is one of SUITES."""
     if name not in SUITES:
         raise LabError(f"suite {name!r}: the lab knows {', '.join(SUITES)}")
     return Suite(name, progress)
 
 
 def dom0(name: str, progress: Display = NULL) -> Root:
-    """Xen, dom0's kernel, toolstack and device model."""
+    """Unpack Xen, dom0's kernel, toolstack and device model."""
     return Root(suite(name, progress).unpack(DOM0))
 
 
 def guest(name: str, progress: Display = NULL) -> Root:
-    """The Linux guests' kernel and kexec."""
+    """Unpack the Linux guests' kernel, kexec, busybox and GRUB."""
     return Root(suite(name, progress).unpack(GUEST))
 
 
 def grub_pvh(name: str, progress: Display = NULL) -> Root:
-    """GRUB as the kernel of a PVH guest."""
+    """Unpack GRUB in the form of a PVH guest's kernel."""
     return Root(suite(name, progress).unpack(GRUB_PVH, dependencies=False))
 
 
 def programs(name: str, progress: Display = NULL) -> Root:
-    """What a Linux guest can have besides: its `programs`."""
+    """Unpack the packages that a guest's `programs` are taken from."""
     return Root(suite(name, progress).unpack(PROGRAMS))
 
 
 def development(name: str, progress: Display = NULL) -> Root:
-    """Headers and static libraries of Xen's tools and of C."""
+    """Unpack the headers and static libraries of Xen's tools and of C."""
     return Root(suite(name, progress).unpack(DEVELOPMENT, dependencies=False))
 
 
 def python(name: str, progress: Display = NULL) -> Root:
-    """Python with cffi, and Xen's libraries for it."""
+    """Unpack Python with cffi, and the Xen libraries that pvdump loads."""
     return Root(suite(name, progress).unpack(PYTHON))
 
 
 def nbd(name: str, progress: Display = NULL) -> Root:
-    """An NBD server."""
+    """Unpack nbdkit, an NBD server."""
     return Root(suite(name, progress).unpack(NBD))
 
 
 def readers(progress: Display = NULL) -> Root:
-    """makedumpfile and crash."""
+    """Unpack makedumpfile and crash."""
     return Root(Suite("trixie", progress).unpack(READERS))

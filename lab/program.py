@@ -1,6 +1,7 @@
 """C programs for dom0 and the guests, compiled on the host.
 
-Used by lab.dom0 for dom0's own, and by tests and benchmarks for what they put into a Linux guest.
+Used by lab.dom0 and lab.python for programs of dom0, and by tests and benchmarks for programs of
+Linux guests.
 The rule: a program is one static file, made of the headers and libraries of the suite it runs in;
 only gcc is the host's.
 """
@@ -21,7 +22,14 @@ LIBRARIES = (
 
 
 def build(source: Path, suite: str, progress: Display = NULL) -> Path:
-    """Compile one C file for a suite, unless it is in the cache. Raises LabError."""
+    """Compile one C file for a suite, unless it is in the cache.
+
+    Returns:
+        The program, a static ELF file with the source's name.
+
+    Raises:
+        LabError: gcc fails; the message has its output.
+    """
     root = packages.development(suite, progress).path
     folder = root / "usr/lib/x86_64-linux-gnu"
     # gcc looks at the host's libraries before the sysroot's, if it is not told otherwise.

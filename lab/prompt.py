@@ -1,7 +1,7 @@
-"""A Linux guest at its prompt: it does what is typed, so that one boot serves any number of tests.
+"""A Linux guest at its prompt: it runs the lines typed in, so that one boot serves many tests.
 
-Used by lab.base, which saves a Xen with such a guest. The rule: what a guest has when it boots (its
-type, its memory) is the base's; disks, files and what it is to do are a test's own, and come after.
+Used by lab.base, which saves a Xen with such a guest. The rule: type and memory of the guest belong
+to the base; disks, files and commands belong to a test, and are added after the restore.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lab import PATIENCE, LabError
+from lab import WAIT_SECONDS, LabError
 from lab.cpio import Cpio
 from lab.domain import Domain
 from lab.guest import Backend, Disk, Guest, image, xl_disk
@@ -33,16 +33,22 @@ BLOCK = 65536  # bytes
 
 
 def guest(**fields: object) -> Guest:
-    """Describe a guest that comes to its prompt; `fields` are a guest's (see docs/lab.md)."""
+    """Return a guest that waits at a prompt; `fields` are those of docs/lab.md. Raises LabError."""
     return Guest.parse({"name": "prompt", "kernel": "debian", "run": LOOP, **fields})
 
 
 class Prompt(Domain):
-    """A Linux guest that does what it is told; see Domain."""
+    """A Prompt is a Linux guest that runs the lines typed at its console; see Domain."""
 
     @classmethod
     def boot(cls, xen: Xen, spec: Guest, lasting: bool = False) -> Prompt:
-        """Boot one and wait for its prompt. lasting: nothing of it stays in the job folder."""
+        """Boot such a guest and wait for its prompt.
+
+        Args:
+            xen: The Xen to boot it on.
+            spec: A guest of guest().
+            lasting: Keep none of its files in the job folder.
+        """
         booted = xen.boot(spec, lasting=lasting)
         domain = cls(xen, booted.guest, booted.domid, {})
         domain.wait_prompt()
@@ -51,22 +57,36 @@ class Prompt(Domain):
     def attach(
         self, vdev: str, path: Path, backend: Backend = "blkback", readonly: bool = False
     ) -> None:
-        """Give it a disk, a raw file of the host; in the end it has the device /dev/`vdev`."""
+        """Attach a disk, which appears in the guest as /dev/`vdev`.
+
+        Args:
+            vdev: The disk's name in the guest.
+            path: Raw file of the host.
+            backend: The backend in dom0.
+            readonly: The guest may not write to it.
+        """
         disk = Disk(vdev, file=path, backend=backend, readonly=readonly)
         device = self.xen.attach(path, readonly)
         self.files[vdev] = path
         self.xen.sh(f"xl block-attach {self.domid} {shlex.quote(xl_disk(disk, device))}")
 
     def detach(self, vdev: str) -> None:
-        """Take a disk away."""
+        """Detach a disk from the guest and from dom0."""
         self.xen.sh(f"xl block-detach {self.domid} {vdev}")
         self.xen.detach(self.files.pop(vdev))
 
     def bring(self, vdev: str, files: Mapping[str, str | Path]) -> None:
-        """Put files of the host (or `image-bin`) into it, through the end of a disk that it has.
+        """Copy files of the host into the guest, through the last blocks of one of its disks.
 
-        What is there is put back, and the disk has not been written to by the guest.
-        vdev: the disk. files: name in the guest: file of the host.
+        The guest only reads the disk, and the blocks' content is restored afterwards.
+
+        Args:
+            vdev: The disk.
+            files: A dict from each file's name in the guest to a file of the host or "image-bin".
+
+        Raises:
+            LabError: A file does not exist.
+            LabTimeout: The guest has not unpacked them in time.
         """
         archive = io.BytesIO()
         cpio = Cpio(archive)
@@ -92,19 +112,20 @@ class Prompt(Domain):
                 write(disk, place, before)
 
     def run(self, script: str) -> None:
-        """Have it run lines for sh in place of its prompt; then it powers off."""
+        """Run a script of sh in place of the prompt; then the guest powers off. Raises LabError."""
         code = base64.b64encode(script.encode()).decode()
         line = f"echo {code} | base64 -d >/lab/run; exec sh /lab/run"
         if len(line) > LONGEST:
             raise LabError(f"run: {len(script)} bytes are too many for a line; bring() a file")
         self.type(line)
 
-    def wait_prompt(self, timeout: float = PATIENCE) -> None:
-        """Wait until it takes lines."""
+    def wait_prompt(self, timeout: float = WAIT_SECONDS) -> None:
+        """Wait until its prompt reads lines. Raises LabTimeout."""
         self.wait_console("^lab: prompt$", timeout)
 
 
 def write(disk: BinaryIO, place: int, data: bytes) -> None:
+    """Write data from the block `place` (of BLOCK bytes) on."""
     disk.seek(place * BLOCK)
     disk.write(data)
     disk.flush()

@@ -3,9 +3,9 @@
 There are two commands: `pvdump`, the plain program, and `lab-pvdump`, which does the same by a fork
 of a process that has imported it (lab/forking/server.py) and so starts at once.
 
-Used by tests and benchmarks whose programs run in dom0. It is not part of what dom0 boots with: an
-archive is put into the job folder and unpacked there, so only who wants it waits for it. The rule:
-modules are compiled on the host by the suite's interpreter, and go without their sources.
+Used by tests and benchmarks whose programs run in dom0. dom0's initramfs does not have it: put()
+unpacks an archive from the job folder, so that only these tests wait for it. The rule: modules are
+compiled on the host by the suite's interpreter, and dom0 gets no sources.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 TREES = ("drivers", "firmware", "host")
 HOME = "/usr/lib/pvdump"
-# Of the standard library: what is for people or for other programs, or needs large libraries.
+# Parts of the standard library that pvdump does not use, or that need large libraries.
 LEFT_OUT = {
     *("test", "unittest", "idlelib", "lib2to3", "ensurepip", "pydoc_data", "distutils", "tkinter"),
     *("turtledemo", "curses", "dbm", "sqlite3"),
@@ -54,19 +54,19 @@ PYTHONPATH={":".join(f"{HOME}/{tree}" for tree in TREES)} exec python3 -m pvdump
 
 
 def put(xen: Xen) -> None:
-    """Unpack Python and `pvdump` in a running dom0, and start what lab-pvdump needs."""
+    """Unpack Python and `pvdump` in a running dom0, and start the server of lab-pvdump."""
     xen.unpack(_base(xen.suite, xen.progress))
     xen.unpack(_ours(xen.suite, xen.progress))
     xen.sh(SERVE)
 
 
 def described(suite: str, progress: Display) -> str:
-    """What put() unpacks, as text that tells two apart."""
+    """Return text that differs when the archives that put() unpacks differ."""
     return f"{_base(suite, progress)} {_ours(suite, progress)}"
 
 
 def _base(suite: str, progress: Display) -> Path:
-    """The archive with the interpreter, its library and Xen's."""
+    """Return the archive with the interpreter, its library and Xen's libraries."""
     root = packages.python(suite, progress)
     key = cache.digest(root.path, cache.file_digest(Path(__file__)))
 
@@ -91,7 +91,7 @@ def _base(suite: str, progress: Display) -> Path:
 
 
 def _ours(suite: str, progress: Display) -> Path:
-    """The archive with this tree's packages and the command."""
+    """Return the archive with this tree's packages and the two commands."""
     root = packages.python(suite, progress)
     client = program.build(FORKING / "lab-pvdump.c", suite, progress)
     sources = [path for tree in TREES for path in sorted((ROOT / tree).rglob("*.py"))]
@@ -116,7 +116,7 @@ def _interpreter(root: Root) -> Path:
 
 
 def _compiled(archive: Cpio, root: Root, source: Path, target: str) -> None:
-    """Put in the modules below a folder, compiled."""
+    """Compile the modules below a folder and put them into an archive."""
     with tempfile.TemporaryDirectory(prefix="lab-python-") as name:
         stage = Path(name)
         for path in _modules(source):

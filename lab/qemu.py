@@ -1,12 +1,12 @@
 """The outer QEMU: the machine that Xen runs on, started, saved into two files, restored from them.
 
-Used by lab.xen. The rule: QEMU ends with the process that started it, whatever happens, and what
-comes before its first answer is an error with its own words. Numbers (memory, CPU model, options)
-are those Debian's Xen was seen to boot with under emulation.
+Used by lab.xen. The rule: QEMU ends with the process that started it, whatever happens; if it ends
+before it answers, the error has its output. Debian's Xen was seen to boot under emulation with
+these numbers (memory, CPU model, options).
 
 A saved machine is its memory, a file that QEMU had mapped shared, and its state, the stream of a
-migration that leaves shared memory out. A machine is restored with the file mapped privately, so
-that it writes to copies of its pages and the file serves any number of machines at once.
+migration that leaves shared memory out. A machine is restored with the file mapped privately: it
+writes to copies of the pages, so the file serves any number of machines at once.
 Source: QEMU docs/devel/migration.rst, qapi/migration.json (x-ignore-shared).
 """
 
@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import PATIENCE, LabError, LabTimeout
+from lab import WAIT_SECONDS, LabError, LabTimeout
 from lab.channel import Channel, Qmp
 from lab.dom0 import Dom0
 
@@ -31,19 +31,19 @@ XEN_OPTIONS = (
     "console=com1 com1=115200 loglvl=info guest_loglvl=all/all conring_size=1M "
     "dom0_mem=1024M,max:1024M dom0_max_vcpus=1"
 )
-RESTORE_SECONDS = 60  # takes one or two, on a busy machine several
+RESTORE_SECONDS = 60  # a restore takes one or two, on a busy machine several
 LOOK_EVERY = 0.02  # s
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine is, apart from the files of one run.
+    """A Machine describes what QEMU emulates, apart from the files of one run.
 
     Attributes:
-        dom0: What it boots.
+        dom0: The files that it boots.
         xenstored: The daemon that dom0 runs.
-        node_size: Bytes, the largest node that xenstored lets a guest write.
-        cpus: CPUs of the machine.
+        node_size: Bytes of the largest node that xenstored lets a guest write.
+        cpus: Number of CPUs.
     """
 
     dom0: Dom0
@@ -52,13 +52,13 @@ class Machine:
     cpus: int
 
     def arguments(self) -> list[str]:
-        """QEMU's arguments, without those that name files of one run."""
+        """Return QEMU's arguments, without those that name files of one run."""
         kernel = f"{self.dom0.vmlinux} console=hvc0 quiet random.trust_cpu=on"
         store = f"xenstored={self.xenstored} node_size={self.node_size}"
         return [
-            # One CPU unless more are asked for: with two, guest and dom0 wait for each other's
-            # threads at each access to a device, which takes 30 times as long as soon as the host
-            # has something else to do.
+            # One CPU unless more are asked for. With two, the threads of guest and dom0 wait for
+            # each other at each access to a device, which takes 30 times as long when the host is
+            # busy.
             *("-accel", "tcg", "-cpu", "qemu64,+svm,+npt,+rdrand", "-smp", str(self.cpus)),
             *("-m", MEMORY, "-nodefaults", "-no-reboot", "-display", "none"),
             *("-kernel", str(self.dom0.xen), "-append", XEN_OPTIONS),
@@ -72,25 +72,24 @@ class Machine:
 
 @dataclass(frozen=True)
 class Saved:
-    """A saved machine's files."""
+    """A Saved names the two files of a saved machine."""
 
     memory: Path
     state: Path
 
 
 class Qemu:
-    """A running QEMU.
+    """A Qemu is a running QEMU.
 
     Args:
-        machine: What it is to be.
+        machine: The machine to emulate.
         workdir: Folder for xen.log (Xen's console) and qemu.log.
         job: Folder that dom0 can mount.
-        memory: File for the machine's memory, which it shares so that it can be saved; None: no
-            file.
-        saved: What to restore it from; None: it boots.
+        memory: File for the machine's memory, if it is to be saved; it is mapped shared.
+        saved: The saved machine to restore; None: it boots.
 
     Raises:
-        LabError: QEMU refuses.
+        LabError: QEMU is missing, or ends or fails at once; the message has its output.
     """
 
     def __init__(
@@ -133,7 +132,7 @@ class Qemu:
         for end in (self.channel.theirs, self.qmp.theirs):
             end.close()
         try:
-            self.qmp.greet(time.monotonic() + PATIENCE)
+            self.qmp.greet(time.monotonic() + WAIT_SECONDS)
             if saved:
                 self._restore(saved)
         except LabError as error:
@@ -141,14 +140,14 @@ class Qemu:
             raise type(error)(f"{error}{self._words()}") from None
 
     def booted(self) -> None:
-        """Wait for dom0's init. Raises LabError with QEMU's own words when it ends instead."""
+        """Wait for dom0's init. Raises LabError with QEMU's output when QEMU ends instead."""
         try:
-            self.channel.ready(time.monotonic() + PATIENCE)
+            self.channel.ready(time.monotonic() + WAIT_SECONDS)
         except LabError as error:
             raise type(error)(f"{error}{self._words()}") from None
 
     def save(self, state: Path) -> None:
-        """Stop the machine and write its state; its memory's file and this belong together."""
+        """Stop the machine and write its state into a file, to be used with its memory's file."""
         self._ask("stop")
         self._ignore_shared()
         self._ask("migrate", uri=f"exec:cat >{shlex.quote(str(state))}")
@@ -183,7 +182,8 @@ class Qemu:
         )
 
     def _ask(self, command: str, **arguments: object) -> dict[str, object]:
-        answer: dict[str, object] = self.qmp.ask(command, time.monotonic() + PATIENCE, **arguments)
+        deadline = time.monotonic() + WAIT_SECONDS
+        answer: dict[str, object] = self.qmp.ask(command, deadline, **arguments)
         return answer
 
     def _words(self) -> str:

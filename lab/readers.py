@@ -1,7 +1,7 @@
 """Programs that read vmcores: makedumpfile and crash of trixie, run from the unpacked packages.
 
 Used by the tests and the demo. The rule: they run on any host, with the linker and libraries they
-were built for (ld-linux --library-path), because bookworm's own versions misread today's kernels.
+were built for (ld-linux --library-path). Those of bookworm misread recent kernels.
 """
 
 from __future__ import annotations
@@ -14,19 +14,32 @@ from tools.progress import NULL, Display
 
 
 def makedumpfile(*arguments: str | Path, progress: Display = NULL) -> str:
-    """Run makedumpfile; gives what it wrote. Raises LabError when it fails."""
+    """Run makedumpfile and return its output. Raises LabError when it fails."""
     return _run(packages.readers(progress), "/usr/bin/makedumpfile", arguments, "")
 
 
 def dmesg(vmcore: Path, out: Path, progress: Display = NULL) -> str:
-    """The kernel log in a vmcore, by makedumpfile --dump-dmesg; `out` is a file it may write."""
+    """Return the kernel log in a vmcore, as makedumpfile --dump-dmesg extracts it.
+
+    Args:
+        vmcore: The dump.
+        out: File that makedumpfile writes; an older one is replaced.
+        progress: Shows the download, if there is one.
+
+    Raises:
+        LabError: makedumpfile fails.
+    """
     out.unlink(missing_ok=True)
     makedumpfile("--dump-dmesg", vmcore, out, progress=progress)
     return out.read_text(errors="replace")
 
 
 def crash(vmlinux: Path, vmcore: Path, *commands: str, progress: Display = NULL) -> str:
-    """Run commands (such as "bt", "ps") in crash; gives what it wrote."""
+    """Run commands (such as "bt", "ps") in crash and return its output.
+
+    Raises:
+        LabError: crash fails.
+    """
     script = "".join(f"{command}\n" for command in (*commands, "quit"))
     return _run(packages.readers(progress), "/usr/bin/crash", ("-s", vmlinux, vmcore), script)
 

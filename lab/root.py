@@ -1,8 +1,8 @@
 """A folder of unpacked Debian packages, seen as the root of a system.
 
 Used to pick the few files an initramfs needs. The rule: an absolute link inside the folder points
-into the folder, never at the host's files; a program comes with the libraries it names, found where
-the dynamic linker of an installed Debian would look. Source: ld.so(8).
+into the folder, never at the host's files; a program comes with the libraries it names, which are
+looked for where the dynamic linker of an installed Debian looks. Source: ld.so(8).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 
-from lab import PATIENCE, LabError, LabTimeout
+from lab import WAIT_SECONDS, LabError, LabTimeout
 from lab.cpio import Cpio
 
 LIBRARIES = ("/usr/lib/x86_64-linux-gnu", "/usr/lib")
@@ -24,20 +24,31 @@ LINKS = 16  # deepest chain of links that is followed
 
 
 class Root:
-    """The unpacked packages below `path`."""
+    """The unpacked packages are the files below the folder `path`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def find(self, name: str) -> Path:
-        """The host path of the file that `name` (absolute, with links) is in this root."""
+        """Return the host's path of a file or folder of this root.
+
+        Args:
+            name: Absolute path in the root; links in it are followed inside the root.
+
+        Raises:
+            LabError: There is none.
+        """
         path = self._resolve(name)
         if path is None:
             raise LabError(f"{name} is not in the unpacked packages ({self.path})")
         return path
 
     def glob(self, pattern: str) -> Path:
-        """The one file that `pattern` (relative to the root) stands for."""
+        """Return the one file that matches `pattern`, which is relative to the root.
+
+        Raises:
+            LabError: No file or several files match.
+        """
         found = sorted(self.path.glob(pattern))
         if len(found) != 1:
             names = ", ".join(str(path) for path in found) or "nothing"
@@ -45,7 +56,17 @@ class Root:
         return found[0]
 
     def libraries(self, names: Iterable[str]) -> dict[str, Path]:
-        """Name in the root -> host path, of the libraries and the linker that programs need."""
+        """Find the libraries and the dynamic linker that programs need.
+
+        Args:
+            names: Absolute paths of programs in the root; other files need no libraries.
+
+        Returns:
+            A dict from each library's name in the root to its path on the host.
+
+        Raises:
+            LabError: A program or library is not in the root.
+        """
         found: dict[str, Path] = {}
         todo = [self.find(name) for name in names]
         while todo:
@@ -63,7 +84,11 @@ class Root:
         return found
 
     def put(self, archive: Cpio, names: Iterable[str]) -> None:
-        """Put programs (with their libraries) and other files into an archive."""
+        """Put programs (with their libraries) and other files into an archive.
+
+        Raises:
+            LabError: A name is no file of the root, or a library is missing.
+        """
         names = list(names)
         for name in names:
             path = self.find(name)
@@ -93,12 +118,23 @@ class Root:
 
 
 def run(
-    root: Root, program: str, *arguments: str, given: str = "", timeout: float = PATIENCE
+    root: Root, program: str, *arguments: str, given: str = "", timeout: float = WAIT_SECONDS
 ) -> subprocess.CompletedProcess[str]:
     """Run a program of the unpacked packages on the host, with its own linker and libraries.
 
-    given: its standard input. timeout: s.
-    Returns the exit code and what it wrote to standard output and error (as stdout).
+    Args:
+        root: The unpacked packages.
+        program: Absolute path of the program in the root.
+        arguments: Its arguments.
+        given: Its standard input.
+        timeout: Seconds.
+
+    Returns:
+        The exit code, and the program's standard output and error together as `stdout`.
+
+    Raises:
+        LabError: The program or a library of it is not in the root.
+        LabTimeout: The program has not ended in time.
     """
     folders = dict.fromkeys(str(path.parent) for path in root.libraries([program]).values())
     linker = [str(root.find(LINKER)), "--library-path", ":".join(folders)]
@@ -118,7 +154,7 @@ def run(
 
 
 def _needed(path: Path) -> tuple[list[str], list[str]]:
-    """The libraries an ELF file names and the folders it wants searched; none for others."""
+    """Return the libraries that an ELF file names and the folders it adds to the search."""
     with path.open("rb") as stream:
         if stream.read(4) != b"\x7fELF":
             return [], []

@@ -1,9 +1,8 @@
 """Backends that stand still: a process in dom0 that is stopped, a disk that answers nothing.
 
-Used by tests that need requests of a guest to be under way for as long as they like. The rule: a
-stand-still is a `with` block, so that whatever happens in it the next guest finds all running.
-blkback is a kernel thread, which nobody can stop, so what stands still is the disk below it.
-Source: QEMU qapi/block.json (block_set_io_throttle).
+Used by tests that need a guest's requests to stay unanswered. The rule: each is a `with` block,
+which ends the stand-still however it is left. blkback is a kernel thread, which cannot be stopped,
+so the disk below it stands still. Source: QEMU qapi/block.json (block_set_io_throttle).
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab import PATIENCE
+from lab import WAIT_SECONDS
 
 if TYPE_CHECKING:
     from lab.xen import Xen
@@ -24,7 +23,12 @@ LIMITS = ("bps", "bps_rd", "bps_wr", "iops", "iops_rd", "iops_wr")
 
 @contextlib.contextmanager
 def process(xen: Xen, pid: str) -> Iterator[None]:
-    """A process in dom0 is stopped meanwhile. pid: a number, or a shell word that gives it."""
+    """Stop a process in dom0 until the block ends.
+
+    Args:
+        xen: The Xen.
+        pid: The process's number, or a shell word that dom0's shell expands to it.
+    """
     pid = xen.sh(f"echo {pid}").strip()
     xen.sh(f"kill -STOP {pid}")
     try:
@@ -35,10 +39,10 @@ def process(xen: Xen, pid: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk(xen: Xen, path: Path) -> Iterator[None]:
-    """An attached disk answers nothing meanwhile.
+    """Let a disk that is attached to dom0 answer nothing until the block ends.
 
-    A byte a second is the least that QEMU can be told, and one request passes before that is felt.
-    dom0 makes one of its own: it passes, or stands still since another has passed.
+    QEMU's lowest limit is one byte a second, and the first request after it is set still passes. So
+    dom0 makes a request, and the block begins when one has passed or dom0's is waiting.
     """
     device = xen.devices[path.absolute()]
     _limit(xen, path, 1)
@@ -55,7 +59,7 @@ def disk(xen: Xen, path: Path) -> Iterator[None]:
 
 
 def _limit(xen: Xen, path: Path, rate: int) -> None:
-    """Bytes per second, 0 for no limit."""
+    """Limit a disk to `rate` bytes per second; 0 removes the limit."""
     limits = dict.fromkeys(LIMITS, 0) | {"bps": rate}
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     xen.qmp.ask("block_set_io_throttle", deadline, id=xen.qdev(path), **limits)

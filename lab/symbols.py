@@ -1,7 +1,7 @@
 """Debug symbols of the Linux guests' kernel, for drgn and crash.
 
-Used by the tests and the demo. The rule: they are of the very version of the kernel that the guests
-run. The package is some 300 MB; only vmlinux is kept of it (600 MB), on first use.
+Used by the tests and the demo. The rule: their version is that of the guests' kernel. The package
+of some 300 MB is fetched on first use; only its vmlinux (600 MB) is kept.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tools.progress import NULL, Display
 
 
 def vmlinux(suite: str, progress: Display = NULL) -> Path:
-    """The kernel with its symbols, for guests of a suite with `kernel: debian`."""
+    """Return vmlinux with debug symbols, for guests of a suite with `kernel: debian`."""
     store = packages.suite(suite, progress)
     release = Kernel(packages.guest(suite, progress)).release
     package = f"linux-image-{release}"
@@ -28,7 +28,7 @@ def vmlinux(suite: str, progress: Display = NULL) -> Path:
         with progress.stage("unpack") as stage:
             stage.note(f"symbols of {release}")
             extract(deb, folder, f"./{name}")
-        deb.unlink()  # what was wanted of it is kept
+        deb.unlink()  # only vmlinux is kept
 
     key = cache.digest(release, version)
     return cache.stamped(cache.folder("lab", suite), "symbols", key, make, keep=1) / name

@@ -1,7 +1,8 @@
 """A running Xen: commands to dom0, disks, guests.
 
-Used by the tests, the demo and `./build.py lab`. The rule: every wait is bounded and its error
-shows the last lines of the logs; QEMU ends with the process that started it, whatever happens.
+Used by the tests, the demo and `./build.py lab`. The rule: every wait has a time limit, and its
+error shows the last lines of the logs; QEMU ends with the process that started it, whatever
+happens.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from lab import PATIENCE, LabError, LabTimeout, base, dom0, packages, python
+from lab import WAIT_SECONDS, LabError, LabTimeout, base, dom0, packages, python
 from lab.base import Base
 from lab.channel import Qmp
 from lab.domain import Domain
@@ -33,22 +34,25 @@ TAIL = 15  # lines of a log in an error
 
 
 class Xen:
-    """A real Xen with a dom0, from `with` to its end.
+    """A Xen is a real Xen with a dom0; it starts with a `with` block and ends with it.
 
     Args:
         suite: Debian release: "bookworm" (Xen 4.17) or "trixie" (Xen 4.20).
         xenstored: The daemon dom0 runs: "oxenstored" or "xenstored".
         disks: Raw files attached at once; see attach().
         workdir: Folder for logs and the job folder; a temporary one is removed at the end.
-        node_size: Bytes, the largest node that xenstored lets a guest write.
+        progress: Shows the steps.
+        node_size: Bytes of the largest node that xenstored lets a guest write.
         cpus: CPUs of the machine that Xen runs on.
         restored: Restore a saved Xen instead of booting one; see lab.base.
         prompted: A guest of prompt.guest() that has booted in the saved Xen; implies `restored`.
-
-        pvdump: Python and `pvdump` are in its dom0, as python.put() does; implies `restored`.
+        pvdump: Have Python and `pvdump` in its dom0, as python.put() does; implies `restored`.
 
     Attributes:
-        prompt: The handle of that guest.
+        prompt: The guest `prompted`, started.
+
+    Raises:
+        LabError: An argument is wrong; or, on entry, Xen cannot be started.
     """
 
     prompt: Prompt
@@ -115,13 +119,20 @@ class Xen:
         if self.temporary:
             shutil.rmtree(self.workdir, ignore_errors=True)
 
-    def sh(self, script: str, timeout: float = PATIENCE, check: bool = True) -> str:
+    def sh(self, script: str, timeout: float = WAIT_SECONDS, check: bool = True) -> str:
         """Run a shell script in dom0.
 
-        script: lines for busybox sh; xl, xenstore-* and the like are in its PATH, /job is `job`.
-        timeout: s.
-        Returns what it wrote to standard output and error.
-        Raises LabError when its exit code is not 0 (unless check is false), LabTimeout.
+        Args:
+            script: Lines for busybox sh; xl and xenstore-* are in its PATH, the job folder is /job.
+            timeout: Seconds.
+            check: Raise if the exit code is not 0.
+
+        Returns:
+            The script's standard output and error.
+
+        Raises:
+            LabError: Its exit code is not 0, or QEMU has ended.
+            LabTimeout: It has not ended in time.
         """
         self.commands += 1
         name = str(self.commands)
@@ -150,15 +161,24 @@ class Xen:
     def attach(self, path: Path, readonly: bool = False, full_at: int | None = None) -> str:
         """Give dom0 a raw file of the host as a SCSI disk.
 
-        What dom0 writes is seen by the host at once (QEMU writes through the host's page cache).
-        full_at: a 512-byte sector; writes that touch it fail as on a full file system.
-        Returns the device's name in dom0, such as "/dev/sda".
+        The host sees at once what dom0 writes: QEMU writes to the host's page cache.
+
+        Args:
+            path: The file. One that is attached already keeps its device.
+            readonly: dom0 may not write to it.
+            full_at: A 512-byte sector; writes that touch it fail as on a full file system.
+
+        Returns:
+            The device's name in dom0, such as "/dev/sda".
+
+        Raises:
+            LabError: QEMU refuses the file.
         """
         path = path.absolute()
         if path in self.devices:
             return self.devices[path]
         number, self.attached = self.attached, self.attached + 1
-        node, deadline = f"disk{number}", time.monotonic() + PATIENCE
+        node, deadline = f"disk{number}", time.monotonic() + WAIT_SECONDS
         file: dict[str, Any] = {"driver": "file", "filename": str(path), "discard": "unmap"}
         if full_at is not None:
             fault = {"event": "none", "iotype": "write", "errno": errno.ENOSPC, "sector": full_at}
@@ -185,32 +205,45 @@ class Xen:
         return self.devices[path]
 
     def detach(self, path: Path) -> None:
-        """Take a disk away from dom0; nobody may use it any more."""
-        self.qmp.ask("device_del", time.monotonic() + PATIENCE, id=self.qdev(path))
+        """Detach a disk from dom0; no guest may be using it."""
+        self.qmp.ask("device_del", time.monotonic() + WAIT_SECONDS, id=self.qdev(path))
         device = self.devices.pop(path.absolute())
         self.sh(f"while [ -b {device} ]; do usleep 50000; done")
 
     def qdev(self, path: Path) -> str:
-        """QEMU's name for the disk that an attached file is."""
-        for block in self.qmp.ask("query-block", time.monotonic() + PATIENCE):
+        """Return QEMU's name for the disk of an attached file. Raises LabError."""
+        for block in self.qmp.ask("query-block", time.monotonic() + WAIT_SECONDS):
             if (block.get("inserted") or {}).get("file") == str(path.absolute()):
                 return str(block["qdev"])
         raise LabError(f"{path} is not attached")
 
-    def create(self, guest: Guest, timeout: float = PATIENCE, paused: bool = False) -> Domain:
+    def create(self, guest: Guest, timeout: float = WAIT_SECONDS, paused: bool = False) -> Domain:
         """Start a guest.
 
-        timeout: s for xl create alone.
-        paused: leave it paused (`xl unpause` starts it).
+        Args:
+            guest: The guest.
+            timeout: Seconds, for xl create alone.
+            paused: Leave it paused (`xl unpause` starts it).
+
+        Raises:
+            LabError: A file that it names is missing, its name is taken, or xl refuses it.
         """
         return Domain.create(self, guest, timeout, paused)
 
-    def boot(self, guest: Guest, timeout: float = PATIENCE, lasting: bool = False) -> Domain:
+    def boot(self, guest: Guest, timeout: float = WAIT_SECONDS, lasting: bool = False) -> Domain:
         """Start a guest with `kernel: debian` and wait until its init does the guest's `run`.
 
         Under this emulation a guest now and then stands still for ever while it starts its second
         CPU (see docs/lab.md); such a guest is destroyed and started once more.
-        lasting: it goes on without the job folder.
+
+        Args:
+            guest: The guest.
+            timeout: Seconds, for xl create and for the boot each.
+            lasting: Keep none of its files in the job folder, so that it runs without that folder.
+
+        Raises:
+            LabError: As create().
+            LabTimeout: Its init has not begun `run` in time, or it stood still twice.
         """
         domain = Domain.create(self, guest, timeout, paused=False, lasting=lasting)
         if domain.wait_init(timeout):
@@ -224,7 +257,7 @@ class Xen:
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:
-        """xenstored stands still meanwhile: what asks it anything, as xl does, waits."""
+        """Stop xenstored until the block ends; a program that asks it, such as xl, waits."""
         self.sh(f"kill -STOP $(pidof {self.xenstored})")
         try:
             yield
@@ -233,15 +266,15 @@ class Xen:
 
     @property
     def qmp(self) -> Qmp:
-        """QEMU's machine protocol."""
+        """Return the connection to QEMU's machine protocol."""
         return self.running().qmp
 
     def log(self) -> str:
-        """Xen's own console so far; what guests write to port 0xE9 is there as (dN) lines."""
+        """Return Xen's console so far; guests' output to port 0xE9 is in it as (dN) lines."""
         return _text(self.workdir / "xen.log")
 
     def tails(self) -> str:
-        """The last lines of the logs, for an error message."""
+        """Return the last lines of all logs, for an error message."""
         text = [f"--- Xen's console\n{_tail(self.log())}"]
         logs = sorted((self.job / "log").rglob("*"), key=lambda p: p.name)
         for path in logs:
@@ -250,17 +283,17 @@ class Xen:
         return "\n".join(text)
 
     def settle(self, workdir: Path) -> None:
-        """Use a folder for logs and the job folder."""
+        """Set the folder for the logs and the job folder."""
         self.workdir, self.job = workdir, workdir / "job"
 
     def running(self) -> Qemu:
-        """QEMU. Raises LabError when it has not started."""
+        """Return QEMU. Raises LabError when it is not running."""
         if not self.qemu:
             raise LabError("Xen is not running")
         return self.qemu
 
     def clear(self) -> None:
-        """Make the folders for a machine that is about to start."""
+        """Empty the job folder and make its folders, before a machine starts."""
         shutil.rmtree(self.job, ignore_errors=True)
         (self.workdir / "xen.log").unlink(missing_ok=True)
         for name in ("run", "log/xen/console", "guest"):
@@ -278,15 +311,15 @@ class Xen:
             python.put(self)
 
     def start(self, qemu: Qemu) -> None:
-        """Wait until dom0 of a machine that boots is ready."""
+        """Wait until dom0 of a machine that boots is ready. Raises LabError with the logs."""
         self.qemu = qemu
         try:
             qemu.booted()
         except LabError as error:
-            raise type(error)(f"booting Xen ({PATIENCE} s): {error}\n{self.tails()}") from None
+            raise type(error)(f"booting Xen ({WAIT_SECONDS} s): {error}\n{self.tails()}") from None
 
     def _restore(self, machine: Machine, saved: Base) -> bool:
-        """Restore a base; False when that fails, and then the base is removed."""
+        """Restore a base and return True; if that fails, remove the base and return False."""
         self.clear()
         shutil.copyfile(saved.log, self.workdir / "xen.log")
         try:
@@ -305,8 +338,8 @@ class Xen:
             self.prompt = Prompt(self, self.prompted, saved.facts["domid"], {})
         return True
 
-    def tell(self, *words: str, timeout: float = PATIENCE) -> None:
-        """Have dom0's init do what it does itself: "mount_job", "umount_job", "move_logs"."""
+    def tell(self, *words: str, timeout: float = WAIT_SECONDS) -> None:
+        """Run commands of dom0's init: "mount_job", "umount_job", "move_logs". Raises LabError."""
         channel = self.running().channel
         for word in words:
             channel.send(word)

@@ -1,7 +1,7 @@
 /*
- * lab-domain: what the lab asks dom0 to do with a domain and xl cannot.
+ * lab-domain: operations on a domain that the lab needs and xl lacks.
  *
- *   lab-domain ring DOMID     print the indexes of its xenstore ring, without xenstored's help:
+ *   lab-domain ring DOMID     print the indexes of its xenstore ring, without asking xenstored:
  *                             "REQ_PROD REQ_CONS RSP_PROD RSP_CONS", decimal
  *   lab-domain block DOMID REF  print the indexes of a block ring that it granted to dom0: "REQ_PROD
  *                             RSP_PROD", decimal
@@ -10,14 +10,14 @@
  *   lab-domain ends LOG       append "DOMID REASON" to a file whenever a domain shuts down, and close
  *                             the disks of one that is to be soft reset; never ends
  *
- * Rule: a domain that was resumed is told to xenstored too, which else keeps its next end to itself.
- * libxl waits ten seconds for the front ends of a domain that it soft resets, although they are dead;
- * it does not for those whose state is Closed. So `ends` writes that, for the domains that have a node
- * below CLOSE: in a transaction, and only while the domain is down and its front end is Connected.
- * Later the same nodes are those of the crash kernel.
+ * Rule: xenstored is told that a domain was resumed; otherwise it would not report its next end.
+ * Rule: libxl waits ten seconds for the front ends of a domain that it soft resets, although no
+ * kernel serves them, unless their state is Closed. So `ends` writes Closed, for the domains that
+ * have a node below CLOSE. It does so in a transaction, and only while the domain is down and the
+ * front end is Connected, because the crash kernel uses the same nodes later.
  * Source: xenguest.h (xc_domain_resume; not "fast", which would change the hypercall's result),
- * docs/misc/xenstore.txt (RESUME, @releaseDomain), xen/include/public/io/xs_wire.h, xenbus.h, ring.h
- * (the head of a ring), tools/libs/light/libxl_device.c (device removal).
+ * docs/misc/xenstore.txt (RESUME, @releaseDomain), xen/include/public/io/xs_wire.h, xenbus.h,
+ * ring.h (the head of a ring), tools/libs/light/libxl_device.c (device removal).
  */
 #include <err.h>
 #include <errno.h>
@@ -39,7 +39,7 @@
 #include <xen/io/xs_wire.h>
 
 #define CLOSE "/lab/close"
-#define DOMAINS 64 /* looked at; the lab has a few */
+#define DOMAINS 64 /* most domains that `ends` follows; the lab has a few */
 
 static void print_ring(xc_interface *xc, uint32_t domid)
 {
@@ -93,7 +93,7 @@ static bool shut_down(const xc_domaininfo_t *info, unsigned int *reason)
     return info->flags & XEN_DOMINF_shutdown;
 }
 
-/* Whether the domain is down for a soft reset at this moment. */
+/* Returns whether the domain is down for a soft reset now. */
 static bool resets(xc_interface *xc, uint32_t domid)
 {
     xc_domaininfo_t info;
@@ -113,7 +113,7 @@ static bool has_state(struct xs_handle *store, xs_transaction_t t, const char *p
     return has;
 }
 
-/* Whether a device's back end is dom0's blkback: QEMU's ends at once by itself. */
+/* Returns whether dom0's blkback serves a device. QEMU's backend ends at once by itself. */
 static bool is_blkback(struct xs_handle *store, xs_transaction_t t, const char *path)
 {
     static const char prefix[] = "/local/domain/0/backend/vbd/";
@@ -139,7 +139,7 @@ static void close_disk(xc_interface *xc, struct xs_handle *store, uint32_t domid
         t = xs_transaction_start(store);
         if (t == XBT_NULL)
             return;
-        /* In this order: nodes that were read Connected are not those of a later kernel. */
+        /* The nodes are read before the domain's state: so they are those of the crashed kernel. */
         done = has_state(store, t, path, XenbusStateConnected) && is_blkback(store, t, backend) &&
                resets(xc, domid) && xs_write(store, t, path, closed, strlen(closed));
     } while (!xs_transaction_end(store, t, !done) && done && errno == EAGAIN);
@@ -165,7 +165,7 @@ static void close_disks(xc_interface *xc, struct xs_handle *store, uint32_t domi
 
 static void note(const char *log, uint32_t domid, unsigned int reason)
 {
-    FILE *file = fopen(log, "a"); /* anew each time: the lab moves its logs */
+    FILE *file = fopen(log, "a"); /* opened each time, because the lab moves its logs */
 
     if (!file)
         err(1, "%s", log);
@@ -173,7 +173,7 @@ static void note(const char *log, uint32_t domid, unsigned int reason)
     fclose(file);
 }
 
-/* A domain that was down before and has run since is down once more: Xen counts its time. */
+/* Returns whether a domain has shut down since `before`: it was up then, or it has run since. */
 static bool again(const xc_domaininfo_t *now, const xc_domaininfo_t *before, int count)
 {
     unsigned int reason;
@@ -192,8 +192,8 @@ static void ends(xc_interface *xc, const char *log)
     unsigned int number, reason;
     int count, known = 0;
 
-    /* xl is told at the same moment, and destroys a domain that has ended. The thread that reads
-     * for libxenstore inherits this. */
+    /* xl gets the same event and may destroy the domain, so this process must run first. The thread
+     * that reads for libxenstore inherits the priority. */
     if (sched_setscheduler(0, SCHED_FIFO, &first))
         err(1, "priority");
     store = xs_open(0);

@@ -1,9 +1,9 @@
 /*
- * lab-pvdump ARGUMENTS...: a `pvdump` command of dom0's that starts in no time; see server.py.
+ * lab-pvdump ARGUMENTS...: run a `pvdump` command in dom0 without a start of Python; see server.py.
  *
- * Rule: who runs it sees no difference. Its streams, folder and environment are the command's own,
- * signals are passed on, and it ends as the command does. $LAB_PIDFILE names a file that gets the
- * number of the command's process, for signals that cannot be passed on.
+ * Rule: it behaves as `pvdump` does. The command gets its streams, folder and environment; it
+ * passes signals on, and it ends with the command's status. The number of the command's process is
+ * written to the file $LAB_PIDFILE, for signals that cannot be passed on.
  */
 #define _GNU_SOURCE
 #include <err.h>

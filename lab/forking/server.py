@@ -1,14 +1,14 @@
 """Runs `pvdump` commands in dom0 by forking a process that has imported all of pvdump.
 
-Started by lab.python; its client is lab-pvdump. Under emulation Python takes three seconds to
-start and import pvdump, and a fork a tenth of one. The rule: a command sees what it would see as a
-program of its own: arguments, environment, folder, standard streams, signals; only its parent is
-another.
+Started by lab.python; its client is lab-pvdump. Under emulation Python takes three seconds to start
+and import pvdump, a fork a tenth of a second. The rule: a command has the arguments, environment,
+folder, standard streams and signals that it would have as a program of its own; only its parent
+differs.
 
 A client sends one packet with its three standard streams: its folder, the number of arguments, the
 arguments and the environment, each ended by a NUL. It gets a packet with the process's number, and
-when that has ended one with its status as wait(2) gives it. When a client goes before, as by
-SIGKILL, its process is killed.
+another with the process's status, as wait(2) gives it, when that has ended. If the client ends
+first, for example by SIGKILL, its process is killed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,12 @@ def load() -> None:
 
 
 def receive(client: socket.socket) -> Request:
-    """Take a client's request."""
+    """Receive a client's request.
+
+    Raises:
+        OSError: The socket fails.
+        ValueError: It is no request of lab-pvdump.
+    """
     fds: array.array[int] = array.array("i")
     data, extra, _, _ = client.recvmsg(MOST, socket.CMSG_SPACE(STREAMS * fds.itemsize))
     for level, kind, content in extra:
@@ -64,7 +69,7 @@ def receive(client: socket.socket) -> Request:
 
 
 def work(request: Request) -> NoReturn:
-    """Be the command. Never returns."""
+    """Turn this process into the command, run it and exit."""
     folder, arguments, environment, fds = request
     code = 1
     try:
@@ -90,19 +95,24 @@ def work(request: Request) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     finally:
-        threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: waits for the threads that keep it
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as the interpreter does
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
 def written(fd: int, errors: str) -> io.TextIOWrapper:
+    """Return a text stream that writes to a descriptor, buffered as Python's own streams are."""
     raw = io.BufferedWriter(io.FileIO(fd, "w", closefd=False))
     return io.TextIOWrapper(raw, errors=errors, line_buffering=fd == 2 or os.isatty(fd))
 
 
 class Server:
-    """The clients that are connected, and their processes."""
+    """A Server starts a process for each client and sends the client its status.
+
+    Args:
+        path: The socket to listen at.
+    """
 
     def __init__(self, path: str) -> None:
         self.processes: dict[int, socket.socket] = {}  # pid -> client
@@ -120,11 +130,13 @@ class Server:
         self.selector.register(ended, selectors.EVENT_READ, self.reap)
 
     def serve(self) -> NoReturn:
+        """Serve clients for ever."""
         while True:
             for key, _ in self.selector.select():
                 key.data(key.fileobj)
 
     def accept(self, listener: socket.socket) -> None:
+        """Take a new client's request and start its process."""
         client, _ = listener.accept()
         try:
             request = receive(client)
@@ -142,13 +154,14 @@ class Server:
         client.send(b"%d" % pid)
 
     def gone(self, client: socket.socket) -> None:
-        """A client has ended before its process."""
+        """Kill the process of a client that has ended first."""
         self.selector.unregister(client)
         for pid, other in self.processes.items():
             if other is client:
                 os.kill(pid, signal.SIGKILL)
 
     def reap(self, ended: socket.socket) -> None:
+        """Send the status of each process that has ended to its client."""
         ended.recv(4096)
         while self.processes:
             pid, status = os.waitpid(-1, os.WNOHANG)
