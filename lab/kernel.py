@@ -22,7 +22,13 @@ SETUP_SECTS, PAYLOAD = 0x1F1, 0x248
 
 
 class Kernel:
-    """The one kernel that was unpacked into a root."""
+    """The one kernel that was unpacked into a root.
+
+    Attributes:
+        image: Its bzImage.
+        release: Its release, as `uname -r` gives it.
+        folder: Its modules.
+    """
 
     def __init__(self, root: Root) -> None:
         self.image = root.glob("boot/vmlinuz-*")
@@ -30,9 +36,16 @@ class Kernel:
         self.folder = root.glob(f"lib/modules/{self.release}")
 
     def modules(self, names: Iterable[str]) -> list[tuple[str, bytes]]:
-        """(file name, content) of modules and what they depend on, each after what it needs.
+        """Return modules and the modules they depend on, in the order in which they can be loaded.
 
-        A name that is built into the kernel is passed over.
+        Args:
+            names: Modules, as modprobe takes them; one that is built into the kernel is left out.
+
+        Returns:
+            (file name, content) of each.
+
+        Raises:
+            LabError: The kernel has no such module.
         """
         files = {_plain(p.name): p for p in self.folder.glob("kernel/**/*.ko*")}
         inside = (self.folder / "modules.builtin").read_text(encoding="utf-8")
@@ -44,7 +57,7 @@ class Kernel:
             if name in done or name in builtin:
                 return
             if name not in files:
-                raise LabError(f"kernel {self.release} has no module {name}")
+                raise LabError(f"kernel {self.release} has no module {name!r}")
             content = files[name].read_bytes()
             if files[name].suffix == ".xz":
                 content = lzma.decompress(content)
@@ -59,7 +72,11 @@ class Kernel:
 
 
 def unpack(image: bytes) -> bytes:
-    """The ELF vmlinux inside a bzImage."""
+    """Return the ELF vmlinux inside a bzImage.
+
+    Raises:
+        LabError: `image` is no bzImage, or its payload has an unknown form.
+    """
     if image[0x202:0x206] != b"HdrS":
         raise LabError("not a bzImage: no HdrS at 0x202")
     start = (image[SETUP_SECTS] + 1) * 512

@@ -1,18 +1,20 @@
-"""The Linux guest: Debian's cloud kernel and an initramfs that does what the guest's `run` says.
+"""The Linux guest: Debian's cloud kernel and an initramfs that runs the lines of the guest's `run`.
 
 Used by lab.domain for `kernel: debian`; the functions below that give shell lines are for tests and
-the demo. The rule: its init does nothing but mount, load the block driver, wait for the disks and
-run the lines, and it says how they ended ("lab: run ended CODE").
+the demo. The rule: its init only mounts, loads modules, waits for the disks, runs the lines and
+prints their exit code ("lab: run ended CODE").
 """
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shlex
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from lab import bootdisk, packages
+from lab import LabError, bootdisk, packages
 from lab.cpio import Cpio
 from lab.guest import Guest, image
 from lab.kernel import Kernel
@@ -22,10 +24,21 @@ from tools.progress import NULL, Display
 INIT = Path(__file__).parent / "linux" / "init"
 BOOT = "boot.img"
 MODULES = ("xen-blkfront",)
+PROGRAMS = f"paths such as /usr/bin/fio, in {' or '.join(packages.PROGRAMS)}"
 
 
 def put(folder: Path, suite: str, guest: Guest, progress: Display = NULL) -> None:
-    """Write what a guest boots from: a boot disk (HVM), or the files "kernel" and "ramdisk"."""
+    """Write the files that a guest boots from: a boot disk (HVM), or "kernel" and "ramdisk".
+
+    Args:
+        folder: Where the files are written.
+        suite: Debian release that the kernel and the programs are of.
+        guest: A guest with `kernel: debian`.
+        progress: Shows the steps.
+
+    Raises:
+        LabError: A file, program or module that the guest names does not exist.
+    """
     root = packages.guest(suite, progress)
     kernel = Kernel(root)
     own = io.BytesIO()
@@ -44,13 +57,20 @@ def put(folder: Path, suite: str, guest: Guest, progress: Display = NULL) -> Non
 
 
 def described(suite: str, guest: Guest, progress: Display = NULL) -> str:
-    """Make what a guest boots, kernel and initramfs, and give text that tells two apart."""
+    """Unpack a guest's kernel and make its initramfs, unless they are in the cache.
+
+    Returns:
+        Text that is the same for two guests only if both have the same kernel and initramfs.
+
+    Raises:
+        LabError: A program or module that the guest names does not exist.
+    """
     root = packages.guest(suite, progress)
     return f"{root.path} {_base(suite, guest, progress)}"
 
 
 def _base(suite: str, guest: Guest, progress: Display) -> Path:
-    """The archive of all that guests with the same programs and modules have in common."""
+    """Return the archive that all guests with the same programs and modules share."""
     root = packages.guest(suite, progress)
     more = packages.programs(suite, progress) if guest.programs else None
     sources = (cache.file_digest(path) for path in (INIT, Path(__file__)))
@@ -69,8 +89,10 @@ def _base(suite: str, guest: Guest, progress: Display) -> Path:
             archive.symlink("bin/sh", "busybox")
             root.put(archive, ["/sbin/kexec"])
             if more:
-                more.put(archive, guest.programs)
-            loads = Kernel(root).modules((*MODULES, *guest.modules))
+                with _blamed(guest, "programs", f"expected {PROGRAMS}"):
+                    more.put(archive, guest.programs)
+            with _blamed(guest, "modules", "expected names as modprobe takes them"):
+                loads = Kernel(root).modules((*MODULES, *guest.modules))
             for name, content in loads:
                 archive.file(f"modules/{name}", content)
             archive.file("modules/order", "".join(f"{name}\n" for name, _ in loads))
@@ -80,36 +102,56 @@ def _base(suite: str, guest: Guest, progress: Display) -> Path:
     return cache.stamped(cache.folder("lab", suite), "linux", key, make) / "base.cpio"
 
 
+@contextlib.contextmanager
+def _blamed(guest: Guest, field: str, expected: str) -> Iterator[None]:
+    """Add to a LabError which guest and field it is about, and what the field may have."""
+    try:
+        yield
+    except LabError as error:
+        raise LabError(f"guest {guest.name}: {field}: {error}; {expected}") from None
+
+
 def release(suite: str) -> str:
-    """The guests' kernel release, as `uname -r` gives it."""
+    """Return the guests' kernel release, as `uname -r` gives it."""
     return Kernel(packages.guest(suite)).release
 
 
 def kexec(image: str, cmdline: str, file_mode: bool = False) -> str:
-    """A line that loads a crash image.
+    """Return a shell line that loads a crash image.
 
-    image: its name in the guest.
-    file_mode: kexec_file_load instead of kexec_load.
+    Args:
+        image: The image's file name in the guest.
+        cmdline: The image's command line.
+        file_mode: Use kexec_file_load instead of kexec_load.
     """
     mode = "-s" if file_mode else "-c"
     return f"kexec -p {mode} {image} --command-line={shlex.quote(cmdline)}"
 
 
 def crash(cpu: int = 0) -> str:
-    """A line that panics the kernel on a vCPU."""
+    """Return a shell line that panics the kernel on the vCPU `cpu`."""
     return f"taskset {1 << cpu:x} sh -c 'echo c >/proc/sysrq-trigger'"
 
 
 def wait_disk(vdev: str) -> str:
-    """A line that waits until a disk can be opened, which may be later than its node is there.
+    """Return a shell line that waits until a disk can be opened.
 
-    Who opens it also waits until the kernel has looked for partitions.
+    Linux makes the disk's node before it can be opened. Opening waits until the kernel has looked
+    for partitions.
     """
     return f"until true </dev/{vdev}; do usleep 20000; done 2>/dev/null"
 
 
 def disk_speed(vdev: str, op: str, mib: int) -> str:
-    """Lines that time a direct write or read; print "lab: dd VDEV OP MIB MiB SECONDS s"."""
+    """Return shell lines that time a direct write or read of a disk.
+
+    They print "lab: dd VDEV OP MIB MiB SECONDS s".
+
+    Args:
+        vdev: The disk's name in the guest.
+        op: "write" or "read".
+        mib: MiB that are written or read.
+    """
     how = {
         "write": f"if=/dev/zero of=/dev/{vdev} oflag=direct",
         "read": f"if=/dev/{vdev} of=/dev/null iflag=direct",

@@ -92,6 +92,8 @@ class Root:
         names = list(names)
         for name in names:
             path = self.find(name)
+            if not path.is_file():
+                raise LabError(f"{name} is no file of the unpacked packages ({self.path})")
             archive.file(name, path.read_bytes(), 0o755 if os.access(path, os.X_OK) else 0o644)
         for name, path in self.libraries(names).items():
             archive.file(name, path.read_bytes(), 0o755)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lab import LabError, __main__
+from lab import LabError, __main__, packages
 from lab.guest import Guest
+from lab.root import Root
 
 GUESTS = Path(__file__).resolve().parents[2] / "lab/guests"
 PVH = {"name": "g", "type": "pvh", "kernel": "x.elf"}
@@ -134,6 +135,43 @@ def test_a_missing_file_is_found_before_a_xen_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(__main__, "Xen", None)
     with pytest.raises(LabError, match=r"disk xvdb: no file .*nothing\.img"):
         __main__.main()
+
+
+@pytest.fixture
+def unpacked(tmp_path, monkeypatch):
+    """Packages with a kernel and few programs, and no Xen."""
+    root = tmp_path / "root"
+    for name in ("boot/vmlinuz-6.1", "bin/busybox", "sbin/kexec", "usr/bin/fio"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    modules = root / "lib/modules/6.1"
+    (modules / "kernel").mkdir(parents=True)
+    (modules / "kernel/xen-blkfront.ko").touch()
+    (modules / "modules.builtin").touch()
+    monkeypatch.setenv("PVDUMP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packages, "guest", lambda suite, progress: Root(root))
+    monkeypatch.setattr(packages, "programs", lambda suite, progress: Root(root))
+    monkeypatch.setattr(__main__, "Xen", None)
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        ("programs: [/usr/bin/fio, /usr/bin/fi]", "programs: /usr/bin/fi is not in the unpacked"),
+        ("programs: [/usr/bin]", "programs: /usr/bin is no file of the unpacked packages"),
+        ("modules: [ext5]", "modules: kernel 6.1 has no module 'ext5'"),
+    ],
+)
+def test_a_program_or_module_that_does_not_exist_is_found_before_a_xen_starts(
+    tmp_path, monkeypatch, unpacked, names, named
+):
+    path = tmp_path / "g.yaml"
+    path.write_text(f"{{type: pvh, kernel: debian, {names}}}")
+    monkeypatch.setattr("sys.argv", ["lab", str(path)])
+    with pytest.raises(LabError) as caught:
+        __main__.main()
+    assert str(caught.value).startswith(f"guest g: {named}")
+    assert "\n" not in str(caught.value)
 
 
 def test_two_guests_of_one_name_are_refused_before_a_xen_starts(tmp_path, monkeypatch):
