@@ -1,10 +1,11 @@
 """Bases: saved machines in the cache, with Xen and dom0 booted.
 
-Used by lab.xen for tests of what comes after a boot. On top of that a base may have a Linux guest
-at its prompt, and then pvdump in dom0: each a base of its own, made from the one below. A restore
-takes a second, where a boot takes seven and a Linux guest 10 to 40 more. The rule: a base is made
-on first use and named by all it was made from: QEMU, the host's CPU, dom0, the guest, this code.
-Nothing of it is open in the job folder, and no disk of the host belongs to it.
+Used by lab.xen for tests that begin after a boot. Besides Xen and dom0 a base may have a Linux
+guest at its prompt, and pvdump in dom0: each is a base of its own, made from the one below. A
+restore takes a second; a boot takes seven, and a Linux guest 10 to 40 more. The rule: a base is
+made on first use, and its name is a digest of all it was made from: QEMU, the host's CPU, dom0, the
+guest, this code. A saved machine has no file open in the job folder, and no disk of the host. A
+base that is damaged is removed and made anew.
 """
 
 from __future__ import annotations
@@ -14,26 +15,31 @@ import json
 import shutil
 import subprocess
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lab import linux, python
+from lab import LabError, linux, python
 from lab.guest import Guest
 from lab.prompt import Prompt
-from lab.qemu import PROGRAM, Machine, Qemu, Saved
+from lab.qemu import PROGRAM, RESTORE_SECONDS, Machine, Qemu, Saved
 from tools import cache
 
 if TYPE_CHECKING:
     from lab.xen import Xen
 
 KEEP = 1  # of each kind; a base is 300 to 500 MiB
-# Of the code as it was imported, whatever becomes of the files meanwhile.
+# Digests of the code as it was imported; its files may change while it runs.
 CODE = [
     cache.file_digest(Path(__file__).with_name(f"{name}.py"))
     for name in ("base", "domain", "guest", "linux", "prompt", "qemu", "xen")
 ]
+
+
+class Damaged(LabError):
+    """A base in the cache cannot be used, and has been removed."""
 
 
 @dataclass(frozen=True)
@@ -48,38 +54,65 @@ class Base:
 
     @property
     def saved(self) -> Saved:
+        """Return the files that QEMU restores it from."""
         return Saved(self.path / "memory", self.path / "state")
 
     @property
-    def facts(self) -> dict[str, int]:
-        """What is known of it, such as the domid of its guest."""
-        found: dict[str, int] = json.loads((self.path / "facts.json").read_text(encoding="utf-8"))
+    def facts(self) -> dict[str, Any]:
+        """Return what was noted when it was made.
+
+        "memory" is the size of its memory's file in bytes and "state" the SHA-256 of its state; a
+        base with a guest has "domid".
+        """
+        found: dict[str, Any] = json.loads((self.path / "facts.json").read_text(encoding="utf-8"))
         return found
 
     @property
     def log(self) -> Path:
-        """What Xen had written to its console."""
+        """Return the file with Xen's console up to when it was saved."""
         return self.path / "xen.log"
 
     def copy_memory(self, target: Path) -> None:
-        """Copy the memory for a machine that goes on from here and is to be saved."""
+        """Copy the memory's file, for a machine that is restored from this base and saved again."""
         command = ["cp", "--sparse=always", "--reflink=auto", str(self.saved.memory), str(target)]
         subprocess.run(command, check=True)
 
     def discard(self) -> None:
-        """Remove it; it does not work."""
+        """Remove it from the cache."""
         with cache.locked(self.path):
             cache.discard(self.path)
+
+    def check(self) -> None:
+        """Remove it when a file of it is missing or damaged.
+
+        The memory's size is compared, not its content: its digest would take longer than a restore.
+
+        Raises:
+            Damaged: It was removed.
+        """
+        try:
+            wanted = self.facts
+            memory, state = self.saved.memory, self.saved.state
+            whole = (
+                self.log.is_file()
+                and memory.stat().st_size == wanted["memory"]
+                and cache.file_digest(state) == wanted["state"]
+            )
+        except (OSError, ValueError, LookupError, TypeError):
+            whole = False
+        if not whole:
+            self.discard()
+            raise Damaged(f"{self.path.name}: a file is missing or damaged")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a base has more than the one below it.
+    """The part that a base has besides the base below it.
 
     Attributes:
         name: Its kind, part of the base's name.
-        inputs: What it is made from, as text.
-        make: Does it on a running Xen; gives facts to be kept.
+        inputs: Text that differs when what it is made from differs.
+        make: Makes it on a running Xen; returns facts to be kept.
     """
 
     name: str
@@ -88,11 +121,27 @@ class Layer:
 
 
 def of(xen: Xen, machine: Machine) -> Base:
-    """Give the base that a Xen is to be restored from, made unless it is in the cache."""
+    """Return the base that a Xen is to be restored from, made unless it is in the cache.
+
+    A damaged base is made anew, with a warning.
+
+    Raises:
+        LabError: The base cannot be made.
+    """
+    layers = _layers(xen)
+    for _ in range(1 + len(layers)):  # each base on the way may be damaged
+        try:
+            return _made(xen, machine, layers)
+        except Damaged as error:
+            warnings.warn(f"a saved Xen is made anew: {error}", stacklevel=3)
+    return _made(xen, machine, layers)
+
+
+def _made(xen: Xen, machine: Machine, layers: list[Layer]) -> Base:
     key = cache.digest(*machine.arguments(), _environment())
     name = xen.xenstored
     base = _kept(xen, name, key, lambda folder: _boot(xen, folder, machine))
-    for layer in _layers(xen):
+    for layer in layers:
         name += f"-{layer.name}"
         base = _above(xen, name, machine, base, layer)
     return base
@@ -134,8 +183,12 @@ def _above(xen: Xen, name: str, machine: Machine, below: Base, layer: Layer) -> 
             below.copy_memory(memory)
             shutil.copyfile(below.log, maker.workdir / "xen.log")
             saved = replace(below.saved, memory=memory)
-            maker.qemu = Qemu(machine, maker.workdir, maker.job, memory, saved)
-            maker.tell("mount_job")
+            try:
+                maker.qemu = Qemu(machine, maker.workdir, maker.job, memory, saved)
+                maker.tell("mount_job", timeout=RESTORE_SECONDS)
+            except LabError as error:
+                below.discard()
+                raise Damaged(f"{below.path.name} cannot be restored: {error}") from None
             facts = layer.make(maker)
             maker.tell("umount_job")
             _save(maker, folder, {**below.facts, **facts})
@@ -145,7 +198,7 @@ def _above(xen: Xen, name: str, machine: Machine, below: Base, layer: Layer) -> 
 
 @contextlib.contextmanager
 def _maker(xen: Xen) -> Iterator[Xen]:
-    """A Xen like another, not started yet, with a folder of its own."""
+    """Give a Xen of the same kind that has not started and has a temporary folder."""
     maker = type(xen)(xen.suite, xen.xenstored, progress=xen.progress)
     maker.settle(Path(tempfile.mkdtemp(prefix="lab-")))
     try:
@@ -155,18 +208,22 @@ def _maker(xen: Xen) -> Iterator[Xen]:
         maker.close()
 
 
-def _save(maker: Xen, folder: Path, facts: dict[str, int]) -> None:
-    maker.running().save(folder / "state")
+def _save(maker: Xen, folder: Path, facts: dict[str, Any]) -> None:
+    memory, state = folder / "memory", folder / "state"
+    maker.running().save(state)
     shutil.copyfile(maker.workdir / "xen.log", folder / "xen.log")
-    (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
-    # What is zero need not be stored. Not every file system can do that.
-    dig = ["fallocate", "--dig-holes", str(folder / "memory")]
+    files = {"memory": memory.stat().st_size, "state": cache.file_digest(state)}
+    (folder / "facts.json").write_text(json.dumps({**facts, **files}), encoding="utf-8")
+    # Pages of zeros need no space on the disk. Not every file system can do that.
+    dig = ["fallocate", "--dig-holes", str(memory)]
     subprocess.run(dig, check=False, stderr=subprocess.DEVNULL)
 
 
 def _kept(xen: Xen, name: str, key: str, make: Callable[[Path], None]) -> Base:
     place = cache.folder("lab", xen.suite, "bases")
-    return Base(cache.stamped(place, name, key, make, KEEP))
+    base = Base(cache.stamped(place, name, key, make, KEEP))
+    base.check()
+    return base
 
 
 def _environment() -> str:
