@@ -1,10 +1,10 @@
 /*
- * The two consoles that print writes to: always port 0xE9 (Xen's own log; QEMU's -debugcon), and
- * the PV console ring, which `xl console` shows, when the domain has one.
+ * The two consoles that print writes to: port 0xE9 (Xen's own log; QEMU's -debugcon), and the PV
+ * console ring, which `xl console` shows, if the domain has one.
  *
- * Rule: the ring is shared with a peer that may be slow, absent, or confused by the crashed kernel.
- * Of its two indexes out_prod is ours: it is read once, at start. When the ring is full we wait a
- * short time, then drop output until there is room again.
+ * Rule: the peer of the ring may be slow or absent, and the crashed kernel may have left wrong
+ * indexes. We own out_prod and read it once, at start. When the ring is full we wait a short time,
+ * then drop output until there is room again.
  * Source: xen/include/public/io/console.h, hvm/params.h.
  */
 #include "console.h"
@@ -27,7 +27,7 @@ struct xencons_interface {
 
 static volatile struct xencons_interface *ring;
 static uint32_t port;
-static uint32_t prod; /* the right value of ring->out_prod, even if the peer overwrites that */
+static uint32_t prod; /* our copy of ring->out_prod, which the peer cannot overwrite */
 static int dropping;
 
 static void print_strn(void *data, const char *text, size_t len)
@@ -46,7 +46,8 @@ static void debug_strn(void *data, const char *text, size_t len)
 const mp_print_t console_print = { 0, print_strn };
 const mp_print_t debug_print = { 0, debug_strn };
 
-/* Free bytes of the ring. With impossible indexes we begin anew at the reader's. */
+/* Returns the free bytes of the ring. If the indexes are impossible, ours is set to the
+ * reader's. */
 static uint32_t room(void)
 {
     uint32_t cons = ring->out_cons;
@@ -81,8 +82,9 @@ static void notify(void)
     hypercall2(__HYPERVISOR_event_channel_op, EVTCHNOP_send, (uintptr_t)&send);
 }
 
-/* Wait until the ring has more than `least` free bytes. Returns 0 if it still has not. A yield
- * takes more than a microsecond, so even a clock that stands still ends the wait. */
+/* Waits at most `ms` until the ring has more than `least` free bytes. Returns 0 if it has not. A
+ * yield takes more than a microsecond, so counting yields ends the wait even if the clock stands
+ * still. */
 static int wait_room(uint32_t least, uint32_t ms)
 {
     uint64_t end = xen_now() + ms * 1000000ULL;
@@ -111,7 +113,7 @@ static void ring_put(char c)
     }
     dropping = 0;
     ring->out[prod % OUT_SIZE] = c;
-    /* The byte before the index that shows it; x86 keeps the order of stores. */
+    /* The byte is written before the index. x86 keeps the order; this holds the compiler to it. */
     __asm__ volatile("" ::: "memory");
     ring->out_prod = ++prod;
 }

@@ -6,15 +6,16 @@
 
 #include "py/mpprint.h"
 
-/* To both; to port 0xE9 only, which touches no memory. */
+/* Print to both consoles; print to port 0xE9 only, which touches no memory. */
 extern const mp_print_t console_print, debug_print;
 
 /* Use the PV console ring from now on, if there is one. */
 void console_attach(void);
 
+/* Write to both consoles; each newline gets a carriage return in the PV console. */
 void console_write(const char *text, size_t len);
 
-/* Wait until the other end has read everything, for at most so many milliseconds. */
+/* Wait until the peer has read everything, at most `ms` milliseconds. */
 void console_flush(uint32_t ms);
 
 #endif

@@ -59,7 +59,7 @@ static inline uint64_t read_cr4(void)
     return value;
 }
 
-/* idtr: what lidt loads; the table that it points to must have been written before. */
+/* Load the IDT register. The table that idtr points to must have been written before. */
 static inline void lidt(const void *idtr)
 {
     __asm__ volatile("lidt (%0)" ::"r"(idtr) : "memory");

@@ -1,6 +1,6 @@
 /*
- * The two doors of the body. Both end in high_entry: long mode, our own page tables, the body at
- * its linked address, .bss clear, and a call of boot_main(door, info).
+ * The two entries of the body, called doors. Both lead to high_entry: long mode, our own page
+ * tables, the body at its linked address, .bss clear, and a call of boot_main(door, info).
  *
  *   PVH       32-bit protected mode without paging, loaded at PHYS, ebx = hvm_start_info.
  *             Source: xen/include/public/arch-x86/hvm/start_info.h. Xen's tools use it for
@@ -8,7 +8,7 @@
  *   bzImage   64-bit entry at 0x200 of wherever we were loaded, rsi = boot_params, identity-mapped
  *             by the loader. Source: Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
  *
- * Rule: until high_entry everything is addressed relative to rip (or by LOW() in 32-bit code).
+ * Rule: before high_entry all addresses are relative to rip (in 32-bit code: LOW()).
  */
 #include "config.h"
 #include "layout.h"
@@ -25,12 +25,13 @@
 
 #define PTE_P_RW 0x3
 #define PTE_P_RW_PS 0x83
-#define EARLY_TABLES heap /* nothing is in the heap yet */
+#define EARLY_TABLES heap /* the heap is not in use yet */
 
     .section .head, "ax", @progbits
 
-    /* A bzImage's 32-bit entry, which a loader may try although xloadflags does not offer it. The
-     * stack for one word is boot_params' own scratch field: nobody promises a better one. */
+    /* A bzImage's 32-bit entry, which a loader may try although xloadflags does not offer it. No
+     * stack is guaranteed, so the one word that is pushed goes into the scratch field of
+     * boot_params. */
     .code32
     cli
     cld
@@ -109,7 +110,8 @@ bzimage_entry:
     xor %eax, %eax
     rep stosq
 
-    /* Whatever the loader had switched on goes off, but five levels cannot in long mode. */
+    /* Switch off all that the loader has switched on, except five levels: long mode forbids
+     * that. */
     mov %cr4, %rax
     and $CR4_LA57, %eax
     or $CR4_PAE, %eax

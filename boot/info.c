@@ -2,10 +2,10 @@
  * Copies the boot data of the loader (hvm_start_info or boot_params) into boot_info; called once by
  * boot_main, read by hw.boot().
  *
- * Rule: everything but the modules is copied, because the loader's pages may be used for something
- * else; counts and lengths are bounded.
- * Source: xen/include/public/arch-x86/hvm/start_info.h;
- * Linux Documentation/arch/x86/{boot,zero-page}.rst.
+ * Rule: all data but the modules' content is copied, because the loader's pages may be reused
+ * later. Counts and lengths are limited.
+ * Source: xen/include/public/arch-x86/hvm/start_info.h; Linux
+ * Documentation/arch/x86/{boot,zero-page}.rst.
  */
 #include "info.h"
 
@@ -45,7 +45,7 @@ struct hvm_memmap_table_entry {
 
 #define E820_TABLE_MAX 128
 #define SETUP_E820_EXT 1
-#define SETUP_DATA_MAX 64 /* longest list we follow */
+#define SETUP_DATA_MAX 64 /* entries of the list that we follow */
 
 struct boot_e820_entry {
     uint64_t addr, size;
@@ -72,7 +72,7 @@ static void take_cmdline(uint64_t addr)
 
 static void take_module(uint64_t addr, uint64_t len)
 {
-    /* Xen's ELF loader names the modules of a firmware that it has not loaded: at address 0. */
+    /* Xen's ELF loader also lists modules that it has not loaded, with the address 0. */
     if (!addr || !len || boot_info.modules_nr == MODULES_MAX)
         return;
     boot_info.modules[boot_info.modules_nr++] = (struct boot_module){ addr, len };
@@ -131,7 +131,7 @@ static void collect_bzimage(uint64_t addr)
     take_e820((const void *)(params + E820_TABLE),
               entries < E820_TABLE_MAX ? entries : E820_TABLE_MAX);
 
-    /* A memory map too long for boot_params goes on in the list of setup_data. */
+    /* The rest of a memory map that is too long for boot_params is in the list of setup_data. */
     for (unsigned int i = 0; next && i < SETUP_DATA_MAX; i++) {
         const struct setup_data *data = (const void *)next;
 

@@ -1,4 +1,4 @@
-/* The loader's boot data, in one form for both doors. */
+/* The loader's boot data, in one form for both entries. */
 #ifndef PVDUMP_INFO_H
 #define PVDUMP_INFO_H
 
@@ -27,6 +27,7 @@ struct boot_info {
 
 extern struct boot_info boot_info;
 
+/* Copy the boot data at `addr` into boot_info. door: DOOR_PVH or DOOR_BZIMAGE. */
 void info_collect(unsigned int door, uint64_t addr);
 
 #endif

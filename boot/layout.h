@@ -1,8 +1,8 @@
 /*
  * Addresses and selectors, for C and assembly.
  *
- * The body runs at VIRT, whatever its physical address; every other physical address is its own
- * virtual address (the identity map, paging.c). link.ld has the same numbers.
+ * The body runs at VIRT, whatever its physical address. All physical memory is also mapped at its
+ * own address (the identity map, paging.c). link.ld has the same numbers.
  */
 #ifndef PVDUMP_LAYOUT_H
 #define PVDUMP_LAYOUT_H
@@ -16,7 +16,7 @@
 #define SEL_DATA 0x10
 #define SEL_TSS 0x18
 
-/* The door, which is the first argument of boot_main. */
+/* The entry that the loader used: the first argument of boot_main. */
 #define DOOR_PVH 1
 #define DOOR_BZIMAGE 2
 
@@ -25,15 +25,15 @@
 
 #define __page_aligned __attribute__((aligned(PAGE_SIZE)))
 
-/* Hidden: what is position-independent must not go through a table of addresses for them. */
+/* Hidden, so that position-independent code does not use a table of their linked addresses. */
 #pragma GCC visibility push(hidden)
 extern char _start[], _text_end[], _rodata_start[], _rodata_end[], _end[];
 extern char stack_guard[], stack_top[];
 
-/* Xen writes the hypercalls in here (xen.c). */
+/* Xen fills this page with the code of the hypercalls (xen.c). */
 extern char hypercall_page[PAGE_SIZE];
 
-/* Physical address that _start was loaded at. */
+/* The physical address that _start was loaded at. */
 extern uint64_t load_address;
 #pragma GCC visibility pop
 

@@ -1,6 +1,6 @@
 /*
- * From the doors (head.S) to Python: boot_main sets the machine up, starts MicroPython on its heap,
- * and calls main() of the module that image.yaml names as the entry.
+ * The way from the entries in head.S to Python: boot_main sets the machine up, starts MicroPython
+ * on its heap, and calls main() of the module that image.yaml names.
  *
  * Rule: main() must not return. If it does, or ends with an exception, the domain crashes with the
  * traceback on the console, so that an error never looks like a finished dump.
@@ -60,7 +60,7 @@ int pool_give(uint64_t addr, uint64_t pages)
 
 static void run(void)
 {
-    /* With a dot in its name import gives the package: ask for the module by name then. */
+    /* Without a fromlist, import of a name with a dot returns the package, not the module. */
     mp_obj_t fromlist = mp_obj_new_tuple(1, (mp_obj_t[]){ MP_OBJ_NEW_QSTR(MP_QSTR_main) });
     mp_obj_t module = mp_import_name(qstr_from_str(ENTRY_MODULE), fromlist,
                                      MP_OBJ_NEW_SMALL_INT(0));

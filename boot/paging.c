@@ -3,14 +3,15 @@
  * handler paging_fault.
  *
  * The body is mapped at VIRT with 4 KiB pages: text read-only and executable, constants read-only,
- * all else writable and not executable, nothing below the stack. Everything else is the identity
- * map: the low half, filled by page faults with 2 MiB pages out of a fixed number of tables. When
- * these are used up all are dropped, and what is still needed faults again: so nothing grows with
- * the RAM. Once sealed it is not executable and has no page 0 (where QEMU puts boot data).
+ * all else writable and not executable. The page below the stack is not mapped. The low half of the
+ * address space is the identity map. Page faults fill it with 2 MiB pages, whose tables are a fixed
+ * number: when all are used they are all emptied, and pages that are still needed fault again. So
+ * the tables do not grow with the RAM. After paging_seal the identity map is not executable and has
+ * no page 0 (where QEMU puts boot data).
  *
  * Rule: our own region is always in the identity map as well, because Xen copies the arguments of
- * hypercalls through these tables and does not deliver a page fault when they are missing. What
- * cannot be written at VIRT cannot be written there either, so a wild address from Python traps.
+ * hypercalls through these tables and does not deliver a page fault for a missing page. The parts
+ * that are read-only at VIRT are read-only there too, so a wrong address from Python traps.
  * Rule: this file is compiled position-independent and keeps no pointers in data: it runs before
  * and after the switch to the linked address.
  * Source: AMD64 Architecture Programmer's Manual volume 2, 5.3; 5-level paging, Intel SDM 4.5.
@@ -35,7 +36,7 @@
 #define PF_INSTRUCTION (1u << 4)
 
 #define HIGH_TABLES 2 /* 4 MiB of body; link.ld checks it */
-#define LOW_TABLES 27 /* each but a few spans 1 GiB */
+#define LOW_TABLES 27 /* most of them map 1 GiB each */
 
 typedef uint64_t table_t[ENTRIES];
 
@@ -67,7 +68,7 @@ static unsigned int index_of(uint64_t addr, unsigned int level)
     return (addr >> (12 + 9 * (level - 1))) % ENTRIES;
 }
 
-/* What the body's page at this linked address may be used for; 0: not mapped. */
+/* Returns the flags of the body's page at this offset; 0: it is not mapped. */
 static uint64_t body_flags(uint64_t offset)
 {
     const char *page = _start + offset;
@@ -120,7 +121,7 @@ static uint64_t low_flags(uint64_t addr)
     return PTE_P | PTE_A_D | writable | (sealed ? PTE_NX : 0);
 }
 
-/* Whether the 2 MiB at `span` need pages of their own: page 0 is in them, or a part of the body. */
+/* Returns whether the 2 MiB at `span` need 4 KiB pages: they have page 0 or a part of the body. */
 static int is_mixed(uint64_t span)
 {
     uint64_t end = load_address + (_end - _start);
@@ -128,7 +129,7 @@ static int is_mixed(uint64_t span)
     return !span || (span < end && span + LARGE > load_address);
 }
 
-/* Map the 2 MiB around addr to themselves. Returns 0 when the tables are used up. */
+/* Map the 2 MiB around addr to themselves. Returns 0 when all tables are used. */
 static int low_map(uint64_t addr)
 {
     uint64_t span = addr & ~(LARGE - 1);
@@ -159,7 +160,7 @@ static int low_map(uint64_t addr)
     return 1;
 }
 
-/* Drop the identity map, but for our own region. */
+/* Empty the identity map except for our own region. */
 static void low_reset(void)
 {
     uint64_t *top = root();
@@ -186,8 +187,7 @@ static uint64_t physical_limit(void)
     return most < half ? most : half;
 }
 
-/* Build the tables for a body loaded at `load`; returns what belongs into CR3. The identity map
- * must be executable then, since the switch happens on it. */
+/* The identity map is executable at first, because head.S switches to these tables on it. */
 uint64_t paging_build(uint64_t load)
 {
     load_address = load;
@@ -198,7 +198,7 @@ uint64_t paging_build(uint64_t load)
     return phys(root());
 }
 
-/* The loader's data have been read: a null pointer faults from now on, and so does code outside. */
+/* Called when the loader's data have been read. From now on a null pointer faults. */
 void paging_seal(void)
 {
     sealed = 1;
@@ -206,13 +206,11 @@ void paging_seal(void)
     write_cr3(read_cr3());
 }
 
-/* The end of the identity map: no physical address is at or above it. */
 uint64_t paging_limit(void)
 {
     return limit;
 }
 
-/* Returns 1 if the fault was a part of the identity map that was not there yet, and now is. */
 int paging_fault(uint64_t addr, uint64_t error)
 {
     if (error & (PF_PRESENT | PF_INSTRUCTION))

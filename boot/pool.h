@@ -3,11 +3,11 @@
 
 #include <stdint.h>
 
-/* Physical address of so many consecutive pages of zeroes, in the identity map for good; 0: there
- * are not as many left, or none were asked for. */
+/* Take `pages` consecutive pages, filled with zeros, which stay in the identity map. Returns their
+ * physical address, or 0 if there are not as many left or `pages` is 0. */
 uint64_t pool_take(uint64_t pages);
 
-/* Take pages back, so that they are given again. Returns 0 where they are not taken pages. */
+/* Give pages back to the pool. Returns 0 if they are not pages taken from it. */
 int pool_give(uint64_t addr, uint64_t pages);
 
 #endif

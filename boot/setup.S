@@ -2,8 +2,8 @@
  * The first 1024 bytes of pvdump.bin: the boot sector and one setup sector of a bzImage, before the
  * body. tools/image.py links it to a flat file and gives it body_paragraphs and body_init_size.
  *
- * Rule: only the 64-bit entry is offered (xloadflags); kexec_load and kexec_file_load take it,
- * above 4 GiB and with five-level paging too. The 16-bit entry says so on port 0xE9, and stops.
+ * Rule: only the 64-bit entry is offered (xloadflags). kexec_load and kexec_file_load use it, also
+ * above 4 GiB and with five-level paging. The 16-bit entry prints that on port 0xE9 and stops.
  * Source: Linux Documentation/arch/x86/boot.rst; the checks of kexec-tools' kexec-bzImage64.c and
  * Linux' kexec-bzimage64.c.
  */

@@ -1,13 +1,13 @@
 /*
  * Exceptions of the CPU. A page fault in the identity map is resolved by mapping that part. Any
- * other trap prints the registers; where Python was running it is then raised there as hw.Trap, a
- * BaseException: unwinding collects the traceback, which main.c prints before it ends the domain.
- * An NMI is reported, and the dump goes on.
+ * other trap prints the registers. If Python was running, hw.Trap, a BaseException, is then raised
+ * in it: unwinding collects the traceback, which main.c prints before it ends the domain. An NMI is
+ * reported, and the dump goes on.
  *
- * Rule: a second trap while the first is reported ends the domain with one line; a third halts, and
- * the watchdog ends the domain.
- * Rule: code on an IST stack writes to port 0xE9 only. The console ring may fault, and a page fault
- * begins at the top of its stack again, perhaps over the frame of the one that was interrupted.
+ * Rule: a second trap during the report of the first prints one line and ends the domain. A third
+ * trap halts, and the watchdog ends the domain.
+ * Rule: code on an IST stack writes to port 0xE9 only. A write to the console ring may cause a page
+ * fault, and that begins at the top of its stack, where the frame of an earlier one may be in use.
  */
 #include "trap.h"
 
@@ -55,7 +55,8 @@ struct tss {
     uint16_t reserved3, iomap;
 } __attribute__((packed));
 
-/* Interrupt stacks: a page fault may come on top of any other; #DF, NMI and #MC on top of it. */
+/* Interrupt stacks. A page fault may interrupt any other handler; #DF, NMI and #MC may interrupt
+ * that of a page fault. So each has its own. */
 enum { IST_ANY = 1, IST_PF, IST_DF, IST_NMI, IST_MC, IST_LAST = IST_MC };
 
 static const char names[EXCEPTIONS][4] = {
@@ -131,7 +132,7 @@ void trap_python(void)
 {
     mp_obj_t text = MP_OBJ_FROM_PTR(&reason_str);
 
-    /* Made now: at the time of a trap the heap may be inconsistent. */
+    /* The exception is made now, because the heap may be inconsistent at the time of a trap. */
     MP_STATE_VM(trap_exception) = mp_obj_new_exception_args(&mp_type_Trap, 1, &text);
 }
 

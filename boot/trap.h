@@ -1,12 +1,13 @@
 #ifndef PVDUMP_TRAP_H
 #define PVDUMP_TRAP_H
 
+/* Load the IDT and the TSS. */
 void trap_init(void);
 
-/* Python is up: from now on a trap becomes the exception hw.Trap. */
+/* Python has started: from now on a trap raises the exception hw.Trap. */
 void trap_python(void);
 
-/* The end of everything that went wrong: crash the domain, or halt where there is no Xen. */
+/* End after any failure: crash the domain, or halt if there is no Xen. */
 __attribute__((noreturn)) void crash(void);
 
 #endif

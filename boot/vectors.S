@@ -1,6 +1,7 @@
 /*
- * Where the IDT points to (trap.c fills it): one stub an exception, which pushes what the CPU left
- * out of struct trap_frame, and one for everything else. Interrupts are never enabled.
+ * The code that the IDT points to (trap.c fills it): a stub for each exception, and one for all
+ * other vectors. A stub pushes the fields of struct trap_frame that the CPU has not pushed.
+ * Interrupts are never enabled.
  */
     .section .text.vectors, "ax", @progbits
 
@@ -61,7 +62,8 @@ trap_common:
     add $16, %rsp
     iretq
 
-/* void trap_leave(void *stack_top, void (*next)(void)): go on there, never to return. */
+/* void trap_leave(void *stack_top, void (*next)(void)): call next on another stack; never
+ * returns. */
     .globl trap_leave
 trap_leave:
     mov %rdi, %rsp

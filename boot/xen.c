@@ -141,7 +141,7 @@ static void map_shared_info(void)
     shared_mapped = !hypercall2(__HYPERVISOR_memory_op, XENMEM_add_to_physmap, (uintptr_t)&add);
 }
 
-/* The crashed kernel's watchdogs outlive a kexec, and a soft reset too. */
+/* The crashed kernel's watchdogs stay armed after a kexec and after a soft reset. */
 static void stop_crashed_watchdogs(void)
 {
     for (uint32_t id = 1; id <= WATCHDOG_TIMERS; id++)
@@ -158,8 +158,8 @@ static volatile struct vcpu_time_info *time_area(void)
     return &own_time;
 }
 
-/* Where Xen has the vcpu_info of the first vCPUs; the others have none until they register one,
- * which fails when the crashed kernel has registered its own. */
+/* Returns this vCPU's vcpu_info, or 0. shared_info has that of the first vCPUs. A later vCPU has
+ * none until it registers one, which fails if the crashed kernel has registered its own. */
 static volatile struct vcpu_info *vcpu_info(void)
 {
     struct vcpu_register_vcpu_info info = {
@@ -174,9 +174,10 @@ static volatile struct vcpu_info *vcpu_info(void)
     return &own_vcpu_info;
 }
 
-/* Where Xen writes this vCPU's time. The time area comes first: it can be moved from where the
- * crashed kernel had it, is filled at once, and while Xen still tries to reach the old one
- * through page tables that are gone it does not write the vcpu_info's time either. */
+/* Choose the place where Xen writes this vCPU's time. The time area is preferred: we can replace
+ * that of the crashed kernel, and Xen fills it at once. As long as the old one is registered, Xen
+ * fails to reach it through page tables that are gone, and does not update the time in vcpu_info
+ * either. */
 static void start_clock(void)
 {
     volatile struct vcpu_info *info = vcpu_info();
@@ -208,12 +209,11 @@ void xen_check(void)
     if (!base)
         return;
     if (watchdog_result)
-        mp_printf(&console_print, "pvdump: Xen gives no watchdog (error %d): a hang stays one\n",
+        mp_printf(&console_print, "pvdump: Xen gives no watchdog (error %d): a hang will not end\n",
                   (int)watchdog_result);
     if (clock)
         return;
-    mp_printf(&console_print, "pvdump: Xen gives vCPU %u no clock, without which nothing ends\n",
-              vcpu);
+    mp_printf(&console_print, "pvdump: Xen gives vCPU %u no clock, so no wait would end\n", vcpu);
     crash();
 }
 

@@ -27,33 +27,36 @@ struct evtchn_send {
     uint32_t port;
 };
 
-/* Find Xen, make hypercalls possible, arm the watchdog, start the clock. */
+/* Find Xen, set up hypercalls, arm the watchdog, start the clock. */
 void xen_init(void);
 
-/* The console is there: say what Xen refused; without a clock crash, since no wait would end. */
+/* Report what Xen refused, once the console works. Crash without a clock: no wait would end. */
 void xen_check(void);
 
-/* Base CPUID leaf of Xen, 0 without Xen. */
+/* Returns the base CPUID leaf of Xen, 0 without Xen. */
 uint32_t xen_base(void);
+
+/* Returns the number of the vCPU that we run on. */
 uint32_t xen_vcpu(void);
 
-/* Physical address of shared_info, 0 without Xen. */
+/* Returns the physical address of shared_info, 0 without Xen. */
 uint64_t xen_shared_info(void);
 
-/* Xen system time in ns. */
+/* Returns Xen's system time in ns. */
 uint64_t xen_now(void);
 
-/* Unless called again within so many seconds the domain is shut down for SHUTDOWN_watchdog, and
- * xl's on_watchdog= says what comes then (not set: destroy); 0 disarms. Returns 0 or -errno. */
+/* Arm the watchdog: if this is not called again within `seconds`, Xen shuts the domain down with
+ * the reason SHUTDOWN_watchdog, and xl does what on_watchdog= says (default: destroy). 0 seconds
+ * disarm it. Returns 0 or -errno. */
 int64_t xen_watchdog(uint32_t seconds);
 
-/* Returns only without Xen. */
+/* Shut the domain down. Returns only if there is no Xen. */
 void xen_shutdown(uint32_t shutdown_reason);
 
-/* Returns 0 or -errno. */
+/* Read a parameter of the domain. Returns 0 or -errno. */
 int64_t hvm_get_param(uint32_t index, uint64_t *value);
 
-/* Without Xen: -ENOSYS. */
+/* Make a hypercall. Returns its result, -ENOSYS without Xen. */
 int64_t hypercall(uint64_t nr, const uint64_t args[5]);
 
 static inline int64_t hypercall2(uint64_t nr, uint64_t a, uint64_t b)

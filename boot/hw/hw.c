@@ -92,7 +92,7 @@ void hw_grant_fill(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, ui
         entry[ref[i]].domid = domid;
         entry[ref[i]].frame = gfn + i;
     }
-    /* The flags make an entry valid: after everything else in it. */
+    /* The flags make an entry valid, so they are written after its other fields. */
     hw_wmb();
     for (uint32_t i = 0; i < n; i++)
         entry[ref[i]].flags = flags;
@@ -108,13 +108,13 @@ void hw_grant_fill_v2(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid,
         entry[ref[i]].domid = domid;
         entry[ref[i]].frame = gfn + i;
     }
-    /* As above. */
+    /* As in hw_grant_fill. */
     hw_wmb();
     for (uint32_t i = 0; i < n; i++)
         entry[ref[i]].flags = flags;
 }
 
-/* The i-th reference is still in use: move it to the front, behind the *busy that are there. */
+/* Move the i-th reference, which is in use, to the front, behind the *busy that are there. */
 static void set_aside(uint32_t *ref, uint32_t i, uint32_t *busy)
 {
     uint32_t still = ref[i];
@@ -123,8 +123,8 @@ static void set_aside(uint32_t *ref, uint32_t i, uint32_t *busy)
     ref[(*busy)++] = still;
 }
 
-/* End access through the n entries; those the peer still has mapped are moved to the front of refs.
- * Returns how many these are. */
+/* End access through the n entries. References that the peer still has mapped are moved to the
+ * front of refs. Returns their number. */
 uint32_t hw_grant_end(uint64_t table, uint64_t refs, uint32_t n)
 {
     struct grant_entry_v1 *entry = at(table);
@@ -145,7 +145,7 @@ uint32_t hw_grant_end(uint64_t table, uint64_t refs, uint32_t n)
     return busy;
 }
 
-/* The same, where the peer's use shows in status words apart from the entries. */
+/* Does the same for version 2, where status words apart from the entries show the peer's use. */
 uint32_t hw_grant_end_v2(uint64_t table, uint64_t status, uint64_t refs, uint32_t n)
 {
     volatile struct grant_entry_v2 *entry = at(table);
@@ -155,7 +155,7 @@ uint32_t hw_grant_end_v2(uint64_t table, uint64_t status, uint64_t refs, uint32_
 
     for (uint32_t i = 0; i < n; i++)
         entry[ref[i]].flags = 0;
-    /* Xen sets the status, then looks at the flags again: they must be gone before we look. */
+    /* Xen sets the status, then reads the flags again: clear them before we read the status. */
     hw_mb();
     for (uint32_t i = 0; i < n; i++) {
         if (in_use[ref[i]] & GTF_in_use)
@@ -164,7 +164,7 @@ uint32_t hw_grant_end_v2(uint64_t table, uint64_t status, uint64_t refs, uint32_
     return busy;
 }
 
-/* n segments of whole pages, but for the first sector of the first and the last of the last. */
+/* Fill n segments of whole pages; first_sect begins the first one, last_sect ends the last one. */
 void hw_seg_fill(uint64_t dst, uint64_t refs, uint32_t n, uint8_t first_sect, uint8_t last_sect)
 {
     volatile struct blkif_request_segment *seg = at(dst);

@@ -3,12 +3,13 @@
  *
  * Compiled into the image (behind memory.c, in the MicroPython module) and, by cffi, for CPython
  * (behind host/hw.py). Addresses are guest-physical. In the image physical memory is mapped one to
- * one, so hw_base is the constant 0; under CPython it is where the mapped file that plays the RAM
- * begins, and host/hw.py has checked every range before it calls.
+ * one, so hw_base is the constant 0. Under CPython a mapped file stands for the RAM and hw_base is
+ * its address; host/hw.py has checked every range before it calls.
  *
- * Rule: C moves bytes, Python decides. Single accesses are volatile and never torn.
- * Layouts: Xen public/grant_table.h (grant_entry_v1, the full_page of grant_entry_v2, grant_status_t),
- * public/io/blkif.h (blkif_request_segment).
+ * Rule: C only moves bytes; decisions are made in Python. Single accesses are volatile and never
+ * torn.
+ * Layouts: Xen public/grant_table.h (grant_entry_v1, the full_page of grant_entry_v2,
+ * grant_status_t), public/io/blkif.h (blkif_request_segment).
  */
 #ifndef PVDUMP_HW_H
 #define PVDUMP_HW_H

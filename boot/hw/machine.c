@@ -1,5 +1,5 @@
 /*
- * hw: the functions of the module on the machine and on Xen, over the rest of boot/.
+ * hw: the functions of the module for the machine and Xen, which call the rest of boot/.
  *
  * Rule: the arguments of a hypercall are cut to 64 bits, because some of them are signed; all other
  * numbers are checked as number.h has it.
@@ -138,7 +138,8 @@ static mp_obj_t mod_halt(void)
 }
 MP_DEFINE_CONST_FUN_OBJ_0(halt_obj, mod_halt);
 
-/* Fail on purpose, to see what comes of it: "page", "ud" or "hang" (for the watchdog). */
+/* Fail on purpose, for tests: a page fault, an undefined instruction, or a loop for the
+ * watchdog. */
 static mp_obj_t mod_fault(mp_obj_t kind)
 {
     qstr name = mp_obj_str_get_qstr(kind);

@@ -1,6 +1,6 @@
 /*
- * hw: the functions of the module on memory, over hw.c: single accesses, barriers, copies, grants
- * and segments. Ranges and values are checked as number.h has it.
+ * hw: the functions of the module for memory, which call hw.c: single accesses, barriers, copies,
+ * grants and segments. Ranges and values are checked as number.h has it.
  */
 #include "boot/hw/hw.h"
 #include "boot/hw/modhw.h"

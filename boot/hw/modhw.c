@@ -1,6 +1,6 @@
 /*
- * hw: the MicroPython module, a table of the functions of memory.c and machine.c. Only the exception
- * Trap is missing under CPython.
+ * hw: the MicroPython module, a table of the functions of memory.c and machine.c. CPython's hw has
+ * the same functions, but not the exception Trap.
  */
 #include "boot/hw/modhw.h"
 

@@ -1,14 +1,15 @@
 /*
  * hw: the functions of the MicroPython module, which memory.c and machine.c define.
  *
- * Under CPython host/hw.py has the same functions; what each does is said there and in hw.h.
+ * Under CPython host/hw.py has the same functions; it and hw.h describe them.
  */
 #ifndef PVDUMP_HW_MODHW_H
 #define PVDUMP_HW_MODHW_H
 
 #include "py/obj.h"
 
-/* Those with a fixed number of arguments, and the others; a list as clang-format knows none. */
+/* FIXED: functions with a fixed number of arguments; VAR: the others. clang-format would put each
+ * on a line of its own. */
 /* clang-format off */
 #define HW_FUNCTIONS(FIXED, VAR)                                                        \
     FIXED(mem) FIXED(copy) FIXED(rd16) FIXED(rd32) FIXED(rd64) FIXED(wr32)              \

@@ -4,7 +4,7 @@
 #include "py/objint.h"
 #include "py/runtime.h"
 
-/* Returns 0 if the number is not one of 64 bits without sign. */
+/* Returns 0 if the number does not fit 64 bits without sign. */
 static int get_u64(mp_obj_t obj, uint64_t *value)
 {
     if (mp_obj_is_exact_type(obj, &mp_type_int))

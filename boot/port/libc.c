@@ -1,8 +1,8 @@
 /*
  * The functions of <string.h> that MicroPython, the compiler and hw.c call.
  *
- * Rule: plain eight-byte accesses rather than `rep movsb`: that costs 88 us a page under QEMU's
- * emulation, this 3 us, and on hardware the difference is small.
+ * Rule: eight-byte accesses instead of `rep movsb`. Under QEMU's emulation a page takes 3 us
+ * instead of 88 us; on hardware the difference is small.
  */
 #include <stdint.h>
 #include <string.h>

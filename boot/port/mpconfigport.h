@@ -1,9 +1,9 @@
 /*
  * The features of MicroPython in the image. Every file of MicroPython includes it.
  *
- * Rule: no floats, so nothing touches an SSE register (host-tests/boot/test_image.py looks): the
- * doors leave SSE off; no compiler, so only frozen modules run; no files, no scheduler. The rest is
- * used by drivers and firmware, and CPython has it as well.
+ * Rule: no floats, so no code uses an SSE register (host-tests/boot/test_image.py checks this):
+ * head.S leaves SSE off; no compiler, so only frozen modules run; no files, no scheduler. The rest
+ * is used by drivers and firmware, and CPython has it as well.
  */
 #ifndef PVDUMP_MPCONFIGPORT_H
 #define PVDUMP_MPCONFIGPORT_H

@@ -39,8 +39,8 @@ static mp_obj_t no_open(size_t n_args, const mp_obj_t *args, mp_map_t *kwargs)
 }
 MP_DEFINE_CONST_FUN_OBJ_KW(mp_builtin_open_obj, 1, no_open);
 
-/* Called for an exception that nobody catches. main.c catches all of Python's, so this one was
- * raised while an exception was printed. */
+/* Called for an exception that is not caught. main.c catches all exceptions of Python, so this one
+ * was raised while another was printed. */
 void nlr_jump_fail(void *val)
 {
     static int failing;

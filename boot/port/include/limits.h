@@ -1,4 +1,4 @@
-/* Instead of the compiler's own, which goes on to the host's. */
+/* Replaces the compiler's file, which includes the host's. */
 #ifndef PVDUMP_LIMITS_H
 #define PVDUMP_LIMITS_H
 

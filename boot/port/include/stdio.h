@@ -1,2 +1,2 @@
-/* MicroPython includes it; nothing of it is used. */
+/* MicroPython includes this file and uses nothing of it. */
 #include <stddef.h>

@@ -1,4 +1,4 @@
-/* MicroPython includes it; of it, it uses this much. */
+/* The part of <stdlib.h> that MicroPython uses. */
 #ifndef PVDUMP_STDLIB_H
 #define PVDUMP_STDLIB_H
 

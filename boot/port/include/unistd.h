@@ -1,4 +1,4 @@
-/* MicroPython's streams include it for these. */
+/* The part of <unistd.h> that MicroPython's streams use. */
 #ifndef PVDUMP_UNISTD_H
 #define PVDUMP_UNISTD_H
 
