@@ -84,6 +84,7 @@ class Xen:
             self.settle(workdir.absolute())
         self.commands = 0
         self.devices: dict[Path, str] = {}  # attached file -> dom0's device
+        self._attached: dict[Path, tuple[int, int]] = {}  # attached file -> its st_dev and st_ino
         self.attached = 0
         self.qemu: Qemu | None = None
 
@@ -172,10 +173,15 @@ class Xen:
             The device's name in dom0, such as "/dev/sda".
 
         Raises:
-            LabError: QEMU refuses the file.
+            LabError: There is no such file, or QEMU refuses it.
         """
         path = path.absolute()
-        if path in self.devices:
+        try:
+            inode = (path.stat().st_dev, path.stat().st_ino)
+        except OSError as error:
+            raise LabError(f"{path}: {error.strerror}") from None
+        # A file that was removed is still open and keeps its inode: a new one of its name is new.
+        if self._attached.get(path) == inode:
             return self.devices[path]
         number, self.attached = self.attached, self.attached + 1
         node, deadline = f"disk{number}", time.monotonic() + WAIT_SECONDS
@@ -201,21 +207,26 @@ class Xen:
             f"    done; usleep 50000\n"
             f"done 2>/dev/null"
         )
-        self.devices[path] = found.strip()
+        self.devices[path], self._attached[path] = found.strip(), inode
         return self.devices[path]
 
     def detach(self, path: Path) -> None:
         """Detach a disk from dom0; no guest may be using it."""
         self.qmp.ask("device_del", time.monotonic() + WAIT_SECONDS, id=self.qdev(path))
         device = self.devices.pop(path.absolute())
+        del self._attached[path.absolute()]
         self.sh(f"while [ -b {device} ]; do usleep 50000; done")
 
     def qdev(self, path: Path) -> str:
         """Return QEMU's name for the disk of an attached file. Raises LabError."""
-        for block in self.qmp.ask("query-block", time.monotonic() + WAIT_SECONDS):
-            if (block.get("inserted") or {}).get("file") == str(path.absolute()):
-                return str(block["qdev"])
-        raise LabError(f"{path} is not attached")
+        found = [
+            str(block["qdev"])
+            for block in self.qmp.ask("query-block", time.monotonic() + WAIT_SECONDS)
+            if (block.get("inserted") or {}).get("file") == str(path.absolute())
+        ]
+        if not found:
+            raise LabError(f"{path} is not attached")
+        return found[-1]  # an earlier one is a file of this name that was removed
 
     def create(self, guest: Guest, timeout: float = WAIT_SECONDS, paused: bool = False) -> Domain:
         """Start a guest.

@@ -75,3 +75,15 @@ def test_a_machine_s_arguments_name_nothing_of_one_run(tmp_path):
     machines = [qemu.Machine(files, "oxenstored", 2048, cpus) for cpus in (1, 1, 2)]
     one, same, other = [machine.arguments() for machine in machines]
     assert one == same != other
+
+
+def test_a_new_file_with_the_name_of_an_attached_one_is_a_disk_of_its_own(tmp_path, monkeypatch):
+    machine, path = xen.Xen(), tmp_path / "disk"
+    machine.qemu = SimpleNamespace(qmp=SimpleNamespace(ask=lambda *_, **__: None))
+    monkeypatch.setattr(machine, "sh", lambda _: f"/dev/sd{'ab'[machine.attached - 1]}\n")
+    path.write_bytes(b"")
+    assert [machine.attach(path), machine.attach(path)] == ["/dev/sda"] * 2
+    with path.open():
+        path.unlink()
+        path.write_bytes(b"")
+        assert machine.attach(path) == "/dev/sdb"
