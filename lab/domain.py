@@ -73,6 +73,7 @@ class Domain:
         self.console_log = logs / f"console/guest-{guest.name}.log"
         self.serial_log = logs / f"serial-{guest.name}.log"
         self.tty = ""
+        self._interrupted = 0.0  # when, by time.monotonic()
         self.before = 0  # number of its ends when it was resumed
 
     @classmethod
@@ -214,7 +215,7 @@ class Domain:
                 since = time.monotonic()
             elif time.monotonic() - since > STUCK_SECONDS:
                 return False
-            time.sleep(POLL)
+            self._rest()
         what = f"guest {self.guest.name}: waited {timeout:g} s for its init"
         raise LabTimeout(f"{what}\n{self.xen.tails()}")
 
@@ -227,7 +228,14 @@ class Domain:
             if time.monotonic() > deadline:
                 what = f"guest {self.guest.name}: waited {timeout:g} s for {pattern!r} on {where}"
                 raise LabTimeout(f"{what}\n{self.xen.tails()}")
-            time.sleep(POLL)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Wait until the next look at a log, while the machine gets an interrupt each second."""
+        if time.monotonic() - self._interrupted > 1:
+            self._interrupted = time.monotonic()
+            self.xen.interrupt()
+        time.sleep(POLL)
 
     def state(self) -> str:
         """Return xl list's state letters ("r-----", "---sc-"), or "gone"."""
@@ -258,7 +266,7 @@ class Domain:
             if time.monotonic() > deadline:
                 what = f"guest {self.guest.name}: waited {timeout:g} s for its end"
                 raise LabTimeout(f"{what}; state {self.state()}\n{self.xen.tails()}")
-            time.sleep(POLL)
+            self._rest()
 
     def keep_front_ends(self) -> None:
         """Do not close its front ends at a soft reset, so that libxl waits ten seconds for them."""

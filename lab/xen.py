@@ -275,6 +275,10 @@ class Xen:
         finally:
             self.sh(f"kill -CONT $(pidof {self.xenstored})")
 
+    def interrupt(self) -> None:
+        """Give the machine a device's interrupt; dom0/init says what for. Raises LabError."""
+        self.running().channel.send("")
+
     @property
     def qmp(self) -> Qmp:
         """Return the connection to QEMU's machine protocol."""

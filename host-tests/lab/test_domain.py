@@ -12,7 +12,7 @@ from lab.domain import Domain
 def booting(tmp_path, monkeypatch):
     """A domain whose console holds the given text."""
     monkeypatch.setattr(domain, "STUCK_SECONDS", 0.1)
-    xen = SimpleNamespace(job=tmp_path, tails=lambda: "the logs")
+    xen = SimpleNamespace(job=tmp_path, tails=lambda: "the logs", interrupt=lambda: None)
     guest = Domain(xen, SimpleNamespace(name="g"), 1, {})
     guest.console_log.parent.mkdir(parents=True)
 
@@ -41,7 +41,7 @@ def guest(tmp_path):
     """Gives domain 7; dom0 has noted these ends of domains."""
 
     def make(on_soft_reset, ends):
-        xen = SimpleNamespace(job=tmp_path)
+        xen = SimpleNamespace(job=tmp_path, interrupt=lambda: None)
         guest = Domain(xen, SimpleNamespace(name="g", on_soft_reset=on_soft_reset), 7, {})
         (tmp_path / "log").mkdir()
         (tmp_path / "log/ends").write_text("".join(f"{domid} {code}\n" for domid, code in ends))
