@@ -17,7 +17,8 @@ from .blkif import RESPONSE
 U32 = 0xFFFFFFFF
 PAGES_MAX = 16
 # What a backend leaves where an answered request had its sector, written by one store: the entry's
-# index, the response's status and operation, and a kind, which makes it a sector of no disk.
+# index, the response's status and operation, and its last byte, a kind, which makes it a sector
+# that no disk has.
 MARK = "<IhBB"
 MARK_SIZE = struct.calcsize(MARK)
 ANSWERED = 0xA1  # the request's id is still in its place
@@ -192,7 +193,7 @@ class BackRing(_Ring):
             if kind != ANSWERED:
                 view[mark:copy] = struct.pack(MARK, index, status, op, ANSWERED)
             view[copy : copy + size] = response
-            view[mark:copy] = struct.pack(MARK, index, status, op, COPIED)
+            view[copy - 1] = COPIED
         view[at : at + size] = response
 
     def take(self):
