@@ -108,7 +108,7 @@ def test_folder_without_room_is_refused_before_anything_is_written(
 ) -> None:
     room = SimpleNamespace(f_bavail=10, f_frsize=4096, f_blocks=1000)
     monkeypatch.setattr(outputs.os, "statvfs", lambda path: room)
-    with pytest.raises(DiskError, match="0 MiB free, the dump has 2 MiB"):
+    with pytest.raises(DiskError, match="0 MiB free, the dump needs 2 MiB"):
         OutputFile(out, 2 << 20)
     assert files(out) == []
 

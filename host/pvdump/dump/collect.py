@@ -1,4 +1,4 @@
-"""`pvdump collect`: get the vmcore off a dump target, as a file that the usual readers open.
+"""`pvdump collect`: get the dump off a target, as an ELF vmcore or a KDUMP file.
 
 Called by the command line and by the demo. The rules: of the target nothing is written but the note
 in its superblock that the dump was collected; the result appears whole and in one step, or not at
@@ -15,20 +15,28 @@ from pathlib import Path
 
 from pvfw import superblock
 from pvfw.errors import TargetRefused
+from xenpv.text import printable
 
 from ..arguments import file_name, output_name
+from . import compression as compressions
 from . import disk as disks
-from .disk import MIB, DiskError, TargetDisk
+from . import source
+from .compression import Compression
+from .disk import MIB, PAGE, DiskError, TargetDisk
+from .flattened import Flattened
+from .frames import Frames
+from .kdump import DESCRIPTOR, Crash, Kdump
 from .meter import SILENT, Meter, Progress
+from .notes import Notes
 from .output import OutputFile, OutputStream
-from .vmcore import Header
+from .source import Dump
 
-INCOMPLETE = 3  # exit code
+WRONG_USAGE, INCOMPLETE = 2, 3  # exit codes
 BLOCK = MIB
 DESCRIPTION = """\
-Copy the vmcore off a target into a new file, which crash, drgn and makedumpfile open. When all that
-the target has of it is there, the target's superblock gets a note, for `pvdump prepare --again`;
-nothing else of the target is written."""
+Copy the dump off a target into a new file, which crash, drgn and makedumpfile open: the ELF vmcore
+as it is, or a compressed KDUMP file. When all that the target has of it is there, the target's
+superblock gets a note, for `pvdump prepare --again`; nothing else of the target is written."""
 EPILOG = """\
 exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 part of the dump is missing, what there is
 was collected and is marked incomplete"""
@@ -42,7 +50,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "out",
         type=output_name,
         metavar="OUT",
-        help="file to be made, must not exist; - for standard output",
+        help="file to be made, must not exist; - for standard output, where kdump has "
+        "makedumpfile's flattened form",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("elf", "kdump"),
+        default="elf",
+        help="of the file; default: elf",
+    )
+    parser.add_argument(
+        "--compress",
+        choices=compressions.NAMES,
+        default="",
+        help="of a kdump file's pages; zstd needs Python 3.14 or python3-zstandard, zlib suits old "
+        "readers; default: zstd where this Python has it, else zlib",
     )
     parser.add_argument(
         "--salvage",
@@ -53,11 +75,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
+    if options.compress and options.format != "kdump":
+        print("pvdump collect: --compress is for --format kdump", file=sys.stderr)
+        return WRONG_USAGE
+    kdump = compressions.find(options.compress) if options.format == "kdump" else None
     with Meter() as meter:
-        done = collect(options.disk, options.out, meter, options.salvage)
-    # Standard output may be the vmcore.
+        done = collect(options.disk, options.out, meter, options.salvage, kdump)
+    # Standard output may be the dump.
     told = sys.stderr if options.out is None else sys.stdout
-    print(f"{options.out or 'standard output'}: {meter}", file=told)
+    how = f", KDUMP, compression: {kdump.name}" if kdump else ""
+    print(f"{options.out or 'standard output'}: {meter}{how}", file=told)
     if done.unnoted:
         print(f"pvdump: the target does not note it as collected: {done.unnoted}", file=sys.stderr)
     if not done.reason:
@@ -65,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"pvdump: the dump is partial: {done.reason}", file=sys.stderr)
     mark = "is" if done.marked else "could not be"
     print(
-        f"pvdump: {(done.missing + done.unreadable) / MIB:.1f} MiB are missing; the ELF header "
+        f"pvdump: {(done.missing + done.unreadable) / MIB:.1f} MiB are missing; the header "
         f"{mark} marked incomplete",
         file=sys.stderr,
     )
@@ -79,9 +106,9 @@ class Collected:
     Attributes:
         size: bytes of the vmcore that were copied.
         missing: bytes that the whole has beyond them, as far as that is known.
-        unreadable: bytes of `size` that are zeros because the disk could not be read there.
+        unreadable: bytes of `size` that the file has not, because the disk could not be read there.
         reason: why something is missing, or "".
-        marked: whether the vmcore says so.
+        marked: whether the file says so.
         unnoted: why the target does not say that the dump was collected, or "".
     """
 
@@ -93,23 +120,12 @@ class Collected:
     unnoted: str = ""
 
 
-@dataclass(frozen=True)
-class _Dump:
-    """The dump on a target: where the vmcore begins, its bytes there and in whole, its headers.
-
-    block: the superblock, None if it was not looked at; reason: why it is not all of the vmcore.
-    """
-
-    offset: int
-    size: int
-    whole: int
-    reason: str
-    header: Header
-    block: superblock.Superblock | None
-
-
 def collect(
-    path: Path, out: Path | None, progress: Progress = SILENT, salvage: bool = False
+    path: Path,
+    out: Path | None,
+    progress: Progress = SILENT,
+    salvage: bool = False,
+    kdump: Compression | None = None,
 ) -> Collected:
     """Copy the dump from a target to a new file.
 
@@ -118,91 +134,59 @@ def collect(
         out: of the file; None for standard output.
         progress: is told the size, and the bytes that each step has copied.
         salvage: take the vmcore behind the superblock, whatever that says.
+        kdump: make a KDUMP file of pages that are compressed so; None copies the ELF vmcore.
 
     Raises:
         DiskError: the target or the file cannot be used.
-        TargetRefused: there is no dump to be had.
+        TargetRefused: there is no dump to be had, or not in this format.
     """
     with disks.reading(path) as disk:
-        dump = _salvaged(disk) if salvage else _recorded(disk)
-        progress.expect(dump.size)
-        with _output(out, dump.size) as output:
-            lost = _copy(disk, dump, output, progress)
-            reason = dump.reason or lost.reason()
-            if lost.size and not dump.reason:
-                dump.header.mark_incomplete()
-                marked = output.replace_start(bytes(dump.header))
-            else:
-                marked = bool(reason)
-            if dump.block is not None:
-                _refuse_changed(disk, dump.block)
-            output.publish()
-    missing = dump.whole - dump.size
+        dump = source.salvaged(disk) if salvage else source.recorded(disk)
+        if kdump is None:
+            lost, marked = _copy_elf(disk, dump, out, progress)
+        else:
+            lost, marked = _make_kdump(disk, dump, out, progress, kdump), True
+    reason = dump.reason or lost.reason
     unnoted = _note(path, dump, out, lost)
-    return Collected(dump.size, missing, lost.size, reason, marked, unnoted)
-
-
-def _output(out: Path | None, size: int) -> OutputFile | OutputStream:
-    return OutputStream(sys.stdout.fileno()) if out is None else OutputFile(out, size)
-
-
-def _recorded(disk: TargetDisk) -> _Dump:
-    """Return the dump that the superblock tells of."""
-    block = disk.superblock()
-    if block.state == superblock.READY:
-        more = "; `--salvage` takes the vmcore of an older dump" if disk.has_vmcore() else ""
-        raise TargetRefused(f"{disk.path} holds no dump: it is ready for one{more}")
-    if block.state == superblock.COMPLETE:
-        size, reason = block.dump_size, ""
-    elif block.state == superblock.PARTIAL:
-        size, reason = block.written, block.reason or "no reason recorded"
-    else:
-        size, reason = block.written, "the guest is still writing, or was ended while it wrote"
-    there = max(disk.size - block.data_offset, 0)
-    if there < size:
-        size, reason = there, f"the target ends at byte {disk.size}; it was larger once"
-    header = Header(disk, block.data_offset, size)
-    header.cut(size, block.dump_size)
-    if reason:
-        header.mark_incomplete()
-    return _Dump(block.data_offset, size, block.dump_size, reason, header, block)
-
-
-def _salvaged(disk: TargetDisk) -> _Dump:
-    """Return the dump that begins where prepare() has every dump begin."""
-    there = max(disk.size - superblock.DATA_OFFSET, 0)
-    header = Header(disk, superblock.DATA_OFFSET, there)
-    whole = header.extent()
-    size = min(whole, there)
-    header.cut(size, whole)
-    header.mark_incomplete()
-    reason = "the superblock was not looked at; what the guest did not write may be older data"
-    return _Dump(superblock.DATA_OFFSET, size, whole, reason, header, None)
+    missing = dump.whole - dump.size
+    return Collected(dump.size, missing, lost.size, reason, marked and bool(reason), unnoted)
 
 
 class _Lost:
-    """Bytes of a disk that could not be read, and where the first of them are."""
+    """What could not be read of a disk: the bytes that are not in the file, and a line on it."""
 
     def __init__(self) -> None:
         self.size = 0
-        self._first = 0
+        self.reason = self._first = ""
 
-    def add(self, size: int, around: int) -> None:
-        if size and not self.size:
-            self._first = around
+    def add(self, size: int, first: str) -> None:
+        """Count bytes; the first time, `first` says where they are and what becomes of all."""
+        self._first = first if not self.size else self._first
         self.size += size
+        self.reason = f"{self.size} bytes of the disk could not be read, the first {self._first}"
 
-    def reason(self) -> str:
-        if not self.size:
-            return ""
-        return (
-            f"{self.size} bytes of the disk could not be read, the first in the MiB at byte "
-            f"{self._first}; zeros stand in their place"
-        )
+
+def _copy_elf(
+    disk: TargetDisk, dump: Dump, out: Path | None, progress: Progress
+) -> tuple[_Lost, bool]:
+    """Copy the vmcore. Returns what could not be read, and whether the copy tells it."""
+    progress.expect(dump.size)
+    with _stream() if out is None else OutputFile(out, dump.size) as output:
+        lost = _copy(disk, dump, output, progress)
+        marked = True
+        if lost.size and not dump.reason:
+            dump.header.mark_incomplete()
+            marked = output.replace_start(bytes(dump.header))
+        _publish(disk, dump, output)
+    return lost, marked
+
+
+def _stream() -> OutputStream:
+    return OutputStream(sys.stdout.fileno())
 
 
 def _copy(
-    disk: TargetDisk, dump: _Dump, output: OutputFile | OutputStream, progress: Progress
+    disk: TargetDisk, dump: Dump, output: OutputFile | OutputStream, progress: Progress
 ) -> _Lost:
     """Copy the vmcore, its headers as they were checked."""
     lost = _Lost()
@@ -215,24 +199,65 @@ def _copy(
         data, unreadable = disk.read_around(dump.offset + at, size)
         if not data:
             raise DiskError(f"{disk.path} ends at byte {dump.offset + at}, before the dump does")
-        lost.add(unreadable, dump.offset + at)
+        if unreadable:
+            first = f"in the MiB at byte {dump.offset + at}; zeros stand in their place"
+            lost.add(sum(count for _, count in unreadable), first)
         output.write(data)
         at += len(data)
         progress.advance(len(data))
     return lost
 
 
-def _refuse_changed(disk: TargetDisk, before: superblock.Superblock) -> None:
-    """Refuse a dump that was replaced while it was copied. One that grew is as good as before."""
-    after = disk.superblock()
-    same = ("uuid", "size", "data_offset", "dump_size", "started")
-    if any(getattr(before, name) != getattr(after, name) for name in same) or (
-        after.written < before.written
-    ):
-        raise DiskError(f"{disk.path} was changed while it was copied: collect it again")
+def _make_kdump(
+    disk: TargetDisk, dump: Dump, out: Path | None, progress: Progress, how: Compression
+) -> _Lost:
+    """Make a KDUMP file of the vmcore. Returns what could not be read."""
+    lost = _Lost()
+    frames = Frames(disk.path, dump.header, dump.size)
+    progress.expect(len(frames) * PAGE)
+    room = len(frames) * DESCRIPTOR.size
+    with Flattened(_stream()) if out is None else OutputFile(out, room) as output:
+        notes, unreadable = frames.notes(disk, dump.offset)
+        if unreadable:
+            lost.add(unreadable, "in the notes; zeros stand in their place")
+        file = Kdump(output, _crash(dump, Notes(notes)), frames.ram, frames.stored, how)
+        for first, data, bad in frames.blocks(disk, dump.offset):
+            if bad:
+                where = f"for the page at {bad[0] * PAGE:#x} of RAM; such pages are left out"
+                lost.add(len(bad) * PAGE, where)
+            begin = first
+            end = first + len(data) // PAGE
+            for pfn in (*bad, end):
+                file.raw(begin, data[(begin - first) * PAGE : (pfn - first) * PAGE])
+                begin = pfn + 1
+            progress.advance(len(data))
+        file.finish(bool(dump.reason or lost.size))
+        _publish(disk, dump, output)
+    return lost
 
 
-def _note(path: Path, dump: _Dump, out: Path | None, lost: _Lost) -> str:
+def _crash(dump: Dump, notes: Notes) -> Crash:
+    """Return what a KDUMP file's headers tell of a crash: by its notes, else by the superblock."""
+    block = dump.block
+    release = printable(notes.text("OSRELEASE")) or (block.release if block else "")
+    started = block.started if block else 0
+    known = block is not None and block.crash_vcpu != superblock.UNKNOWN_VCPU
+    return Crash(
+        notes,
+        release,
+        notes.number("CRASHTIME") or min(started, (1 << 63) - 1),
+        block.crash_vcpu if block is not None and known else 0,
+    )
+
+
+def _publish(disk: TargetDisk, dump: Dump, output: OutputFile | OutputStream | Flattened) -> None:
+    """Give the file its name, unless the dump was replaced while it was copied."""
+    if dump.block is not None:
+        source.refuse_changed(disk, dump.block)
+    output.publish()
+
+
+def _note(path: Path, dump: Dump, out: Path | None, lost: _Lost) -> str:
     """Note on the target that its dump was collected. Returns why that was not done, or ""."""
     block = dump.block
     if block is None or block.state == superblock.WRITING:
@@ -243,7 +268,7 @@ def _note(path: Path, dump: _Dump, out: Path | None, lost: _Lost) -> str:
         return "part of it could not be read"
     try:
         with disks.writing(path) as disk:
-            _refuse_changed(disk, block)
+            source.refuse_changed(disk, block)
             block.collected = int(time.time())
             disk.write(0, block.encode())
     except (DiskError, TargetRefused) as error:

@@ -82,24 +82,24 @@ class TargetDisk:
             size -= len(part)
         return b"".join(parts)
 
-    def read_around(self, offset: int, size: int) -> tuple[bytes, int]:
+    def read_around(self, offset: int, size: int) -> tuple[bytes, list[tuple[int, int]]]:
         """Read as read() does, with zeros for the pages that are unreadable.
 
         Returns:
-            the data, and the number of its bytes that are such zeros.
+            the data, and of each place of the disk that is such zeros its offset and size, bytes.
 
         Raises:
             DiskError: the disk cannot be read.
         """
         try:
-            return self.read(offset, size), 0
+            return self.read(offset, size), []
         except BadPlace:
             # Pages of the disk, not of the part asked for, are what can be read alone.
             middle = (offset + size // 2) // PAGE * PAGE
             if middle <= offset:
                 middle = (offset // PAGE + 1) * PAGE
             if middle >= offset + size:
-                return bytes(size), size
+                return bytes(size), [(offset, size)]
         first, lost = self.read_around(offset, middle - offset)
         second, more = self.read_around(middle, offset + size - middle)
         return first + second, lost + more

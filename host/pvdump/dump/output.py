@@ -30,7 +30,7 @@ class OutputFile:
 
     Args:
         path: must not exist.
-        size: bytes that it will have, at most.
+        size: bytes that there must be room for.
 
     Raises:
         DiskError: it cannot be made there, or there is no room.
@@ -62,7 +62,7 @@ class OutputFile:
         # A file system that has no figures says 0 of 0.
         if room.f_blocks and free < size:
             raise DiskError(
-                f"{self.path.parent} has {free // MIB} MiB free, the dump has {size // MIB} MiB; "
+                f"{self.path.parent} has {free // MIB} MiB free, the dump needs {size // MIB} MiB; "
                 f"name another folder, or - for standard output"
             )
 
@@ -99,16 +99,24 @@ class OutputFile:
         Raises:
             DiskError: there is no room, or the medium is broken.
         """
+        self.put(self._at, data)
+
+    def put(self, offset: int, data: bytes | bytearray | memoryview) -> None:
+        """Write data at an offset where none was written before; zeros become holes.
+
+        Raises:
+            DiskError: there is no room, or the medium is broken.
+        """
         try:
             for start in range(0, len(data), PIECE):
                 piece = data[start : start + PIECE]
                 if piece != ZEROS[: len(piece)]:
-                    self._put(piece, self._at + start)
+                    self._put(piece, offset + start)
         except OSError as error:
             raise DiskError(f"{self.path}: {error.strerror}") from error
-        self._at += len(data)
+        self._at = max(self._at, offset + len(data))
 
-    def _put(self, data: bytes, offset: int) -> None:
+    def _put(self, data: bytes | bytearray | memoryview, offset: int) -> None:
         while data:
             done = os.pwrite(self._fd, data, offset)
             data, offset = data[done:], offset + done
@@ -187,7 +195,7 @@ class OutputStream:
             raise DiskError("standard output is a terminal; name a file, or a pipe after it")
         self._fd = fd
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | bytearray | memoryview) -> None:
         """Append data.
 
         Raises:

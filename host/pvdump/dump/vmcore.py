@@ -1,8 +1,8 @@
 """The ELF and program headers of the vmcore on a target, read once and checked.
 
-Used by collect. The rules: the guest may rewrite the disk at any moment, so the very bytes that
-were checked go into the file. What is missing of a dump is told to its readers here: e_flags bit 0
-(makedumpfile's DUMP_ELF_INCOMPLETE), and segments cut to what is there.
+Used by collect, and by frames for a KDUMP file. The rules: the guest may rewrite the disk at any
+moment, so the very bytes that were checked are used. What is missing of a dump is told to its
+readers here: e_flags bit 0 (makedumpfile's DUMP_ELF_INCOMPLETE), and segments cut to what is there.
 Source: elf(5); makedumpfile elf_info.h.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 from pvfw import elf
 from pvfw.errors import TargetRefused
@@ -21,6 +22,16 @@ PHDR = struct.Struct(elf.PHDR)
 INCOMPLETE = 1
 E_FLAGS = 48  # offset in the ELF header
 P_FILESZ = 32  # offset in a program header
+
+
+class Segment(NamedTuple):
+    """A program header: kind, place in the vmcore, physical address, bytes there and in memory."""
+
+    kind: int
+    offset: int
+    paddr: int
+    filesz: int
+    memsz: int
 
 
 class Header:
@@ -57,7 +68,7 @@ class Header:
 
     def extent(self) -> int:
         """Return the bytes of the vmcore by its own headers."""
-        return max(len(self), *(begin + size for _, begin, size in self._segments()))
+        return max(len(self), *(each.offset + each.filesz for each in self.segments()))
 
     def cut(self, size: int, whole: int) -> None:
         """Cut the segments to the first `size` bytes of a vmcore that has `whole`.
@@ -65,24 +76,27 @@ class Header:
         Raises:
             TargetRefused: a segment leaves the whole.
         """
-        for number, (at, begin, filesz) in enumerate(self._segments()):
+        for number, (_, begin, _, filesz, _) in enumerate(self.segments()):
             if begin + filesz > whole:
                 raise TargetRefused(
                     f"{self._path}: program header {number} names bytes up to "
                     f"{begin + filesz} of a dump that has {whole}"
                 )
-            struct.pack_into("<Q", self._raw, at + P_FILESZ, min(filesz, max(size - begin, 0)))
+            at = EHDR.size + number * PHDR.size + P_FILESZ
+            struct.pack_into("<Q", self._raw, at, min(filesz, max(size - begin, 0)))
 
     def mark_incomplete(self) -> None:
         """Tell the readers that something is missing."""
         (flags,) = struct.unpack_from("<I", self._raw, E_FLAGS)
         struct.pack_into("<I", self._raw, E_FLAGS, flags | INCOMPLETE)
 
-    def _segments(self) -> list[tuple[int, int, int]]:
-        """Return of each: the place of its program header, where it begins, its size."""
-        places = range(EHDR.size, len(self._raw), PHDR.size)
-        headers = [(at, PHDR.unpack_from(self._raw, at)) for at in places]
-        return [(at, header[2], header[5]) for at, header in headers]
+    def segments(self) -> list[Segment]:
+        """Return the program headers as they are now, in their order."""
+        fields = (PHDR.unpack_from(self._raw, at) for at in range(EHDR.size, len(self), PHDR.size))
+        return [
+            Segment(kind, offset, paddr, filesz, memsz)
+            for kind, _, offset, _, paddr, filesz, memsz, _ in fields
+        ]
 
 
 def _length(raw: bytes, path: Path, offset: int) -> int:

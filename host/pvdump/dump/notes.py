@@ -1,0 +1,61 @@
+"""The notes of a vmcore: what a KDUMP file's headers repeat of them.
+
+Used by collect. The rule: a guest wrote them, so each length is checked before it is followed, and
+damaged notes cost only what they would have told.
+Source: elf(5), "Notes"; Linux kernel/vmcore_info.c.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from pvfw import elf
+
+NHDR = struct.Struct(elf.NOTE)
+NT_PRSTATUS = 1
+# 4 MiB hold the notes of 8192 CPUs and of the kernel. They are kept in memory.
+SIZE_MAX = 4 << 20
+
+
+class Notes:
+    """The notes of a vmcore.
+
+    Args:
+        raw: all of them, as in PT_NOTE.
+
+    Attributes:
+        raw: as given.
+        cpus: CPUs that have a note.
+        vmcoreinfo: (offset in raw, bytes) of the text of VMCOREINFO; (0, 0) without one.
+    """
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        self.cpus = 0
+        self.vmcoreinfo = (0, 0)
+        at = 0
+        while at + NHDR.size <= len(raw):
+            namesz, descsz, kind = NHDR.unpack_from(raw, at)
+            begin = at + NHDR.size + (namesz + 3) // 4 * 4
+            if not namesz or begin + descsz > len(raw):
+                break
+            name = raw[at + NHDR.size : at + NHDR.size + min(namesz, 16)].rstrip(b"\0")
+            if name == b"CORE" and kind == NT_PRSTATUS:
+                self.cpus += 1
+            elif name == b"VMCOREINFO":
+                self.vmcoreinfo = (begin, descsz)
+            at = begin + (descsz + 3) // 4 * 4
+
+    def text(self, key: str) -> bytes:
+        """Return the value of a line KEY=VALUE of VMCOREINFO, b"" without one."""
+        begin, size = self.vmcoreinfo
+        pattern = rb"^" + re.escape(key.encode()) + rb"=([^\0\n]{0,256})"
+        found = re.search(pattern, memoryview(self.raw)[begin : begin + size], re.MULTILINE)
+        return bytes(found[1]) if found else b""
+
+    def number(self, key: str) -> int:
+        """Return a decimal value of VMCOREINFO, 0 where there is none in 64 bits with a sign."""
+        text = self.text(key)
+        value = int(text) if re.fullmatch(rb"-?[0-9]{1,19}", text) else 0
+        return value if -(1 << 63) <= value < 1 << 63 else 0

@@ -1,0 +1,89 @@
+"""The dump on a target: where its vmcore is, how much of it there is, and its checked headers.
+
+Used by collect. The rule: the superblock tells what the guest wrote; where it is lost, the vmcore's
+own header has to.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pvfw import superblock
+from pvfw.errors import TargetRefused
+
+from .disk import DiskError, TargetDisk
+from .vmcore import Header
+
+
+@dataclass(frozen=True)
+class Dump:
+    """The dump on a target.
+
+    Attributes:
+        offset: where the vmcore begins, bytes.
+        size: bytes of it that are there.
+        whole: bytes that it has in all.
+        reason: why it is not all there, or "".
+        header: its headers, cut to what is there.
+        block: the superblock, None if it was not looked at.
+    """
+
+    offset: int
+    size: int
+    whole: int
+    reason: str
+    header: Header
+    block: superblock.Superblock | None
+
+
+def recorded(disk: TargetDisk) -> Dump:
+    """Return the dump that the superblock tells of.
+
+    Raises:
+        TargetRefused: there is none, or its headers are not usable.
+        DiskError: the disk cannot be read.
+    """
+    block = disk.superblock()
+    if block.state == superblock.READY:
+        more = "; `--salvage` takes the vmcore of an older dump" if disk.has_vmcore() else ""
+        raise TargetRefused(f"{disk.path} holds no dump: it is ready for one{more}")
+    if block.state == superblock.COMPLETE:
+        size, reason = block.dump_size, ""
+    elif block.state == superblock.PARTIAL:
+        size, reason = block.written, block.reason or "no reason recorded"
+    else:
+        size, reason = block.written, "the guest is still writing, or was ended while it wrote"
+    there = max(disk.size - block.data_offset, 0)
+    if there < size:
+        size, reason = there, f"the target ends at byte {disk.size}; it was larger once"
+    header = Header(disk, block.data_offset, size)
+    header.cut(size, block.dump_size)
+    if reason:
+        header.mark_incomplete()
+    return Dump(block.data_offset, size, block.dump_size, reason, header, block)
+
+
+def salvaged(disk: TargetDisk) -> Dump:
+    """Return the dump that begins where prepare() has every dump begin. Raises: as recorded()."""
+    there = max(disk.size - superblock.DATA_OFFSET, 0)
+    header = Header(disk, superblock.DATA_OFFSET, there)
+    whole = header.extent()
+    size = min(whole, there)
+    header.cut(size, whole)
+    header.mark_incomplete()
+    reason = "the superblock was not looked at; what the guest did not write may be older data"
+    return Dump(superblock.DATA_OFFSET, size, whole, reason, header, None)
+
+
+def refuse_changed(disk: TargetDisk, before: superblock.Superblock) -> None:
+    """Refuse a dump that was replaced while it was copied. One that grew is as good as before.
+
+    Raises:
+        DiskError: it was replaced, or the disk cannot be read.
+    """
+    after = disk.superblock()
+    same = ("uuid", "size", "data_offset", "dump_size", "started")
+    if any(getattr(before, name) != getattr(after, name) for name in same) or (
+        after.written < before.written
+    ):
+        raise DiskError(f"{disk.path} was changed while it was copied: collect it again")
