@@ -14,6 +14,7 @@ from fixtures.xens import ONE, XENS
 
 from lab import linux, readers, symbols
 from lab.xen import Xen
+from pvdump.dump import compression
 from pvdump.dump.collect import collect
 from pvdump.dump.info import read_superblock
 from pvdump.dump.prepare import prepare
@@ -83,6 +84,23 @@ def page_digests(path):
         return {hashlib.blake2b(view[i : i + PAGE]).digest() for i in range(0, len(view), PAGE)}
 
 
+def memory_digests(dump, vmcore):
+    """What a dump holds, as drgn reads it, in each range of RAM that a vmcore names."""
+    program = drgn.Program()
+    program.set_core_dump(dump)
+    with vmcore.open("rb") as stream:
+        loads = list(ELFFile(stream).iter_segments("PT_LOAD"))
+        ranges = [(load["p_paddr"], load["p_filesz"]) for load in loads]
+    digests = []
+    for paddr, size in ranges:
+        digest = hashlib.blake2b()
+        for at in range(paddr, paddr + size, 1 << 20):
+            part = min(1 << 20, paddr + size - at)
+            digest.update(program.read(at, part, physical=True))
+        digests.append(digest.digest())
+    return digests
+
+
 @pytest.fixture(scope="module")
 def dump(request, xen, guest, tmp_path_factory):
     """A crash in one of the ways. Gives (way, console, disk, vmcore, noise)."""
@@ -141,6 +159,22 @@ def test_drgn_names_release_panic_and_the_crashed_task_s_stack(dump):
 def test_every_page_of_a_file_that_the_guest_held_is_in_the_vmcore(dump):
     _, _, _, vmcore, noise = dump
     assert not page_digests(noise) - page_digests(vmcore)
+
+
+@each_way
+def test_its_kdump_file_says_the_same_to_makedumpfile_and_drgn(dump, tmp_path):
+    way, _, disk, vmcore, _ = dump
+    kdump = tmp_path / "kdump"
+    assert collect(disk, kdump, kdump=compression.find("zstd")).reason == ""
+    assert kdump.stat().st_size < vmcore.stat().st_size // 2
+    log = readers.dmesg(kdump, tmp_path / "dmesg")
+    assert "Kernel panic - not syncing: sysrq triggered crash" in log
+    program = opened(kdump, way["suite"])
+    assert b"Kernel panic - not syncing: sysrq triggered crash" in get_dmesg(program)
+    thread = program.crashed_thread()
+    assert task_cpu(thread.object) == way["cpu"]
+    assert "sysrq_handle_crash" in [frame.name for frame in thread.stack_trace()]
+    assert memory_digests(kdump, vmcore) == memory_digests(vmcore, vmcore)
 
 
 def test_a_disk_without_superblock_is_refused_and_keeps_every_byte(at_prompt, tmp_path):

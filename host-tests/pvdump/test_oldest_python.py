@@ -160,14 +160,16 @@ def test_target_is_prepared_and_told_of(python: list[str], tmp_path: Path) -> No
     assert '"state": "ready"' in done.stdout
 
 
+@pytest.mark.parametrize("form", ["--format=elf", "--format=kdump --compress=none"])
 @pytest.mark.parametrize("written", [len(DATA), 50 * PAGE])
 def test_dump_is_collected_as_by_this_python(
-    python: list[str], tmp_path: Path, written: int
+    python: list[str], tmp_path: Path, written: int, form: str
 ) -> None:
+    command = ["collect", *form.split(), str(tmp_path / "disk")]
     whole = written == len(DATA)
     make(tmp_path / "disk", superblock.COMPLETE if whole else superblock.PARTIAL, DATA, written)
-    assert cli.main(["collect", str(tmp_path / "disk"), str(tmp_path / "ours")]) == (3, 0)[whole]
-    done = run(python, "-m", "pvdump", "collect", tmp_path / "disk", tmp_path / "theirs")
+    assert cli.main([*command, str(tmp_path / "ours")]) == (3, 0)[whole]
+    done = run(python, "-m", "pvdump", *command, tmp_path / "theirs")
     assert done.returncode == (3, 0)[whole]
     assert (tmp_path / "theirs").read_bytes() == (tmp_path / "ours").read_bytes()
 

@@ -157,7 +157,8 @@ def test_file_named_like_standard_output_can_be_had(disk: Path) -> None:
 class Collecting:
     """`pvdump collect` that stands still in the middle of its copy."""
 
-    def __init__(self, disk: Path) -> None:
+    def __init__(self, disk: Path, *more: str) -> None:
+        words = ["collect", *more, str(disk), str(disk.with_name("vmcore"))]
         program = f"""
 import sys, time
 from pvdump import cli
@@ -167,7 +168,7 @@ def stop(self, amount):
     while True:
         time.sleep(1)
 meter.Meter.advance = stop
-sys.exit(cli.main(["collect", {str(disk)!r}, {str(disk.with_name("vmcore"))!r}]))
+sys.exit(cli.main({words!r}))
 """
         self.process = subprocess.Popen(
             [sys.executable, "-c", program],
@@ -184,10 +185,11 @@ sys.exit(cli.main(["collect", {str(disk)!r}, {str(disk.with_name("vmcore"))!r}])
         return self.process.returncode, error
 
 
+@pytest.mark.parametrize("form", ["elf", "kdump"])
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])
-def test_collect_that_is_ended_leaves_nothing(disk: Path, name: str) -> None:
+def test_collect_that_is_ended_leaves_nothing(disk: Path, name: str, form: str) -> None:
     number = signal.Signals[name]
-    code, error = Collecting(disk).end(number)
+    code, error = Collecting(disk, "--format", form).end(number)
     assert code == 128 + number
     assert error.count(b"\n") == 1
     assert [path.name for path in disk.parent.iterdir()] == ["disk"]

@@ -177,6 +177,7 @@ class Kdump:
 
     def _describe(self, pfn: int, offset: int, size: int, flag: int) -> None:
         number = bisect_right(self._firsts, pfn) - 1
+        assert self._firsts[number] <= pfn < self._pages[number][1], "this page was not announced"
         rank = self._ranks[number] + pfn - self._firsts[number]
         DESCRIPTOR.pack_into(self._table, rank * DESCRIPTOR.size, offset, size, flag, 0)
         self._given += 1
