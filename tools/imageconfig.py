@@ -6,7 +6,8 @@ expected and what was there; nothing has a silent default.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ast
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 class Config:
     """A checked image.yaml.
 
-    modules: import path as a file name ("xenpv/loop.py") to the file, in the order of the names.
+    modules: import path as a file name ("xenpv/loop.py") to the file, in the order of the names;
+        those that `frozen` names and the entry or its imports need.
     """
 
     entry: str
@@ -92,10 +94,9 @@ class Config:
             if not fits(values[key]):
                 raise ConfigError(f"{path}: {key}: expected {expected}, found {values[key]!r}")
         modules = find_modules(path, values.pop("frozen"))
-        entry = values["entry"].replace(".", "/")
-        if f"{entry}.py" not in modules and f"{entry}/__init__.py" not in modules:
+        if values["entry"] not in map(import_name, modules):
             raise ConfigError(f"{path}: entry: no module {values['entry']!r} is frozen")
-        return cls(modules=modules, **values)
+        return cls(modules=needed(modules, values["entry"]), **values)
 
     def defines(self) -> list[str]:
         """Return the compiler flags that boot/config.h reads."""
@@ -127,3 +128,38 @@ def find_modules(config: Path, names: list[str]) -> dict[str, Path]:
                 raise ConfigError(f"{config}: frozen: {imported} is there twice")
             found[imported] = file.resolve()
     return dict(sorted(found.items()))
+
+
+def import_name(file: str) -> str:
+    """Return the name by which a file is imported: "xenpv.loop" for "xenpv/loop.py"."""
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+def needed(modules: dict[str, Path], entry: str) -> dict[str, Path]:
+    """Return those of the modules that the entry imports, and what these import."""
+    files = {import_name(file): file for file in modules}
+    todo, found = [entry], set()
+    while todo:
+        name = todo.pop()
+        if name in files and name not in found:
+            found.add(name)
+            todo.append(name.rpartition(".")[0])
+            todo += _imports(name, modules[files[name]])
+    return {file: path for file, path in modules.items() if import_name(file) in found}
+
+
+def _imports(name: str, path: Path) -> Iterator[str]:
+    """Yield what a module imports, wherever the statement stands; not each name is a module's."""
+    package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except SyntaxError as error:
+        raise ConfigError(f"{path}:{error.lineno}: {error.msg}") from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) + 1 - node.level] if node.level else []
+            source = ".".join([*above, *(node.module or "").split(".")]).strip(".")
+            yield source
+            yield from (f"{source}.{alias.name}" for alias in node.names)

@@ -14,7 +14,7 @@ from tools.imageconfig import ROOT, Config, ConfigError
 def values(tmp_path: Path) -> dict[str, object]:
     (tmp_path / "guest").mkdir()
     (tmp_path / "guest/__init__.py").write_text("")
-    (tmp_path / "guest/main.py").write_text("def main(): pass\n")
+    (tmp_path / "guest/main.py").write_text("import alone\ndef main(): pass\n")
     (tmp_path / "alone.py").write_text("")
     return {
         "frozen": ["guest", "alone.py"],
@@ -42,6 +42,31 @@ def test_folders_are_packages_and_files_modules(tmp_path: Path, values: dict[str
     assert list(config.modules) == ["alone.py", "guest/__init__.py", "guest/main.py"]
     assert config.gcc_level() == "-O2"
     assert '-DENTRY_MODULE="guest.main"' in config.defines()
+
+
+def test_only_what_the_entry_and_its_imports_need_is_frozen(
+    tmp_path: Path, values: dict[str, object]
+) -> None:
+    files = {
+        "guest/main.py": "def main():\n    from . import late\n    from .deep import thing\n",
+        "guest/late.py": "import alone, sys\n",
+        "guest/unused.py": "",
+        "guest/deep/__init__.py": "from ..up import name\n",
+        "guest/deep/thing.py": "",
+        "guest/deep/unused.py": "import guest.unused\n",
+        "guest/up.py": "name = 1\n",
+    }
+    (tmp_path / "guest/deep").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    expected = {"alone.py", "guest/__init__.py", *files} - {"guest/unused.py"}
+    assert set(read(tmp_path, values).modules) == expected - {"guest/deep/unused.py"}
+
+
+def test_a_module_that_is_no_python_is_named(tmp_path: Path, values: dict[str, object]) -> None:
+    (tmp_path / "alone.py").write_text("\ndef :\n")
+    with pytest.raises(ConfigError, match=r"alone\.py:2: "):
+        read(tmp_path, values)
 
 
 @pytest.mark.parametrize(
