@@ -14,6 +14,7 @@ from fixtures.xens import ONE, XENS
 
 from lab import linux, readers, symbols
 from lab.xen import Xen
+from pvdump import cli
 from pvdump.dump import compression
 from pvdump.dump.collect import collect
 from pvdump.dump.info import read_superblock
@@ -131,6 +132,14 @@ def test_makedumpfile_reads_the_kernel_log(dump, tmp_path):
     log = readers.dmesg(dump[3], tmp_path / "dmesg")
     assert "sysrq: Trigger a crash" in log
     assert "Kernel panic - not syncing: sysrq triggered crash" in log
+
+
+@each_way
+def test_collect_gives_the_kernel_log_as_makedumpfile_does(dump, tmp_path):
+    _, _, disk, vmcore, _ = dump
+    out = tmp_path / "log"
+    assert cli.main(["collect", "--log", str(disk), str(out)]) == 0
+    assert out.read_text() == readers.dmesg(vmcore, tmp_path / "dmesg")
 
 
 @each_way

@@ -20,7 +20,7 @@ from xenpv.text import printable
 from ..arguments import file_name, output_name
 from . import compression as compressions
 from . import disk as disks
-from . import source
+from . import log, source
 from .compression import Compression
 from .disk import MIB, PAGE, DiskError, TargetDisk
 from .flattened import Flattened
@@ -36,10 +36,11 @@ BLOCK = MIB
 DESCRIPTION = """\
 Copy the dump off a target into a new file, which crash, drgn and makedumpfile open: the ELF vmcore
 as it is, or a compressed KDUMP file. When all that the target has of it is there, the target's
-superblock gets a note, for `pvdump prepare --again`; nothing else of the target is written."""
+superblock gets a note, for `pvdump prepare --again`; nothing else of the target is written. With
+--log OUT is the crashed kernel's log alone, and nothing is noted."""
 EPILOG = """\
 exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 part of the dump is missing, what there is
-was collected and is marked incomplete"""
+was collected and is marked incomplete; with --log: part of the log is missing, OUT has the rest"""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,6 +72,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="do not look at the superblock: take the vmcore behind it by its own header",
     )
+    parser.add_argument(
+        "--log",
+        action="store_true",
+        help="only the crashed kernel's log, as text; reads no more of the dump than that needs",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,6 +84,14 @@ def run(options: argparse.Namespace) -> int:
     if options.compress and options.format != "kdump":
         print("pvdump collect: --compress is for --format kdump", file=sys.stderr)
         return WRONG_USAGE
+    if options.log and options.format != "elf":
+        print("pvdump collect: --log is text and has no --format", file=sys.stderr)
+        return WRONG_USAGE
+    if options.log:
+        missing = log.collect(options.disk, options.out, options.salvage)
+        for line in missing:
+            print(f"pvdump: {line}", file=sys.stderr)
+        return INCOMPLETE if missing else 0
     kdump = compressions.find(options.compress) if options.format == "kdump" else None
     with Meter() as meter:
         done = collect(options.disk, options.out, meter, options.salvage, kdump)

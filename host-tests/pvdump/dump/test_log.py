@@ -1,0 +1,221 @@
+"""pvdump collect --log: a crashed kernel's log, from little of the dump; gaps are told."""
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+from fixtures.kernellog import BASE, IMAGE, RESERVED, TEXTS, Ring
+from fixtures.targets import MIB, PAGE, bad_places, make
+
+from pvdump import cli
+from pvdump.dump import collect as collecting
+from pvdump.dump.disk import DiskError
+from pvfw import elf, superblock
+
+PAGES = 64  # of the kernel's image, which come first, as the image writes them
+MORE = 600  # of other memory
+TEXT_PAGE = TEXTS // PAGE
+LINES = [f"[    {number}.500000] [     T{number + 1}7] line {number}" for number in range(6)]
+WHOLE = "".join(f"{line}\n" for line in LINES)
+
+
+def log() -> Ring:
+    ring = Ring(count_bits=4, size_bits=13)
+    for number in range(6):
+        if number == 3:
+            # It was never finished, and the second half lies in the next page.
+            ring.add(bytes(PAGE), state=RESERVED)
+        ring.add(b"line %d" % number, number * 10**9 + 5 * 10**8, number * 10 + 17)
+    return ring
+
+
+def vmcore(ring: Ring, **info: str) -> bytes:
+    """A vmcore as the image writes it, with the kernel's image first."""
+    text = "".join(f"{key}={value}\n" for key, value in {**ring.info, **info}.items()).encode()
+    notes = struct.pack("<III", 5, 336, 1) + b"CORE".ljust(8, b"\0") + bytes(336)
+    notes += struct.pack("<III", 11, len(text), 0) + b"VMCOREINFO\0\0" + text
+    notes = notes.ljust((len(notes) + 3) // 4 * 4, b"\0")
+    start = 2 * PAGE
+    loads = [
+        (start, IMAGE, BASE, PAGES * PAGE),
+        (start, 0, BASE, PAGES * PAGE),
+        (start + PAGES * PAGE, 0, BASE + PAGES * PAGE, MORE * PAGE),
+    ]
+    phnum = 1 + len(loads)
+    raw = elf.core_header(phnum)
+    raw += elf.program_header(elf.PT_NOTE, 64 + 56 * phnum, 0, 0, len(notes))
+    for place, vaddr, paddr, size in loads:
+        raw += elf.program_header(elf.PT_LOAD, place, vaddr, paddr, size)
+    assert len(raw) + len(notes) <= start
+    memory = bytes(ring.memory.data).ljust(PAGES * PAGE, b"\0")
+    return (raw + notes).ljust(start, b"\0") + memory + b"\x5a" * (MORE * PAGE)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Path:
+    path = tmp_path / "disk"
+    make(path, superblock.COMPLETE, vmcore(log()))
+    return path
+
+
+def run(*words: object) -> int:
+    return cli.main(["collect", "--log", *map(str, words)])
+
+
+def test_log_goes_to_standard_output(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = disk.read_bytes()
+    assert run(disk, "-") == 0
+    assert capsys.readouterr() == (WHOLE, "")
+    assert disk.read_bytes() == before
+
+
+def test_log_goes_to_a_file_of_its_owner(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = disk.with_name("log")
+    assert run(disk, out) == 0
+    assert capsys.readouterr() == ("", "")
+    assert out.read_text() == WHOLE
+    assert out.stat().st_mode & 0o777 == 0o600
+    assert sorted(path.name for path in disk.parent.iterdir()) == ["disk", "log"]
+
+
+def test_existing_file_is_kept(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = disk.with_name("log")
+    out.write_text("precious")
+    assert run(disk, out) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+
+
+def test_little_of_the_dump_is_read(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    read = []
+    pread = os.pread
+
+    def counted(fd: int, size: int, offset: int) -> bytes:
+        read.append(size)
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    assert run(disk, "-") == 0
+    assert capsys.readouterr().out == WHOLE
+    assert sum(read) < 16 * PAGE
+
+
+# Dumps of which something is missing.
+
+
+@pytest.mark.parametrize("state", [superblock.PARTIAL, superblock.WRITING])
+def test_partial_dump_that_has_the_kernel_s_pages_has_the_whole_log(
+    disk: Path, capsys: pytest.CaptureFixture[str], state: int
+) -> None:
+    make(disk, state, vmcore(log()), (2 + PAGES) * PAGE)
+    assert run(disk, "-") == 0
+    assert capsys.readouterr() == (WHOLE, "")
+
+
+def test_partial_dump_gives_the_records_that_it_has(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(disk, superblock.PARTIAL, vmcore(log()), (2 + TEXT_PAGE + 1) * PAGE)
+    assert run(disk, "-") == 3
+    said = capsys.readouterr()
+    assert said.out.splitlines() == LINES[:3]
+    assert said.err == (
+        "pvdump: 3 records of the kernel's log are missing, the first because the memory at "
+        f"{BASE + TEXTS + 3 * 16 + PAGE + 16:#x} is not in the dump: the dump ended before it\n"
+    )
+
+
+def test_dump_that_ended_before_the_log_is_refused_in_a_line(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make(disk, superblock.PARTIAL, vmcore(log()), 2 * PAGE)
+    assert run(disk, "-") == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.endswith("is not in the dump: the dump ended before it\n")
+    assert said.err.count("\n") == 1
+
+
+def test_unreadable_sectors_cost_the_records_in_them(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = MIB + (2 + TEXT_PAGE) * PAGE
+    monkeypatch.setattr(os, "pread", bad_places((at + 1024, at + 1536)))
+    out = disk.with_name("log")
+    assert run(disk, out) == 3
+    assert out.read_text().splitlines() == LINES[3:]
+    said = capsys.readouterr().err
+    assert "3 records of the kernel's log are missing" in said
+    assert f"{disk} cannot be read at byte {at + 8}" in said
+
+
+def test_lost_superblock_gives_the_log_and_a_warning(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with disk.open("r+b") as stream:
+        stream.write(bytes(512))
+    assert run("--salvage", disk, "-") == 3
+    said = capsys.readouterr()
+    assert said.out == WHOLE
+    assert "the superblock was not looked at" in said.err
+
+
+# Refusals.
+
+
+def test_dump_without_vmcoreinfo_is_refused(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(disk, superblock.COMPLETE, vmcore(log()).replace(b"VMCOREINFO\0", b"VMCOREOVER\0"))
+    assert run(disk, "-") == 1
+    assert "VMCOREINFO" in capsys.readouterr().err
+
+
+def test_unknown_format_is_said_in_a_line(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(disk, superblock.COMPLETE, vmcore(log(), **{"SYMBOL(prb)": ""}))
+    assert run(disk, disk.with_name("log")) == 1
+    assert capsys.readouterr().err == (
+        "pvdump collect: the kernel's log cannot be read, collect the vmcore without --log: "
+        "the format of this kernel's log is unknown: no SYMBOL(prb)\n"
+    )
+    assert not disk.with_name("log").exists()
+
+
+def test_ready_target_has_no_log(disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(disk, superblock.READY, b"")
+    assert run(disk, "-") == 1
+    assert "holds no dump" in capsys.readouterr().err
+
+
+def test_dump_that_is_replaced_meanwhile_gives_no_file(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = [make(disk, superblock.COMPLETE, vmcore(log())) for _ in range(2)]
+    blocks[1].started += 1
+    monkeypatch.setattr(collecting.TargetDisk, "superblock", lambda self: blocks.pop(0))
+    assert run(disk, disk.with_name("log")) == 1
+    assert "was changed" in capsys.readouterr().err
+    assert [path.name for path in disk.parent.iterdir()] == ["disk"]
+
+
+def test_headers_that_overlap_or_lie_give_each_address_one_place(
+    disk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = bytearray(vmcore(log()))
+    # The last segment claims all memory, and less of the file.
+    struct.pack_into("<QQQ", data, 64 + 3 * 56 + 24, 0, 16, (1 << 64) - 1)
+    make(disk, superblock.COMPLETE, bytes(data))
+    assert run(disk, "-") == 1
+    assert "not in the dump" in capsys.readouterr().err
+
+
+def test_disk_that_fails_at_all_is_told(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(self: object, offset: int, size: int) -> bytes:
+        raise DiskError("gone")
+
+    monkeypatch.setattr(collecting.TargetDisk, "read_around", refuse)
+    assert run(disk, "-") == 1
+    assert capsys.readouterr().err == "pvdump collect: gone\n"
