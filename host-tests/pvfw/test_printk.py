@@ -158,6 +158,14 @@ def test_a_damaged_record_of_an_older_kernel_is_the_last():
     )
 
 
+def test_a_record_that_leaves_the_buffer_is_damage():
+    log = Buffer(size=64)
+    log.span(40, log.record(40, b"its end is behind the buffer's"))
+    found = opened(log)
+    assert list(found.lines()) == []
+    assert found.lost == 1
+
+
 def test_an_end_that_is_never_met_ends_the_log():
     log = Buffer()
     log.record(0, b"one")
