@@ -1,5 +1,6 @@
 """pvdump collect: the file is the dump, whole or honestly cut, and nothing else is touched."""
 
+import errno
 import io
 import os
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from fixtures.targets import MIB, NOTE, PAGE, RANGES, SIZE, bad_places, make, vmcore
 
+from pvdump.dump import compression as compressions
 from pvdump.dump import disk as disks
 from pvdump.dump.collect import collect
 from pvdump.dump.disk import DiskError
@@ -238,6 +240,77 @@ def test_disk_that_is_gone_is_no_dump_of_zeros(
     with pytest.raises(DiskError, match="No such device"):
         collect(disk, out, progress)
     assert files(out.parent) == ["disk"]
+
+
+def reads_that_end(first: int, code: int) -> Callable[[int, int, int], bytes]:
+    """An os.pread() of a disk that is gone for good once something from byte `first` on is read."""
+    pread = os.pread
+    gone = False
+
+    def read(fd: int, size: int, offset: int) -> bytes:
+        nonlocal gone
+        gone = gone or offset + size > first
+        if gone:
+            raise OSError(code, os.strerror(code))
+        return pread(fd, size, offset)
+
+    return read
+
+
+@pytest.mark.parametrize("form", ["elf", "kdump"])
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENODEV])
+def test_disk_that_dies_half_way_gives_what_was_read_before(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch, code: int, form: str
+) -> None:
+    monkeypatch.setattr(disks.os, "pread", reads_that_end(2 * MIB, code))
+    kdump = compressions.find("zlib") if form == "kdump" else None
+    done = collect(disk, out, kdump=kdump)
+    assert os.strerror(code) in done.reason or "could not be read" in done.reason
+    assert 0 < done.unreadable < len(DATA)
+    assert done.marked
+    assert files(out.parent) == ["disk", "vmcore"]
+    if form == "elf":
+        assert flagged(out)
+        assert out.read_bytes()[PAGE:MIB] == DATA[PAGE:MIB]
+
+
+def test_copy_of_a_disk_that_is_gone_names_no_bytes_that_it_has_not(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disks.os, "pread", reads_that_end(2 * MIB, errno.ENODEV))
+    done = collect(disk, out)
+    there = out.stat().st_size
+    assert there == len(DATA) - done.unreadable == MIB
+    for segment in ELFFile(io.BytesIO(out.read_bytes())).iter_segments():
+        assert segment["p_offset"] + segment["p_filesz"] <= max(there, segment["p_offset"])
+
+
+@pytest.mark.parametrize("form", ["elf", "kdump"])
+def test_superblock_that_cannot_be_read_again_costs_no_copy(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    bad = bad_places((0, 512))
+    progress = Steps(lambda: monkeypatch.setattr(disks.os, "pread", bad))
+    kdump = compressions.find("zlib") if form == "kdump" else None
+    done = collect(disk, out, progress, kdump=kdump)
+    assert "superblock cannot be read again" in done.reason
+    assert done.marked
+    assert done.unnoted
+    if form == "elf":
+        assert out.read_bytes()[PAGE:] == DATA[PAGE:]
+        assert flagged(out)
+
+
+@pytest.mark.parametrize(
+    "code", ["EIO", "ENODATA", "EILSEQ", "EREMOTEIO", "EBADMSG", "EUCLEAN", "ETIMEDOUT", "EBADE"]
+)
+def test_every_error_of_a_bad_place_costs_that_place(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    place = superblock.DATA_OFFSET + 100 * PAGE
+    bad = bad_places((place, place + 512), code=getattr(errno, code))
+    monkeypatch.setattr(disks.os, "pread", bad)
+    assert collect(disk, out).unreadable == PAGE
 
 
 # A guest that writes meanwhile.

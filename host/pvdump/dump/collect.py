@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from . import log, source
 from .compression import Compression
 from .disk import MIB, PAGE, DiskError, TargetDisk
 from .flattened import Flattened
-from .frames import Frames
+from .frames import Block, Frames
 from .kdump import DESCRIPTOR, Crash, Kdump
 from .meter import SILENT, Meter, Progress
 from .notes import Notes
@@ -179,6 +180,11 @@ class _Lost:
         self.size += size
         self.reason = f"{self.size} bytes of the disk could not be read, the first {self._first}"
 
+    def end(self, size: int, error: DiskError) -> None:
+        """Count the bytes from where the disk is gone."""
+        self.size += size
+        self.reason = f"from there on, the disk could not be read: {error}"
+
 
 def _copy_elf(
     disk: TargetDisk, dump: Dump, out: Path | None, progress: Progress
@@ -186,13 +192,14 @@ def _copy_elf(
     """Copy the vmcore. Returns what could not be read, and whether the copy tells it."""
     progress.expect(dump.size)
     with _stream() if out is None else OutputFile(out, dump.size) as output:
+        start = bytes(dump.header)
         lost = _copy(disk, dump, output, progress)
-        marked = True
-        if lost.size and not dump.reason:
+        lost.reason = lost.reason or source.look_again(disk, dump)
+        if lost.reason:
             dump.header.mark_incomplete()
-            marked = output.replace_start(bytes(dump.header))
-        _publish(disk, dump, output)
-    return lost, marked
+        replaced = start == bytes(dump.header) or output.replace_start(bytes(dump.header))
+        output.publish()
+    return lost, replaced or bool(dump.reason)
 
 
 def _stream() -> OutputStream:
@@ -202,7 +209,7 @@ def _stream() -> OutputStream:
 def _copy(
     disk: TargetDisk, dump: Dump, output: OutputFile | OutputStream, progress: Progress
 ) -> _Lost:
-    """Copy the vmcore, its headers as they were checked."""
+    """Copy the vmcore, its headers as they were checked; where the disk is gone, they are cut."""
     lost = _Lost()
     at = len(dump.header)
     output.write(bytes(dump.header))
@@ -210,9 +217,14 @@ def _copy(
     while at < dump.size:
         # To the next multiple, so that holes lie where the file system can have them.
         size = min(BLOCK - at % BLOCK, dump.size - at)
-        data, unreadable = disk.read_around(dump.offset + at, size)
-        if not data:
-            raise DiskError(f"{disk.path} ends at byte {dump.offset + at}, before the dump does")
+        try:
+            data, unreadable = _read(disk, dump.offset + at, size)
+        except DiskError as error:
+            if at == len(dump.header):
+                raise
+            lost.end(dump.size - at, error)
+            dump.header.cut(at, dump.whole)
+            break
         if unreadable:
             first = f"in the MiB at byte {dump.offset + at}; zeros stand in their place"
             lost.add(sum(count for _, count in unreadable), first)
@@ -220,6 +232,13 @@ def _copy(
         at += len(data)
         progress.advance(len(data))
     return lost
+
+
+def _read(disk: TargetDisk, offset: int, size: int) -> tuple[bytes, list[tuple[int, int]]]:
+    data, unreadable = disk.read_around(offset, size)
+    if not data:
+        raise DiskError(f"{disk.path} ends at byte {offset}, before the dump does")
+    return data, unreadable
 
 
 def _make_kdump(
@@ -235,7 +254,7 @@ def _make_kdump(
         if unreadable:
             lost.add(unreadable, "in the notes; zeros stand in their place")
         file = Kdump(output, _crash(dump, Notes(notes)), frames.ram, frames.stored, how)
-        for first, data, bad in frames.blocks(disk, dump.offset):
+        for first, data, bad in _blocks(disk, dump, frames, lost):
             if bad:
                 where = f"for the page at {bad[0] * PAGE:#x} of RAM; such pages are left out"
                 lost.add(len(bad) * PAGE, where)
@@ -245,9 +264,23 @@ def _make_kdump(
                 file.raw(begin, data[(begin - first) * PAGE : (pfn - first) * PAGE])
                 begin = pfn + 1
             progress.advance(len(data))
-        file.finish(bool(dump.reason or lost.size))
-        _publish(disk, dump, output)
+        lost.reason = lost.reason or source.look_again(disk, dump)
+        file.finish(bool(dump.reason or lost.reason))
+        output.publish()
     return lost
+
+
+def _blocks(disk: TargetDisk, dump: Dump, frames: Frames, lost: _Lost) -> Iterator[Block]:
+    """Yield the stored frames up to where the disk is gone."""
+    left = len(frames) * PAGE
+    try:
+        for block in frames.blocks(disk, dump.offset):
+            yield block
+            left -= len(block.data)
+    except DiskError as error:
+        if left == len(frames) * PAGE:
+            raise
+        lost.end(left, error)
 
 
 def _crash(dump: Dump, notes: Notes) -> Crash:
@@ -264,13 +297,6 @@ def _crash(dump: Dump, notes: Notes) -> Crash:
     )
 
 
-def _publish(disk: TargetDisk, dump: Dump, output: OutputFile | OutputStream | Flattened) -> None:
-    """Give the file its name, unless the dump was replaced while it was copied."""
-    if dump.block is not None:
-        source.refuse_changed(disk, dump.block)
-    output.publish()
-
-
 def _note(path: Path, dump: Dump, out: Path | None, lost: _Lost) -> str:
     """Note on the target that its dump was collected. Returns why that was not done, or ""."""
     block = dump.block
@@ -278,8 +304,8 @@ def _note(path: Path, dump: Dump, out: Path | None, lost: _Lost) -> str:
         return "its superblock does not say that the dump has ended"
     if out is None:
         return "standard output does not say whether the dump has arrived"
-    if lost.size:
-        return "part of it could not be read"
+    if lost.reason:
+        return "part of the disk could not be read"
     try:
         with disks.writing(path) as disk:
             source.refuse_changed(disk, block)

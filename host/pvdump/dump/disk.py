@@ -22,7 +22,17 @@ from . import holders
 MIB = superblock.MIB
 PAGE = 4096  # the kernel reads whole pages, so a smaller part of an unreadable one is not to be had
 # errno of a read at a bad place of a medium that answers otherwise.
-BAD_PLACE = (errno.EIO, errno.ENODATA, errno.EILSEQ, errno.EREMOTEIO)
+BAD_PLACE = (
+    errno.EIO,
+    errno.ENODATA,
+    errno.EILSEQ,
+    errno.EREMOTEIO,
+    errno.EBADMSG,
+    errno.EUCLEAN,
+    errno.ETIMEDOUT,
+    errno.EBADE,
+    errno.ENOLINK,
+)
 
 
 class DiskError(DumpError):

@@ -25,7 +25,6 @@ from . import source
 from .disk import PAGE, BadPlace, DiskError, TargetDisk
 from .notes import SIZE_MAX, Notes
 from .output import OutputFile
-from .source import Dump
 
 EHDR = struct.Struct(elf.EHDR)
 PHDR = struct.Struct(elf.PHDR)
@@ -147,20 +146,15 @@ def collect(path: Path, out: Path | None, salvage: bool) -> list[str]:
         if out is None:
             for line in log.lines():
                 print(line)
-            _refuse_changed(disk, dump)
+            doubt = source.look_again(disk, dump)
         else:
             with OutputFile(out, 0) as output:
                 for line in log.lines():
                     output.write(f"{line}\n".encode())
-                _refuse_changed(disk, dump)
+                doubt = source.look_again(disk, dump)
                 output.publish()
-    missing = [dump.reason] if salvage else []
+    missing = [line for line in (dump.reason if salvage else "", doubt) if line]
     if log.lost:
         first = f"the first because {log.why}"
         missing.append(f"{log.lost} records of the kernel's log are missing, {first}")
     return missing
-
-
-def _refuse_changed(disk: TargetDisk, dump: Dump) -> None:
-    if dump.block is not None:
-        source.refuse_changed(disk, dump.block)

@@ -75,13 +75,38 @@ def salvaged(disk: TargetDisk) -> Dump:
     return Dump(superblock.DATA_OFFSET, size, whole, reason, header, None)
 
 
+def look_again(disk: TargetDisk, dump: Dump) -> str:
+    """Refuse a dump that was replaced while it was copied, where that can be told.
+
+    Returns:
+        a line on why it cannot be told, or "".
+
+    Raises:
+        DiskError: it was replaced.
+        TargetRefused: its superblock was damaged.
+    """
+    if dump.block is None:
+        return ""
+    try:
+        after = disk.superblock()
+    except DiskError as error:
+        return f"the superblock cannot be read again, to see that the dump is the same: {error}"
+    _refuse_other(disk, dump.block, after)
+    return ""
+
+
 def refuse_changed(disk: TargetDisk, before: superblock.Superblock) -> None:
     """Refuse a dump that was replaced while it was copied. One that grew is as good as before.
 
     Raises:
         DiskError: it was replaced, or the disk cannot be read.
     """
-    after = disk.superblock()
+    _refuse_other(disk, before, disk.superblock())
+
+
+def _refuse_other(
+    disk: TargetDisk, before: superblock.Superblock, after: superblock.Superblock
+) -> None:
     same = ("uuid", "size", "data_offset", "dump_size", "started")
     if any(getattr(before, name) != getattr(after, name) for name in same) or (
         after.written < before.written
