@@ -1,7 +1,9 @@
 """The output of a collected dump: whole, in one step, never over another file."""
 
 import errno
+import fcntl
 import os
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,6 +62,45 @@ def test_finished_copy_that_cannot_have_its_name_is_kept_and_named(
     ):
         publish(out)
     assert out.with_name(f"vmcore{PART}").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("code", ["ENOSYS", "EINVAL", "EOPNOTSUPP", "EIO", "EPERM", "EFBIG"])
+def test_finished_copy_that_cannot_be_made_stable_is_kept_and_named(
+    out: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    number = getattr(errno, code)
+
+    def fsync(fd: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(outputs.os, "fsync", fsync)
+    with pytest.raises(DiskError, match=f"{os.strerror(number)}.*copied is {out}{PART}"):
+        publish(out)
+    assert files(out) == [f"vmcore{PART}"]
+    assert out.with_name(f"vmcore{PART}").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("end", [b"x", bytes(outputs.PIECE)])
+def test_file_gets_its_size_where_nothing_can_be_truncated(
+    out: Path, monkeypatch: pytest.MonkeyPatch, end: bytes
+) -> None:
+    def ftruncate(fd: int, size: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(outputs.os, "ftruncate", ftruncate)
+    with OutputFile(out, 0) as file:
+        file.write(b"x")
+        file.write(end)
+        file.publish()
+    assert out.read_bytes() == b"x" + end
+
+
+def test_part_that_was_removed_during_the_copy_is_not_announced(out: Path) -> None:
+    with OutputFile(out, 0) as file:
+        file.write(DATA)
+        file.part.unlink()
+        with pytest.raises(DiskError, match=f"{PART} was removed meanwhile: collect again"):
+            file.publish()
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -143,6 +184,43 @@ def test_stream_gets_zeros_as_they_are() -> None:
     os.close(write)
     assert os.read(read, 100) == bytes(10) + b"x"
     os.close(read)
+
+
+def test_full_pipe_that_does_not_block_is_waited_for() -> None:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    size = fcntl.fcntl(write, 1032) * 3  # F_GETPIPE_SZ
+    got = bytearray()
+
+    def take() -> None:
+        while part := os.read(read, 65536):
+            got.extend(part)
+
+    reader = threading.Thread(target=take)
+    poll = outputs.select.poll
+    stream = OutputStream(write)
+
+    class Waits:
+        """select.poll() that tells that it was used: only then the pipe is read."""
+
+        def __init__(self) -> None:
+            self._poll = poll()
+            if not reader.ident:
+                reader.start()
+
+        def register(self, fd: int, events: int) -> None:
+            self._poll.register(fd, events)
+
+        def poll(self) -> list[tuple[int, int]]:
+            return self._poll.poll()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(outputs.select, "poll", Waits)
+        stream.write(b"x" * size)
+    os.close(write)
+    reader.join()
+    os.close(read)
+    assert got == b"x" * size
 
 
 def test_vmcore_does_not_go_to_a_terminal() -> None:

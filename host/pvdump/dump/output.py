@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import select
 from pathlib import Path
 
 from pvfw.superblock import MIB
@@ -135,22 +136,35 @@ class OutputFile:
         Raises:
             DiskError: it cannot have the name; the message says which one it has.
         """
+        self._finished = True
         try:
-            os.ftruncate(self._fd, self._at)
+            self._end()
             os.fsync(self._fd)
         except OSError as error:
-            raise DiskError(f"{self.path}: {error.strerror}") from error
-        self._finished = True
+            raise DiskError(
+                f"{self.path}: {error.strerror}, when its end was to be on stable storage; "
+                f"{self._kept('all that was copied is')}"
+            ) from error
         try:
             self._rename()
         except FileExistsError:
             raise DiskError(
-                f"{self.path} appeared meanwhile and was not touched; the dump is {self.part}"
+                f"{self.path} appeared meanwhile and was not touched; {self._kept('the dump is')}"
             ) from None
         except OSError as error:
             raise DiskError(
-                f"{self.path}: {error.strerror}; the dump is whole, as {self.part}"
+                f"{self.path}: {error.strerror}; {self._kept('the dump is whole, as')}"
             ) from error
+
+    def _end(self) -> None:
+        """Give the file its size, where it ends with a hole; not each file system can truncate."""
+        if os.fstat(self._fd).st_size < self._at:
+            self._put(b"\0", self._at - 1)
+
+    def _kept(self, what: str) -> str:
+        if exists(self.part):
+            return f"{what} {self.part}"
+        return f"{self.part} was removed meanwhile: collect again"
 
     def _rename(self) -> None:
         try:
@@ -204,11 +218,21 @@ class OutputStream:
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(self._fd, view) :]
+                view = view[self._some(view) :]
         except BrokenPipeError:
             raise
         except OSError as error:
             raise DiskError(f"standard output: {error.strerror}") from error
+
+    def _some(self, data: memoryview) -> int:
+        """Write some of data. Returns how many bytes."""
+        while True:
+            try:
+                return os.write(self._fd, data)
+            except BlockingIOError:  # a pipe or socket that another program made so, and is full
+                room = select.poll()
+                room.register(self._fd, select.POLLOUT)
+                room.poll()
 
     def replace_start(self, data: bytes) -> bool:
         """Leave what was sent. Returns False: the exit code alone tells what is missing."""
