@@ -19,6 +19,10 @@ class TargetRefused(DumpError):
     """The disk is not one that may be written; nothing on it was changed."""
 
 
+class OtherVersion(TargetRefused):
+    """The disk has a whole superblock of a version that is not known here."""
+
+
 def reason(error):
     """Return one line that says why something failed, for the console, xenstore and the disk."""
     if isinstance(error, (DumpError, XenError)):

@@ -33,7 +33,7 @@ import struct
 
 from xenpv.text import printable
 
-from .errors import TargetRefused
+from .errors import OtherVersion, TargetRefused
 
 MAGIC = b"PVDUMP\r\n"
 VERSION = 1
@@ -103,7 +103,8 @@ class Superblock:
 def decode(raw):
     """Read the superblock in the first 512 bytes of a target.
 
-    Raises TargetRefused when it is none, of another version, damaged, or contradicts itself.
+    Raises TargetRefused when it is none, damaged, or contradicts itself; OtherVersion, which is a
+    TargetRefused, when it is whole and of another version.
     """
     raw = bytes(raw[:SUPERBLOCK_SIZE])
     if len(raw) < SUPERBLOCK_SIZE or raw[: len(MAGIC)] != MAGIC:
@@ -114,7 +115,7 @@ def decode(raw):
         )
     fields = struct.unpack_from(_FIELDS, raw, 0)
     if fields[1] != VERSION:
-        raise TargetRefused("superblock version %d, this pvdump knows %d" % (fields[1], VERSION))
+        raise OtherVersion("superblock version %d, this pvdump knows %d" % (fields[1], VERSION))
     block = Superblock(fields[3], fields[4])
     block.state = fields[2]
     block.data_offset = fields[5]

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
-from fixtures.targets import MIB, NOTE, PAGE, RANGES, SIZE, bad_places, make, vmcore
+from fixtures.targets import MIB, NOTE, PAGE, RANGES, SIZE, bad_places, make, of_version, vmcore
 
 from pvdump.dump import compression as compressions
 from pvdump.dump import disk as disks
 from pvdump.dump.collect import collect
 from pvdump.dump.disk import DiskError
+from pvdump.dump.info import info
 from pvfw import superblock
-from pvfw.errors import TargetRefused
+from pvfw.errors import OtherVersion, TargetRefused
 
 DATA = vmcore()
 
@@ -220,14 +221,42 @@ def test_dump_with_an_unreadable_page_does_not_count_as_collected(
     assert superblock.decode(disk.read_bytes()).collected == 0
 
 
-@pytest.mark.parametrize("first", [0, superblock.DATA_OFFSET])
-def test_unreadable_headers_are_told_and_leave_no_file(
-    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch, first: int
+@pytest.mark.parametrize(
+    ("first", "way"),
+    [(0, "collect --salvage {} OUT"), (superblock.DATA_OFFSET, "dd if={} of=FILE")],
+)
+def test_unreadable_headers_are_told_with_what_can_be_done_and_leave_no_file(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch, first: int, way: str
 ) -> None:
     monkeypatch.setattr(disks.os, "pread", bad_places((first, first + 512)))
-    with pytest.raises(DiskError, match=f"reading at byte {first}: Input/output error"):
+    with pytest.raises(DiskError, match=f"byte {first}: Input/output error.*{way.format(disk)}"):
         collect(disk, out)
     assert files(out.parent) == ["disk"]
+
+
+def test_dump_behind_an_unreadable_superblock_is_salvaged(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(disks.os, "pread", bad_places((0, 512)))
+    collect(disk, out, salvage=True)
+    assert out.read_bytes()[PAGE:] == DATA[PAGE:]
+
+
+def test_lost_superblock_before_an_unreadable_vmcore_is_told(
+    disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(disk, 512)
+    monkeypatch.setattr(disks.os, "pread", bad_places((MIB, MIB + 512)))
+    with pytest.raises(TargetRefused, match="no pvdump superblock"):
+        collect(disk, out)
+
+
+def test_target_of_a_newer_pvdump_is_told_as_such(disk: Path, out: Path) -> None:
+    with disk.open("r+b") as stream:
+        stream.write(of_version(2))
+    for ask in (lambda: collect(disk, out), lambda: info(disk)):
+        with pytest.raises(OtherVersion, match=r"version 2, this pvdump knows 1.*a newer one"):
+            ask()
 
 
 def test_disk_that_is_gone_is_no_dump_of_zeros(

@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from fixtures.targets import MIB, SIZE, make, vmcore
+from fixtures.targets import MIB, SIZE, bad_places, make, of_version, vmcore
 
 from pvdump.dump import disk as disks
 from pvdump.dump import holders
@@ -76,6 +76,45 @@ def test_force_takes_what_was_there_and_its_signatures_away(empty: Path) -> None
     assert superblock.decode(after).state == superblock.READY
     assert not any(after[superblock.SUPERBLOCK_SIZE : superblock.DATA_OFFSET])
     assert after[superblock.DATA_OFFSET :] == data[superblock.DATA_OFFSET :]
+
+
+@pytest.mark.parametrize("first", [0, MIB, 4 * MIB])
+def test_disk_that_cannot_be_read_everywhere_is_taken_only_by_force(
+    empty: Path, monkeypatch: pytest.MonkeyPatch, first: int
+) -> None:
+    monkeypatch.setattr(disks.os, "pread", bad_places((first, first + 512)))
+    assert f"cannot be read ({empty}: reading at byte" in refusal(empty)
+    prepare(empty, force=True)
+    assert superblock.decode(empty.read_bytes()).state == superblock.READY
+
+
+def test_unreadable_superblock_before_a_dump_is_told_with_the_way_to_it(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(empty, superblock.COMPLETE, vmcore())
+    monkeypatch.setattr(disks.os, "pread", bad_places((0, 512)))
+    assert f"collect --salvage {empty} OUT" in refusal(empty)
+
+
+def test_unreadable_page_is_written_as_a_whole(
+    empty: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+
+    def write(fd: int, data: bytes, offset: int) -> int:
+        if offset % 4096 or len(data) % 4096:
+            raise OSError(errno.EIO, "Input/output error")
+        return pwrite(fd, data, offset)
+
+    monkeypatch.setattr(disks.os, "pwrite", write)
+    prepare(empty, force=True)
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_target_of_a_newer_pvdump_is_told_as_such(empty: Path, again: bool) -> None:
+    empty.write_bytes(of_version(2).ljust(SIZE, b"\0"))
+    with pytest.raises(TargetRefused, match=r"version 2, this pvdump knows 1.*a newer one, made"):
+        prepare_again(empty) if again else prepare(empty)
 
 
 @pytest.mark.parametrize("state", [superblock.WRITING, superblock.COMPLETE, superblock.PARTIAL])

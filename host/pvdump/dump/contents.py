@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pvfw import superblock
-from pvfw.errors import TargetRefused
+from pvfw.errors import OtherVersion, TargetRefused
 
-from .disk import MIB, TargetDisk
+from .disk import MIB, OTHER_MADE_IT, BadPlace, TargetDisk
 from .meter import Progress
 
 ZEROS = bytes(MIB)
@@ -75,12 +75,22 @@ def look(disk: TargetDisk, whole: bool, progress: Progress) -> Contents:
         progress: is told the size, and the bytes that each step has looked at.
 
     Raises:
-        DiskError: the disk cannot be read.
+        DiskError: the disk cannot be read at all.
     """
+    try:
+        return _look(disk, whole, progress)
+    except BadPlace as error:
+        name = f"a place that cannot be read ({error})"
+        return Contents(name, _salvage(disk.path) if disk.has_vmcore() else "")
+
+
+def _look(disk: TargetDisk, whole: bool, progress: Progress) -> Contents:
     head = disk.read(0, superblock.SUPERBLOCK_SIZE)
     if head.startswith(superblock.MAGIC):
         try:
             return _of_target(superblock.decode(head), disk.path)
+        except OtherVersion as error:
+            return Contents(f"a target ({error})", OTHER_MADE_IT)
         except TargetRefused:
             name = "a damaged pvdump superblock"
             return Contents(name, _salvage(disk.path) if disk.has_vmcore() else "")

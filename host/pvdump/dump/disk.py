@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pvfw import elf, superblock
-from pvfw.errors import DumpError, TargetRefused
+from pvfw.errors import DumpError, OtherVersion, TargetRefused
 
 from . import holders
 
@@ -33,6 +33,8 @@ BAD_PLACE = (
     errno.EBADE,
     errno.ENOLINK,
 )
+
+OTHER_MADE_IT = "another pvdump, probably a newer one, made this target: use that one for it"
 
 
 class DiskError(DumpError):
@@ -136,10 +138,20 @@ class TargetDisk:
         Raises:
             TargetRefused: there is none or it is damaged. Where a vmcore stands behind it, the
                 message says how to get that instead of asking for a new superblock.
+            OtherVersion: another pvdump made it.
             DiskError: the disk cannot be read.
         """
         try:
-            return superblock.decode(self.read(0, superblock.SUPERBLOCK_SIZE))
+            raw = self.read(0, superblock.SUPERBLOCK_SIZE)
+        except BadPlace as error:
+            raise BadPlace(
+                f"{error}: the superblock; `pvdump collect --salvage {self.path} OUT` gets a dump "
+                f"behind it, `pvdump prepare --force {self.path}` writes it anew"
+            ) from error
+        try:
+            return superblock.decode(raw)
+        except OtherVersion as error:
+            raise OtherVersion(f"{self.path}: {error}; {OTHER_MADE_IT}") from error
         except TargetRefused as error:
             if not self.has_vmcore():
                 raise TargetRefused(f"{self.path}: {error}") from error
@@ -149,8 +161,11 @@ class TargetDisk:
             ) from error
 
     def has_vmcore(self) -> bool:
-        """Tell whether an ELF file begins where `prepare` has a vmcore begin."""
-        return self.read(superblock.DATA_OFFSET, len(elf.MAGIC)) == elf.MAGIC
+        """Tell whether an ELF file begins, readable, where `prepare` has a vmcore begin."""
+        try:
+            return self.read(superblock.DATA_OFFSET, len(elf.MAGIC)) == elf.MAGIC
+        except BadPlace:
+            return False
 
 
 @contextmanager

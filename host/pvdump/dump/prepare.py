@@ -152,10 +152,10 @@ def _refuse_foreign_use(disk: TargetDisk, found: Contents) -> None:
 def _sign(disk: TargetDisk, name: uuid.UUID, lost: str) -> Prepared:
     usable = disk.size // PAGE * PAGE
     block = superblock.Superblock(name.bytes, usable)
-    # The superblock goes last: until then the first MiB is nobody's, not half of each.
-    rest = superblock.DATA_OFFSET - superblock.SUPERBLOCK_SIZE
-    disk.write(superblock.SUPERBLOCK_SIZE, bytes(rest))
-    disk.write(0, block.encode())
+    # The superblock goes last: until then the first MiB is nobody's, not half of each. It goes with
+    # the rest of its page, because for less the kernel reads the page, which may be unreadable.
+    disk.write(PAGE, bytes(superblock.DATA_OFFSET - PAGE))
+    disk.write(0, block.encode().ljust(PAGE, b"\0"))
     return Prepared(name, usable, usable - superblock.DATA_OFFSET, lost)
 
 

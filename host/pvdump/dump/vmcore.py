@@ -15,7 +15,7 @@ from typing import NamedTuple
 from pvfw import elf
 from pvfw.errors import TargetRefused
 
-from .disk import TargetDisk
+from .disk import BadPlace, DiskError, TargetDisk
 
 EHDR = struct.Struct(elf.EHDR)
 PHDR = struct.Struct(elf.PHDR)
@@ -49,16 +49,26 @@ class Header:
 
     def __init__(self, disk: TargetDisk, offset: int, size: int) -> None:
         self._path = disk.path
+        try:
+            self._raw = self._read(disk, offset, size)
+        except BadPlace as error:
+            raise DiskError(
+                f"{error}: the headers of the vmcore, without which no file can be made of it; "
+                f"`dd if={disk.path} of=FILE bs=4096 conv=noerror,sync` copies all that can be "
+                f"read of the disk"
+            ) from error
+
+    def _read(self, disk: TargetDisk, offset: int, size: int) -> bytearray:
         start = disk.read(offset, min(EHDR.size, size))
         if len(start) < EHDR.size:
             raise TargetRefused(f"{disk.path}: it ended before its headers: nothing to collect")
         length = _length(start, disk.path, offset)
         rest = disk.read(offset + len(start), min(length, size) - len(start))
-        self._raw = bytearray(start + rest)
-        if len(self._raw) < length:
+        if len(start) + len(rest) < length:
             raise TargetRefused(
                 f"{disk.path}: it ended before its headers were whole: nothing to collect"
             )
+        return bytearray(start + rest)
 
     def __bytes__(self) -> bytes:
         return bytes(self._raw)
