@@ -1,6 +1,7 @@
 """The users of a disk are found by its identity, not by the name in use."""
 
 import contextlib
+import genericpath
 import os
 import stat
 import subprocess
@@ -16,6 +17,7 @@ from pvdump.dump import disk as disks
 from pvdump.dump import holders
 from pvdump.dump.disk import DiskError
 from pvdump.dump.prepare import prepare
+from pvdump.xenstore import stream
 from pvdump.xenstore.store import Store
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
@@ -183,10 +185,33 @@ def test_backend_is_who_has_locked_a_guest_s_disk(
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"fd", b"fd:3:4", b"aio:", b"/", b"nbd://host", b"a\0/b", b"\xff\xfe", b"/x" * 999],
+    [
+        *(b"", b"fd", b"fd:3:4", b"aio:", b"/", b"nbd://host", b"a\0/b", b"\xff\xfe", b"/x" * 999),
+        *(b"ffffffff:ffffffff", b"1000:0", b"0:100000"),
+    ],
 )
 def test_value_that_names_nothing_is_nothing(image: Path, value: bytes) -> None:
+    disk = os.stat_result((stat.S_IFBLK, *range(9)), {"st_rdev": 0})
     assert not holders._is_behind(image.stat(), value)
+    assert not holders._is_behind(disk, value)
+
+
+def test_store_that_this_user_may_not_look_for_is_no_store(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat_ = os.stat
+
+    def refuse(path: Path, **options: bool) -> os.stat_result:
+        if Path(path) in (stream.SOCKET, Path("/secret/socket")):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat_(path, **options)
+
+    monkeypatch.delenv("XENSTORED_PATH", raising=False)
+    monkeypatch.setattr(os, "stat", refuse)
+    monkeypatch.setattr(os.path, "exists", genericpath.exists)  # a built-in one does not use stat()
+    assert stream.default_path() == stream.DEVICE
+    monkeypatch.setenv("XENSTORED_PATH", "/secret/socket")
+    assert list(holders._attached()) == []
 
 
 def test_file_that_qemu_has_locked_is_in_use(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,8 +92,8 @@ def _attached() -> Iterator[tuple[str, str, list[bytes]]]:
     from ..xenstore.stream import default_path
 
     path = default_path()
-    if not path.exists():
-        return  # no Xen below
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists() raises where it may not look
+        return  # no Xen below, or none for this user
     try:
         with Store(path) as store:
             for kind in store.directory(BACKENDS, []):
@@ -110,7 +110,9 @@ def _attached() -> Iterator[tuple[str, str, list[bytes]]]:
 def _is_behind(status: os.stat_result, value: bytes) -> bool:
     """Tell whether a value names a disk or file: a path, type:path, or major:minor in hex."""
     if (match := re.fullmatch(rb"([0-9a-f]{1,8}):([0-9a-f]{1,8})", value)) is not None:
-        return _overlap(status, os.makedev(int(match[1], 16), int(match[2], 16)))
+        major, minor = int(match[1], 16), int(match[2], 16)
+        # What has more bits is no device: include/linux/kdev_t.h, MINORBITS.
+        return not major >> 12 and not minor >> 20 and _overlap(status, os.makedev(major, minor))
     for name in (value, value.partition(b":")[2]):
         # Relative names are those of other kinds of backend.
         if name.startswith(b"/") and b"\0" not in name:
