@@ -105,15 +105,67 @@ def test_closed_standard_output_is_one_line(disk: Path, words: str) -> None:
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize(("state", "code"), [("COMPLETE", 0), ("PARTIAL", 3)])
+@pytest.mark.parametrize("where", ["full", "closed", "unread"])
+def test_summary_that_cannot_be_written_changes_nothing_of_a_collect(
+    disk: Path, state: str, code: int, where: str
+) -> None:
+    make(disk, getattr(superblock, state), DATA)
+    read, write = os.pipe()
+    os.close(read)
+    with open("/dev/full", "wb") as full, open(write, "wb") as unread:  # noqa: PTH123
+        done = run(
+            *("collect", disk, disk.with_name("vmcore")),
+            stdout={"full": full, "closed": None, "unread": unread}[where],
+            preexec_fn=(lambda: os.close(1)) if where == "closed" else None,
+        )
+    assert done.returncode == code
+    assert (b"the dump is partial: xvdb" in done.stderr) == (code == 3)
+    assert (b"standard output: " in done.stderr) == (where != "unread")
+    assert disk.with_name("vmcore").stat().st_size == len(DATA)
+
+
+def test_summary_that_cannot_be_written_changes_nothing_of_a_prepare(disk: Path) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = run("prepare", "--force", disk, stdout=full)
+    assert done.returncode == 0
+    assert superblock.decode(disk.read_bytes()).state == superblock.READY
+
+
+def test_partial_dump_is_an_exit_code_where_standard_error_is_full(disk: Path) -> None:
+    make(disk, superblock.PARTIAL, DATA)
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        assert run("collect", disk, disk.with_name("vmcore"), stderr=full).returncode == 3
+
+
+def test_failure_without_a_command_is_the_program_s() -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        assert run("--help", stdout=full).stderr.startswith(b"pvdump: standard output: ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("info NAME", "prepare NAME", "collect NAME out", "info a NAME", "watches show NAME"),
+        *("xenstored --socket NAME/x", "blkback show NAME", "blkback detach 1 xvda --store NAME"),
+    ],
+)
+def test_name_with_control_characters_is_one_line(tmp_path: Path, words: str) -> None:
+    done = run(*(word.replace("NAME", "a\nb\x1b[31m") for word in words.split()), cwd=tmp_path)
+    assert done.returncode
+    assert b"a\\nb\\x1b[31m" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_disk_never_gets_the_number_of_a_standard_stream(disk: Path, number: int) -> None:
     make(disk, superblock.READY, b"")
     program = f"""
 import os
 os.close({number})
-from pvdump import cli
+from pvdump import streams
 from pvdump.dump import disk
-cli.ensure_streams()
+streams.ensure_streams()
 with disk.reading(disk.Path({str(disk)!r})) as opened:
     os._exit(opened.fd)
 """

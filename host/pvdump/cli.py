@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from pvfw.errors import DumpError
 
 from . import __version__
+from .streams import complain, ensure_streams, leave_output, one_line
 
 FAILED = 1
 # Each command: the module that has arguments(parser) and run(options), and a line for --help.
@@ -51,7 +51,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong and exit with 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: {one_line(message)}; see {self.prog} --help\n")
 
     def _print_message(self, message: str, file: Any = None) -> None:
         # argparse's own says nothing where standard output cannot be written.
@@ -133,43 +133,6 @@ def run(command: str, words: Sequence[str]) -> int:
         return int(end.code or 0)
     code: int = module(command).run(options)
     return code
-
-
-def complain(command: str, line: str) -> None:
-    """Say what went wrong, if there is anywhere to say it."""
-    with suppress(OSError):
-        print(f"pvdump {command}: {line}", file=sys.stderr)
-
-
-def leave_output() -> None:
-    """Have what standard output cannot take go nowhere: the program's exit would fail on it."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-
-
-def ensure_streams() -> None:
-    """Have all three standard streams, and let them take any name.
-
-    Where one is closed, the disk that is opened next would get its number, and what is meant for
-    standard error would be written to the disk.
-    """
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest free number is given. Writing to it fails as to what is closed.
-            os.open(os.devnull, os.O_RDONLY)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for the whole program
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
-    # Names need not be UTF-8.
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 @contextmanager

@@ -123,8 +123,8 @@ def test_partial_dump_gives_the_records_that_it_has(
     said = capsys.readouterr()
     assert said.out.splitlines() == LINES[:3]
     assert said.err == (
-        "pvdump: 3 records of the kernel's log are missing, the first because the memory at "
-        f"{BASE + TEXTS + 3 * 16 + PAGE + 16:#x} is not in the dump: the dump ended before it\n"
+        "pvdump collect: 3 records of the kernel's log are missing, the first because the memory "
+        f"at {BASE + TEXTS + 3 * 16 + PAGE + 16:#x} is not in the dump: the dump ended before it\n"
     )
 
 

@@ -21,6 +21,7 @@ from xenpv.errors import XenError
 
 from ..arguments import domid, file_name
 from ..service import foreground
+from ..streams import complain
 from ..watches.dispatcher import Dispatcher
 from ..watches.server import StatusError, StatusServer, ask
 from ..xenstore.store import Store
@@ -89,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
                 detach(store, options.domid, options.name, options.force)
         return 0
     except (XenError, StatusError, AttachError, LockError) as error:
-        print(f"pvdump blkback: {error}", file=sys.stderr)
+        complain("blkback", str(error))
         return 1
 
 
@@ -129,10 +130,7 @@ def serve(options: argparse.Namespace) -> int:
 
         xen = Xen()
     except (ImportError, OSError) as error:
-        print(
-            f"pvdump blkback: {error}; python3-cffi, libxenevtchn1 and libxengnttab1 are needed",
-            file=sys.stderr,
-        )
+        complain("blkback", f"{error}; python3-cffi, libxenevtchn1 and libxengnttab1 are needed")
         return 1
     logging.basicConfig(format="pvdump blkback: %(message)s")
     sys.setswitchinterval(SWITCH_SECONDS)

@@ -19,6 +19,7 @@ from pvfw.errors import TargetRefused
 from xenpv.text import printable
 
 from ..arguments import file_name, output_name
+from ..streams import complain, tell
 from . import compression as compressions
 from . import disk as disks
 from . import log, source
@@ -83,33 +84,34 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
     if options.compress and options.format != "kdump":
-        print("pvdump collect: --compress is for --format kdump", file=sys.stderr)
+        complain("collect", "--compress is for --format kdump")
         return WRONG_USAGE
     if options.log and options.format != "elf":
-        print("pvdump collect: --log is text and has no --format", file=sys.stderr)
+        complain("collect", "--log is text and has no --format")
         return WRONG_USAGE
     if options.log:
         missing = log.collect(options.disk, options.out, options.salvage)
         for line in missing:
-            print(f"pvdump: {line}", file=sys.stderr)
+            complain("collect", line)
         return INCOMPLETE if missing else 0
     kdump = compressions.find(options.compress) if options.format == "kdump" else None
     with Meter() as meter:
         done = collect(options.disk, options.out, meter, options.salvage, kdump)
-    # Standard output may be the dump.
-    told = sys.stderr if options.out is None else sys.stdout
     how = f", KDUMP, compression: {kdump.name}" if kdump else ""
-    print(f"{options.out or 'standard output'}: {meter}{how}", file=told)
+    if options.out is None:
+        complain("collect", f"standard output: {meter}{how}")
+    else:
+        tell("collect", f"{options.out}: {meter}{how}")
     if done.unnoted:
-        print(f"pvdump: the target does not note it as collected: {done.unnoted}", file=sys.stderr)
+        complain("collect", f"the target does not note it as collected: {done.unnoted}")
     if not done.reason:
         return 0
-    print(f"pvdump: the dump is partial: {done.reason}", file=sys.stderr)
+    complain("collect", f"the dump is partial: {done.reason}")
     mark = "is" if done.marked else "could not be"
-    print(
-        f"pvdump: {(done.missing + done.unreadable) / MIB:.1f} MiB are missing; the header "
-        f"{mark} marked incomplete",
-        file=sys.stderr,
+    complain(
+        "collect",
+        f"{(done.missing + done.unreadable) / MIB:.1f} MiB are missing; the header {mark} marked "
+        f"incomplete",
     )
     return INCOMPLETE
 

@@ -16,6 +16,7 @@ from typing import Any
 from pvfw import superblock
 
 from ..arguments import file_name
+from ..streams import one_line
 from . import disk as disks
 from .disk import MIB
 
@@ -87,7 +88,7 @@ def info(path: Path) -> dict[str, Any]:
 def text(facts: dict[str, Any]) -> str:
     """Format info() for a person, a line a fact; what is not known is left out."""
     lines = [
-        ("target", facts["path"]),
+        ("target", one_line(facts["path"])),
         ("state", f"{facts['state']}: {facts['meaning']}"),
         ("uuid", facts["uuid"]),
         ("room", f"{facts['room'] / MIB:.1f} MiB for a dump, of {facts['size'] / MIB:.1f} MiB"),

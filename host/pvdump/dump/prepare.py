@@ -18,6 +18,7 @@ from pvfw import superblock
 from pvfw.errors import TargetRefused
 
 from ..arguments import file_name, size
+from ..streams import tell
 from . import disk as disks
 from . import holders
 from .contents import Contents, look
@@ -55,8 +56,9 @@ def run(options: argparse.Namespace) -> int:
         else:
             done = prepare(path, options.size, options.force, meter)
     if done.lost:
-        print(f"{path} held {done.lost}")
-    print(f"{path} is ready: room for a dump of {done.room / MIB:.1f} MiB, uuid {done.uuid}")
+        tell("prepare", f"{path} held {done.lost}")
+    room = f"room for a dump of {done.room / MIB:.1f} MiB"
+    tell("prepare", f"{path} is ready: {room}, uuid {done.uuid}")
     return 0
 
 

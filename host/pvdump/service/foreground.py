@@ -10,11 +10,11 @@ import argparse
 import contextlib
 import os
 import select
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from ..arguments import file_name
+from ..streams import complain
 from ..xenstore.store import Store
 from ..xenstore.stream import default_path
 from .signals import signals_into
@@ -57,7 +57,7 @@ def serve(
         begin(store, stack)
         end.wait()
     if ended:
-        print(f"pvdump {command}: the store ended: {ended[0]}", file=sys.stderr)
+        complain(command, f"the store ended: {ended[0]}")
         return 1
     return 0
 

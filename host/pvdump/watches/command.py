@@ -12,12 +12,12 @@ import json
 import logging
 import os
 import shutil
-import sys
 
 from xenpv.errors import XenError
 
 from ..arguments import file_name
 from ..service.foreground import add_store, serve
+from ..streams import complain
 from ..xenstore.store import Store
 from .dispatcher import Dispatcher
 from .pattern import Pattern, PatternError
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         return watch(options) if options.action == "run" else show(options)
     except ERRORS as error:
-        print(f"pvdump watches: {error}", file=sys.stderr)
+        complain("watches", str(error))
         return 1
 
 

@@ -7,7 +7,6 @@ removes its socket. Messages and traces go to standard error.
 from __future__ import annotations
 
 import argparse
-import sys
 
 from xenpv import abi
 from xenpv.xenstore import wire
@@ -15,6 +14,7 @@ from xenpv.xenstore import wire
 from ..arguments import file_name
 from ..service.signals import signals_into
 from ..service.sockets import SocketRefused
+from ..streams import complain
 from .server import FEATURES, Xenstored
 from .unix import UnixTransport
 
@@ -62,6 +62,6 @@ def run(options: argparse.Namespace) -> int:
             server.log(f"listening on {options.socket}")
             unix.run()
     except SocketRefused as error:
-        print(f"pvdump xenstored: {error}", file=sys.stderr)
+        complain("xenstored", str(error))
         return 1
     return 0

@@ -1,0 +1,65 @@
+"""The standard streams of the command line.
+
+Used by cli and by the commands. The rules: what went wrong is one line whatever names it has; a
+line that cannot be written changes nothing of what was done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+
+def one_line(text: str) -> str:
+    """Write control characters, and bytes that are no UTF-8, as escapes."""
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def complain(command: str, line: str) -> None:
+    """Say what went wrong, if there is anywhere to say it."""
+    with suppress(OSError):
+        print(f"{f'pvdump {command}'.strip()}: {one_line(line)}", file=sys.stderr)
+
+
+def tell(command: str, line: str) -> None:
+    """Say on standard output what was done. Where that fails, it was done all the same."""
+    try:
+        print(one_line(line), flush=True)
+    except OSError as error:
+        leave_output()
+        if not isinstance(error, BrokenPipeError):
+            complain(command, f"standard output: {error.strerror}")
+
+
+def leave_output() -> None:
+    """Have what standard output cannot take go nowhere: the program's exit would fail on it."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def ensure_streams() -> None:
+    """Have all three standard streams, and let them take any name.
+
+    Where one is closed, the disk that is opened next would get its number, and what is meant for
+    standard error would be written to the disk.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number is given. Writing to it fails as to what is closed.
+            os.open(os.devnull, os.O_RDONLY)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - for the whole program
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123
+    # Names need not be UTF-8.
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
