@@ -10,6 +10,7 @@ from fixtures.targets import MIB, PAGE, bad_places, make
 
 from pvdump import cli
 from pvdump.dump import collect as collecting
+from pvdump.dump import disk as disks
 from pvdump.dump.disk import DiskError
 from pvfw import elf, superblock
 
@@ -150,6 +151,26 @@ def test_unreadable_sectors_cost_the_records_in_them(
     said = capsys.readouterr().err
     assert "3 records of the kernel's log are missing" in said
     assert f"{disk} cannot be read at byte {at + 8}" in said
+
+
+def test_superblock_that_cannot_be_read_again_costs_no_log(
+    disk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pread = os.pread
+    looks = 0
+
+    def read(fd: int, size: int, offset: int) -> bytes:
+        nonlocal looks
+        looks += offset == 0
+        if not offset and looks > 1:
+            raise OSError(5, "Input/output error")
+        return pread(fd, size, offset)
+
+    monkeypatch.setattr(disks.os, "pread", read)
+    out = disk.with_name("log")
+    assert run(disk, out) == 3
+    assert out.read_text() == WHOLE
+    assert "the superblock cannot be read again" in capsys.readouterr().err
 
 
 def test_lost_superblock_gives_the_log_and_a_warning(
