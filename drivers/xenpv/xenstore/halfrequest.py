@@ -60,14 +60,18 @@ def completion(window):
 def takes_nuls(window):
     """Return whether NULs may complete a request that completion() does not find.
 
-    They may not where the window can be the inside of a long path, or where its last bytes can be
-    the first ones of the header of a request of one path.
+    They may not where the window can be the inside of a request of one path: behind the last bytes
+    of its header, if any, there is no NUL. Nor may they where the window's last bytes can be the
+    first ones of such a request's header.
     """
+    inside = window[HEADER_SIZE - 1 :]
+    if inside and b"\0" not in inside:
+        return False
     for size in range(1, min(HEADER_SIZE, len(window) + 1)):
         tail = window[len(window) - size :]
         if tail[0] in ONE_PATH and not any(tail[1:4]):
             return False
-    return not _is_path(window)
+    return True
 
 
 def _follow(window, at):

@@ -92,24 +92,34 @@ def test_the_first_request_of_all_may_be_cut_in_its_header():
         assert not aborts(wire.Packet(abi.XS_READ, 0, 0, (whole[:cut] + rest)[16:]))
 
 
-@pytest.mark.parametrize("value", [bytes(3000), b"two words " * 300, bytes(range(4, 250)) * 12])
-def test_the_inside_of_a_large_value_takes_nuls(value):
+@pytest.mark.parametrize("value", [bytes(3000), b"two words\0" * 300, bytes(range(256)) * 12])
+def test_the_inside_of_a_large_value_with_nuls_takes_more(value):
     stream = HISTORY + packet(abi.XS_WRITE, b"data/half\0" + value)
     window = stream[: len(HISTORY) + 2000][-RING:]
     assert completion(window) is None
     assert takes_nuls(window)
 
 
-def test_what_may_be_the_inside_of_a_long_path_takes_no_nuls():
-    stream = HISTORY + packet(abi.XS_READ, b"data/" + b"n" * 2000 + b"\0")
-    window = stream[: len(HISTORY) + 1500][-RING:]
-    assert completion(window) is None
-    assert not takes_nuls(window)
+@pytest.mark.parametrize("filler", [b"n", b".", b" ", b"?", b"\xc3\xa9"])
+@pytest.mark.parametrize("tx_id", [0, abi.XS_READ])
+@pytest.mark.parametrize("kind", ONE_PATH)
+def test_a_long_path_is_completed_while_its_header_is_in_the_ring_and_takes_no_nuls_after(
+    kind, tx_id, filler
+):
+    whole = packet(kind, b"data/" + filler * (2000 // len(filler)) + b"\0", tx_id)
+    for cut in (17, RING - 1, RING):
+        rest = completion((HISTORY + whole[:cut])[-RING:])
+        assert rest is not None
+        assert not aborts(wire.Packet(kind, 0x55, tx_id, (whole[:cut] + rest)[16:]))
+    for cut in [*range(RING + 1, RING + 20), 1500, len(whole) - 1]:
+        window = (HISTORY + whole[:cut])[-RING:]
+        assert completion(window) is None
+        assert not takes_nuls(window), cut
 
 
 @pytest.mark.parametrize("size", range(1, 16))
 def test_what_may_be_the_header_of_a_path_request_after_a_large_value_takes_no_nuls(size):
-    value = b"two words " * 300
+    value = b"two words\0" * 300
     window = (value + packet(abi.XS_READ, b"data\0")[:size])[-RING:]
     assert completion(window) is None
     assert not takes_nuls(window)

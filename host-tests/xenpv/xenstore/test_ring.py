@@ -140,16 +140,19 @@ class TestACrashedKernel:
         setup.run(round_trip)
         assert setup.ring.broken is None
 
-    def test_left_a_long_path_whose_header_is_overwritten_and_nothing_is_sent(self):
+    @pytest.mark.parametrize(
+        ("cut", "letter"), [(1025, b"n"), (1039, b"n"), (1040, b"n"), (1500, b"n"), (1500, b".")]
+    )
+    def test_left_a_long_path_whose_header_is_overwritten_and_nothing_is_sent(self, cut, letter):
         setup = StoreGuest(start=(500, 700), fragile=True)
-        whole = wire.Packet(abi.XS_READ, 3, 0, b"data/" + b"n" * 2000 + b"\0").encode()
-        for at in range(0, 1500, 500):
-            setup.ring.leave_request(whole[at : at + 500])
+        whole = wire.Packet(abi.XS_READ, 3, 0, b"data/" + letter * 2000 + b"\0").encode()
+        for at in range(0, cut, 500):
+            setup.ring.leave_request(whole[at : min(at + 500, cut)])
             setup.machine.clock.idle()
         with pytest.raises(NoXenstore, match="its header cannot be made out in the ring"):
             setup.run(round_trip)
         assert setup.ring.broken is None
-        assert setup.ring.indexes()[1] == 2000
+        assert setup.ring.indexes()[1] == 500 + cut
 
     @pytest.mark.parametrize("wait", [300, 600, 900])
     @pytest.mark.parametrize("cut", range(1, len(WRITE), 3))
