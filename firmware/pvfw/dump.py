@@ -52,6 +52,7 @@ async def run(guest, options, region, report):
         raise OptionError(
             "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
         )
+    disks = options.disks()
     memory = OldMemory(options.elfcorehdr, region)
     for problem in memory.problems:
         say(problem)
@@ -61,7 +62,7 @@ async def run(guest, options, region, report):
         "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
         % (release or "?", vmcore.size // MIB, vmcore.ranges, hw.vcpu())
     )
-    await Dump(guest, report).run(vmcore, release, options.disks)
+    await Dump(guest, report).run(vmcore, release, disks)
 
 
 class Dump:

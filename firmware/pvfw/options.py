@@ -30,7 +30,8 @@ class Options:
 
     Attributes:
         elfcorehdr: physical address, None where there is no usable one.
-        disks: names in order of preference; none: the first disk that takes the dump.
+        names: of disks, in order of preference, as far as they are usable.
+        any_disk: whether the command line names no disk at all, usable or not.
         then: the end action.
         run: the mode.
         fault: how to fail on purpose, or None.
@@ -39,11 +40,22 @@ class Options:
 
     def __init__(self):
         self.elfcorehdr = None
-        self.disks = []
+        self.names = []
+        self.any_disk = True
         self.then = "reboot"
         self.run = "dump"
         self.fault = None
         self.problems = []
+
+    def disks(self):
+        """Return the names in order of preference; none: the first disk that takes the dump.
+
+        Raises OptionError where disks are named and none of the names is usable: no dump may go to
+        a disk that nobody named.
+        """
+        if not self.names and not self.any_disk:
+            raise OptionError("pvdump.disk= names no usable disk: a name like xvdb expected")
+        return self.names
 
 
 def text(cmdline, modules):
@@ -93,13 +105,15 @@ def _set(options, key, value, modes, ends):
     if key == "elfcorehdr":
         options.elfcorehdr = address(value)
     elif key == "pvdump.disk":
+        options.any_disk = False
         for name in value.split(","):
             try:
                 vdev.number(name)
             except BadDiskName as e:
-                raise OptionError("%s=%s" % (key, e))
-            if name not in options.disks:
-                options.disks.append(name)
+                options.problems.append("%s=%s" % (key, e))
+                continue
+            if name not in options.names:
+                options.names.append(name)
     elif key == "pvdump.then":
         options.then = _choice(key, value, ends)
     elif key == "pvdump.run":

@@ -25,7 +25,7 @@ async def run(guest, options, region, report):
     Raises DumpError, XenError with what does not work.
     """
     await _round_trip(guest.store, "first")
-    await _try_disks(guest, options.disks)
+    await _try_disks(guest, options.disks())
     await guest.store.close()
     guest.new_store()
     await guest.store.connect()

@@ -40,6 +40,7 @@ def test_a_failure_ends_in_the_end_action_too(capsys):
             {"cmdline": GOOD.replace("pvdump.disk=xvdb", ""), "superblock": bytes(512)},
             "none of xvdb takes the dump, nothing on them was changed",
         ),
+        ({"cmdline": GOOD.replace("xvdb", "dvxb")}, "pvdump.disk= names no usable disk"),
         ({"cmdline": GOOD.replace("xvdb", "xvdc")}, "no disk xvdc .*this guest has 51728"),
         ({"superblock": bytes(512)}, "xvdb refused, nothing on it was changed: no pvdump super"),
         ({"superblock": b"\xff" * 512}, "xvdb refused, nothing on it was changed: no pvdump super"),

@@ -3,6 +3,7 @@
 import pytest
 
 from pvfw import options
+from pvfw.errors import OptionError
 from pvfw.main import ENDS, MODES
 
 
@@ -43,19 +44,33 @@ def test_firmware_powers_off_and_a_crash_kernel_reboots_unless_told_otherwise():
 
 def test_several_disks_stand_in_their_order_each_once():
     chosen = parse("pvdump.disk=xvdc,xvdb,xvdc", "bzimage")
-    assert chosen.disks == ["xvdc", "xvdb"]
+    assert chosen.disks() == ["xvdc", "xvdb"]
 
 
-def test_a_name_that_is_no_disk_leaves_the_others():
-    chosen = parse("pvdump.disk=xvdc,/dev/xvdb", "bzimage")
-    assert chosen.disks == ["xvdc"]
-    assert chosen.problems == ["pvdump.disk=/dev/xvdb: a name like xvdb expected"]
+def test_names_that_are_no_disk_leave_the_others_and_are_told_each():
+    chosen = parse("pvdump.disk=foo,xvdc,/dev/xvdb,xvdd", "bzimage")
+    assert chosen.disks() == ["xvdc", "xvdd"]
+    assert chosen.problems == [
+        "pvdump.disk=foo: a name like xvdb expected",
+        "pvdump.disk=/dev/xvdb: a name like xvdb expected",
+    ]
+
+
+@pytest.mark.parametrize("word", ["=", "=foo", "=foo,/dev/xvdb", ""])
+def test_names_of_which_none_is_a_disk_are_no_leave_to_take_any(word):
+    chosen = parse("pvdump.disk" + word, "bzimage")
+    with pytest.raises(OptionError, match=r"pvdump\.disk= names no usable disk"):
+        chosen.disks()
+
+
+def test_without_a_name_any_disk_will_do():
+    assert parse("pvdump.then=halt", "bzimage").disks() == []
 
 
 def test_a_wrong_word_is_named_and_the_rest_still_counts():
     chosen = parse("pvdump.then=explode pvdump.dsk=x pvdump.disk=xvdb", "bzimage")
     assert chosen.then == "reboot"
-    assert chosen.disks == ["xvdb"]
+    assert chosen.disks() == ["xvdb"]
     assert chosen.problems == [
         "pvdump.then=explode: halt, poweroff, reboot expected",
         "pvdump.dsk is no option of pvdump",
