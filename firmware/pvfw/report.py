@@ -6,6 +6,8 @@ could not be written none is tried again before the end.
 
 from xenpv.errors import XenError
 
+from .errors import reason as why
+
 NODE = "data/pvdump/"
 
 
@@ -31,9 +33,9 @@ class Report:
             return
         try:
             await self._guest.store.write(NODE + key, value)
-        except XenError as e:
+        except (XenError, MemoryError) as e:
             self._tells = False
-            say("%s; the dump goes on" % e)
+            say("%s; the dump goes on" % why(e))
 
     async def end(self, state, reason):
         """Tell xenstore how it ended and hand the ring back, as far as that works.
@@ -48,9 +50,9 @@ class Report:
         try:
             await store.write(NODE + "state", state)
             await store.write(NODE + "reason", reason)
-        except XenError as e:
-            say("telling xenstore: %s" % e)
+        except (XenError, MemoryError) as e:
+            say("telling xenstore: %s" % why(e))
         try:
             await store.close()
-        except XenError as e:
-            say("leaving xenstore: %s" % e)
+        except (XenError, MemoryError) as e:
+            say("leaving xenstore: %s" % why(e))

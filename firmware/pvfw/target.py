@@ -18,7 +18,7 @@ from xenpv.xenbus import Device
 
 from . import superblock
 from .clock import now_utc
-from .errors import DumpError, TargetRefused
+from .errors import DumpError, TargetRefused, reason
 from .holes import Holes, runs
 
 MIB = superblock.MIB
@@ -293,5 +293,5 @@ class Target:
             return
         try:
             await self.disk.close()
-        except XenError as e:
-            self.say("leaving the disk: %s" % e)
+        except (XenError, MemoryError) as e:
+            self.say("leaving the disk: %s" % reason(e))

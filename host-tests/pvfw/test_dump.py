@@ -13,11 +13,14 @@ from elftools.elf.elffile import ELFFile
 from fixtures.crashedguest import GOOD, LOADS, NOTES, REGION, SIZE, Crash
 
 from pvfw import superblock
+from pvfw.report import NODE
 from pvxen import elfcorehdr
 from pvxen.crashedkernel import CrashedKernel
 from pvxen.sink import Memory
 from xenpv import abi
+from xenpv.block.front import BlkFront
 from xenpv.loop import SECOND
+from xenpv.xenstore.client import Xenstore
 
 VARIANTS = [
     {},
@@ -132,6 +135,64 @@ def test_a_dump_goes_on_when_xenstore_fails_on_the_way(fails, capsys):
     said = capsys.readouterr().out
     assert said.count("the dump goes on") == 1
     assert "dump complete" in said
+
+
+def no_memory(*_):
+    raise MemoryError("memory allocation failed, allocating 99 bytes")
+
+
+def no_memory_for_reports(monkeypatch):
+    """Have each node of a report fail for want of memory."""
+    write = Xenstore.write
+
+    async def fail(store, path, value):
+        if path.startswith(NODE):
+            no_memory()
+        await write(store, path, value)
+
+    monkeypatch.setattr(Xenstore, "write", fail)
+
+
+@pytest.mark.parametrize(
+    ("place", "method", "line"),
+    [
+        (Xenstore, "close", "leaving xenstore"),
+        (BlkFront, "close", "leaving the disk"),
+    ],
+)
+def test_a_complete_dump_stays_complete_where_memory_runs_out_in_closing(
+    place, method, line, capsys, monkeypatch
+):
+    monkeypatch.setattr(place, method, no_memory)
+    crash = Crash()
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert crash.superblock().state == superblock.COMPLETE
+    said = capsys.readouterr().out
+    assert "failed:" not in said
+    assert line + ": out of memory" in said
+
+
+def test_reports_for_which_there_is_no_memory_cost_neither_dump_nor_ring(capsys, monkeypatch):
+    no_memory_for_reports(monkeypatch)
+    closed = []
+    close = Xenstore.close
+    monkeypatch.setattr(Xenstore, "close", lambda store: closed.append(store) or close(store))
+    crash = Crash(latency=SECOND)
+    crash.run()
+    assert crash.superblock().state == superblock.COMPLETE
+    assert len(closed) == 1
+    said = capsys.readouterr().out
+    assert said.count("the dump goes on") == 1
+    assert "telling xenstore: out of memory" in said
+    assert "failed:" not in said
+
+
+def test_memory_that_runs_out_in_closing_the_disk_hides_no_earlier_error(capsys, monkeypatch):
+    monkeypatch.setattr(BlkFront, "close", no_memory)
+    crash = Crash(error_after=1 << 20)
+    crash.run()
+    assert "write of sector" in crash.reported("reason")
+    assert "write of sector" in crash.superblock().reason
 
 
 @pytest.mark.parametrize("notes", [(b"\x5a" * 512,), ()], ids=["overwritten", "missing"])
