@@ -98,10 +98,14 @@ class OldMemory:
         self._vmcoreinfo = b""
         self._notes_size = 0
         self._table = self._find(address)
-        for kind, _, paddr, source, size in self._segments():
+        for kind, _, paddr, source, size, more in self._segments():
+            if more and kind in (elf.PT_NOTE, elf.PT_LOAD):
+                self._leave_out(
+                    "0x%x bytes at 0x%x are beyond p_memsz: not taken" % (more, source + size)
+                )
             if kind == elf.PT_NOTE:
                 self._read_notes(source, size)
-            elif kind == elf.PT_LOAD and not _is_memory(paddr, source, size):
+            elif kind == elf.PT_LOAD and size and not _is_memory(paddr, source, size):
                 self._leave_out("a range of 0x%x bytes at 0x%x is no memory" % (size, paddr))
         self.kernel = self._read_kernel()
         if not self.kernel and not self._names_memory():
@@ -150,17 +154,17 @@ class OldMemory:
         return _mem(address + phoff, phnum * elf.PHDR_SIZE)
 
     def _segments(self):
-        """Yield (kind, vaddr, paddr, offset, bytes) of each program header."""
+        """Yield (kind, vaddr, paddr, offset, bytes, bytes beyond p_memsz) of each header."""
         for at in range(0, len(self._table), elf.PHDR_SIZE):
             fields = struct.unpack_from(elf.PHDR, self._table, at)
-            kind, _, offset, vaddr, paddr, _, size, _ = fields
-            if size:
-                yield kind, vaddr, paddr, offset, size
+            kind, _, offset, vaddr, paddr, stored, size, _ = fields
+            if size or stored:
+                yield kind, vaddr, paddr, offset, size, max(stored - size, 0)
 
     def _loads(self, kernel):
         """Yield the kernel's mapping of itself, or everything else, as it stands in the header."""
-        for kind, vaddr, paddr, source, size in self._segments():
-            if kind != elf.PT_LOAD or not _is_memory(paddr, source, size):
+        for kind, vaddr, paddr, source, size, _ in self._segments():
+            if kind != elf.PT_LOAD or not size or not _is_memory(paddr, source, size):
                 continue
             if vaddr + size > 1 << 64:
                 # kexec-tools writes -1 for memory that has no mapping.

@@ -182,6 +182,19 @@ def test_an_empty_range_is_passed_over(machine):
     assert found.problems == []
 
 
+@pytest.mark.parametrize("memsz", [0, 0x1000])
+def test_bytes_of_a_range_beyond_its_size_in_memory_are_told_and_cost_no_other(memsz, machine):
+    build(machine.ram, AT, [(0, 0x1000, 0x1000, 0x3000), LOADS[2]], [INFO])
+    struct.pack_into("<Q", machine.ram, AT + 64 + 56 + 40, memsz)
+    found = OldMemory(AT, (0, 0))
+    kept = [(0x1000, 0x1000, 0, memsz)] if memsz else []
+    assert spans(found.ranges()) == [*kept, same(LOADS[2])]
+    assert found.problems == [
+        f"elfcorehdr: 0x{0x3000 - memsz:x} bytes at 0x{0x1000 + memsz:x}"
+        " are beyond p_memsz: not taken"
+    ]
+
+
 def test_more_mappings_of_the_kernel_than_are_kept_are_told(machine):
     text = [(KERNEL_TEXT + 2 * at, at, at, 0x1000) for at in range(0x100000, 0x120000, 0x1000)]
     found = memory(machine, [*text, LOADS[2]])
