@@ -98,13 +98,6 @@ def expected(data: bytes = DATA) -> dict[int, bytes]:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Path:
-    path = tmp_path / "disk"
-    make(path, superblock.COMPLETE, DATA)
-    return path
-
-
-@pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "dump"
 

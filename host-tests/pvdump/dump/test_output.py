@@ -186,6 +186,16 @@ def test_stream_gets_zeros_as_they_are() -> None:
     os.close(read)
 
 
+def test_terminal_gets_nothing_but_text() -> None:
+    near, far = os.openpty()
+    with pytest.raises(DiskError, match="is a terminal"):
+        OutputStream(far)
+    OutputStream(far, text=True).write(b"line")
+    assert os.read(near, 100) == b"line"
+    os.close(near)
+    os.close(far)
+
+
 def test_full_pipe_that_does_not_block_is_waited_for() -> None:
     read, write = os.pipe()
     os.set_blocking(write, False)

@@ -22,7 +22,7 @@ from ..arguments import file_name, output_name
 from ..streams import complain, tell
 from . import compression as compressions
 from . import disk as disks
-from . import log, source
+from . import log, notes, source
 from .compression import Compression
 from .disk import MIB, PAGE, DiskError, TargetDisk
 from .flattened import Flattened
@@ -252,10 +252,10 @@ def _make_kdump(
     progress.expect(len(frames) * PAGE)
     room = len(frames) * DESCRIPTOR.size
     with Flattened(_stream()) if out is None else OutputFile(out, room) as output:
-        notes, unreadable = frames.notes(disk, dump.offset)
+        raw, unreadable = notes.read(disk, dump.offset, dump.header)
         if unreadable:
             lost.add(unreadable, "in the notes; zeros stand in their place")
-        file = Kdump(output, _crash(dump, Notes(notes)), frames.ram, frames.stored, how)
+        file = Kdump(output, _crash(dump, Notes(raw)), frames.ram, frames.stored, how)
         for first, data, bad in _blocks(disk, dump, frames, lost):
             if bad:
                 where = f"for the page at {bad[0] * PAGE:#x} of RAM; such pages are left out"
@@ -285,16 +285,16 @@ def _blocks(disk: TargetDisk, dump: Dump, frames: Frames, lost: _Lost) -> Iterat
         lost.end(left, error)
 
 
-def _crash(dump: Dump, notes: Notes) -> Crash:
+def _crash(dump: Dump, told: Notes) -> Crash:
     """Return what a KDUMP file's headers tell of a crash: by its notes, else by the superblock."""
     block = dump.block
-    release = printable(notes.text("OSRELEASE")) or (block.release if block else "")
+    release = printable(told.text("OSRELEASE")) or (block.release if block else "")
     started = block.started if block else 0
     known = block is not None and block.crash_vcpu != superblock.UNKNOWN_VCPU
     return Crash(
-        notes,
+        told,
         release,
-        notes.number("CRASHTIME") or min(started, (1 << 63) - 1),
+        told.number("CRASHTIME") or min(started, (1 << 63) - 1),
         block.crash_vcpu if block is not None and known else 0,
     )
 

@@ -17,21 +17,13 @@ from pvfw.errors import TargetRefused
 
 from .disk import MIB, PAGE, DiskError, TargetDisk
 from .notes import SIZE_MAX
-from .vmcore import Header, Segment
+from .vmcore import Header
 
 # 16 TiB, which takes two bitmaps of 512 MiB. makedumpfile counts their bytes in 32 bits, and the
 # readers keep them in memory.
 PADDR_MAX = 1 << 44
 BLOCK = MIB
 AS_ELF = "`--format elf` copies it as it is"
-
-
-class _Extent(NamedTuple):
-    """Physical addresses of memory, and where in the vmcore its first byte is."""
-
-    start: int
-    end: int
-    offset: int
 
 
 class Block(NamedTuple):
@@ -61,8 +53,7 @@ class Frames:
     def __init__(self, path: Path, header: Header, size: int) -> None:
         self._path = path
         segments = header.segments()
-        self._notes = [each for each in segments if each.kind == elf.PT_NOTE]
-        if sum(each.filesz for each in self._notes) > SIZE_MAX:
+        if sum(each.filesz for each in segments if each.kind == elf.PT_NOTE) > SIZE_MAX:
             raise TargetRefused(f"{path}: its notes have more than {SIZE_MAX} bytes; {AS_ELF}")
         for number, each in enumerate(segments):
             if each.kind == elf.PT_LOAD and each.paddr + max(each.memsz, each.filesz) > PADDR_MAX:
@@ -72,7 +63,7 @@ class Frames:
                     f"{PADDR_MAX:#x}; {AS_ELF}"
                 )
         loads = [each for each in segments if each.kind == elf.PT_LOAD]
-        self._extents = _disjoint(loads)
+        self._extents = header.extents()
         self._starts = [each.start for each in self._extents]
         named = sum(each.end - each.start for each in self._extents)
         if named > size:
@@ -88,22 +79,6 @@ class Frames:
     def __len__(self) -> int:
         """Return the number of frames whose bytes are there."""
         return sum(end - first for first, end in self.stored)
-
-    def notes(self, disk: TargetDisk, offset: int) -> tuple[bytes, int]:
-        """Read the notes of the vmcore that begins at `offset` of a disk.
-
-        Returns:
-            the notes, and how many of their bytes are zeros because they are unreadable.
-
-        Raises:
-            DiskError: the disk cannot be read.
-        """
-        raw, lost = b"", 0
-        for each in self._notes:
-            data, bad = self._read(disk, offset + each.offset, each.filesz)
-            raw += data
-            lost += sum(size for _, size in bad)
-        return raw, lost
 
     def blocks(self, disk: TargetDisk, offset: int) -> Iterator[Block]:
         """Read the stored frames of the vmcore that begins at `offset` of a disk, in order.
@@ -144,18 +119,6 @@ class Frames:
         if len(data) < size:
             raise DiskError(f"{disk.path} ends at byte {place + len(data)}, before the dump does")
         return data, lost
-
-
-def _disjoint(loads: list[Segment]) -> list[_Extent]:
-    """Return the stored memory in order; of bytes that are stored twice the first segment's."""
-    extents: list[_Extent] = []
-    end = 0
-    for each in sorted(loads, key=lambda load: load.paddr):
-        start, stop = max(each.paddr, end), each.paddr + each.filesz
-        if start < stop:
-            extents.append(_Extent(start, stop, each.offset + start - each.paddr))
-            end = stop
-    return extents
 
 
 def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,7 +1,7 @@
-"""The notes of a vmcore: what a KDUMP file's headers repeat of them.
+"""The notes of a vmcore: those of the CPUs, and VMCOREINFO.
 
-Used by collect. The rule: a guest wrote them, so each length is checked before it is followed, and
-damaged notes cost only what they would have told.
+Used by collect and log. The rule: a guest wrote them, so each length is checked before it is
+followed, and damaged notes cost only what they would have told.
 Source: elf(5), "Notes"; Linux kernel/vmcore_info.c.
 """
 
@@ -12,10 +12,37 @@ import struct
 
 from pvfw import elf
 
+from .disk import TargetDisk
+from .vmcore import Header
+
 NHDR = struct.Struct(elf.NOTE)
 NT_PRSTATUS = 1
 # 4 MiB hold the notes of 8192 CPUs and of the kernel. They are kept in memory.
 SIZE_MAX = 4 << 20
+
+
+def read(disk: TargetDisk, offset: int, header: Header) -> tuple[bytes, int]:
+    """Read the notes of a vmcore, SIZE_MAX bytes of them at most.
+
+    Args:
+        disk: open for reading.
+        offset: where the vmcore begins, bytes.
+        header: of the vmcore.
+
+    Returns:
+        the notes, and how many of their bytes are zeros because they are unreadable.
+
+    Raises:
+        DiskError: the disk cannot be read.
+    """
+    raw, lost = b"", 0
+    for each in header.segments():
+        if each.kind == elf.PT_NOTE:
+            size = min(each.filesz, SIZE_MAX - len(raw))
+            data, bad = disk.read_around(offset + each.offset, size)
+            raw += data
+            lost += sum(count for _, count in bad)
+    return raw, lost
 
 
 class Notes:

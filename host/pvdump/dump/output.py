@@ -202,10 +202,18 @@ def _sync(folder: Path) -> None:
 
 
 class OutputStream:
-    """Standard output, where everything goes as it comes."""
+    """Standard output, where everything goes as it comes.
 
-    def __init__(self, fd: int) -> None:
-        if os.isatty(fd):
+    Args:
+        fd: of standard output.
+        text: whether a terminal may have it.
+
+    Raises:
+        DiskError: it is a terminal that may not have it.
+    """
+
+    def __init__(self, fd: int, text: bool = False) -> None:
+        if not text and os.isatty(fd):
             raise DiskError("standard output is a terminal; name a file, or a pipe after it")
         self._fd = fd
 

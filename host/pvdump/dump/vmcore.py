@@ -34,6 +34,14 @@ class Segment(NamedTuple):
     memsz: int
 
 
+class Extent(NamedTuple):
+    """Bytes of memory that are stored: physical addresses, and where in the vmcore they begin."""
+
+    start: int
+    end: int
+    offset: int
+
+
 class Header:
     """The headers of a vmcore.
 
@@ -99,6 +107,18 @@ class Header:
         """Tell the readers that something is missing."""
         (flags,) = struct.unpack_from("<I", self._raw, E_FLAGS)
         struct.pack_into("<I", self._raw, E_FLAGS, flags | INCOMPLETE)
+
+    def extents(self) -> list[Extent]:
+        """Return the stored memory in order; of bytes stored twice, those of the first segment."""
+        found: list[Extent] = []
+        end = 0
+        loads = [each for each in self.segments() if each.kind == elf.PT_LOAD]
+        for each in sorted(loads, key=lambda load: load.paddr):
+            start, stop = max(each.paddr, end), each.paddr + each.filesz
+            if start < stop:
+                found.append(Extent(start, stop, each.offset + start - each.paddr))
+                end = stop
+        return found
 
     def segments(self) -> list[Segment]:
         """Return the program headers as they are now, in their order."""
