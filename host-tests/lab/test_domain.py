@@ -12,7 +12,13 @@ from lab.domain import Domain
 def booting(tmp_path, monkeypatch):
     """A domain whose console holds the given text."""
     monkeypatch.setattr(domain, "STUCK_SECONDS", 0.1)
-    xen = SimpleNamespace(job=tmp_path, tails=lambda: "the logs", interrupt=lambda: None)
+    interrupts = []
+    xen = SimpleNamespace(
+        job=tmp_path,
+        tails=lambda: "the logs",
+        interrupts=interrupts,
+        interrupt=lambda: interrupts.append(None),
+    )
     guest = Domain(xen, SimpleNamespace(name="g"), 1, {})
     guest.console_log.parent.mkdir(parents=True)
 
@@ -34,6 +40,16 @@ def test_a_guest_that_never_starts_its_second_cpu_stands_still(booting):
 def test_a_guest_that_is_slow_elsewhere_is_an_error_with_the_logs(booting):
     with pytest.raises(LabTimeout, match=r"waited 0.3 s for its init\nthe logs"):
         booting("[ 0.1] hello\n").wait_init(0.3)
+
+
+def test_a_guest_that_is_waited_for_gets_the_machine_an_interrupt(booting):
+    guest = booting("[ 0.1] hello\n")
+    for wait in (guest.wait_init, lambda timeout: guest.wait_console("^never", timeout)):
+        guest._interrupted = 0.0
+        guest.xen.interrupts.clear()
+        with pytest.raises(LabTimeout):
+            wait(0.1)
+        assert guest.xen.interrupts
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from .blkif import RESPONSE
 
 U32 = 0xFFFFFFFF
 PAGES_MAX = 16
-# What a backend leaves where an answered request had its sector, written by one store: the entry's
-# index, the response's status and operation, and its last byte, a kind, which makes it a sector
-# that no disk has.
+# A backend stores a mark over the sector of a request that it has done: the entry's index, the
+# response's status and operation, and the step that it has come to. With that last byte the mark is
+# a sector that no disk has. One store writes it, so that a backend that is killed leaves the sector
+# or the mark.
 MARK = "<IhBB"
 MARK_SIZE = struct.calcsize(MARK)
 ANSWERED = 0xA1  # the request's id is still in its place
