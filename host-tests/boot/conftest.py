@@ -51,6 +51,18 @@ def boot() -> Boot:
     return run
 
 
+@pytest.fixture
+def answers(boot: Boot, tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Gives the lines NAME TEXT that a folder's image prints, by name, up to the line "end"."""
+
+    def of(folder: str) -> dict[str, str]:
+        image = build(tmp_path, config=HERE / folder / "image.yaml")
+        said = boot(image.elf, "-m", "128M", until="end")
+        return dict(line.split(" ", 1) for line in said.splitlines())
+
+    return of
+
+
 def run(kernel: Path, *options: str, until: str) -> str:
     """Boot `kernel`; what it wrote on port 0xE9, up to a line that begins with `until`."""
     command = ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-no-reboot"]
