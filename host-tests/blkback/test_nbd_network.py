@@ -13,7 +13,7 @@ from blkback.pieces import buffers, room
 
 from pvdump.blkback import nbd
 from pvdump.blkback import nbdhandshake as shake
-from pvdump.blkback.nbd import READ, WRITE, Nbd, NbdError
+from pvdump.blkback.nbd import FLUSH, READ, WRITE, Nbd, NbdError
 from pvdump.blkback.ports import Stalled
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -138,6 +138,71 @@ class TestNetwork:
         monkeypatch.setattr(Nbd, "_connect", connect)
         now[0] += 0.5
         sink.read(0, room(512))
+        sink.close()
+
+
+class TestKept:
+    """What the server has not flushed is kept within bounds."""
+
+    @pytest.fixture
+    def server(self, serve, monkeypatch):
+        monkeypatch.setattr(nbd, "KEPT", 4096)
+        return serve(sizes=(512, 4096, 2048), of_export=SEND_FLUSH)
+
+    def kept(self, sink):
+        return [(offset, len(data)) for offset, data in sink._kept]
+
+    def test_a_flush_comes_before_the_write_that_would_be_too_much(self, server):
+        sink = Nbd(server.address, False)
+        for offset in (0, 2048, 4096):
+            sink.write(offset, buffers(bytes(2048)))
+        assert [command for command, _, _ in server.asked] == [WRITE, WRITE, FLUSH, WRITE]
+        assert self.kept(sink) == [(4096, 2048)]
+        sink.close()
+
+    @pytest.mark.parametrize(
+        ("number", "raises"), [(errno.EIO, OSError), (errno.ENOMEM, Stalled)], ids=["EIO", "ENOMEM"]
+    )
+    def test_no_more_is_kept_and_nothing_sent_where_flushes_fail(self, server, number, raises):
+        sink = Nbd(server.address, False)
+        sink.write(0, buffers(bytes(4096)))
+        server.errors = [number] * 3
+        for _ in range(3):
+            with pytest.raises(raises):
+                sink.write(8192, buffers(bytes(2048)))
+        assert self.kept(sink) == [(0, 4096)]
+        assert [command for command, _, _ in server.asked[2:]] == [FLUSH] * 3
+        sink.write(8192, buffers(bytes(2048)))
+        assert self.kept(sink) == [(8192, 2048)]
+        sink.close()
+
+    @pytest.mark.parametrize(
+        ("number", "raises"), [(errno.EIO, OSError), (errno.ENOMEM, Stalled)], ids=["EIO", "ENOMEM"]
+    )
+    def test_a_write_that_is_asked_again_is_kept_once(self, server, number, raises):
+        sink = Nbd(server.address, False)
+        server.errors = [None, number]
+        with pytest.raises(raises):
+            sink.write(0, buffers(bytes(4096)))
+        sink.write(0, buffers(bytes(4096)))
+        assert self.kept(sink) == [(0, 4096)]
+        sink.close()
+
+    def test_it_is_dropped_when_a_server_without_a_cache_has_it(self, server):
+        sink = Nbd(server.address, False)
+        sink.write(0, buffers(b"\1" * 512))
+        server.of_export = 0
+        for _ in range(2):
+            server.hang_up()
+            with pytest.raises(Stalled):
+                sink.read(0, room(512))
+            sink.write(0, buffers(b"\2" * 512))
+            assert server.data[:512] == b"\2" * 512
+        server.hang_up()
+        with pytest.raises(Stalled):
+            sink.read(0, room(512))
+        sink.read(0, room(512))
+        assert server.data[:512] == b"\2" * 512
         sink.close()
 
 

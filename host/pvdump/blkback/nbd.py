@@ -46,7 +46,7 @@ READ, WRITE, DISC, FLUSH, TRIM = range(5)
 REQUEST, REPLY = ">IHHQQI", ">IIQ"
 PAYLOAD_MAX = 4 << 20  # bytes
 TRIM_MAX = 1 << 30  # bytes
-KEPT = 64 << 20  # bytes not flushed; more are flushed unasked
+KEPT = 64 << 20  # bytes not flushed, at most; a write beyond them is flushed for first
 UNIX_PATH_MAX = 107  # bytes
 
 
@@ -134,18 +134,23 @@ class Nbd:
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
         """Write to the server, and keep a copy until the next flush if it has a cache."""
+        size = sum(map(len, buffers))
+        if self._kept and self._kept_size + size > KEPT:
+            self.flush()
         for at, part in self._portions(offset, buffers):
             self._ask(WRITE, at, sum(map(len, part)), part)
-            if self._export.has(NBD_FLAG_SEND_FLUSH):
-                self._kept.append((at, b"".join(part)))
-                self._kept_size += len(self._kept[-1][1])
-        if self._kept_size > KEPT:
-            self.flush()
+        # A write that is done in part is not acknowledged, and comes again.
+        if self._export.has(NBD_FLAG_SEND_FLUSH):
+            self._kept.append((offset, b"".join(buffers)))
+            self._kept_size += size
 
     def flush(self) -> None:
         """Have the server store all writes, and drop the copies."""
         if self._export.has(NBD_FLAG_SEND_FLUSH):
             self._ask(FLUSH, 0, 0)
+        self._forget()
+
+    def _forget(self) -> None:
         self._kept.clear()
         self._kept_size = 0
 
@@ -267,6 +272,9 @@ class Nbd:
             for at, part in self._portions(offset, [memoryview(kept)]):
                 if self._exchange(WRITE, at, sum(map(len, part)), part):
                     raise ConnectionError("what it lost is not taken again")
+        if not self._export.has(NBD_FLAG_SEND_FLUSH):
+            # It has no cache; later writes are not kept, so older ones must not come behind them.
+            self._forget()
 
     def _connect(self, before: Export | None) -> Export:
         """Connect to the server.
