@@ -78,7 +78,7 @@ def test_a_server_of_nbd_need_not_be_there_yet(store):
         ("none", "none: No such file or directory"),
         ("folder", "folder: no file or block device"),
         ("unreadable/disk", "unreadable/disk: Not a directory"),
-        ("nbd://", "nbd://HOST[:PORT]/EXPORT or"),
+        ("nbd:///disk", "nbd://HOST[:PORT]/EXPORT or"),
         ("nbd+unix:///disk", "nbd+unix:///EXPORT?socket=PATH expected"),
     ],
 )
@@ -93,6 +93,7 @@ def test_what_cannot_be_opened_is_refused_and_no_nodes_are_made(
     assert said.startswith("pvdump blkback: ")
     assert says in said
     assert said.count("\n") == 1
+    assert said.count(sink) == 1
     assert params(store) is None
     assert store.find(front_path(5, XVDB)) is None
 
@@ -101,7 +102,9 @@ def test_a_file_in_use_is_refused_unless_it_is_shared(store, tmp_path, capsys):
     (tmp_path / "disk").write_bytes(bytes(512))
     used = open_sink(str(tmp_path / "disk"), False, False)
     assert attach(store, str(tmp_path / "disk")) == 1
-    assert "is in use: another guest" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is in use: another guest" in said
+    assert said.count(str(tmp_path / "disk")) == 1
     assert attach(store, "--shared", str(tmp_path / "disk")) == 0
     assert store.find(f"{backend_path(5, XVDB)}/shared") == b"1"
     used.close()

@@ -28,10 +28,10 @@ OURS = 100  # bytes; QEMU's locks begin behind them
 
 
 class InUse(Stalled):
-    """Somebody else uses the file or device; `--shared` allows it."""
+    """Somebody else uses the file or device; `--shared` allows it. Whoever opened names it."""
 
-    def __init__(self, path: Path | str, holder: str) -> None:
-        super().__init__(f"{path} is in use: {holder}; `attach --shared` gives it all the same")
+    def __init__(self, holder: str) -> None:
+        super().__init__(f"it is in use: {holder}; `attach --shared` gives it all the same")
 
 
 def open_block(path: Path, flags: int, shared: bool) -> int:
@@ -44,7 +44,7 @@ def open_block(path: Path, flags: int, shared: bool) -> int:
         fd = os.open(path, flags | exclusive)
     except OSError as error:
         if exclusive and error.errno == errno.EBUSY:
-            raise InUse(path, "a mount, a volume or another guest has it") from None
+            raise InUse("a mount, a volume or another guest has it") from None
         raise
     if flags & os.O_ACCMODE == os.O_RDONLY and exclusive:
         # Nobody writes to it now; other readers are welcome.
@@ -54,7 +54,7 @@ def open_block(path: Path, flags: int, shared: bool) -> int:
     return fd
 
 
-def claim(fd: int, path: Path, readonly: bool, shared: bool) -> None:
+def claim(fd: int, readonly: bool, shared: bool) -> None:
     """Claim what was opened, for as long as its description is open. Raises InUse, OSError."""
     kind, length = (fcntl.F_RDLCK, OURS) if readonly or shared else (fcntl.F_WRLCK, 0)
     lock = struct.pack(FLOCK, kind, os.SEEK_SET, 0, length, 0)
@@ -62,7 +62,7 @@ def claim(fd: int, path: Path, readonly: bool, shared: bool) -> None:
         fcntl.fcntl(fd, F_OFD_SETLK, lock)
     except OSError as error:
         if error.errno in HELD and not shared:
-            raise InUse(path, "another guest or program has locked it") from None
+            raise InUse("another guest or program has locked it") from None
         # A file system may have no locks.
     if not shared and (holder := holders.kernel(fd)):
-        raise InUse(path, holder)
+        raise InUse(holder)

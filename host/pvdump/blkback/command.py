@@ -107,7 +107,7 @@ def give(store: Store, options: argparse.Namespace) -> None:
             break
         except InUse as error:
             if time.monotonic() > until:
-                raise AttachError(str(error)) from None
+                raise AttachError(f"{params}: {error}") from None
             time.sleep(0.1)
         except Stalled as error:
             raise AttachError(f"{params}: {error}") from None

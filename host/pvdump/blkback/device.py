@@ -156,7 +156,7 @@ class Device:
             return False
         except OSError as error:
             self._params = params
-            self._fail(f"opening {params}: {error}")
+            self._fail(f"opening {params}: {error.strerror or error}")
             return False
         self._params = params
         removable = self._store.read(f"{self.path}/removable") == "1"

@@ -75,7 +75,7 @@ def parse(text: str) -> Address:
             return Address((parts.hostname, parts.port or PORT), export)
     except (KeyError, ValueError):
         pass
-    raise NbdError(f"{text}: nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH expected")
+    raise NbdError("nbd://HOST[:PORT]/EXPORT or nbd+unix:///EXPORT?socket=PATH expected")
 
 
 class Nbd:
@@ -99,8 +99,11 @@ class Nbd:
         self._kept: list[tuple[int, bytes]] = []  # written and not flushed: offset, data
         self._kept_size = 0  # bytes
         self._again = 0.0  # when the next connection may be tried
-        self._why = ""  # the last one failed
-        self._export = self._connect(None)
+        self._why = ""  # the last one failed; the message
+        try:
+            self._export = self._connect(None)
+        except (OSError, EOFError) as problem:
+            raise self._lost(problem) from None
 
     @property
     def size(self) -> int:
@@ -188,18 +191,22 @@ class Nbd:
             if error == errno.ESHUTDOWN:
                 raise ConnectionError("the server is being shut down")
         except (OSError, EOFError) as problem:
-            raise self._lost(problem) from None
+            raise self._lost(problem, f"{self._text}: ") from None
         if error == errno.ENOMEM:
             raise Stalled(f"{self._text}: {os.strerror(error)}")
         if error:
             raise OSError(error, f"{self._text}: {os.strerror(error)}")
 
-    def _lost(self, problem: OSError | EOFError) -> Stalled | NbdError:
-        """Let go of the connection. Returns what to raise: only a refusal is the guest's error."""
+    def _lost(self, problem: OSError | EOFError, begin: str = "") -> Stalled | NbdError:
+        """Let go of the connection. Returns what to raise: only a refusal is the guest's error.
+
+        begin: of the message.
+        """
         self._let_go()
         if isinstance(problem, NbdError):
-            return problem
-        self._why = f"{self._text}: {problem or type(problem).__name__}"
+            self._why = f"{begin}{problem.strerror}"
+            return NbdError(self._why)
+        self._why = f"{begin}{problem or type(problem).__name__}"
         return Stalled(self._why)
 
     def _exchange(
@@ -279,35 +286,32 @@ class Nbd:
     def _connect(self, before: Export | None) -> Export:
         """Connect to the server.
 
-        before: what it had at the last connection. Returns: what it has. Raises: Stalled, NbdError.
+        before: what it had at the last connection. Returns: what it has.
+        Raises: NbdError; OSError and EOFError of the network.
         """
         where = self._address.where
-        try:
-            if isinstance(where, str):
-                self._socket = socket.socket(socket.AF_UNIX)
-                self._socket.settimeout(SILENCE_SECONDS)
-                self._socket.connect(where)
-            else:
-                self._socket = socket.create_connection(where, CONNECT_SECONDS)
-                self._socket.settimeout(SILENCE_SECONDS)
-                self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            shake = Handshake(lambda data: self._send([memoryview(data)]), self._take, self._text)
-            export = shake.choose(self._address.export)
-            self._check(export, before)
-        except (OSError, EOFError) as problem:
-            raise self._lost(problem) from None
+        if isinstance(where, str):
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.settimeout(SILENCE_SECONDS)
+            self._socket.connect(where)
+        else:
+            self._socket = socket.create_connection(where, CONNECT_SECONDS)
+            self._socket.settimeout(SILENCE_SECONDS)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        shake = Handshake(lambda data: self._send([memoryview(data)]), self._take)
+        export = shake.choose(self._address.export)
+        self._check(export, before)
         return export
 
     def _check(self, export: Export, before: Export | None) -> None:
         """Refuse an export that would break a promise to the guest. Raises NbdError."""
         if export.has(NBD_FLAG_READ_ONLY) and not self._readonly:
-            raise NbdError(f"{self._text}: the server only lets it be read; attach it --readonly")
+            raise NbdError("the server only lets it be read; attach it --readonly")
         if before is None:
             return
         if export.size < before.size:
-            raise NbdError(f"{self._text}: came back with {export.size} bytes of {before.size}")
+            raise NbdError(f"came back with {export.size} bytes of {before.size}")
         if export.minimum > before.minimum:
             raise NbdError(
-                f"{self._text}: came back with blocks of {export.minimum} bytes, not of "
-                f"{before.minimum}"
+                f"came back with blocks of {export.minimum} bytes, not of {before.minimum}"
             )

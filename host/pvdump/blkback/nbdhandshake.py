@@ -32,7 +32,10 @@ NO_MAXIMUM = 32 << 20  # bytes; what every server takes that names no maximum
 
 
 class NbdError(OSError):
-    """The server refuses what is wanted, or speaks another protocol; the message says which."""
+    """The server refuses what is wanted, or speaks another protocol; the message says which.
+
+    Whoever opened or asked names the server.
+    """
 
     def __init__(self, message: str) -> None:
         super().__init__(errno.EIO, message)
@@ -62,40 +65,33 @@ class Handshake:
     Args:
         send: sends bytes to the server.
         take: waits for so many bytes of the server and returns them.
-        address: of the server, for messages.
 
     Raises: NbdError from its methods, and what send() and take() raise.
     """
 
-    def __init__(
-        self, send: Callable[[bytes], None], take: Callable[[int], bytes], address: str
-    ) -> None:
+    def __init__(self, send: Callable[[bytes], None], take: Callable[[int], bytes]) -> None:
         self._send = send
         self._take = take
-        self._address = address
         self._zeroes = ZEROES
 
     def choose(self, name: bytes) -> Export:
         """Choose an export by its name. Returns what the server says of it."""
         magic, option, flags = struct.unpack(">QQH", self._take(18))
         if (magic, option) != (NBDMAGIC, IHAVEOPT):
-            raise self._error("no newstyle NBD server")
+            raise NbdError("no newstyle NBD server")
         self._send(struct.pack(">I", flags & (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES)))
         if flags & NBD_FLAG_NO_ZEROES:
             self._zeroes = 0
         export = self._go(name) if flags & NBD_FLAG_FIXED_NEWSTYLE else None
         export = export or self._export_name(name)
         if not export.size:
-            raise self._error("the server does not say the export's size")
+            raise NbdError("the server does not say the export's size")
         if not self._is_possible(export):
-            raise self._error(
+            raise NbdError(
                 f"the server's blocks of {export.minimum} to {export.maximum} bytes: a power of "
                 f"two up to {PAGE_SIZE} expected, and a larger one"
             )
         return export
-
-    def _error(self, message: str) -> NbdError:
-        return NbdError(f"{self._address}: {message}")
 
     def _is_possible(self, export: Export) -> bool:
         least = export.minimum
@@ -121,7 +117,7 @@ class Handshake:
             if kind == NBD_REP_ERR_SHUTDOWN:
                 raise ConnectionError("the server is being shut down")
             if kind != NBD_REP_INFO:
-                raise self._error(f"export refused, 0x{kind:x} {printable(data)}")
+                raise NbdError(f"export refused, 0x{kind:x} {printable(data)}")
             info, rest = data[:2], data[2:]
             if info == struct.pack(">H", NBD_INFO_EXPORT):
                 about = self._unpack(EXPORT, rest)
@@ -133,7 +129,7 @@ class Handshake:
         head = self._take(struct.calcsize(OPTION_REPLY))
         magic, answered, kind, length = struct.unpack(OPTION_REPLY, head)
         if magic != REPLYMAGIC or answered != option or length > OPTION_MAX:
-            raise self._error(
+            raise NbdError(
                 f"0x{magic:x} of {length} bytes is no reply to option {option} of up to "
                 f"{OPTION_MAX} bytes"
             )
@@ -141,7 +137,7 @@ class Handshake:
 
     def _unpack(self, form: str, data: bytes) -> tuple[int, ...]:
         if len(data) != struct.calcsize(form):
-            raise self._error(f"an information of {len(data)} bytes")
+            raise NbdError(f"an information of {len(data)} bytes")
         return struct.unpack(form, data)
 
     def _export_name(self, name: bytes) -> Export:

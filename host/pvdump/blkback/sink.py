@@ -87,7 +87,8 @@ def open_sink(params: str, readonly: bool, shared: bool) -> Sink:
         readonly: whether the guest may only read.
         shared: whether it may be in use elsewhere, too.
 
-    Raises: OSError; Stalled, which is InUse where it is in use elsewhere.
+    Raises: OSError; Stalled, which is InUse where it is in use elsewhere. The caller names the
+    sink: `strerror` and the text of Stalled do not.
     """
     if params.startswith(NBD_SCHEMES):
         from .nbd import Nbd
@@ -117,7 +118,7 @@ def check(params: str, readonly: bool, shared: bool) -> None:
         sink = open_sink(params, readonly, shared)
         try:
             if isinstance(sink, File) and not readonly and not shared:
-                sink.check_guests(params)
+                sink.check_guests()
         finally:
             sink.close()
 
@@ -136,16 +137,16 @@ class File:
                 raise Stalled(error.strerror) from None
             raise
         try:
-            claim(self._fd, path, readonly, shared)
+            claim(self._fd, readonly, shared)
             self._describe()
         except BaseException:
             os.close(self._fd)
             raise
 
-    def check_guests(self, name: str) -> None:
+    def check_guests(self) -> None:
         """Refuse a file that a guest has by any backend. Raises InUse."""
         if holder := holders.guest(self._fd):
-            raise InUse(name, holder)
+            raise InUse(holder)
 
     def _open(self, path: Path, readonly: bool, shared: bool) -> int:
         return os.open(path, (os.O_RDONLY if readonly else os.O_RDWR) | self.flags)
