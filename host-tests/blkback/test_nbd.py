@@ -137,7 +137,7 @@ class TestNbd:
         sink.read(0, into)
         assert into[0] == bytes(4096)
 
-    def test_what_is_kept_is_flushed_unasked_before_it_would_be_too_much(self, sink, server, monkeypatch):
+    def test_what_is_kept_is_flushed_before_it_would_be_too_much(self, sink, server, monkeypatch):
         monkeypatch.setattr(nbd, "KEPT", 8192)
         sink.write(0, buffers(b"\1" * 8192))
         sink.write(8192, buffers(b"\1" * 512))

@@ -193,6 +193,18 @@ class TestKept:
         assert self.kept(sink) == [(0, 4096)]
         sink.close()
 
+    def test_a_server_that_came_back_without_a_cache_is_not_asked_to_flush(self, server):
+        sink = Nbd(server.address, False)
+        sink.write(0, buffers(bytes(512)))
+        server.of_export = 0
+        server.hang_up()
+        with pytest.raises(Stalled):
+            sink.flush()
+        sink.flush()
+        assert [command for command, _, _ in server.asked] == [WRITE, WRITE]
+        assert self.kept(sink) == []
+        sink.close()
+
     def test_it_is_dropped_when_a_server_without_a_cache_has_it(self, server):
         sink = Nbd(server.address, False)
         sink.write(0, buffers(b"\1" * 512))
@@ -238,6 +250,20 @@ class TestBlockSizes:
             sink.read(0, room(512))
         sink.read(0, room(512))
         assert server.data[: len(data)] == data
+        sink.close()
+
+    def test_a_request_after_a_reconnect_is_within_the_sizes_of_the_server_that_came_back(
+        self, serve
+    ):
+        server = serve(sizes=(512, 4096, MIB))
+        sink = Nbd(server.address, False)
+        for most, move in ((64 * KIB, sink.write), (32 * KIB, sink.read)):
+            server.hang_up()
+            server.sizes = (512, 4096, most)
+            with pytest.raises(Stalled):
+                sink.read(0, room(512))
+            move(0, room(MIB // 2))
+            assert server.asked[-1][2] == most
         sink.close()
 
     def test_the_least_size_is_the_sector_size_of_the_disk(self, serve):
@@ -294,6 +320,49 @@ class TestHandshake:
     def test_one_that_is_being_shut_down_is_waited_for(self, serve):
         with pytest.raises(Stalled, match="shut down"):
             Nbd(serve(go=shake.NBD_REP_ERR_SHUTDOWN).address, False)
+
+    def test_an_export_that_is_added_later_is_waited_for(self, serve):
+        server = serve(go=shake.NBD_REP_ERR_UNKNOWN)
+        for _ in range(2):
+            with pytest.raises(Stalled, match="does not have the export"):
+                Nbd(server.address, False)
+        server.go = None
+        Nbd(server.address, False).close()
+
+    def test_one_that_is_added_again_later_is_no_error_of_the_guest_and_one_line(
+        self, serve, caplog
+    ):
+        server = serve()
+        sink = Nbd(server.address, False)
+        for _ in range(2):
+            server.go = shake.NBD_REP_ERR_UNKNOWN
+            server.hang_up()
+            with pytest.raises(Stalled):
+                sink.read(0, room(512))
+            caplog.clear()
+            for _ in range(3):
+                with pytest.raises(Stalled, match="does not have the export"):
+                    sink.read(0, room(512))
+            assert caplog.messages == [
+                f"{server.address}: the server does not have the export; it is tried again"
+            ]
+            server.go = None
+            sink.read(0, room(512))
+        sink.close()
+
+    @pytest.mark.parametrize("why", [*range(0x80000002, 0x80000006), 0x80000008, 0x80000009])
+    def test_a_refusal_that_does_not_pass_by_itself_is_an_error(self, serve, why):
+        server = serve()
+        sink = Nbd(server.address, False)
+        server.go = why
+        with pytest.raises(NbdError, match=f"export refused, 0x{why:x}"):
+            Nbd(serve(go=why).address, False)
+        server.hang_up()
+        with pytest.raises(Stalled):
+            sink.read(0, room(512))
+        with pytest.raises(NbdError, match=f"export refused, 0x{why:x}"):
+            sink.read(0, room(512))
+        sink.close()
 
     def test_an_export_that_is_read_only_is_refused_for_writing(self, serve):
         server = serve(of_export=shake.NBD_FLAG_READ_ONLY)
@@ -399,8 +468,8 @@ class TestLies:
     def test_an_export_it_refuses_is_said_in_its_words_without_what_harms_a_terminal(
         self, tmp_path
     ):
-        refusal = struct.pack(">QIII", shake.REPLYMAGIC, 7, 0x80000006, 5) + b"gone\n"
-        with pytest.raises(NbdError, match=r"export refused, 0x80000006 gone\?"):
+        refusal = struct.pack(">QIII", shake.REPLYMAGIC, 7, 0x80000002, 5) + b"gone\n"
+        with pytest.raises(NbdError, match=r"export refused, 0x80000002 gone\?"):
             self.sink(tmp_path, GREETING, refusal)
 
     def test_an_export_without_a_size_is_refused(self, tmp_path):

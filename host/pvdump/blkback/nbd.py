@@ -3,8 +3,8 @@
 Used as a sink. One request is in flight at a time. The rules:
 - Whatever the network does is Stalled, not an error for the guest: the connection is made again,
   at most once in REST_SECONDS, and the request is sent again, which does no harm to a read or a
-  write. So it is with a server that is being shut down, that has not been started yet, or that is
-  short of memory.
+  write. So it is with a server that is being shut down, that has not been started yet or does not
+  have the export yet, or that is short of memory. The log has one line until a request is done.
 - What the server acknowledged and has not flushed may be lost with it, so it is kept here until a
   flush, and written again after a reconnect. (A flush that failed would not do: Linux' blkfront
   takes that for a disk without flush, and says that all is well.)
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import socket
 import struct
@@ -48,6 +49,7 @@ PAYLOAD_MAX = 4 << 20  # bytes
 TRIM_MAX = 1 << 30  # bytes
 KEPT = 64 << 20  # bytes not flushed, at most; a write beyond them is flushed for first
 UNIX_PATH_MAX = 107  # bytes
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,14 @@ class Nbd:
         self._kept_size = 0  # bytes
         self._again = 0.0  # when the next connection may be tried
         self._why = ""  # the last one failed; the message
+        self._awaited = ""  # what was logged to be tried again
         try:
             self._export = self._connect(None)
         except (OSError, EOFError) as problem:
-            raise self._lost(problem) from None
+            self._let_go()
+            if isinstance(problem, NbdError):
+                raise
+            raise Stalled(_reason(problem)) from None
 
     @property
     def size(self) -> int:
@@ -132,11 +138,13 @@ class Nbd:
 
     def read(self, offset: int, buffers: list[memoryview]) -> None:
         """Read from the server, in portions that it takes."""
+        self._ready()
         for at, part in self._portions(offset, buffers):
             self._ask(READ, at, sum(map(len, part)), part)
 
     def write(self, offset: int, buffers: list[memoryview]) -> None:
         """Write to the server, and keep a copy until the next flush if it has a cache."""
+        self._ready()
         size = sum(map(len, buffers))
         if self._kept and self._kept_size + size > KEPT:
             self.flush()
@@ -149,6 +157,7 @@ class Nbd:
 
     def flush(self) -> None:
         """Have the server store all writes, and drop the copies."""
+        self._ready()
         if self._export.has(NBD_FLAG_SEND_FLUSH):
             self._ask(FLUSH, 0, 0)
         self._forget()
@@ -159,6 +168,7 @@ class Nbd:
 
     def discard(self, offset: int, length: int) -> None:
         """Discard a range. Raises OSError EOPNOTSUPP if the server cannot."""
+        self._ready()
         if not self._export.has(NBD_FLAG_SEND_TRIM):
             raise OSError(errno.EOPNOTSUPP, "the server takes no trim")
         for at in range(offset, offset + length, TRIM_MAX):
@@ -180,33 +190,47 @@ class Nbd:
     def _ask(
         self, command: int, offset: int, length: int, buffers: Sequence[memoryview] = ()
     ) -> None:
-        """Have one request done, with the memory that it writes or reads into.
+        """Have one request done, with the memory that it writes or reads into, after _ready().
 
         Raises: Stalled when the connection is lost, OSError.
         """
         try:
-            if self._socket is None:
-                self._connect_again()
             error = self._exchange(command, offset, length, buffers)
             if error == errno.ESHUTDOWN:
                 raise ConnectionError("the server is being shut down")
         except (OSError, EOFError) as problem:
-            raise self._lost(problem, f"{self._text}: ") from None
+            raise self._lost(problem) from None
         if error == errno.ENOMEM:
-            raise Stalled(f"{self._text}: {os.strerror(error)}")
+            raise self._await(os.strerror(error))
+        self._awaited = ""
         if error:
             raise OSError(error, f"{self._text}: {os.strerror(error)}")
 
-    def _lost(self, problem: OSError | EOFError, begin: str = "") -> Stalled | NbdError:
-        """Let go of the connection. Returns what to raise: only a refusal is the guest's error.
+    def _ready(self) -> None:
+        """Have a connection. Raises Stalled, NbdError."""
+        if self._socket is not None:
+            return
+        if time.monotonic() < self._again:
+            raise Stalled(self._why)
+        try:
+            self._connect_again()
+        except (OSError, EOFError) as problem:
+            raise self._lost(problem) from None
 
-        begin: of the message.
-        """
+    def _lost(self, problem: OSError | EOFError) -> Stalled | NbdError:
+        """Let go of the connection. Returns what to raise: only a refusal is the guest's error."""
         self._let_go()
-        if isinstance(problem, NbdError):
-            self._why = f"{begin}{problem.strerror}"
-            return NbdError(self._why)
-        self._why = f"{begin}{problem or type(problem).__name__}"
+        if not isinstance(problem, NbdError):
+            return self._await(_reason(problem))
+        self._why = f"{self._text}: {problem.strerror}"
+        return NbdError(self._why)
+
+    def _await(self, reason: str) -> Stalled:
+        """Say once why a request is tried again. Returns what to raise."""
+        self._why = f"{self._text}: {reason}"
+        if self._why != self._awaited:
+            self._awaited = self._why
+            log.error("%s; it is tried again", self._why)
         return Stalled(self._why)
 
     def _exchange(
@@ -271,8 +295,6 @@ class Nbd:
 
     def _connect_again(self) -> None:
         """Connect, and write again what a lost server may have lost."""
-        if time.monotonic() < self._again:
-            raise Stalled(self._why)
         self._again = time.monotonic() + REST_SECONDS
         self._export = self._connect(self._export)
         for offset, kept in self._kept:
@@ -315,3 +337,7 @@ class Nbd:
             raise NbdError(
                 f"came back with blocks of {export.minimum} bytes, not of {before.minimum}"
             )
+
+
+def _reason(problem: OSError | EOFError) -> str:
+    return str(problem) or type(problem).__name__

@@ -3,7 +3,8 @@
 Used by nbd.py at each connection. The rules: a server that speaks the fixed newstyle protocol is
 asked with NBD_OPT_GO, which tells its limits; one that does not know that option, or speaks the
 newstyle protocol before it was fixed, is asked with NBD_OPT_EXPORT_NAME. What it answers is checked
-before it is used.
+before it is used. Two refusals pass by themselves and count as faults of the network: a server that
+is being shut down, and one without the export, which may be added to it later.
 Source: the NBD project's doc/proto.md (NBD_OPT_GO, NBD_INFO_BLOCK_SIZE, "Block size constraints").
 """
 
@@ -22,7 +23,7 @@ NBDMAGIC, IHAVEOPT, REPLYMAGIC = 0x4E42444D41474943, 0x49484156454F5054, 0x3E889
 NBD_FLAG_FIXED_NEWSTYLE, NBD_FLAG_NO_ZEROES = 1, 2
 NBD_OPT_EXPORT_NAME, NBD_OPT_GO = 1, 7
 NBD_REP_ACK, NBD_REP_INFO = 1, 3
-NBD_REP_ERR_UNSUP, NBD_REP_ERR_SHUTDOWN = 0x80000001, 0x80000007
+NBD_REP_ERR_UNSUP, NBD_REP_ERR_UNKNOWN, NBD_REP_ERR_SHUTDOWN = 0x80000001, 0x80000006, 0x80000007
 NBD_INFO_EXPORT, NBD_INFO_BLOCK_SIZE = 0, 3
 NBD_FLAG_READ_ONLY, NBD_FLAG_SEND_FLUSH, NBD_FLAG_SEND_TRIM = 2, 4, 32
 OPTION_REPLY, EXPORT, BLOCK_SIZE = ">QIII", ">QH", ">III"
@@ -66,7 +67,7 @@ class Handshake:
         send: sends bytes to the server.
         take: waits for so many bytes of the server and returns them.
 
-    Raises: NbdError from its methods, and what send() and take() raise.
+    Raises: NbdError and ConnectionError from its methods, and what send() and take() raise.
     """
 
     def __init__(self, send: Callable[[bytes], None], take: Callable[[int], bytes]) -> None:
@@ -116,6 +117,8 @@ class Handshake:
                 return None
             if kind == NBD_REP_ERR_SHUTDOWN:
                 raise ConnectionError("the server is being shut down")
+            if kind == NBD_REP_ERR_UNKNOWN:
+                raise ConnectionError("the server does not have the export")
             if kind != NBD_REP_INFO:
                 raise NbdError(f"export refused, 0x{kind:x} {printable(data)}")
             info, rest = data[:2], data[2:]
