@@ -1,6 +1,8 @@
 """`pvdump blkback attach` and `detach`: what is given can be opened, and wrong uses are refused."""
 
+import fcntl
 import os
+import struct
 import threading
 
 import pytest
@@ -10,6 +12,7 @@ from pvdump.blkback import command
 from pvdump.blkback.backendstore import BackendStore
 from pvdump.blkback.paths import backend_path, front_path
 from pvdump.blkback.sink import open_sink
+from pvdump.dump import holders
 from pvdump.xenstore.store import Store
 from pvdump.xenstored.server import Xenstored
 from pvdump.xenstored.unix import UnixTransport
@@ -118,15 +121,46 @@ def test_a_domain_that_does_not_exist_is_refused(store, tmp_path, capsys):
     assert store.find("/local/domain/9") is None
 
 
-def test_a_file_that_another_guest_was_given_is_refused_though_nobody_serves_it(
-    store, tmp_path, monkeypatch, capsys
+@pytest.mark.parametrize("kind", ["pvdump_vbd", "vbd", "qdisk"])
+@pytest.mark.parametrize(
+    ("first", "second", "taken"),
+    [
+        ((), (), False),
+        ((), ("--readonly",), False),
+        (("--readonly",), (), False),
+        (("--readonly",), ("--readonly",), True),
+        ((), ("--shared",), True),
+        ((), ("--shared", "--readonly"), True),
+        (("--shared",), ("--readonly",), False),
+    ],
+)
+def test_a_file_that_another_guest_was_given_is_shared_by_readers_only_though_nobody_serves_it(
+    store, tmp_path, monkeypatch, capsys, kind, first, second, taken
 ):
     monkeypatch.setenv("XENSTORED_PATH", str(store.path))
-    store.write("/local/domain/6/domid", "6")
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(512))
-    given = ["--store", str(store.path), "6", "xvdb", str(disk)]
-    assert cli.main(["blkback", "attach", *given]) == 0
-    assert attach(store, str(disk)) == 1
-    assert "domain 6 has it as xvdb" in capsys.readouterr().err
-    assert attach(store, "--readonly", str(disk)) == 0
+    back = f"backend/{kind}/6/{XVDB}"
+    for key, value in (
+        ("params", str(disk)),
+        ("dev", "xvdb"),
+        ("mode", "r" if "--readonly" in first else "w"),
+        ("shared", str(int("--shared" in first))),
+    ):
+        store.write(f"/local/domain/0/{back}/{key}", value)
+    assert attach(store, *second, str(disk)) == (0 if taken else 1)
+    assert ("domain 6 has it as xvdb" in capsys.readouterr().err) is not taken
+
+
+@pytest.mark.parametrize(("byte", "taken"), [(100, True), (101, False)], ids=["reads", "writes"])
+def test_a_file_that_qemu_has_is_shared_with_it_by_readers_only(
+    store, tmp_path, monkeypatch, byte, taken
+):
+    monkeypatch.setenv("XENSTORED_PATH", str(store.path))
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(512))
+    with disk.open("rb") as stream:
+        lock = struct.pack(holders.FLOCK, fcntl.F_RDLCK, os.SEEK_SET, byte, 1, 0)
+        fcntl.fcntl(stream, holders.F_OFD_SETLK, lock)
+        assert attach(store, str(disk)) == 1
+        assert attach(store, "--readonly", str(disk)) == (0 if taken else 1)

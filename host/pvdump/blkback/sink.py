@@ -117,8 +117,8 @@ def check(params: str, readonly: bool, shared: bool) -> None:
     else:
         sink = open_sink(params, readonly, shared)
         try:
-            if isinstance(sink, File) and not readonly and not shared:
-                sink.check_guests()
+            if isinstance(sink, File) and not shared:
+                sink.check_guests(readonly)
         finally:
             sink.close()
 
@@ -143,9 +143,9 @@ class File:
             os.close(self._fd)
             raise
 
-    def check_guests(self) -> None:
-        """Refuse a file that a guest has by any backend. Raises InUse."""
-        if holder := holders.guest(self._fd):
+    def check_guests(self, readonly: bool) -> None:
+        """Refuse a file that a guest has; readers share it with readers. Raises InUse."""
+        if holder := holders.guest(self._fd, writers=readonly):
             raise InUse(holder)
 
     def _open(self, path: Path, readonly: bool, shared: bool) -> int:

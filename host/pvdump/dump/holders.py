@@ -4,7 +4,8 @@ Used by disk.py and by prepare. The rule: a file is recognised by its device and
 its device number, never by its name, because a hard link, a bind mount or another node in /dev
 gives it another one.
 Source: Linux include/uapi/linux/loop.h; Xen docs/misc/xenstore-paths.pandoc and
-tools/libs/light/libxl_disk.c (params and physical-device); fcntl(2), "Open file description locks".
+tools/libs/light/libxl_disk.c (params, physical-device and mode); fcntl(2), "Open file description
+locks"; QEMU block/file-posix.c (RAW_LOCK_PERM_BASE, BLK_PERM_WRITE).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ F_OFD_GETLK, F_OFD_SETLK = 36, 37  # not every Python's fcntl names them
 FLOCK = "hhqqi4x"  # l_type, l_whence, l_start, l_len, l_pid
 BACKENDS = "backend"  # below the directory of the domain that asks
 KEYS = ("params", "physical-device")
+QEMU_WRITES = 101  # the byte that QEMU locks of an image that it may write to
 
 
 def kernel(fd: int) -> str:
@@ -50,15 +52,19 @@ def kernel(fd: int) -> str:
     return ""
 
 
-def guest(fd: int) -> str:
+def guest(fd: int, writers: bool = False) -> str:
     """Tell which guest has an open disk or file, by xenstore and by the lock that QEMU holds.
+
+    Args:
+        writers: whether to ask only for those that may write to it.
 
     Returns:
         a clause for a message, or "" when no guest is known to have it.
     """
-    if who := _attached_to(fd):
+    if who := _attached_to(fd, writers):
         return who
-    return "another process has locked it, as QEMU does with a guest's disk" if _locked(fd) else ""
+    locked = _locked(fd, QEMU_WRITES, 1) if writers else _locked(fd)
+    return "another process has locked it, as QEMU does with a guest's disk" if locked else ""
 
 
 def backend(fd: int) -> bool:
@@ -66,25 +72,25 @@ def backend(fd: int) -> bool:
     return _locked(fd) and _attached_to(fd) != ""
 
 
-def _attached_to(fd: int) -> str:
+def _attached_to(fd: int, writers: bool = False) -> str:
     """Tell which guest has an open disk or file by xenstore. Returns a clause, or ""."""
     status = os.fstat(fd)
-    for domid, device, values in _attached():
-        if any(_is_behind(status, value) for value in values):
+    for domid, device, reads, values in _attached():
+        if not (reads and writers) and any(_is_behind(status, value) for value in values):
             return f"domain {domid} has it as {device}"
     return ""
 
 
-def _locked(fd: int) -> bool:
-    """Tell whether another process has locked any byte; which one, the kernel does not say."""
-    query = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+def _locked(fd: int, start: int = 0, length: int = 0) -> bool:
+    """Tell whether another process has locked any of these bytes; the kernel does not say which."""
+    query = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
     with contextlib.suppress(OSError):
         return struct.unpack(FLOCK, fcntl.fcntl(fd, F_OFD_GETLK, query))[0] != int(fcntl.F_UNLCK)
     return False
 
 
-def _attached() -> Iterator[tuple[str, str, list[bytes]]]:
-    """Yield domid, device and what stands for its disk, for each one of this domain's backends."""
+def _attached() -> Iterator[tuple[str, str, bool, list[bytes]]]:
+    """Yield what this domain's backends have: domid, device, if only to read, its disk's names."""
     from xenpv.errors import XenError
     from xenpv.text import printable
 
@@ -102,7 +108,8 @@ def _attached() -> Iterator[tuple[str, str, list[bytes]]]:
                         back = f"{BACKENDS}/{kind}/{domid}/{number}"
                         device = printable(store.find(f"{back}/dev") or number.encode())
                         found = [store.find(f"{back}/{key}") for key in KEYS]
-                        yield domid, device, [value for value in found if value]
+                        reads = store.find(f"{back}/mode") == b"r"
+                        yield domid, device, reads, [value for value in found if value]
     except XenError:
         return
 
