@@ -255,6 +255,15 @@ class TestDomainThatIsGone:
         site.start()
         guest.until(AREA + "/5", None)
 
+    def test_one_that_came_and_went_while_nobody_served_leaves_no_nodes(self, site):
+        site.stop()
+        site.opened["disk5"] = lambda: pytest.fail("it is opened")
+        guest = site.create(5)
+        site.destroy(5)
+        site.start()
+        guest.until(AREA + "/5", None)
+        assert site.create(6).connect()
+
     def test_the_next_one_of_its_number_does_not_get_its_disk(self, site):
         guest = site.create(5).connect()
         site.stop()
