@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -73,18 +73,19 @@ def test_loop_device_tells_its_file_where_the_name_means_nothing(
     backing.parent.mkdir(parents=True)
     backing.write_text("/gone (deleted)\n")
     monkeypatch.setattr(holders, "SYS_BLOCK", tmp_path / "sys")
+    monkeypatch.setattr(holders, "DEV", tmp_path)
+    (tmp_path / "loop3").touch()
+    monkeypatch.setattr(holders.fcntl, "ioctl", status64(image))
+    refused(image, "/dev/loop3")
+
+
+def status64(image: Path) -> Callable[[int, int, bytes], bytes]:
+    """Return the ioctl of loop devices that are all on an image."""
     status = image.stat()
     major, minor = os.major(status.st_dev), os.minor(status.st_dev)
     encoded = minor & 0xFF | major << 8 | (minor & ~0xFF) << 12
-
-    def status64(fd: int, request: int, buffer: bytes) -> bytes:
-        head = encoded.to_bytes(8, "little") + status.st_ino.to_bytes(8, "little")
-        return head.ljust(len(buffer), b"\0")
-
-    monkeypatch.setattr(holders, "DEV", tmp_path)
-    (tmp_path / "loop3").touch()
-    monkeypatch.setattr(holders.fcntl, "ioctl", status64)
-    refused(image, "/dev/loop3")
+    head = encoded.to_bytes(8, "little") + status.st_ino.to_bytes(8, "little")
+    return lambda fd, request, buffer: head.ljust(len(buffer), b"\0")
 
 
 def test_swap_file_is_in_use(
@@ -135,6 +136,21 @@ def test_file_of_no_guest_is_in_no_use(store: Store, image: Path) -> None:
     store.write("backend/vbd/7/51712/params", str(image.with_name("another")))
     store.write("backend/vbd/7/51712/physical-device", "fd:3")
     prepare(image, force=True)
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_loop_device_on_a_file_that_a_guest_has_is_in_use(
+    store: Store, image: Path, monkeypatch: pytest.MonkeyPatch, on: bool
+) -> None:
+    store.write("backend/pvdump_vbd/7/51712/params", str(image))
+    store.write("backend/pvdump_vbd/7/51712/dev", "xvda")
+    other = image.with_name("another")
+    other.touch()
+    loop = os.stat_result((stat.S_IFBLK, *range(9)), {"st_rdev": os.makedev(7, 3)})
+    monkeypatch.setattr(os, "fstat", lambda fd: loop)
+    monkeypatch.setattr(holders, "_locked", lambda *_: False)
+    monkeypatch.setattr(holders.fcntl, "ioctl", status64(image if on else other))
+    assert holders.guest(0) == ("domain 7 has it as xvda" if on else "")
 
 
 DISK, PART, OTHER = os.makedev(8, 16), os.makedev(8, 17), os.makedev(8, 32)

@@ -75,8 +75,9 @@ def backend(fd: int) -> bool:
 def _attached_to(fd: int, writers: bool = False) -> str:
     """Tell which guest has an open disk or file by xenstore. Returns a clause, or ""."""
     status = os.fstat(fd)
+    behind = _loop_file(fd) if stat.S_ISBLK(status.st_mode) else None
     for domid, device, reads, values in _attached():
-        if not (reads and writers) and any(_is_behind(status, value) for value in values):
+        if not (reads and writers) and any(_is_behind(status, value, behind) for value in values):
             return f"domain {domid} has it as {device}"
     return ""
 
@@ -114,8 +115,11 @@ def _attached() -> Iterator[tuple[str, str, bool, list[bytes]]]:
         return
 
 
-def _is_behind(status: os.stat_result, value: bytes) -> bool:
-    """Tell whether a value names a disk or file: a path, type:path, or major:minor in hex."""
+def _is_behind(status: os.stat_result, value: bytes, behind: tuple[int, int] | None = None) -> bool:
+    """Tell whether a value names a disk or file: a path, type:path, or major:minor in hex.
+
+    behind: the identity of the disk's file, where it is a loop device.
+    """
     if (match := re.fullmatch(rb"([0-9a-f]{1,8}):([0-9a-f]{1,8})", value)) is not None:
         major, minor = int(match[1], 16), int(match[2], 16)
         # What has more bits is no device: include/linux/kdev_t.h, MINORBITS.
@@ -127,7 +131,7 @@ def _is_behind(status: os.stat_result, value: bytes) -> bool:
                 other = os.stat(name)  # noqa: PTH116 - bytes
                 if stat.S_ISBLK(other.st_mode):
                     return _overlap(status, other.st_rdev)
-                return _identity(other) == _identity(status)
+                return _identity(other) in (_identity(status), behind)
     return False
 
 
@@ -157,11 +161,17 @@ def _behind_loop(device: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     try:
+        return _loop_file(fd)
+    finally:
+        os.close(fd)
+
+
+def _loop_file(fd: int) -> tuple[int, int] | None:
+    """Return the identity of the file behind an open loop device, None for another disk."""
+    try:
         info = fcntl.ioctl(fd, LOOP_GET_STATUS64, bytes(LOOP_INFO64))
     except OSError:
         return None
-    finally:
-        os.close(fd)
     number, inode = struct.unpack_from("<QQ", info)
     # Source: include/linux/kdev_t.h, new_encode_dev().
     return os.makedev(number >> 8 & 0xFFF, number & 0xFF | number >> 12 & 0xFFF00), inode
