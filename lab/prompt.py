@@ -55,7 +55,12 @@ class Prompt(Domain):
         return domain
 
     def attach(
-        self, vdev: str, path: Path, backend: Backend = "blkback", readonly: bool = False
+        self,
+        vdev: str,
+        path: Path,
+        backend: Backend = "blkback",
+        readonly: bool = False,
+        emulated: bool = True,
     ) -> None:
         """Attach a disk, which appears in the guest as /dev/`vdev`.
 
@@ -64,11 +69,14 @@ class Prompt(Domain):
             path: Raw file of the host.
             backend: The backend in dom0.
             readonly: The guest may not write to it.
+            emulated: libxl may have QEMU emulate it as well (HVM). After a soft reset QEMU then
+                reads it before the guest runs. libxl emulates no disk that has a script.
         """
         disk = Disk(vdev, file=path, backend=backend, readonly=readonly)
         device = self.xen.attach(path, readonly)
         self.files[vdev] = path
-        self.xen.sh(f"xl block-attach {self.domid} {shlex.quote(xl_disk(disk, device))}")
+        spec = ("" if emulated else "script=block,") + xl_disk(disk, device)
+        self.xen.sh(f"xl block-attach {self.domid} {shlex.quote(spec)}")
 
     def detach(self, vdev: str) -> None:
         """Detach a disk from the guest and from dom0."""
