@@ -128,7 +128,11 @@ class Dump:
             # Whatever it is: what is on the disk so far must be found there.
             await self._partial(reason(e))
             raise
-        self._complete(content, max(hw.now() - began, 1))
+        took = max(hw.now() - began, 1)
+        try:
+            self._complete(content, took)
+        except MemoryError:
+            print("pvdump: dump complete")
 
     def _complete(self, content, took):
         zeroed = self._target.zeroed()
@@ -145,15 +149,21 @@ class Dump:
         )
 
     async def _progress(self):
-        """Tell how far the dump is, once in REPORT_EVERY."""
+        """Tell how far the dump is, once in REPORT_EVERY; without memory, not this time."""
         now = hw.now()
         took = now - self._reported
         if took < REPORT_EVERY:
             return
+        self._reported = now
+        try:
+            await self._tell(took)
+        except MemoryError:
+            pass
+
+    async def _tell(self, took):
         target = self._target
         done = target.written()
         rate = (done - self._reported_size) * SECOND // took // MIB
-        self._reported = now
         self._reported_size = done
         await target.note()
         line = "%d of %d MiB" % (done // MIB, target.block.dump_size // MIB)

@@ -14,6 +14,7 @@ from fixtures.crashedguest import GOOD, LOADS, NOTES, REGION, SIZE, Crash
 
 from pvfw import superblock
 from pvfw.report import NODE
+from pvfw.target import Target
 from pvxen import elfcorehdr
 from pvxen.crashedkernel import CrashedKernel
 from pvxen.sink import Memory
@@ -230,3 +231,21 @@ def test_a_disk_is_changed_only_where_memory_suffices_for_the_whole_dump(withhel
 
     # The least number of pages with which a disk is changed.
     assert 4 < bisect.bisect_left(range(64), True, lo=4, key=is_changed) < 64
+
+
+def test_a_dump_is_complete_where_memory_runs_out_in_telling_how_far_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(Target, "note", no_memory)
+    crash = Crash(latency=SECOND // 2)
+    crash.run()
+    assert crash.superblock().state == superblock.COMPLETE
+    assert crash.reported("state") == "complete"
+    assert "dump complete" in capsys.readouterr().out
+
+
+def test_a_dump_is_complete_where_memory_runs_out_in_telling_that_it_is(capsys, monkeypatch):
+    monkeypatch.setattr(Target, "zeroed", no_memory)
+    crash = Crash()
+    crash.run()
+    assert crash.superblock().state == superblock.COMPLETE
+    assert crash.reported("state") == "complete"
+    assert "pvdump: dump complete\n" in capsys.readouterr().out

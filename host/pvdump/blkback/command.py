@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import gc
 import json
-import logging
 import os
 import sys
 import time
@@ -21,7 +20,7 @@ from xenpv.errors import XenError
 
 from ..arguments import domid, file_name
 from ..service import foreground
-from ..streams import complain
+from ..streams import complain, log_lines
 from ..watches.dispatcher import Dispatcher
 from ..watches.server import StatusError, StatusServer, ask
 from ..xenstore.store import Store
@@ -132,7 +131,7 @@ def serve(options: argparse.Namespace) -> int:
     except (ImportError, OSError) as error:
         complain("blkback", f"{error}; python3-cffi, libxenevtchn1 and libxengnttab1 are needed")
         return 1
-    logging.basicConfig(format="pvdump blkback: %(message)s")
+    log_lines("blkback")
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(GARBAGE)

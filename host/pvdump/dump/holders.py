@@ -41,7 +41,11 @@ def kernel(fd: int) -> str:
     mine = _identity(os.fstat(fd))
     for backing in SYS_BLOCK.glob("loop*/loop/backing_file"):
         name = backing.parts[-3]
-        if mine in (_behind_loop(DEV / name), _file_at(backing.read_bytes().rstrip(b"\n"))):
+        try:
+            named = _file_at(backing.read_bytes().rstrip(b"\n"))
+        except OSError:  # the loop device was detached meanwhile
+            continue
+        if mine in (_behind_loop(DEV / name), named):
             return f"it backs /dev/{name}; if that is a guest's disk, name /dev/{name}"
     with contextlib.suppress(OSError):
         for line in SWAPS.read_bytes().splitlines()[1:]:

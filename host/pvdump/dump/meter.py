@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Protocol
 
 from pvfw.superblock import MIB
@@ -62,7 +63,7 @@ class Meter:
         now = time.monotonic()
         if self.visible and now - self.shown > EVERY:
             self.shown = now
-            print(f"\r\033[K{self}", end="", file=sys.stderr, flush=True)
+            self._show(str(self))
 
     def __enter__(self) -> Meter:
         return self
@@ -70,7 +71,12 @@ class Meter:
     def __exit__(self, *exception: object) -> None:
         self.ended = time.monotonic()
         if self.visible:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self._show("")
+
+    def _show(self, line: str) -> None:
+        """Put a line in place of the one before; a terminal that has gone does not matter."""
+        with suppress(OSError):
+            print(f"\r\033[K{line}", end="", file=sys.stderr, flush=True)
 
     def __str__(self) -> str:
         seconds = max((self.ended or time.monotonic()) - self.started, 1e-3)

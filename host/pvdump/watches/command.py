@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import logging
 import os
 import shutil
 
@@ -17,7 +16,7 @@ from xenpv.errors import XenError
 
 from ..arguments import file_name
 from ..service.foreground import add_store, serve
-from ..streams import complain
+from ..streams import complain, log_lines
 from ..xenstore.store import Store
 from .dispatcher import Dispatcher
 from .pattern import Pattern, PatternError
@@ -89,7 +88,7 @@ def watch(options: argparse.Namespace) -> int:
         there = "/" in options.program and os.path.lexists(options.program)
         why = "it may not be executed" if there else "no such program"
         raise CommandError(f"command {options.program!r}: {why}")
-    logging.basicConfig(format="pvdump watches: %(message)s")
+    log_lines("watches")
 
     def begin(store: Store, stack: contextlib.ExitStack) -> None:
         dispatcher = stack.enter_context(Dispatcher(store))
