@@ -8,20 +8,25 @@ the disk decides.
 
 What a dump looks like is decided by its format, where it goes by its sink; neither knows the other:
 
-    format.size         bytes that it takes on the target
+    format.least        bytes that it takes at least on the target
     format.buffer       pages that the sink is to have for what it is given as bytes
-    format.write(sink)  async: write everything, in ascending order
+    format.reserve()    take all memory that writing needs
+    format.write(sink)  async: write everything, in ascending order; returns the bytes
+    format.done         pages that it is through with, of format.pages
 
     sink.put(data)      async: append bytes, which are copied
     sink.frames(gfn, n) async: append n whole frames, which are granted; behind what does not end
                         with a page there are zeros first
+    sink.own(gfn, n)    async: the same of frames of our own, which may be used again only once
+                        sink.wait(size) says that they are written
     sink.written()      bytes, from the first on, that the backend has acknowledged
 
-The format is vmcore.Vmcore, made of an oldmem.OldMemory; the sink is target.Target. Both may raise
-DumpError and XenError, a format only before its first put().
+The format is stream.Stream, made of an oldmem.OldMemory; the sink is target.Target. Both may raise
+DumpError and XenError.
 """
 
 import hw
+from xenpv.abi import PAGE_SIZE
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
@@ -29,12 +34,14 @@ from . import choose, superblock
 from . import target as disk
 from .clock import now_utc
 from .errors import DumpError, OptionError, reason
+from .holes import Holes
 from .oldmem import OldMemory
 from .report import say
+from .stream import Stream
 from .target import MIB
-from .vmcore import Vmcore
 
 REPORT_EVERY = SECOND
+U64 = (1 << 64) - 1
 
 
 async def run(guest, options, region, report):
@@ -56,13 +63,17 @@ async def run(guest, options, region, report):
     memory = OldMemory(options.elfcorehdr, region)
     for problem in memory.problems:
         say(problem)
-    vmcore = Vmcore(memory)
     release = memory.info("OSRELEASE")
+    started = now_utc()
+    facts = ["release=%s" % release, "started=%d" % started, "vcpu=%d" % hw.vcpu()]
+    # No two dumps on one disk have the same.
+    number = (started << 32 ^ hw.now()) & U64
+    stream = Stream(memory, number, facts, Holes(guest.xen, True), say)
     say(
         "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
-        % (release or "?", vmcore.size // MIB, vmcore.ranges, hw.vcpu())
+        % (release or "?", stream.pages * PAGE_SIZE // MIB, stream.ranges, hw.vcpu())
     )
-    await Dump(guest, report).run(vmcore, release, disks)
+    await Dump(guest, report).run(stream, release, disks)
 
 
 class Dump:
@@ -79,6 +90,7 @@ class Dump:
         self._reported = 0
         self._reported_size = 0
         self._target = None
+        self._content = None
 
     async def run(self, content, release, disks):
         """Write a dump to a disk.
@@ -91,13 +103,14 @@ class Dump:
         Raises DumpError, XenError or MemoryError, with what stopped it.
         """
         guest = self.guest
-        name = disks[0] if len(disks) == 1 else await self._choose(disks, content.size)
+        name = disks[0] if len(disks) == 1 else await self._choose(disks, content.least)
         device = await disk.find(guest.store, guest.loop, name)
         self._target = target = disk.Target(guest.xen, guest.loop, guest.grants, device, name, say)
         try:
             await target.open()
-            target.check(content.size)
+            target.check(content.least)
             target.reserve(content.buffer)
+            content.reserve()
             await target.probe()
             await self._record(content, release)
         finally:
@@ -109,9 +122,11 @@ class Dump:
         return name
 
     async def _record(self, content, release):
+        self._content = content
         target = self._target
         block = target.block
-        block.dump_size = content.size
+        block.dump = content.dump
+        block.algorithm = superblock.ALGORITHM_ZSTD
         block.started = now_utc()
         block.crash_vcpu = hw.vcpu()
         block.release = release
@@ -119,10 +134,10 @@ class Dump:
         began = self._reported = hw.now()
         try:
             target.begin(self._progress)
-            await content.write(target)
+            size = await content.write(target)
             await target.end()
             await target.disk.flush()
-            block.written = content.size
+            block.written = block.dump_size = size
             await target.save(superblock.COMPLETE)
         except Exception as e:
             # Whatever it is: what is on the disk so far must be found there.
@@ -139,12 +154,13 @@ class Dump:
         if zeroed:
             say("%d pages had no memory behind them: zeros in their place" % zeroed)
         say(
-            "dump complete: %d MiB in %d.%d s, %d MiB/s"
+            "dump complete: %d MiB in %d MiB, %d.%d s, %d MiB/s"
             % (
-                content.size // MIB,
+                content.pages * PAGE_SIZE // MIB,
+                self._target.block.dump_size // MIB,
                 took // SECOND,
                 took % SECOND * 10 // SECOND,
-                content.size * SECOND // took // MIB,
+                content.pages * PAGE_SIZE * SECOND // took // MIB,
             )
         )
 
@@ -162,11 +178,11 @@ class Dump:
 
     async def _tell(self, took):
         target = self._target
-        done = target.written()
+        done = self._content.done * PAGE_SIZE
         rate = (done - self._reported_size) * SECOND // took // MIB
         self._reported_size = done
         await target.note()
-        line = "%d of %d MiB" % (done // MIB, target.block.dump_size // MIB)
+        line = "%d of %d MiB" % (done // MIB, self._content.pages * PAGE_SIZE // MIB)
         say("%s, %d MiB/s" % (line, rate))
         await self.report.tell("progress", line)
 
@@ -181,4 +197,4 @@ class Dump:
         except (DumpError, XenError, MemoryError) as e:
             say("the superblock could not be set to partial: %s" % reason(e))
             return
-        say("dump partial: %d of %d MiB" % (block.written // MIB, block.dump_size // MIB))
+        say("dump partial: %d KiB are on the disk" % (block.written // 1024))

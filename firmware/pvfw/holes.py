@@ -3,8 +3,8 @@
 Used by Target, which writes zeros in place of such a frame: it has no memory behind it, as where a
 balloon driver gave it back to Xen, or is another domain's. Rules: a guest without such frames pays
 nothing, for Xen is asked only once a write has failed. From then on a block is sampled before it is
-written; if the sample or the block before has such a frame, Xen is asked about each frame. A frame
-that the sample misses comes back as a failed write.
+written or read; if the sample or the block before has such a frame, Xen is asked about each frame.
+A frame that the sample misses comes back as a failed write, or reads as ones.
 """
 
 from xenpv.hypercall import COPIES
@@ -18,12 +18,14 @@ class Holes:
 
     Args:
         xen: Hypercalls.
+        ahead: ask from the start, for a reader: a frame without memory does not fail, it is slow.
 
     Attributes: count, how many were met.
     """
 
-    def __init__(self, xen):
+    def __init__(self, xen, ahead=False):
         self.xen = xen
+        self._ahead = ahead
         self.count = 0
         # Whether the last block had any.
         self._dense = True
@@ -44,7 +46,7 @@ class Holes:
 
         Yields [first frame, number, whether they can be lent], in order.
         """
-        if self.count == 0:
+        if self.count == 0 and not self._ahead:
             yield [gfn, count, True]
             return
         end = gfn + count

@@ -91,7 +91,7 @@ class Target:
         # Bytes in the buffer; whether the backend may still read it.
         self._filled = 0
         self._lent = False
-        self._sector = 0
+        self._sector = self._end = 0
         self._progress = None
 
     def _make_disk(self):
@@ -154,6 +154,7 @@ class Target:
             progress: an async function, called now and then.
         """
         self._sector = self._first()
+        self._end = self._sector + self.block.room() // SECTOR
         self._progress = progress
 
     async def put(self, data):
@@ -186,10 +187,35 @@ class Target:
         await self.disk.write(sector, self._buffer // PAGE_SIZE, pages * PAGE_SECTORS)
 
     def _advance(self, pages):
-        """Go on by so many pages. Returns the sector before."""
+        """Go on by so many pages. Returns the sector before. Raises DumpError at the end."""
         sector = self._sector
-        self._sector += pages * PAGE_SECTORS
+        end = sector + pages * PAGE_SECTORS
+        if end > self._end:
+            raise DumpError(
+                "the target is full: it has room for %d MiB" % (self.block.room() // MIB)
+            )
+        self._sector = end
         return sector
+
+    async def own(self, gfn, count):
+        """Append whole frames of our own, behind the end of a page.
+
+        They are granted to the backend, so they stay as they are until they are written, which
+        wait() waits for. Raises XenError, also of earlier writes; DumpError at the target's end.
+
+        Args:
+            gfn: the first frame.
+            count: how many.
+        """
+        await self._send()
+        sector = self._advance(count)
+        await self.disk.write(sector, gfn, count * PAGE_SECTORS)
+        await self._progress()
+
+    async def wait(self, size):
+        """Wait until the backend has acknowledged the first `size` bytes. Raises XenError."""
+        first = self._first()
+        await self.disk.wait(first, first + size // SECTOR)
 
     async def frames(self, gfn, count):
         """Append whole frames of the crashed kernel, behind the end of a page.
@@ -240,7 +266,7 @@ class Target:
     def written(self):
         """Return how many bytes of the dump, from its start, the backend has acknowledged."""
         done = self.disk.acknowledged(self._first()) - self._first()
-        return min(max(done, 0) * SECTOR, self.block.dump_size)
+        return min(max(done, 0), self._sector - self._first()) * SECTOR
 
     async def settle(self):
         """After a failure, wait for what is in flight; connect the disk anew if it died of it.
@@ -276,9 +302,11 @@ class Target:
         await self.disk.write(0, self._page // PAGE_SIZE, size // SECTOR)
 
     async def save(self, state):
-        """Write the superblock in a new state, on stable storage when this returns."""
+        """Write the superblock and its copy in a new state; they are on stable storage then."""
         await self.disk.drain()
         await self._put_superblock(state)
+        copy = self.block.copy_at() // SECTOR
+        await self.disk.write(copy, self._page // PAGE_SIZE, PAGE_SECTORS)
         await self.disk.flush()
 
     async def note(self):

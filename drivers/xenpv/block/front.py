@@ -147,6 +147,15 @@ class BlkFront(SupervisedDisk):
         """
         return self._queue.acknowledged(first)
 
+    async def wait(self, first, sector):
+        """Wait until all writes from sector `first` up to `sector` have been completed.
+
+        Raises: as drain(). acknowledged() has what it asks for.
+        """
+        while self._queue.acknowledged(first) < sector and self._queue.failure is None:
+            await self._progress()
+        self._queue.check()
+
     async def settle(self):
         """Wait, after a failed request, for the rest, whatever becomes of it, and go on.
 

@@ -1,0 +1,344 @@
+"""The stream of a dump: the dump format that keeps what matters first, each byte under a check.
+
+Used by the dump agent, which asks it what it needs and then lets it write to a sink (dump.py says
+what both promise); chunks.py has the layout. The order is the rule: why the kernel died comes
+first, so the facts, the notes and the log are on the target before any page; then come the pages of
+the kernel's own mapping, then the rest of RAM. Memory: BUFFERS buffers of BUFFER_PAGES pages, in
+which pages are packed while the ones before are on their way; nothing grows with RAM.
+"""
+
+import struct
+from array import array
+
+import hw
+from xenpv.abi import PAGE_SIZE
+
+from . import chunks
+from .errors import CoreError, DumpError
+from .printk import Log
+from .vmcoreinfo import Vmcoreinfo
+
+BUFFERS = 3
+BUFFER_PAGES = 32
+# Entries of a chunk's table of pages.
+TABLE_MAX = 512
+# Indexes of what hw.pack() is given.
+GFN, COUNT, BIT, USED, ENTRIES = range(5)
+# Bytes of a buffer that pages may fill: the header is in front, the table goes behind.
+ROOM = BUFFER_PAGES * PAGE_SIZE - chunks.HEADER_SIZE - TABLE_MAX * chunks.ENTRY_SIZE
+# Bytes of one LOG chunk, about.
+LOG_PIECE = 8192
+PLACES_MAX = 256
+RANGES_MAX = 128
+RUNS_MAX = 128
+
+
+class Writer:
+    """Appends chunks to a sink.
+
+    Args:
+        sink: as dump.py describes it.
+        dump: id of the dump, u64.
+
+    Attributes: size, bytes of the stream so far; number, chunks so far; chain, the CRC-32 of their
+    headers.
+    """
+
+    def __init__(self, sink, dump):
+        self._sink = sink
+        self._dump = dump
+        self.size = 0
+        self.number = 0
+        self.chain = 0
+        self._places = bytearray(PLACES_MAX * chunks.PLACE_SIZE)
+        self._count = 0
+        self._index = 0
+
+    def _header(self, kind, size, crc, value, count):
+        """Make the header of the next chunk. Returns (Header, its bytes)."""
+        header = chunks.Header(kind, self._dump, self.size, size, crc, value, count)
+        raw = header.encode()
+        self.chain = hw.crc32(raw, self.chain)
+        self.number += 1
+        at = self._count * chunks.PLACE_SIZE
+        struct.pack_into(chunks.PLACE, self._places, at, self.size, kind)
+        self._count += 1
+        self.size += header.length()
+        return header, raw
+
+    async def put(self, kind, parts, value=0, count=0):
+        """Append a chunk whose payload is given, which is copied.
+
+        Args:
+            kind: of chunks.NAMES.
+            parts: list of bytes or memoryviews, one behind the other.
+            value, count: of the header.
+        """
+        crc = 0
+        size = 0
+        for part in parts:
+            crc = hw.crc32(part, crc)
+            size += len(part)
+        _, raw = self._header(kind, size, crc, value, count)
+        await self._sink.put(raw)
+        for part in parts:
+            await self._sink.put(part)
+        rest = chunks.padded(chunks.HEADER_SIZE + size) - chunks.HEADER_SIZE - size
+        await self._sink.put(bytes(rest))
+        await self._indexed()
+
+    async def pages(self, address, size, value, count):
+        """Append a PAGES chunk that stands in memory of ours, with room for its header in front.
+
+        It is not copied: it must stay as it is until the sink has written it.
+
+        Args:
+            address: physical, of a page of ours.
+            size: bytes of the payload, which begins HEADER_SIZE bytes behind address.
+            value, count: of the header.
+        """
+        crc = hw.crc32(hw.mem(address + chunks.HEADER_SIZE, size))
+        header, raw = self._header(chunks.PAGES, size, crc, value, count)
+        hw.mem(address, chunks.HEADER_SIZE)[:] = raw
+        length = header.length()
+        rest = length - chunks.HEADER_SIZE - size
+        hw.mem(address + length - rest, rest)[:] = bytes(rest)
+        await self._sink.own(address // PAGE_SIZE, length // PAGE_SIZE)
+        await self._indexed()
+
+    async def _indexed(self):
+        """Append an index once there are as many places as one takes."""
+        if self._count == PLACES_MAX:
+            await self.index()
+
+    async def index(self):
+        """Append an index of the chunks since the last one."""
+        count = self._count
+        at = self.size
+        data = bytes(memoryview(self._places)[: count * chunks.PLACE_SIZE])
+        self._count = 0
+        before, self._index = self._index, at
+        await self.put(chunks.INDEX, [data], before, count)
+        # An index is found by the one behind it.
+        self._count = 0
+
+    async def manifest(self, lines):
+        """Append the last chunk. lines: of its text."""
+        await self.index()
+        number, index = self.number, self._index
+        lines = lines + ["chunks=%d" % number, "chain=%d" % self.chain]
+        await self.put(chunks.MANIFEST, [_text(lines)], index, number)
+
+
+class Packer:
+    """Packs pages into chunks, in buffers that the sink writes while the next ones are filled.
+
+    Attributes: done, pages packed so far.
+
+    Raises DumpError where there is no memory for its buffers.
+    """
+
+    def __init__(self):
+        self._out = self._sink = None
+        self.done = 0
+        self._table = bytearray(TABLE_MAX * chunks.ENTRY_SIZE)
+        # What hw.pack() is to do, and how far it is: frame, frames left, bit of the first in `keep`,
+        # bytes in the buffer, entries in the table.
+        self._state = array("Q", (0, 0, 0, 0, 0))
+        self._buffers = _buffers()
+        # Up to where the sink must have written before a buffer is used again.
+        self._ends = [0] * BUFFERS
+        self._now = 0
+
+    def begin(self, out, sink):
+        """Have what follows appended by a Writer to its sink."""
+        self._out = out
+        self._sink = sink
+
+    async def pack(self, gfn, count, pfn):
+        """Pack pages.
+
+        Args:
+            gfn: frame where the first one is.
+            count: how many.
+            pfn: frame where it was in the crashed kernel.
+        """
+        state = self._state
+        state[GFN] = gfn
+        state[COUNT] = count
+        while True:
+            before = state[ENTRIES]
+            at = self._buffers[self._now] + chunks.HEADER_SIZE
+            hw.pack(state, None, hw.mem(at, ROOM), self._table)
+            if gfn != pfn:
+                self._move(before, state[ENTRIES], pfn - gfn)
+            if state[COUNT] == 0:
+                break
+            await self.flush()
+        self.done += count
+
+    def _move(self, first, end, delta):
+        """Change the frame numbers of entries."""
+        for at in range(first * chunks.ENTRY_SIZE, end * chunks.ENTRY_SIZE, chunks.ENTRY_SIZE):
+            entry = struct.unpack_from("<Q", self._table, at)[0]
+            struct.pack_into("<Q", self._table, at, entry + (delta << 32))
+
+    async def flush(self):
+        """Append what is packed as a chunk, and take the next buffer."""
+        state = self._state
+        count = state[ENTRIES]
+        if count == 0:
+            return
+        address = self._buffers[self._now]
+        filled = state[USED]
+        size = count * chunks.ENTRY_SIZE
+        table = memoryview(self._table)[:size]
+        hw.mem(address + chunks.HEADER_SIZE + filled, size)[:] = table
+        await self._out.pages(address, filled + size, filled, count)
+        self._ends[self._now] = self._out.size
+        self._now = (self._now + 1) % BUFFERS
+        state[USED] = state[ENTRIES] = 0
+        await self._sink.wait(self._ends[self._now])
+
+
+class Stream:
+    """The stream of a crashed kernel's memory, ready to be written.
+
+    Args:
+        memory: oldmem.OldMemory.
+        dump: id of the dump, u64.
+        facts: lines KEY=VALUE for the first chunk.
+        holes: holes.Holes, asked of each frame before it is read.
+        say: a function that is given lines for the console.
+
+    Attributes:
+        buffer: pages that the sink needs for what it is given as bytes.
+        least: bytes that it takes at least on the target.
+        ranges: number of pieces of memory it stores.
+        pages: pages that it stores at most.
+        dump: its id.
+        missing: pages that could not be read, so far.
+    """
+
+    buffer = 4
+
+    def __init__(self, memory, dump, facts, holes, say):
+        self.memory = memory
+        self.dump = dump
+        self._facts = facts
+        self._packer = None
+        self._holes = holes
+        self._say = say
+        self._unreadable = []
+        self.missing = 0
+        self.ranges = self.pages = 0
+        for area in self._pieces():
+            self.ranges += 1
+            self.pages += area.frames()[1]
+        self.least = sum([size for _, size in memory.notes]) + 64 * PAGE_SIZE
+
+    @property
+    def done(self):
+        """How many of `pages` it is through with."""
+        return self._packer.done + self.missing
+
+    def reserve(self):
+        """Take all memory that writing needs. Raises DumpError."""
+        self._packer = Packer()
+
+    async def write(self, sink):
+        """Write the whole stream. Returns its bytes. Raises what the sink raises.
+
+        sink: as dump.py describes it.
+        """
+        out = Writer(sink, self.dump)
+        packer = self._packer
+        packer.begin(out, sink)
+        await out.put(chunks.FACTS, [_text(self._facts)])
+        await self._put_memory(out)
+        notes = [hw.mem(address, size) for address, size in self.memory.notes]
+        await out.put(chunks.NOTES, notes)
+        await self._put_log(out)
+        for area in self._pieces():
+            first, count = area.frames()
+            pfn = area.paddr // PAGE_SIZE
+            for gfn, number, is_there in self._holes.runs(first, count):
+                if is_there:
+                    await packer.pack(gfn, number, gfn - first + pfn)
+                else:
+                    await self._leave_out(out, gfn - first + pfn, number)
+        await packer.flush()
+        await self._put_unreadable(out)
+        await out.manifest(
+            [
+                "pages=%d" % self.pages,
+                "unreadable=%d" % self.missing,
+            ]
+        )
+        return out.size
+
+    async def _put_memory(self, out):
+        raw = bytearray()
+        for areas in (self.memory.kernel, self.memory.ranges()):
+            for area in areas:
+                raw += struct.pack(chunks.RANGE, area.paddr, area.size, area.vaddr)
+                if len(raw) == RANGES_MAX * chunks.RANGE_SIZE:
+                    await out.put(chunks.MEMORY, [raw], 0, RANGES_MAX)
+                    raw = bytearray()
+        if raw:
+            await out.put(chunks.MEMORY, [raw], 0, len(raw) // chunks.RANGE_SIZE)
+
+    async def _put_log(self, out):
+        """Append the kernel's log, as far as it can be read."""
+        try:
+            log = Log(self.memory, Vmcoreinfo(self.memory.info))
+        except CoreError as e:
+            self._say("the kernel's log is not told apart, it is among the pages: %s" % e)
+            return
+        text = bytearray()
+        for line in log.lines():
+            text += line.encode() + b"\n"
+            if len(text) >= LOG_PIECE:
+                await out.put(chunks.LOG, [text])
+                text = bytearray()
+        if text:
+            await out.put(chunks.LOG, [text])
+        if log.lost:
+            self._say("%d records of the kernel's log are missing: %s" % (log.lost, log.why))
+
+    async def _leave_out(self, out, pfn, count):
+        self.missing += count
+        self._unreadable.append((pfn, count))
+        if len(self._unreadable) == RUNS_MAX:
+            await self._put_unreadable(out)
+
+    async def _put_unreadable(self, out):
+        runs = self._unreadable
+        if runs:
+            self._unreadable = []
+            data = b"".join([struct.pack(chunks.RUN, pfn, count) for pfn, count in runs])
+            await out.put(chunks.UNREADABLE, [data], 0, len(runs))
+
+    def _pieces(self):
+        """Yield the memory to store (oldmem.Range): the kernel's own mapping, then the rest."""
+        for area in self.memory.kernel:
+            yield area
+        for area in self.memory.ranges():
+            rest = [area]
+            for kernel in self.memory.kernel:
+                first, count = kernel.frames()
+                start, end = first * PAGE_SIZE, (first + count) * PAGE_SIZE
+                rest = [part for piece in rest for part in piece.without(start, end)]
+            for piece in rest:
+                yield piece
+
+
+def _buffers():
+    try:
+        return [hw.alloc_pages(BUFFER_PAGES) for _ in range(BUFFERS)]
+    except MemoryError as e:
+        raise DumpError("no memory for %d buffers of %d pages: %s" % (BUFFERS, BUFFER_PAGES, e))
+
+
+def _text(lines):
+    return ("\n".join(lines) + "\n").encode()
