@@ -121,16 +121,15 @@ class Suite:
 
         A mirror may list the newest one, of a security update, and not have its files.
         """
-        stanzas = self._apt("showsrc", package, source=True).split("\n\n")
-        versions = {}
-        for stanza in stanzas:
-            names = set(re.findall(r"^ [0-9a-f]{64} \d+ (\S+)$", stanza, re.MULTILINE))
-            if version := re.search(r"^Version: (\S+)$", stanza, re.MULTILINE):
-                versions[version[1]] = names
-        failed = AptError(f"{self.name}: source {package} has {versions}, expected {path.name}")
-        for version, names in versions.items():
-            if path.name not in names:
-                continue
+        listed = self._apt("showsrc", package, source=True)
+        versions = [
+            found[1]
+            for stanza in listed.split("\n\n")
+            if (found := re.search(r"^Version: (\S+)$", stanza, re.MULTILINE))
+            and re.search(rf"^ [0-9a-f]{{64}} \d+ {re.escape(path.name)}$", stanza, re.MULTILINE)
+        ]
+        failed = AptError(f"{self.name}: no version of source {package} has {path.name}")
+        for version in versions:
             chosen = f"{package}={version}"
             try:
                 self._apt("source", "--download-only", chosen, source=True, cwd=path.parent)
