@@ -1,20 +1,23 @@
 """The module `hw` for CPython: the image's primitives over a machine in this process.
 
 Imported by drivers/ and firmware/, for which it is the same as the image's own. attach() names the
-machine to act on; physical address 0 is the first byte of its RAM. boot/hw/hw.c, the same C as in
-the image, moves the bytes, compiled as _pvdump_hw (in the tree by tools/hwlib.py). The rule: C
-checks nothing, so every range is checked here first. A range that leaves the RAM is a ValueError
-that names it; a value that does not fit its field is cffi's OverflowError. boot/hw/number.h has the
-same rule for the image.
+machine to act on; physical address 0 is the first byte of its RAM. hw.c, crc32.c and pack.c of
+boot/hw, the same C as in the image, move the bytes, compiled as _pvdump_hw (in the tree by
+tools/hwlib.py). The rule: C checks nothing, so every range is checked here first. A range that
+leaves the RAM is a ValueError that names it; a value that does not fit its field is an
+OverflowError, mostly cffi's. boot/hw/number.h has the same rule for the image.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from _pvdump_hw import ffi, lib
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
 
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
@@ -180,6 +183,55 @@ def seg_fill(dst: int, refs: int, n: int, first_sect: int, last_sect: int) -> No
     _check(dst, 8 * n)
     _check(refs, 4 * n)
     lib.hw_seg_fill(dst, refs, n, first_sect, last_sect)
+
+
+def crc32(data: ReadableBuffer, crc: int = 0) -> int:
+    """Return the CRC-32 of data, as zlib has it.
+
+    crc: that of what stands before data.
+    """
+    content = ffi.from_buffer("uint8_t[]", data)
+    return lib.hw_crc32(crc, content, len(content))
+
+
+def pack(
+    state: WriteableBuffer,
+    keep: ReadableBuffer | None,
+    out: WriteableBuffer,
+    table: WriteableBuffer,
+) -> None:
+    """Compress frames one by one until all are done, or the next one might not fit.
+
+    It goes on where `state` says, and says there how far it came: the rest when it is called again.
+
+    Args:
+        state: five u64, such as an array("Q"): number of the next frame; frames left; number of the
+            next frame's bit in keep; bytes used in out; entries used in table.
+        keep: frames whose bit is clear are passed over, bit 0 is the lowest of the first byte;
+            None: all bits are set.
+        out: gets the pages' data, one behind the other. Fewer than 4096 bytes free: it is full.
+        table: gets a u64 for each page or run of zeros: bits 0-15 size of its data, below 4096 a
+            zstd frame, 4096 the page itself, 0 for zeros, which have none; bits 16-31 for zeros the
+            number of pages behind the first; bits 32-63 number of the first frame.
+
+    Raises: ValueError for frames that are no memory, bits that keep does not have, or a state that
+        says more than there is; OverflowError for a frame's number of more than 32 bits.
+    """
+    numbers = ffi.from_buffer("uint64_t[]", state, require_writable=True)
+    space = ffi.from_buffer("uint8_t[]", out, require_writable=True)
+    entries = ffi.from_buffer("uint8_t[]", table, require_writable=True)
+    bits = ffi.NULL if keep is None else ffi.from_buffer("uint8_t[]", keep)
+    if ffi.sizeof(numbers) != 40:
+        raise ValueError("pack: the state is not five numbers of 64 bits")
+    gfn, count, bit, used, made = numbers
+    if gfn + count > 1 << 32:
+        raise OverflowError("a frame's number has 32 bits")
+    _check(gfn * 4096, count * 4096)
+    if keep is not None and bit + count > 8 * len(bits):
+        raise ValueError("pack: keep has no bits for all frames")
+    if used > len(space) or made > len(entries) // 8:
+        raise ValueError("pack: more used than there is")
+    lib.hw_pack(numbers, bits, space, len(space), entries, len(entries))
 
 
 def hypercall(nr: int, *args: int) -> int:

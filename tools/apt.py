@@ -107,13 +107,7 @@ class Suite:
                 return path
             with self._shown("fetch"):
                 self._apt("update", source=True)
-                uris = self._apt("source", "--print-uris", package, source=True)
-                names = re.findall(r"^'\S+' (\S+) ", uris, re.MULTILINE)
-                if filename not in names:
-                    raise AptError(
-                        f"{self.name}: source {package} has {names}, expected {filename}"
-                    )
-                self._apt("source", "--download-only", package, source=True, cwd=path.parent)
+                self._fetch_source(package, path)
             found = cache.file_digest(path)
             if found != sha256:
                 path.rename(path.with_suffix(".refused"))
@@ -121,6 +115,28 @@ class Suite:
                     f"{filename}: SHA-256 is {found}, expected {sha256}; kept as .refused"
                 )
         return path
+
+    def _fetch_source(self, package: str, path: Path) -> None:
+        """Download the files of a version that has this one, the next version where that fails.
+
+        A mirror may list the newest one, of a security update, and not have its files.
+        """
+        listed = self._apt("showsrc", package, source=True)
+        versions = [
+            found[1]
+            for stanza in listed.split("\n\n")
+            if (found := re.search(r"^Version: (\S+)$", stanza, re.MULTILINE))
+            and re.search(rf"^ [0-9a-f]{{64}} \d+ {re.escape(path.name)}$", stanza, re.MULTILINE)
+        ]
+        failed = AptError(f"{self.name}: no version of source {package} has {path.name}")
+        for version in versions:
+            chosen = f"{package}={version}"
+            try:
+                self._apt("source", "--download-only", chosen, source=True, cwd=path.parent)
+                return
+            except AptError as error:
+                failed = error
+        raise failed
 
     @contextlib.contextmanager
     def _shown(self, name: str) -> Iterator[None]:
@@ -215,7 +231,7 @@ class Suite:
 
     def _apt(self, *words: str, source: bool = False, cwd: Path | None = None) -> str:
         conf = self._configuration(source)
-        command = ["apt-get", "-q", "-c", str(conf)]
+        command = ["apt-cache" if words[0] == "showsrc" else "apt-get", "-q", "-c", str(conf)]
         if words[0] == "update":
             command += ["-o", "APT::Update::Error-Mode=any"]
         out = (self.home / "last.log").open("w+b")

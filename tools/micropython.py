@@ -28,7 +28,10 @@ SOURCES = ("extmod/modbinascii.c", "lib/uzlib/crc32.c", "shared/runtime/gchelper
 PORT_SOURCES = ("boot/port/port.c", "boot/port/libc.c")
 # py/ for other machines, and py/pystack.c and so on, come to nothing: their files are empty here.
 NOT_COMPILED = re.compile(r"py/(nlr(?!\.c|x64\.c)|asm(?!base|x64)|emit(n|inline)(?!ative|x64))")
-FAST = ("py/vm.c", "py/gc.c", "boot/hw/hw.c", "boot/port/libc.c")
+FAST = (
+    *("py/vm.c", "py/gc.c", "boot/port/libc.c"),
+    *("boot/hw/hw.c", "boot/hw/crc32.c", "boot/hw/pack.c"),
+)
 HARD_FLOATS = ("py/nativeglue.c",)  # has functions of floats, which nothing calls
 
 OBJECTS = 32  # sets of objects that stay in the cache: each image.yaml has its own
@@ -184,22 +187,42 @@ def compile_core(
     files = [f"mpy/{path}" for path in sources(work)]
     headers = sorted([*(work / "gen/genhdr").glob("*.h"), *(work / "boot/port").rglob("*.h")])
     contents = [cache.file_digest(path) for path in headers]
-    compiler = run(work, ["gcc", "--version"])
-    key = cache.digest(SHA256, compiler, flags, optimise, files, FAST, HARD_FLOATS, contents)
+    commands = [compile_command(path, flags, optimise) for path in files]
+    key = cache.digest(SHA256, compiler(work), commands, contents)
+    return compile_once(work, "micropython", key, commands, progress)
+
+
+def compiler(work: Path) -> str:
+    """Return the name and version of the compiler."""
+    return run(work, ["gcc", "--version"])
+
+
+def compile_once(
+    work: Path, name: str, key: str, commands: list[list[str]], progress: Display
+) -> list[str]:
+    """Run compiler commands, or take their objects from the cache's folder `name`.
+
+    Args:
+        work: the folder to run them in.
+        name: of whose sources they are.
+        key: digest of all that the objects are made from.
+        commands: gcc's, as compile_command() gives them.
+
+    Returns: the objects, as paths below the work folder.
+    """
+    objects = [command[-2] for command in commands]
 
     def make(folder: Path) -> None:
-        commands = [compile_command(path, flags, optimise) for path in files]
         compile_all(work, commands, progress)
-        for path in files:
-            (folder / object_of(path)).parent.mkdir(parents=True, exist_ok=True)
-            (work / object_of(path)).rename(folder / object_of(path))
+        for path in objects:
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            (work / path).rename(folder / path)
 
-    kept = cache.stamped(cache.folder("micropython"), "objects", key, make, keep=OBJECTS)
-    for path in files:
-        target = work / object_of(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.symlink_to(kept / object_of(path))
-    return [object_of(path) for path in files]
+    kept = cache.stamped(cache.folder(name), "objects", key, make, keep=OBJECTS)
+    for path in objects:
+        (work / path).parent.mkdir(parents=True, exist_ok=True)
+        (work / path).symlink_to(kept / path)
+    return objects
 
 
 def compile_all(work: Path, commands: list[list[str]], progress: Display = NULL) -> None:

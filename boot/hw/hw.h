@@ -1,8 +1,8 @@
 /*
  * hw: the primitives that Python cannot provide portably, the part that is the same in both worlds.
  *
- * Compiled into the image (behind memory.c, in the MicroPython module) and, by cffi, for CPython
- * (behind host/hw.py). Addresses are guest-physical. In the image physical memory is mapped one to
+ * Compiled into the image (behind memory.c and pages.c, in the MicroPython module) and, by cffi, for
+ * CPython (behind host/hw.py). Addresses are guest-physical. In the image physical memory is mapped one to
  * one, so hw_base is the constant 0. Under CPython a mapped file stands for the RAM and hw_base is
  * its address; host/hw.py has checked every range before it calls.
  *
@@ -42,5 +42,10 @@ void hw_grant_fill_v2(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid,
                       uint16_t flags);
 uint32_t hw_grant_end_v2(uint64_t table, uint64_t status, uint64_t refs, uint32_t n);
 void hw_seg_fill(uint64_t dst, uint64_t refs, uint32_t n, uint8_t first_sect, uint8_t last_sect);
+
+/* crc32.c, pack.c: for one caller at a time. */
+uint32_t hw_crc32(uint32_t crc, const uint8_t *data, uint64_t len);
+void hw_pack(uint64_t *state, const uint8_t *keep, uint8_t *out, uint64_t out_size, uint8_t *table,
+             uint64_t table_size);
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * hw: the functions of the MicroPython module, which memory.c and machine.c define.
+ * hw: the functions of the MicroPython module, which memory.c, pages.c and machine.c define.
  *
  * Under CPython host/hw.py has the same functions; it and hw.h describe them.
  */
@@ -15,6 +15,7 @@
     FIXED(mem) FIXED(copy) FIXED(rd16) FIXED(rd32) FIXED(rd64) FIXED(wr32)              \
     FIXED(rmb) FIXED(wmb) FIXED(mb) FIXED(test_and_clear_bit)                           \
     VAR(grant_fill) FIXED(grant_end) VAR(grant_fill_v2) VAR(grant_end_v2) VAR(seg_fill) \
+    VAR(crc32) VAR(pack)                                                                \
     VAR(hypercall) FIXED(now) FIXED(alloc_pages) FIXED(free_pages)                      \
     FIXED(boot) FIXED(xen) FIXED(vcpu) FIXED(shared_info)                               \
     FIXED(watchdog) FIXED(console_flush) FIXED(halt) FIXED(fault)

@@ -49,13 +49,19 @@ uint64_t times(uint64_t n, uint64_t size)
     return n > UINT64_MAX / size ? UINT64_MAX : n * size;
 }
 
-uint64_t range(mp_obj_t obj, uint64_t len)
+void physical(uint64_t addr, uint64_t len)
 {
-    uint64_t addr = extent(obj);
     uint64_t limit = paging_limit();
 
     if (len > limit || addr > limit - len)
         mp_raise_msg_varg(&mp_type_ValueError,
                           MP_ERROR_TEXT("0x%lx bytes at 0x%lx: no physical address"), len, addr);
+}
+
+uint64_t range(mp_obj_t obj, uint64_t len)
+{
+    uint64_t addr = extent(obj);
+
+    physical(addr, len);
     return addr;
 }

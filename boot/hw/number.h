@@ -23,6 +23,9 @@ uint64_t extent(mp_obj_t obj);
 /* Returns n * size; UINT64_MAX if that is too large. */
 uint64_t times(uint64_t n, uint64_t size);
 
+/* Raises ValueError unless `len` bytes at `addr` can be physical memory. */
+void physical(uint64_t addr, uint64_t len);
+
 /* Returns the address in `obj` if `len` bytes from there on are physical memory. */
 uint64_t range(mp_obj_t obj, uint64_t len);
 

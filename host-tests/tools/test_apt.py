@@ -1,6 +1,7 @@
 """The origin of packages, and their place in the cache."""
 
 import contextlib
+import hashlib
 
 import pytest
 
@@ -64,16 +65,46 @@ def test_what_was_fetched_once_needs_no_apt(suite, monkeypatch):
     assert len(calls) == 2
 
 
+def listed(*versions):
+    """What apt-cache showsrc says of p.tar.xz in these versions."""
+    checksum = f"Checksums-Sha256:\n {'0' * 64} 5 p.tar.xz\n"
+    return "\n".join(f"Package: p\nVersion: {version}\n{checksum}" for version in versions)
+
+
 def test_a_source_file_with_another_digest_is_refused(suite, monkeypatch):
     def run(*words, source=False, cwd=None):
         if "--download-only" in words:
             (cwd / "p.tar.xz").write_bytes(b"other")
-        return "'file:/mirror/p.tar.xz' p.tar.xz 5 SHA256:00\n"
+        return listed("1")
 
     monkeypatch.setattr(suite, "_apt", run)
     with pytest.raises(apt.AptError, match=r"p\.tar\.xz: SHA-256 .* expected 00"):
         suite.source("p", "p.tar.xz", "00")
     assert not (suite.home / "sources" / "p.tar.xz").exists()
+
+
+def test_a_source_file_is_taken_from_the_version_that_the_mirror_has(suite, monkeypatch):
+    def run(*words, source=False, cwd=None):
+        if "p=1+deb13u1" in words:
+            raise apt.AptError("404")
+        if "p=1" in words:
+            (cwd / "p.tar.xz").write_bytes(b"")
+        return listed("1+deb13u1", "1")
+
+    monkeypatch.setattr(suite, "_apt", run)
+    path = suite.source("p", "p.tar.xz", hashlib.sha256(b"").hexdigest())
+    assert path == suite.home / "sources" / "p.tar.xz"
+
+
+def test_a_source_file_that_no_version_gives_is_the_last_version_s_error(suite, monkeypatch):
+    def run(*words, source=False, cwd=None):
+        if "--download-only" in words:
+            raise apt.AptError(words[-1])
+        return listed("2", "1")
+
+    monkeypatch.setattr(suite, "_apt", run)
+    with pytest.raises(apt.AptError, match="p=1"):
+        suite.source("p", "p.tar.xz", "00")
 
 
 def test_a_suite_runs_one_apt_at_a_time(suite, monkeypatch):
@@ -93,7 +124,7 @@ def test_a_suite_runs_one_apt_at_a_time(suite, monkeypatch):
 
     monkeypatch.setattr(cache, "locked", locked)
     monkeypatch.setattr(suite, "_apt", run)
-    with pytest.raises(apt.AptError, match=r"expected p\.tar\.xz"):
+    with pytest.raises(apt.AptError, match=r"no version of source p has p\.tar\.xz"):
         suite.source("p", "p.tar.xz", "00")
     suite.debs(["xl"])
 
