@@ -142,13 +142,15 @@ class Packer:
         self._out = self._sink = None
         self.done = 0
         self._table = bytearray(TABLE_MAX * chunks.ENTRY_SIZE)
-        # What hw.pack() is to do, and how far it is: frame, frames left, bit of the first in `keep`,
+        # What hw.pack() is to do, and how far it is: frame, frames left, the frame's bit,
         # bytes in the buffer, entries in the table.
         self._state = array("Q", (0, 0, 0, 0, 0))
         self._buffers = _buffers()
         # Up to where the sink must have written before a buffer is used again.
         self._ends = [0] * BUFFERS
         self._now = 0
+        # What is added to a frame to tell where it was: that of the pages of a chunk is the same.
+        self._moved = 0
 
     def begin(self, out, sink):
         """Have what follows appended by a Writer to its sink."""
@@ -163,25 +165,26 @@ class Packer:
             count: how many.
             pfn: frame where it was in the crashed kernel.
         """
+        if pfn - gfn != self._moved:
+            await self.flush()
+            self._moved = pfn - gfn
         state = self._state
         state[GFN] = gfn
         state[COUNT] = count
+        state[BIT] = 0
         while True:
-            before = state[ENTRIES]
             at = self._buffers[self._now] + chunks.HEADER_SIZE
             hw.pack(state, None, hw.mem(at, ROOM), self._table)
-            if gfn != pfn:
-                self._move(before, state[ENTRIES], pfn - gfn)
             if state[COUNT] == 0:
                 break
             await self.flush()
         self.done += count
 
-    def _move(self, first, end, delta):
-        """Change the frame numbers of entries."""
-        for at in range(first * chunks.ENTRY_SIZE, end * chunks.ENTRY_SIZE, chunks.ENTRY_SIZE):
+    def _move(self, size):
+        """Give the table's entries the frames where their pages were."""
+        for at in range(0, size, chunks.ENTRY_SIZE):
             entry = struct.unpack_from("<Q", self._table, at)[0]
-            struct.pack_into("<Q", self._table, at, entry + (delta << 32))
+            struct.pack_into("<Q", self._table, at, entry + (self._moved << 32))
 
     async def flush(self):
         """Append what is packed as a chunk, and take the next buffer."""
@@ -192,6 +195,8 @@ class Packer:
         address = self._buffers[self._now]
         filled = state[USED]
         size = count * chunks.ENTRY_SIZE
+        if self._moved:
+            self._move(size)
         table = memoryview(self._table)[:size]
         hw.mem(address + chunks.HEADER_SIZE + filled, size)[:] = table
         await self._out.pages(address, filled + size, filled, count)

@@ -1,10 +1,10 @@
 """The superblock of a dump target, without which pvdump writes to no disk.
 
 `pvdump prepare` writes it, the dump agent checks and updates it, `pvdump collect` and `pvdump
-info` read it. It is the first sector of the target, and from version 2 on the last PAGE_SIZE bytes begin with a copy
-of it; the dump stands from DATA_OFFSET on. Rules: only a target whose state is READY is written, so
-that a dump which nobody has collected is kept; the image writes only version 2, whose dumps are
-streams (chunks.py), while version 1, whose dumps are ELF vmcores, can still be read.
+info` read it. It is the first sector of the target; from version 2 on a copy of it begins the last
+COPY_SIZE bytes. The dump stands from DATA_OFFSET on. Rules: only a target whose state is READY is
+written, so that a dump which nobody has collected is kept; the image writes only version 2, whose
+dumps are streams (chunks.py), while version 1, whose dumps are ELF vmcores, can still be read.
 
 Layout, little-endian, 512 bytes:
 

@@ -11,8 +11,11 @@ import importlib
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from pvfw.errors import DumpError
+
+from .disk import PAGE
 
 ZLIB = 0x1
 ZSTD = 0x20
@@ -35,11 +38,12 @@ class Compression:
     pack: Callable[[bytes], bytes]
 
 
-def find(name: str) -> Compression:
+def find(name: str, is_packed: bool = False) -> Compression:
     """Return a way to compress.
 
     Args:
         name: of NAMES; "" for zstd where this Python has it, else zlib.
+        is_packed: whether the pages are compressed by zstd already, so that zstd needs nothing.
 
     Raises:
         DumpError: this Python does not have it.
@@ -47,7 +51,7 @@ def find(name: str) -> Compression:
     if name == "none":
         return Compression(name, 0, bytes)
     if name != "zlib":
-        pack = _zstd()
+        pack = _zstd() or (bytes if is_packed else None)
         if pack is not None:
             return Compression("zstd", ZSTD, pack)
         if name:
@@ -56,6 +60,41 @@ def find(name: str) -> Compression:
                 "or use --compress zlib"
             )
     return Compression("zlib", ZLIB, lambda page: zlib.compress(page, LEVEL))
+
+
+def unpacker() -> Callable[[bytes], bytes]:
+    """Return a function that decompresses a page of zstd; it raises ValueError where it is none.
+
+    Raises:
+        DumpError: this Python has no zstd.
+    """
+    try:
+        zstd = importlib.import_module("compression.zstd")
+        kind, unpack = zstd.ZstdError, zstd.decompress
+    except ImportError:
+        try:
+            zstandard = importlib.import_module("zstandard")
+        except ImportError:
+            raise DumpError(
+                "the dump's pages are compressed by zstd, which needs the Python module zstandard: "
+                "install the package python3-zstandard, or use --format kdump --compress zstd"
+            ) from None
+        kind = zstandard.ZstdError
+        decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 20)
+
+        def unpack(data: bytes) -> Any:
+            return decompressor.decompress(data, max_output_size=PAGE)
+
+    def page(data: bytes) -> bytes:
+        try:
+            found: bytes = unpack(data)
+        except kind as error:
+            raise ValueError(f"zstd: {error}") from error
+        if len(found) != PAGE:
+            raise ValueError(f"{len(found)} bytes instead of {PAGE}")
+        return found
+
+    return page
 
 
 def _zstd() -> Callable[[bytes], bytes] | None:

@@ -160,6 +160,23 @@ class TargetDisk:
                 f"`pvdump collect --salvage {self.path} OUT` gets it"
             ) from error
 
+    def superblock_copy(self) -> Superblock | None:
+        """Read the copy of the superblock at the target's end; None where there is none."""
+        end = self.size // PAGE * PAGE
+        try:
+            raw = self.read(end - superblock.COPY_SIZE, superblock.SUPERBLOCK_SIZE)
+            block = superblock.decode(raw)
+        except (BadPlace, TargetRefused):
+            return None
+        return block if block.copy_at() == end - superblock.COPY_SIZE else None
+
+    def write_superblock(self, block: Superblock) -> None:
+        """Write a superblock and its copy. Raises: as write()."""
+        copy = block.copy_at()
+        if copy is not None:
+            self.write(copy, block.encode())
+        self.write(0, block.encode())
+
     def has_vmcore(self) -> bool:
         """Tell whether an ELF file begins, readable, where `prepare` has a vmcore begin."""
         try:

@@ -71,10 +71,10 @@ class Frames:
                 f"{path}: its program headers name {named} bytes of memory, the dump has {size}; "
                 f"{AS_ELF}"
             )
-        memory = _merged((each.paddr, each.paddr + each.memsz) for each in loads)
-        there = _merged((each.start, each.end) for each in self._extents)
-        self.ram = _touched(memory + there)
-        self.stored = _without(_touched(there), _touched(_without(memory, there)))
+        memory = merged((each.paddr, each.paddr + each.memsz) for each in loads)
+        there = merged((each.start, each.end) for each in self._extents)
+        self.ram = touched(memory + there)
+        self.stored = _without(touched(there), touched(_without(memory, there)))
 
     def __len__(self) -> int:
         """Return the number of frames whose bytes are there."""
@@ -121,20 +121,20 @@ class Frames:
         return data, lost
 
 
-def _merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+def merged(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return ranges in order, with those that touch or overlap made one, and no empty ones."""
-    merged: list[tuple[int, int]] = []
+    result: list[tuple[int, int]] = []
     for first, end in sorted(ranges):
-        if merged and first <= merged[-1][1]:
-            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        if result and first <= result[-1][1]:
+            result[-1] = (result[-1][0], max(result[-1][1], end))
         elif first < end:
-            merged.append((first, end))
-    return merged
+            result.append((first, end))
+    return result
 
 
-def _touched(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def touched(ranges: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     """Return the frames that have bytes in ranges of addresses."""
-    return _merged((start // PAGE, -(-end // PAGE)) for start, end in ranges)
+    return merged((start // PAGE, -(-end // PAGE)) for start, end in ranges)
 
 
 def _without(ranges: list[tuple[int, int]], others: list[tuple[int, int]]) -> list[tuple[int, int]]:

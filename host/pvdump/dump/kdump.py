@@ -120,6 +120,11 @@ class Kdump:
         """Frames that were announced and have not been given."""
         return len(self._table) // DESCRIPTOR.size - self._given
 
+    def announced(self, first: int, count: int = 1) -> bool:
+        """Tell whether all of these pages were announced."""
+        number = bisect_right(self._firsts, first) - 1
+        return number >= 0 and first + count <= self._pages[number][1]
+
     def raw(self, first: int, data: bytes | memoryview) -> None:
         """Take the pages of frames that follow each other, and compress them.
 
@@ -178,9 +183,10 @@ class Kdump:
     def _describe(self, pfn: int, offset: int, size: int, flag: int) -> None:
         number = bisect_right(self._firsts, pfn) - 1
         assert self._firsts[number] <= pfn < self._pages[number][1], "this page was not announced"
-        rank = self._ranks[number] + pfn - self._firsts[number]
-        DESCRIPTOR.pack_into(self._table, rank * DESCRIPTOR.size, offset, size, flag, 0)
-        self._given += 1
+        at = (self._ranks[number] + pfn - self._firsts[number]) * DESCRIPTOR.size
+        # Each page counts once, however often it is given.
+        self._given += DESCRIPTOR.unpack_from(self._table, at)[1] == 0
+        DESCRIPTOR.pack_into(self._table, at, offset, size, flag, 0)
 
     def _append(self, data: bytes | memoryview) -> int:
         """Append to the pages. Returns the offset."""

@@ -122,6 +122,10 @@ class OutputFile:
             done = os.pwrite(self._fd, data, offset)
             data, offset = data[done:], offset + done
 
+    def extend(self, size: int) -> None:
+        """Have the file end at `size` bytes, with a hole if nothing is there."""
+        self._at = max(self._at, size)
+
     def replace_start(self, data: bytes) -> bool:
         """Write other bytes in place of the first ones. Returns whether that can be done."""
         try:

@@ -3,7 +3,8 @@
 Called by the command line. The rules: only what is empty, or a target without a dump, is written
 unasked; a target whose dump was collected is taken with --again, anything else with --force, after
 the person was told what was found. What the kernel uses is never written, and what a guest uses
-only if it is a target or empty. Only the first MiB, which the superblock owns, is ever written.
+only if it is a target or empty. Only the first MiB, which the superblock owns,
+and the last page, which has its copy, are ever written.
 """
 
 from __future__ import annotations
@@ -157,8 +158,10 @@ def _sign(disk: TargetDisk, name: uuid.UUID, lost: str) -> Prepared:
     # The superblock goes last: until then the first MiB is nobody's, not half of each. It goes with
     # the rest of its page, because for less the kernel reads the page, which may be unreadable.
     disk.write(PAGE, bytes(superblock.DATA_OFFSET - PAGE))
-    disk.write(0, block.encode().ljust(PAGE, b"\0"))
-    return Prepared(name, usable, usable - superblock.DATA_OFFSET, lost)
+    raw = block.encode().ljust(PAGE, b"\0")
+    disk.write(usable - superblock.COPY_SIZE, raw)
+    disk.write(0, raw)
+    return Prepared(name, usable, block.room(), lost)
 
 
 def _size(path: Path) -> int:

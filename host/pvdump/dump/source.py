@@ -36,6 +36,14 @@ class Dump:
     block: superblock.Superblock | None
 
 
+def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
+    """Return the superblock; with `salvage` its copy, or None where there is none.
+
+    Raises: as TargetDisk.superblock().
+    """
+    return disk.superblock_copy() if salvage else disk.superblock()
+
+
 def recorded(disk: TargetDisk) -> Dump:
     """Return the dump that the superblock tells of.
 
@@ -85,13 +93,16 @@ def look_again(disk: TargetDisk, dump: Dump) -> str:
         DiskError: it was replaced.
         TargetRefused: its superblock was damaged.
     """
-    if dump.block is None:
-        return ""
+    return "" if dump.block is None else unchanged(disk, dump.block)
+
+
+def unchanged(disk: TargetDisk, before: superblock.Superblock) -> str:
+    """Do as look_again(), for the superblock that was read first."""
     try:
         after = disk.superblock()
     except DiskError as error:
         return f"the superblock cannot be read again, to see that the dump is the same: {error}"
-    _refuse_other(disk, dump.block, after)
+    _refuse_other(disk, before, after)
     return ""
 
 
@@ -107,7 +118,7 @@ def refuse_changed(disk: TargetDisk, before: superblock.Superblock) -> None:
 def _refuse_other(
     disk: TargetDisk, before: superblock.Superblock, after: superblock.Superblock
 ) -> None:
-    same = ("uuid", "size", "data_offset", "dump_size", "started")
+    same = ("uuid", "size", "data_offset", "dump_size", "started", "dump")
     if any(getattr(before, name) != getattr(after, name) for name in same) or (
         after.written < before.written
     ):

@@ -40,13 +40,13 @@ class Page(NamedTuple):
 
     Attributes:
         pfn: frame number of the first.
-        count: pages; more than one only of zeros.
+        length: pages; more than one only of zeros.
         data: of the page; b"" for zeros.
         packed: whether data is a zstd frame.
     """
 
     pfn: int
-    count: int
+    length: int
     data: bytes
     packed: bool
 
@@ -246,5 +246,3 @@ def facts(text: bytes) -> dict[str, str]:
     """Return the lines KEY=VALUE of a chunk."""
     lines = text.decode("utf-8", "replace").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line)
-
-

@@ -119,16 +119,18 @@ def make_kdump(
     stored = merged((pfn, pfn + count) for pfn, count in stream.frames())
     count = sum(end - first for first, end in stored)
     if count > PAGES_MAX:
-        raise TargetRefused(f"{disk.path}: the dump has {count} pages; at most {PAGES_MAX} are taken")
+        raise TargetRefused(
+            f"{disk.path}: the dump has {count} pages; at most {PAGES_MAX} are taken"
+        )
     ram = merged(touched((paddr, paddr + size) for paddr, size, _ in told.memory) + stored)
     unpack = _same if how.flag == ZSTD else unpacker()
     with Flattened(stdout()) if out is None else OutputFile(out, count * DESCRIPTOR.size) as output:
         file = Kdump(output, _crash(told, block), ram, stored, how)
         for page in _pages(stream, progress):
-            if not file.announced(page.pfn, page.count):
+            if not file.announced(page.pfn, page.length):
                 stream.damage.add(f"the page of frame {page.pfn:#x} is not where it was before")
             elif not page.data:
-                file.zeros(page.pfn, page.count)
+                file.zeros(page.pfn, page.length)
             elif page.packed and how.flag == ZSTD:
                 file.stored(page.pfn, page.data, ZSTD)
             else:
@@ -154,14 +156,14 @@ def make_elf(
         count = 0
         for page in _pages(stream, progress):
             data = _unpacked(page, unpack, stream.damage) if page.data else b""
-            for number in range(page.count):
+            for number in range(page.length):
                 place = layout.place(page.pfn + number)
                 if place is None:
                     stream.damage.add(f"frame {page.pfn + number:#x} is no memory")
                     break
                 if data:
                     output.put(place, data)
-            count += page.count
+            count += page.length
         made = _made(stream, disk, block, reason, count)
         output.put(0, layout.header(bool(made.reason)))
         output.extend(layout.end)
@@ -297,5 +299,3 @@ def _crash(told: Told, block: superblock.Superblock) -> Crash:
     known = block.crash_vcpu != superblock.UNKNOWN_VCPU
     when = notes.number("CRASHTIME") or min(block.started, (1 << 63) - 1)
     return Crash(notes, release, when, block.crash_vcpu if known else 0)
-
-
