@@ -18,7 +18,7 @@ from .errors import CoreError, DumpError
 from .printk import Log
 from .vmcoreinfo import Vmcoreinfo
 
-BUFFERS = 3
+BUFFERS = 2
 BUFFER_PAGES = 32
 # Entries of a chunk's table of pages.
 TABLE_MAX = 512
