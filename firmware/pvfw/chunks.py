@@ -111,7 +111,7 @@ def decode(raw, dump, offset):
 
     Args:
         raw: bytes or memoryview.
-        dump: id of the dump that it must be of.
+        dump: id of the dump that it must be of; None for any.
         offset: where it was read, bytes from the stream's start.
 
     Returns: Header, or None where this is no whole header of that dump and place.
@@ -122,7 +122,7 @@ def decode(raw, dump, offset):
     if binascii.crc32(raw[:_CRC_AT]) != struct.unpack_from("<I", raw, _CRC_AT)[0]:
         return None
     header = Header(*struct.unpack_from(HEADER, raw, 0)[1:])
-    if header.dump != dump or header.offset != offset or header.kind not in NAMES:
+    if dump not in (None, header.dump) or header.offset != offset or header.kind not in NAMES:
         return None
     if header.size > PAYLOAD_MAX or (header.kind == RAW and header.count > RAW_MAX):
         return None

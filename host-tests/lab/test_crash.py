@@ -174,7 +174,7 @@ def test_every_page_of_a_file_that_the_guest_held_is_in_the_vmcore(dump):
 def test_its_kdump_file_says_the_same_to_makedumpfile_and_drgn(dump, tmp_path):
     way, _, disk, vmcore, _ = dump
     kdump = tmp_path / "kdump"
-    assert collect(disk, kdump, kdump=compression.find("zstd")).reason == ""
+    assert collect(disk, kdump, form="kdump").reason == ""
     assert kdump.stat().st_size < vmcore.stat().st_size // 2
     log = readers.dmesg(kdump, tmp_path / "dmesg")
     assert "Kernel panic - not syncing: sysrq triggered crash" in log

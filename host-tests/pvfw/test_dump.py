@@ -30,7 +30,7 @@ VARIANTS = [
     {"start": (0x3B5, 0x349)},
     *[{"seed": s, "piecemeal": True} for s in range(1, 5)],
 ]
-POOL = (REGION[0], REGION[0] + 64 * 4096)  # as many pages as image.yaml gives the image
+POOL = (REGION[0], REGION[0] + 128 * 4096)  # as many pages as image.yaml gives the image
 
 
 @pytest.mark.parametrize("guest", VARIANTS, ids=str)

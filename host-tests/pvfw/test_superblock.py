@@ -33,7 +33,7 @@ def test_a_superblock_comes_back_as_it_was_written():
 def test_the_layout_is_the_documented_one():
     raw = superblock.Superblock(UUID, SIZE).encode()
     assert raw[:8] == b"PVDUMP\r\n"
-    assert struct.unpack_from("<II", raw, 8) == (1, 1)
+    assert struct.unpack_from("<II", raw, 8) == (2, 1)
     assert raw[16:32] == UUID
     assert struct.unpack_from("<QQ", raw, 32) == (SIZE, 1 << 20)
     assert struct.unpack_from("<I", raw, 508)[0] == zlib.crc32(raw[:508])
@@ -73,13 +73,15 @@ def test_any_changed_bit_is_noticed(bit):
 @pytest.mark.parametrize(
     ("offset", "fmt", "value", "message"),
     [
-        (8, "<I", 2, "version 2"),
+        (8, "<I", 3, "version 3"),
+        (8, "<I", 1, "format 1"),
         (12, "<I", 9, "state 9"),
         (40, "<Q", 0, "data_offset 0"),
         (40, "<Q", 4097, "data_offset 4097"),
         (40, "<Q", SIZE * 2, "data_offset"),
         (48, "<Q", SIZE, "sizes contradict"),
-        (56, "<Q", 1, "sizes contradict"),
+        (56, "<Q", SIZE, "sizes contradict"),
+        (356, "<I", 7, "format 7"),
     ],
 )
 def test_fields_that_cannot_be_are_refused(offset, fmt, value, message):

@@ -246,9 +246,9 @@ def test_lost_superblock_before_an_unreadable_vmcore_is_told(
 
 def test_target_of_a_newer_pvdump_is_told_as_such(disk: Path, out: Path) -> None:
     with disk.open("r+b") as stream:
-        stream.write(of_version(2))
+        stream.write(of_version(3))
     for ask in (lambda: collect(disk, out), lambda: info(disk)):
-        with pytest.raises(OtherVersion, match=r"version 2, this pvdump knows 1.*a newer one"):
+        with pytest.raises(OtherVersion, match=r"version 3, this pvdump knows 1 to 2.*a newer one"):
             ask()
 
 
@@ -285,8 +285,7 @@ def test_disk_that_dies_half_way_gives_what_was_read_before(
     disk: Path, out: Path, monkeypatch: pytest.MonkeyPatch, code: int, form: str
 ) -> None:
     monkeypatch.setattr(disks.os, "pread", reads_that_end(2 * MIB, code))
-    kdump = compressions.find("zlib") if form == "kdump" else None
-    done = collect(disk, out, kdump=kdump)
+    done = collect(disk, out, form=form)
     assert os.strerror(code) in done.reason or "could not be read" in done.reason
     assert 0 < done.unreadable < len(DATA)
     assert done.marked
@@ -313,8 +312,7 @@ def test_superblock_that_cannot_be_read_again_costs_no_copy(
 ) -> None:
     bad = bad_places((0, 512))
     progress = Steps(lambda: monkeypatch.setattr(disks.os, "pread", bad))
-    kdump = compressions.find("zlib") if form == "kdump" else None
-    done = collect(disk, out, progress, kdump=kdump)
+    done = collect(disk, out, progress, form=form)
     assert "superblock cannot be read again" in done.reason
     assert done.marked
     assert done.unnoted

@@ -103,7 +103,7 @@ def out(tmp_path: Path) -> Path:
 
 
 def kdump(disk: Path, out: Path, how: str = "zlib", **more: bool) -> collects.Collected:
-    return collect(disk, out, kdump=compression.find(how), **more)
+    return collect(disk, out, form="kdump", compress=how, **more)
 
 
 def of(path: Path, data: bytes, out: Path) -> Reader:
@@ -259,7 +259,7 @@ def test_dump_that_is_replaced_meanwhile_is_refused(disk: Path, out: Path) -> No
                 stream.write(block.encode())
 
     with pytest.raises(DiskError, match="changed while it was copied"):
-        collect(disk, out, Again(), kdump=compression.find("none"))
+        collect(disk, out, Again(), form="kdump", compress="none")
     assert [path.name for path in out.parent.iterdir()] == ["disk"]
 
 
@@ -393,7 +393,7 @@ def test_standard_output_gets_the_flattened_form(
 ) -> None:
     with out.open("wb") as stream, monkeypatch.context() as patch:
         patch.setattr(sys, "stdout", stream)
-        done = collect(disk, None, kdump=compression.find("zlib"))
+        done = collect(disk, None, form="kdump", compress="zlib")
     assert "standard output" in done.unnoted
     stream = io.BytesIO(out.read_bytes())
     start = stream.read(4096)
@@ -420,7 +420,7 @@ def test_command_line_names_the_compression(
 def test_compression_of_an_elf_file_is_wrong_usage(
     disk: Path, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["collect", "--compress", "zlib", str(disk), str(out)]) == 2
+    assert cli.main(["collect", "--format", "elf", "--compress", "zlib", str(disk), str(out)]) == 2
     assert "--compress is for --format kdump" in capsys.readouterr().err
     assert not out.exists()
 

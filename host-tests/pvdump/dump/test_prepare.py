@@ -38,12 +38,14 @@ def test_empty_disk_becomes_ready(empty: Path) -> None:
     assert block.state == superblock.READY
     assert block.uuid == done.uuid.bytes
     assert block.size == SIZE
-    assert done.room == SIZE - superblock.DATA_OFFSET
+    assert done.room == SIZE - superblock.DATA_OFFSET - superblock.COPY_SIZE
 
 
-def test_only_the_first_sector_of_an_empty_disk_changes(empty: Path) -> None:
+def test_only_the_first_sector_of_an_empty_disk_and_its_copy_change(empty: Path) -> None:
     prepare(empty)
-    assert not any(empty.read_bytes()[superblock.SUPERBLOCK_SIZE :])
+    raw, copy = empty.read_bytes(), SIZE - superblock.COPY_SIZE
+    assert not any(raw[superblock.SUPERBLOCK_SIZE : copy])
+    assert raw[copy:] == raw[: superblock.COPY_SIZE]
 
 
 def test_a_fifo_is_refused_and_not_waited_for(tmp_path: Path) -> None:
@@ -75,7 +77,8 @@ def test_force_takes_what_was_there_and_its_signatures_away(empty: Path) -> None
     after = empty.read_bytes()
     assert superblock.decode(after).state == superblock.READY
     assert not any(after[superblock.SUPERBLOCK_SIZE : superblock.DATA_OFFSET])
-    assert after[superblock.DATA_OFFSET :] == data[superblock.DATA_OFFSET :]
+    rest = slice(superblock.DATA_OFFSET, SIZE - superblock.COPY_SIZE)
+    assert after[rest] == data[rest]
 
 
 @pytest.mark.parametrize("first", [0, MIB, 4 * MIB])
@@ -112,8 +115,8 @@ def test_unreadable_page_is_written_as_a_whole(
 
 @pytest.mark.parametrize("again", [False, True])
 def test_target_of_a_newer_pvdump_is_told_as_such(empty: Path, again: bool) -> None:
-    empty.write_bytes(of_version(2).ljust(SIZE, b"\0"))
-    with pytest.raises(TargetRefused, match=r"version 2, this pvdump knows 1.*a newer one, made"):
+    empty.write_bytes(of_version(3).ljust(SIZE, b"\0"))
+    with pytest.raises(TargetRefused, match=r"version 3, this pvdump knows 1 to 2.*a newer one, made"):
         prepare_again(empty) if again else prepare(empty)
 
 

@@ -104,7 +104,9 @@ def run(options: argparse.Namespace) -> int:
     for line in done.detail:
         complain("collect", line)
     mark = "is" if done.marked else "could not be"
-    complain("collect", f"the header {mark} marked incomplete")
+    lost = done.missing + done.unreadable
+    lack = f"{lost / MIB:.1f} MiB are missing; " if lost or not done.detail else ""
+    complain("collect", f"{lack}the header {mark} marked incomplete")
     return INCOMPLETE
 
 
@@ -114,14 +116,18 @@ class Collected:
 
     Attributes:
         size: bytes of the dump that were used.
+        missing: bytes that an ELF vmcore has beyond them, as far as that is known.
+        unreadable: bytes of `size` that the file has not, because the disk could not be read there.
         reason: why something is missing, or "".
         marked: whether the file says so.
-        detail: lines on what is missing.
+        detail: a line for each place of a stream that is damaged, but for very many.
         compression: of a KDUMP file; "" of an ELF file.
         unnoted: why the target does not say that the dump was collected, or "".
     """
 
     size: int
+    missing: int = 0
+    unreadable: int = 0
     reason: str = ""
     marked: bool = False
     detail: list[str] = field(default_factory=list)
@@ -156,17 +162,22 @@ def collect(
         block = source.block(disk, salvage)
         if block is not None and block.version != superblock.VERSION_ELF:
             done = _of_stream(disk, block, out, progress, form or "kdump", compress)
-            lost = "" if done.marked or not done.reason else done.reason
+            lost = "part of the dump is damaged" if done.detail else ""
         else:
-            done, block, lost = _of_elf(disk, salvage, out, progress, form or "elf", compress)
+            done, lost = _of_elf(disk, block, out, progress, form or "elf", compress)
     return replace(done, unnoted=_note(path, block, out, lost))
 
 
 def _of_elf(
-    disk: TargetDisk, salvage: bool, out: Path | None, progress: Progress, form: str, compress: str
-) -> tuple[Collected, superblock.Superblock | None, str]:
-    """Collect an ELF vmcore. Returns (result, superblock, what could not be read or "")."""
-    dump = source.salvaged(disk) if salvage else source.recorded(disk)
+    disk: TargetDisk,
+    block: superblock.Superblock | None,
+    out: Path | None,
+    progress: Progress,
+    form: str,
+    compress: str,
+) -> tuple[Collected, str]:
+    """Collect an ELF vmcore. Returns the result, and what could not be read or ""."""
+    dump = source.salvaged(disk) if block is None else source.recorded(disk, block)
     how = None
     if form == "elf":
         lost, marked = elfdump.copy_elf(disk, dump, out, progress)
@@ -174,10 +185,15 @@ def _of_elf(
         how = compressions.find(compress)
         lost, marked = elfdump.make_kdump(disk, dump, out, progress, how), True
     reason = dump.reason or lost.reason
-    missing = (dump.whole - dump.size + lost.size) / MIB
-    detail = [f"{missing:.1f} MiB are missing"] if reason else []
-    done = Collected(dump.size, reason, marked and bool(reason), detail, how.name if how else "")
-    return done, dump.block, lost.reason
+    done = Collected(
+        dump.size,
+        dump.whole - dump.size,
+        lost.size,
+        reason,
+        marked and bool(reason),
+        compression=how.name if how else "",
+    )
+    return done, lost.reason
 
 
 def _of_stream(
@@ -194,7 +210,11 @@ def _of_stream(
     else:
         made = streamdump.make_kdump(disk, block, out, progress, how)
     return Collected(
-        made.size, made.reason, bool(made.reason), made.damage, how.name if how else ""
+        made.size,
+        reason=made.reason,
+        marked=bool(made.reason),
+        detail=made.damage,
+        compression=how.name if how else "",
     )
 
 
@@ -213,7 +233,7 @@ def collect_log(path: Path, out: Path | None, salvage: bool) -> list[str]:
         block = source.block(disk, salvage)
         if block is not None and block.version != superblock.VERSION_ELF:
             return streamdump.write_log(disk, block, out)
-    return log.collect(path, out, salvage)
+        return log.collect(disk, block, out)
 
 
 def _note(path: Path, block: superblock.Superblock | None, out: Path | None, lost: str) -> str:

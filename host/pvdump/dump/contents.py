@@ -81,7 +81,7 @@ def look(disk: TargetDisk, whole: bool, progress: Progress) -> Contents:
         return _look(disk, whole, progress)
     except BadPlace as error:
         name = f"a place that cannot be read ({error})"
-        return Contents(name, _salvage(disk.path) if disk.has_vmcore() else "")
+        return Contents(name, _salvage(disk.path) if disk.has_dump() else "")
 
 
 def _look(disk: TargetDisk, whole: bool, progress: Progress) -> Contents:
@@ -93,11 +93,11 @@ def _look(disk: TargetDisk, whole: bool, progress: Progress) -> Contents:
             return Contents(f"a target ({error})", OTHER_MADE_IT)
         except TargetRefused:
             name = "a damaged pvdump superblock"
-            return Contents(name, _salvage(disk.path) if disk.has_vmcore() else "")
+            return Contents(name, _salvage(disk.path) if disk.has_dump() else "")
     if _is_empty(disk, whole, progress):
         return Contents("")
-    if disk.has_vmcore():
-        return Contents("a vmcore without a superblock", _salvage(disk.path))
+    if disk.has_dump():
+        return Contents("a dump without a superblock", _salvage(disk.path))
     return Contents(_blkid(disk.path) or _signature(disk) or "data of an unknown kind")
 
 

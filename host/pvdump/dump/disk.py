@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pvfw import elf, superblock
+from pvfw import chunks, elf, superblock
 from pvfw.errors import DumpError, OtherVersion, TargetRefused
 
 from . import holders
@@ -153,10 +153,10 @@ class TargetDisk:
         except OtherVersion as error:
             raise OtherVersion(f"{self.path}: {error}; {OTHER_MADE_IT}") from error
         except TargetRefused as error:
-            if not self.has_vmcore():
+            if not self.has_dump():
                 raise TargetRefused(f"{self.path}: {error}") from error
             raise TargetRefused(
-                f"{self.path}: no usable superblock, but a vmcore stands behind its place: "
+                f"{self.path}: no usable superblock, but a dump stands behind its place: "
                 f"`pvdump collect --salvage {self.path} OUT` gets it"
             ) from error
 
@@ -177,10 +177,10 @@ class TargetDisk:
             self.write(copy, block.encode())
         self.write(0, block.encode())
 
-    def has_vmcore(self) -> bool:
-        """Tell whether an ELF file begins, readable, where `prepare` has a vmcore begin."""
+    def has_dump(self) -> bool:
+        """Tell whether a vmcore or stream begins, readable, where `prepare` has a dump begin."""
         try:
-            return self.read(superblock.DATA_OFFSET, len(elf.MAGIC)) == elf.MAGIC
+            return self.read(superblock.DATA_OFFSET, 4) in (elf.MAGIC, chunks.MAGIC)
         except BadPlace:
             return False
 

@@ -13,13 +13,12 @@ from bisect import bisect_right
 from functools import lru_cache
 from pathlib import Path
 
-from pvfw import elf
+from pvfw import elf, superblock
 from pvfw.errors import CoreError
 from pvfw.printk import Log
 from pvfw.vmcoreinfo import Vmcoreinfo
 from xenpv.text import printable
 
-from . import disk as disks
 from . import notes, source
 from .disk import PAGE, BadPlace, DiskError, TargetDisk
 from .output import OutputFile, OutputStream
@@ -92,13 +91,15 @@ class Memory:
             return b""
 
 
-def collect(path: Path, out: Path | None, salvage: bool) -> list[str]:
-    """Write the log of the dump on a target to a new file.
+def collect(
+    disk: TargetDisk, block: superblock.Superblock | None, out: Path | None
+) -> list[str]:
+    """Write the log of an ELF vmcore on a target to a new file.
 
     Args:
-        path: of the target.
+        disk: open for reading.
+        block: its superblock; None to take the vmcore behind it, whatever that says.
         out: of the file; None for standard output.
-        salvage: take the vmcore behind the superblock, whatever that says.
 
     Returns:
         lines on what the log lacks; none if it is whole.
@@ -107,21 +108,20 @@ def collect(path: Path, out: Path | None, salvage: bool) -> list[str]:
         DiskError: there is no log to be had, or the target or the file cannot be used.
         TargetRefused: there is no dump to be had.
     """
-    with disks.reading(path) as disk:
-        dump = source.salvaged(disk) if salvage else source.recorded(disk)
-        memory = Memory(disk, dump.offset, dump.header)
-        try:
-            log = Log(memory, memory.vmcoreinfo())
-        except CoreError as error:
-            raise DiskError(
-                f"the kernel's log cannot be read, collect the vmcore without --log: {error}"
-            ) from error
-        with _text_output(out) as output:
-            for line in log.lines():
-                output.write(f"{line}\n".encode())
-            doubt = source.look_again(disk, dump)
-            output.publish()
-    missing = [line for line in (dump.reason if salvage else "", doubt) if line]
+    dump = source.salvaged(disk) if block is None else source.recorded(disk, block)
+    memory = Memory(disk, dump.offset, dump.header)
+    try:
+        log = Log(memory, memory.vmcoreinfo())
+    except CoreError as error:
+        raise DiskError(
+            f"the kernel's log cannot be read, collect the vmcore without --log: {error}"
+        ) from error
+    with _text_output(out) as output:
+        for line in log.lines():
+            output.write(f"{line}\n".encode())
+        doubt = source.look_again(disk, dump)
+        output.publish()
+    missing = [line for line in (dump.reason if block is None else "", doubt) if line]
     if log.lost:
         first = f"the first because {log.why}"
         missing.append(f"{log.lost} records of the kernel's log are missing, {first}")

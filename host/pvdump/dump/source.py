@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pvfw import superblock
+from pvfw import chunks, superblock
 from pvfw.errors import TargetRefused
 
-from .disk import DiskError, TargetDisk
+from .disk import PAGE, DiskError, TargetDisk
 from .vmcore import Header
 
 
@@ -37,23 +37,39 @@ class Dump:
 
 
 def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
-    """Return the superblock; with `salvage` its copy, or None where there is none.
+    """Return the superblock of the dump on a target.
+
+    Args:
+        disk: open for reading.
+        salvage: take its copy, or where that tells of no dump, what the first chunk behind it
+            tells; None where there is no chunk, but perhaps a vmcore.
 
     Raises: as TargetDisk.superblock().
     """
-    return disk.superblock_copy() if salvage else disk.superblock()
+    if not salvage:
+        return disk.superblock()
+    copy = disk.superblock_copy()
+    if copy is not None and copy.state != superblock.READY:
+        return copy
+    raw, _ = disk.read_around(superblock.DATA_OFFSET, chunks.HEADER_SIZE)
+    header = chunks.decode(raw, None, 0)
+    if header is None:
+        return None
+    found = superblock.Superblock(bytes(16), disk.size // PAGE * PAGE)
+    found.dump, found.state = header.dump, superblock.PARTIAL
+    found.reason = "the superblock was not looked at"
+    return found
 
 
-def recorded(disk: TargetDisk) -> Dump:
-    """Return the dump that the superblock tells of.
+def recorded(disk: TargetDisk, block: superblock.Superblock) -> Dump:
+    """Return the ELF vmcore that a superblock of version 1 tells of.
 
     Raises:
         TargetRefused: there is none, or its headers are not usable.
         DiskError: the disk cannot be read.
     """
-    block = disk.superblock()
     if block.state == superblock.READY:
-        more = "; `--salvage` takes the vmcore of an older dump" if disk.has_vmcore() else ""
+        more = "; `--salvage` takes the vmcore of an older dump" if disk.has_dump() else ""
         raise TargetRefused(f"{disk.path} holds no dump: it is ready for one{more}")
     if block.state == superblock.COMPLETE:
         size, reason = block.dump_size, ""

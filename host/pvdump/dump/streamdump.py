@@ -85,7 +85,8 @@ def refuse(disk: TargetDisk, block: superblock.Superblock) -> str:
         TargetRefused: it is ready for a dump.
     """
     if block.state == superblock.READY:
-        raise TargetRefused(f"{disk.path} holds no dump: it is ready for one")
+        more = "; `--salvage` takes the older dump behind it" if disk.has_dump() else ""
+        raise TargetRefused(f"{disk.path} holds no dump: it is ready for one{more}")
     if block.state == superblock.PARTIAL:
         return block.reason or "no reason recorded"
     if block.state == superblock.WRITING:
