@@ -2,7 +2,7 @@
 
 Called by tools/image.py and tools/hwlib.py; boot/hw/pack.c is the only caller of the C. The rule:
 what is compiled is one strategy (ZSTD_fast) on a static workspace: no allocation, no other match
-finder, no assembly, no SSE. boot/hw/zstdstubs.c has the functions of the parts left out.
+finder, no assembly, no SSE. boot/hw/zstd.c has that strategy's code, and stands for what is left out.
 Source: zstd's lib/README.md, "Modular build" and "Static context".
 """
 
@@ -28,13 +28,9 @@ FAST = (
     "compress/hist.c",
     "compress/huf_compress.c",
     "compress/zstd_compress_sequences.c",
-    "compress/zstd_fast.c",
 )
 SMALL = (
-    "common/entropy_common.c",
     "common/error_private.c",
-    "common/fse_decompress.c",
-    "common/xxhash.c",
     "common/zstd_common.c",
     "compress/zstd_compress.c",
     "compress/zstd_compress_literals.c",
