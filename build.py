@@ -114,7 +114,7 @@ def bench(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py bench")
     parser.add_argument(
         "name",
-        choices=["dump", "xenstore", "watches", "block", "blkfront", "blkback", "neighbours", "pack"],
+        choices="dump xenstore watches block blkfront blkback neighbours pack".split(),
         help="dump: write a vmcore, beside dd; xenstore: requests in flight, beside one at a time "
         "and beside libxenstore; watches: many domains, one stalled; "
         "block: the next three together, streams of our front end beside Linux', "

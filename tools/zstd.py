@@ -2,7 +2,8 @@
 
 Called by tools/image.py and tools/hwlib.py; boot/hw/pack.c is the only caller of the C. The rule:
 what is compiled is one strategy (ZSTD_fast) on a static workspace: no allocation, no other match
-finder, no assembly, no SSE. boot/hw/zstd.c has that strategy's code, and stands for what is left out.
+finder, no assembly, no SSE. boot/hw/zstd.c has that strategy's code and stands for what is left
+out.
 Source: zstd's lib/README.md, "Modular build" and "Static context".
 """
 

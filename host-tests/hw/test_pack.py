@@ -189,3 +189,9 @@ def test_a_frame_behind_the_ram_is_refused(numbers):
 def test_what_cannot_be_is_refused_and_nothing_is_written(name):
     Ram([KINDS["text"]] * 7)
     assert outcome(*REFUSED[name][:2]) == REFUSED[name][2]
+
+
+def test_a_state_with_a_part_of_a_sixth_number_is_refused():
+    Ram([KINDS["text"]])
+    with pytest.raises(ValueError, match="not five numbers"):
+        hw.pack(array("I", [0] * 11), None, bytearray(PAGE), bytearray(80))
