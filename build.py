@@ -114,11 +114,12 @@ def bench(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py bench")
     parser.add_argument(
         "name",
-        choices=["dump", "xenstore", "watches", "block", "blkfront", "blkback", "neighbours"],
+        choices="dump xenstore watches block blkfront blkback neighbours pack".split(),
         help="dump: write a vmcore, beside dd; xenstore: requests in flight, beside one at a time "
         "and beside libxenstore; watches: many domains, one stalled; "
         "block: the next three together, streams of our front end beside Linux', "
-        "our backend beside Linux' and qdisk, and fifteen disks beside a faulty guest's",
+        "our backend beside Linux' and qdisk, and fifteen disks beside a faulty guest's; "
+        "pack: compression of pages and CRC-32, beside zstandard and zlib",
     )
     name = parser.parse_args(arguments).name
 

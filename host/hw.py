@@ -221,7 +221,7 @@ def pack(
     space = ffi.from_buffer("uint8_t[]", out, require_writable=True)
     entries = ffi.from_buffer("uint8_t[]", table, require_writable=True)
     bits = ffi.NULL if keep is None else ffi.from_buffer("uint8_t[]", keep)
-    if ffi.sizeof(numbers) != 40:
+    if memoryview(state).nbytes != 40:
         raise ValueError("pack: the state is not five numbers of 64 bits")
     gfn, count, bit, used, made = numbers
     if gfn + count > 1 << 32:

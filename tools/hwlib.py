@@ -15,7 +15,7 @@ from pathlib import Path
 from tools import cmodule, zstd
 
 NAME = "_pvdump_hw"
-PARTS = ("hw.c", "crc32.c", "pack.c", "zstdstubs.c")
+PARTS = ("hw.c", "crc32.c", "pack.c", "zstd.c")
 SOURCE = Path(__file__).resolve().parent.parent / "boot" / "hw"
 
 

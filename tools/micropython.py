@@ -30,7 +30,7 @@ PORT_SOURCES = ("boot/port/port.c", "boot/port/libc.c")
 NOT_COMPILED = re.compile(r"py/(nlr(?!\.c|x64\.c)|asm(?!base|x64)|emit(n|inline)(?!ative|x64))")
 FAST = (
     *("py/vm.c", "py/gc.c", "boot/port/libc.c"),
-    *("boot/hw/hw.c", "boot/hw/crc32.c", "boot/hw/pack.c"),
+    *("boot/hw/hw.c", "boot/hw/crc32.c", "boot/hw/pack.c", "boot/hw/zstd.c"),
 )
 HARD_FLOATS = ("py/nativeglue.c",)  # has functions of floats, which nothing calls
 

@@ -2,7 +2,8 @@
 
 Called by tools/image.py and tools/hwlib.py; boot/hw/pack.c is the only caller of the C. The rule:
 what is compiled is one strategy (ZSTD_fast) on a static workspace: no allocation, no other match
-finder, no assembly, no SSE. boot/hw/zstdstubs.c has the functions of the parts left out.
+finder, no assembly, no SSE. boot/hw/zstd.c has that strategy's code and stands for what is left
+out.
 Source: zstd's lib/README.md, "Modular build" and "Static context".
 """
 
@@ -28,13 +29,9 @@ FAST = (
     "compress/hist.c",
     "compress/huf_compress.c",
     "compress/zstd_compress_sequences.c",
-    "compress/zstd_fast.c",
 )
 SMALL = (
-    "common/entropy_common.c",
     "common/error_private.c",
-    "common/fse_decompress.c",
-    "common/xxhash.c",
     "common/zstd_common.c",
     "compress/zstd_compress.c",
     "compress/zstd_compress_literals.c",
@@ -42,7 +39,7 @@ SMALL = (
 LEFT_OUT = ("DFAST", "GREEDY", "LAZY", "LAZY2", "BTLAZY2", "BTOPT", "BTULTRA")
 DEFINES = (
     *("-DZSTD_NO_INTRINSICS", "-DZSTD_DISABLE_ASM=1", "-DDYNAMIC_BMI2=0", "-DZSTD_TRACE=0"),
-    *("-DZSTD_STRIP_ERROR_STRINGS", "-DZSTD_NO_INLINE", "-DXXH_NO_STDLIB", "-DZSTD_DEPS_MALLOC"),
+    *("-DZSTD_STRIP_ERROR_STRINGS", "-DXXH_NO_STDLIB", "-DZSTD_DEPS_MALLOC"),
     *("-DZSTD_malloc(size)=NULL", "-DZSTD_calloc(n,size)=NULL", "-DZSTD_free(p)=((void)(p))"),
     *(f"-DZSTD_EXCLUDE_{name}_BLOCK_COMPRESSOR" for name in LEFT_OUT),
 )

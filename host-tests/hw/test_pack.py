@@ -4,6 +4,7 @@ import struct
 from array import array
 
 import pytest
+from fixtures.packcases import REFUSED, outcome
 from fixtures.packing import PAGE, RUN, bitmap, contents, mixture, state, unpack
 from hypothesis import given
 from hypothesis import strategies as st
@@ -175,30 +176,22 @@ def test_out_and_table_may_be_at_any_address():
     assert unpack(*here[USED:], out[3:], table[1:]) == dict(enumerate(pages, 1))
 
 
-# State, bytes of keep (None: none), of out and of table; then the error. RAM has 4 frames.
-REFUSED = {
-    "frame behind the RAM": ([4, 1, 0, 0, 0], None, ValueError),
-    "last frame behind the RAM": ([1, 4, 0, 0, 0], None, ValueError),
-    "no frames behind the RAM": ([5, 0, 0, 0, 0], None, ValueError),
-    "frame of 33 bits": ([1 << 32, 1, 0, 0, 0], None, OverflowError),
-    "address of more than 64 bits": ([1 << 63, 2, 0, 0, 0], None, OverflowError),
-    "number of frames that wraps": ([1, (1 << 64) - 1, 0, 0, 0], None, OverflowError),
-    "too few bits": ([0, 4, 5, 0, 0], b"\xff", ValueError),
-    "no bits": ([0, 1, 0, 0, 0], b"", ValueError),
-    "bit that wraps": ([0, 2, (1 << 64) - 1, 0, 0], b"\xff", ValueError),
-    "more used than out has": ([0, 1, 0, PAGE + 1, 0], None, ValueError),
-    "more entries than the table has": ([0, 1, 0, 0, 3], None, ValueError),
-    "state of four": ([0, 1, 0, 0], None, ValueError),
-    "state of six": ([0, 1, 0, 0, 0, 0], None, ValueError),
-}
+@pytest.mark.parametrize(
+    "numbers", [[4, 1, 0, 0, 0], [1, 4, 0, 0, 0], [5, 0, 0, 0, 0]], ids=["first", "last", "none"]
+)
+def test_a_frame_behind_the_ram_is_refused(numbers):
+    Ram([KINDS["text"]] * 3)
+    with pytest.raises(ValueError, match="outside the RAM of 0x4000 bytes"):
+        hw.pack(array("Q", numbers), None, bytearray(PAGE), bytearray(80))
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_is_refused_and_nothing_is_written(name):
-    numbers, keep, error = REFUSED[name]
-    Ram([KINDS["text"]] * 3)
-    here, out, table = array("Q", numbers), bytearray(PAGE), bytearray(23)
-    with pytest.raises(error):
-        hw.pack(here, keep, out, table)
-    assert list(here) == numbers
-    assert not any(out + table)
+    Ram([KINDS["text"]] * 7)
+    assert outcome(*REFUSED[name][:2]) == REFUSED[name][2]
+
+
+def test_a_state_with_a_part_of_a_sixth_number_is_refused():
+    Ram([KINDS["text"]])
+    with pytest.raises(ValueError, match="not five numbers"):
+        hw.pack(array("I", [0] * 11), None, bytearray(PAGE), bytearray(80))
