@@ -98,10 +98,11 @@ def fuzz(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10, help="how long (default: 10)")
     parser.add_argument("--seed", type=int, help="only this seed, which a failure prints")
     options = parser.parse_args(arguments)
-    chosen = ["--minutes", str(options.minutes)]
+    chosen = f"--minutes={options.minutes}"
     if options.seed is not None:
-        chosen = ["--seed", str(options.seed)]
-    return module("pytest", ["-q", "-m", "not xen", "--fuzz", options.name, *chosen])
+        chosen = f"--seed={options.seed}"
+    # With a space pytest would take the values for paths before it knows the options.
+    return module("pytest", ["-q", "-m=not xen", f"--fuzz={options.name}", chosen])
 
 
 def lab(arguments: list[str]) -> int:
