@@ -1,4 +1,4 @@
-"""boot/hw/hw.c compiled for CPython, as the module _pvdump_hw.
+"""boot/hw/hw.c and classify.c compiled for CPython, as the module _pvdump_hw.
 
 Called by build.py and the tests, which put the folder on sys.path; host/hw.py imports the module
 and knows nothing of how it was built. It is split so because host/ can be installed without tools/,
@@ -26,9 +26,9 @@ def build() -> Path:
     return cmodule.build(
         NAME,
         "\n".join(["extern uint64_t hw_base;", *functions]),
-        '#define HW_HOST\n#include "hw.c"\n',
+        '#define HW_HOST\n#include "hw.c"\n#include "classify.c"\n',
         include=[SOURCE],
-        inputs=[SOURCE / "hw.h", SOURCE / "hw.c"],
+        inputs=[SOURCE / name for name in ("hw.h", "hw.c", "classify.h", "classify.c")],
     )
 
 

@@ -28,7 +28,7 @@ SOURCES = ("extmod/modbinascii.c", "lib/uzlib/crc32.c", "shared/runtime/gchelper
 PORT_SOURCES = ("boot/port/port.c", "boot/port/libc.c")
 # py/ for other machines, and py/pystack.c and so on, come to nothing: their files are empty here.
 NOT_COMPILED = re.compile(r"py/(nlr(?!\.c|x64\.c)|asm(?!base|x64)|emit(n|inline)(?!ative|x64))")
-FAST = ("py/vm.c", "py/gc.c", "boot/hw/hw.c", "boot/port/libc.c")
+FAST = ("py/vm.c", "py/gc.c", "boot/hw/hw.c", "boot/hw/classify.c", "boot/port/libc.c")
 HARD_FLOATS = ("py/nativeglue.c",)  # has functions of floats, which nothing calls
 
 OBJECTS = 32  # sets of objects that stay in the cache: each image.yaml has its own
