@@ -115,9 +115,13 @@ def bench(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py bench")
     parser.add_argument(
         "name",
-        choices=["dump", "xenstore", "watches", "block", "blkfront", "blkback", "neighbours"],
-        help="dump: write a vmcore, beside dd; xenstore: requests in flight, beside one at a time "
-        "and beside libxenstore; watches: many domains, one stalled; "
+        choices=[
+            *("dump", "classify", "xenstore", "watches"),
+            *("block", "blkfront", "blkback", "neighbours"),
+        ],
+        help="dump: write a vmcore, beside dd; classify: judge struct pages, beside a copy; "
+        "xenstore: requests in flight, beside one at a time and beside libxenstore; "
+        "watches: many domains, one stalled; "
         "block: the next three together, streams of our front end beside Linux', "
         "our backend beside Linux' and qdisk, and fifteen disks beside a faulty guest's",
     )

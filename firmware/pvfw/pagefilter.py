@@ -139,9 +139,7 @@ class PageFilter:
         n = min(run // self._size, stop - pfn)
         if n == 0:
             raise CoreError("the struct page at 0x%x is not in one piece" % va)
-        return hw.classify(
-            self._pages, self._memory.at(paddr, n * self._size), pfn, n, self.keep
-        )
+        return hw.classify(self._pages, self._memory.at(paddr, n * self._size), pfn, n, self.keep)
 
 
 class Sections:

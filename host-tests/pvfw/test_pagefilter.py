@@ -442,7 +442,9 @@ def test_whatever_the_walk_meets_the_filter_ends_and_reads_ram_alone(fuzz):
         kernel = draw.choice(kernels)
         before = bytes(kernel.ram[: 2 * MIB])
         for _ in range(draw.choice((1, 8, 500))):
-            at = draw.choice((draw.randrange(0x10000, 0x30000), ROOTS, SECTIONS + 16, SECTIONS + 32))
+            at = draw.choice(
+                (draw.randrange(0x10000, 0x30000), ROOTS, SECTIONS + 16, SECTIONS + 32)
+            )
             value = draw.choice((0, draw.getrandbits(64), draw.getrandbits(24), 1 << 40))
             (old,) = struct.unpack_from("<Q", kernel.ram, at)
             value = draw.choice((value, old ^ 1 << draw.randrange(64)))
