@@ -321,7 +321,9 @@ def test_a_free_page_of_an_impossible_order_is_kept(order):
 
 def test_a_free_block_that_is_not_aligned_is_kept():
     kernel = Kernel()
-    kernel.lay("free", SECTION + 8, 3)
+    for pfn in range(SECTION + 8, SECTION + 24):
+        kernel.put(pfn, refcount=0)
+    kernel.set(SECTION + 8, "mapcount", kernel.type("buddy"))
     kernel.set(SECTION + 8, "private", 4)
     assert left_out(kernel, 31)[0] == set()
 
@@ -346,6 +348,21 @@ def test_a_large_page_of_a_wrong_order_loses_its_head_alone(order):
     assert left_out(kernel, 31)[0] == {SECTION}
 
 
+def test_a_large_page_beyond_1_gib_loses_its_head_alone():
+    kernel = Kernel()
+    pfn = 32 * SECTION
+    kernel.put(pfn, ("head", "lru"), mapping=FILE)
+    kernel.tails(pfn, 15)
+    kernel.ram[kernel.at(pfn + 1) + kernel.era.order_at] = 19
+    assert left_out(kernel, 31)[0] == {pfn}
+
+
+def test_a_slab_page_that_looks_free_is_kept():
+    kernel = Kernel()
+    kernel.put(SECTION, ("slab",), mapcount=kernel.type("buddy"), refcount=0)
+    assert left_out(kernel, 31)[0] == set()
+
+
 def section(kernel, number, value):
     struct.pack_into("<Q", kernel.ram, SECTIONS + 16 * number, value)
 
@@ -361,7 +378,7 @@ def test_a_section_that_is_not_online_is_kept_and_counted(flags):
 
 
 @pytest.mark.parametrize(
-    "va", [0, 1 << 47, DIRECT_MAP[4] + 64 * MIB, VMEMMAP[4] + 40 * SECTION * 64, 0xDEAD000000000100]
+    "va", [0, 1 << 47, DIRECT_MAP[4] + 64 * MIB, VMEMMAP[4] + 32 * SECTION * 64, 0xDEAD000000000100]
 )
 def test_a_section_whose_struct_pages_are_elsewhere_costs_only_itself(va):
     kernel = filled()
@@ -453,6 +470,6 @@ def test_whatever_the_walk_meets_the_filter_ends_and_reads_ram_alone(fuzz):
         if draw.random() < 0.5:
             info[draw.choice(list(info))] = draw.choice(("0", "1", "64", "-129", "8", "ffff" * 4))
         # Reads outside of the RAM are a ValueError, which no part of the filter catches.
-        left_out(kernel, 31, [(SECTION, SECTION), (40 * SECTION, 100)], info=info)
+        left_out(kernel, 31, [(SECTION, SECTION), (32 * SECTION, 100)], info=info)
         kernel.ram[: 2 * MIB] = before
         fuzz.done["kernels walked"] += 1
