@@ -46,9 +46,11 @@ class Facts:
         for key in given:
             self._given[key] = given[key]
             if key[:12] == "NUMBER(PGTY_":
-                self._given[_type_key(key[12:-1])] = given[key] << 24
-        if "NUMBER(PG_head)" in given:
-            self._given["NUMBER(PG_head_mask)"] = 1 << given["NUMBER(PG_head)"]
+                self._given[_type_key(key[12:-1])] = _mapcount(given[key])
+        head = given.get("NUMBER(PG_head)")
+        if head is not None:
+            # A flag that cannot be is no mask either.
+            self._given["NUMBER(PG_head_mask)"] = 1 << head if 0 <= head < 64 else 0
 
     def has(self, key):
         """Tell whether a source has it."""
@@ -98,6 +100,11 @@ class Facts:
 
 def _type_key(name):
     return "NUMBER(PAGE_%s_MAPCOUNT_VALUE)" % name.upper()
+
+
+def _mapcount(page_type):
+    """Return page._mapcount of a type; 0, which is none, where there is no such type."""
+    return page_type << 24 if 0x80 <= page_type < 0xFF else 0
 
 
 def _u32(value):

@@ -297,7 +297,18 @@ def test_a_class_on_which_the_sources_disagree_is_kept_and_both_values_are_said(
 def test_a_fact_that_cannot_be_is_none(key, text):
     kernel = filled()
     found, pages = left_out(kernel, 31, info={**kernel.info, key: text})
-    assert pages.kept
+    assert any(key.split("(")[1][:-1].split(".")[-1] in why for _, why in pages.kept)
+    assert found < kernel.expected(31)
+
+
+@pytest.mark.parametrize("value", [-1, 64, 1 << 40])
+@pytest.mark.parametrize("key", ["NUMBER(PG_head)", "NUMBER(PGTY_buddy)", "OFFSET(page.mapping)"])
+def test_a_fact_of_the_configuration_that_cannot_be_is_none(key, value):
+    kernel = filled("6.12")
+    names = {"NUMBER(PG_head)": "PG_head_mask", "NUMBER(PGTY_buddy)": "PAGE_BUDDY_MAPCOUNT_VALUE"}
+    hidden = f"NUMBER({names[key]})" if key in names else key
+    found, pages = left_out(kernel, 31, info=without(kernel, hidden), given={key: value})
+    assert any("cannot be" in why for _, why in pages.kept)
     assert found < kernel.expected(31)
 
 
@@ -469,7 +480,13 @@ def test_whatever_the_walk_meets_the_filter_ends_and_reads_ram_alone(fuzz):
         info = dict(kernel.info)
         if draw.random() < 0.5:
             info[draw.choice(list(info))] = draw.choice(("0", "1", "64", "-129", "8", "ffff" * 4))
+        given = dict(kernel.given)
+        if draw.random() < 0.5:
+            key = draw.choice(
+                [*given, *(key for key in info if key[:2] in ("NU", "OF", "SI", "LE"))]
+            )
+            given[key] = draw.choice((-1, 0, 1, 8, 63, 64, 1 << 40, draw.getrandbits(64)))
         # Reads outside of the RAM are a ValueError, which no part of the filter catches.
-        left_out(kernel, 31, [(SECTION, SECTION), (32 * SECTION, 100)], info=info)
+        left_out(kernel, 31, [(SECTION, SECTION), (32 * SECTION, 100)], info=info, given=given)
         kernel.ram[: 2 * MIB] = before
         fuzz.done["kernels walked"] += 1
