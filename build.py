@@ -98,10 +98,11 @@ def fuzz(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10, help="how long (default: 10)")
     parser.add_argument("--seed", type=int, help="only this seed, which a failure prints")
     options = parser.parse_args(arguments)
-    chosen = ["--minutes", str(options.minutes)]
+    chosen = f"--minutes={options.minutes}"
     if options.seed is not None:
-        chosen = ["--seed", str(options.seed)]
-    return module("pytest", ["-q", "-m", "not xen", "--fuzz", options.name, *chosen])
+        chosen = f"--seed={options.seed}"
+    # With a space pytest would take the values for paths before it knows the options.
+    return module("pytest", ["-q", "-m=not xen", f"--fuzz={options.name}", chosen])
 
 
 def lab(arguments: list[str]) -> int:
@@ -114,9 +115,13 @@ def bench(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="build.py bench")
     parser.add_argument(
         "name",
-        choices="dump xenstore watches block blkfront blkback neighbours pack".split(),
-        help="dump: write a vmcore, beside dd; xenstore: requests in flight, beside one at a time "
-        "and beside libxenstore; watches: many domains, one stalled; "
+        choices=[
+            *("dump", "classify", "xenstore", "watches"),
+            *("block", "blkfront", "blkback", "neighbours", "pack"),
+        ],
+        help="dump: write a vmcore, beside dd; classify: judge struct pages, beside a copy; "
+        "xenstore: requests in flight, beside one at a time and beside libxenstore; "
+        "watches: many domains, one stalled; "
         "block: the next three together, streams of our front end beside Linux', "
         "our backend beside Linux' and qdisk, and fifteen disks beside a faulty guest's; "
         "pack: compression of pages and CRC-32, beside zstandard and zlib",

@@ -1,14 +1,14 @@
 """A figure of ours beside a peer's: the line that a benchmark prints.
 
-Used by the benchmarks of block devices. The rule: a ratio over 1 is in our favour, whatever the
-unit is.
+Used by the benchmarks of block devices and of the page filter. The rule: a ratio over 1 is in our
+favour, whatever the unit is.
 """
 
 from __future__ import annotations
 
 import json
 
-LESS_IS_BETTER = ("us/MiB", "bytes", "s/GiB")
+LESS_IS_BETTER = ("us/MiB", "bytes", "s/GiB", "ns/page")
 
 
 def show(name: str, ours: float, peer: float, unit: str) -> None:

@@ -1,9 +1,9 @@
 """The module `hw` for CPython: the image's primitives over a machine in this process.
 
 Imported by drivers/ and firmware/, for which it is the same as the image's own. attach() names the
-machine to act on; physical address 0 is the first byte of its RAM. hw.c, crc32.c and pack.c of
-boot/hw, the same C as in the image, move the bytes, compiled as _pvdump_hw (in the tree by
-tools/hwlib.py). The rule: C checks nothing, so every range is checked here first. A range that
+machine to act on; physical address 0 is the first byte of its RAM. hw.c, classify.c, crc32.c and
+pack.c of boot/hw, the same C as in the image, do the work, compiled as _pvdump_hw (in the
+tree by tools/hwlib.py). The rule: C checks nothing, so every range is checked here first. A range that
 leaves the RAM is a ValueError that names it; a value that does not fit its field is an
 OverflowError, mostly cffi's. boot/hw/number.h has the same rule for the image.
 """
@@ -11,6 +11,7 @@ OverflowError, mostly cffi's. boot/hw/number.h has the same rule for the image.
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
+FILTER_SIZE = 38 * 8  # of struct hw_filter
 
 _machine: Any = None
 _reread: Callable[[int, int], int] | None = None
@@ -232,6 +234,43 @@ def pack(
     if used > len(space) or made > len(entries) // 8:
         raise ValueError("pack: more used than there is")
     lib.hw_pack(numbers, bits, space, len(space), entries, len(entries))
+
+
+def classify(filter_: int, pages: int, pfn: int, n: int, keep: int) -> int:
+    """Judge n pages of the crashed kernel by their struct pages, as boot/hw/classify.h has it.
+
+    Args:
+        filter_: address of the struct hw_filter.
+        pages: address of the first struct page; the others follow it.
+        pfn: the first page's number.
+        n: number of pages; with 0 only the block goes on that an earlier call ended in.
+        keep: address of the bits of the filter's window, cleared for the pages left out.
+
+    Returns: the first pfn that is not judged yet.
+    """
+    _check(filter_, FILTER_SIZE)
+    base, end, size = struct.unpack_from("<3Q", _view, filter_)
+    if not base <= pfn <= end or not 0 <= n <= end - pfn:
+        raise ValueError(f"{n} pages at 0x{pfn:x} are not in the filter's window")
+    _check(pages, n * size)
+    _check(keep, (end - base + 7) // 8)
+    return lib.hw_classify(filter_, pages, pfn, n, keep)
+
+
+def run_end(bits: int, bit: int, end: int) -> int:
+    """Find where a run of equal bits ends.
+
+    Args:
+        bits: address of the bits, from the lowest of the first byte on.
+        bit: number of the run's first.
+        end: number behind the last that counts, more than `bit`.
+
+    Returns: the number of the first that differs, else `end`.
+    """
+    if not 0 <= bit < end:
+        raise ValueError(f"no bits from {bit} to {end}")
+    _check(bits, (end + 7) // 8)
+    return lib.hw_run_end(bits, bit, end)
 
 
 def hypercall(nr: int, *args: int) -> int:

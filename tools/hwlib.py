@@ -1,4 +1,4 @@
-"""boot/hw/hw.c, crc32.c and pack.c with zstd, compiled for CPython, as the module _pvdump_hw.
+"""boot/hw/hw.c, classify.c, crc32.c and pack.c with zstd, compiled for CPython, as _pvdump_hw.
 
 Called by build.py and the tests, which put the folder on sys.path; host/hw.py imports the module
 and knows nothing of how it was built. It is split so because host/ can be installed without tools/,
@@ -15,7 +15,7 @@ from pathlib import Path
 from tools import cmodule, zstd
 
 NAME = "_pvdump_hw"
-PARTS = ("hw.c", "crc32.c", "pack.c", "zstd.c")
+PARTS = ("hw.c", "classify.c", "crc32.c", "pack.c", "zstd.c")
 SOURCE = Path(__file__).resolve().parent.parent / "boot" / "hw"
 
 
@@ -29,7 +29,7 @@ def build() -> Path:
         "\n".join(["extern uint64_t hw_base;", *functions]),
         "#define HW_HOST\n" + "".join(f'#include "{name}"\n' for name in PARTS),
         include=[SOURCE, zstd.source() / "lib"],
-        inputs=[SOURCE / name for name in ("hw.h", *PARTS)],
+        inputs=[SOURCE / name for name in ("hw.h", "classify.h", *PARTS)],
         objects=zstd.compile_host(),
     )
 

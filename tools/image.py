@@ -29,7 +29,7 @@ PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.fw", "pvdump.dbg")
 ASSEMBLY = ("boot/head.S", "boot/vectors.S")
 BODY = ("main", "console", "info", "trap", "xen")
 MOVABLE = ("boot/paging.c",)  # runs before the body is at its linked address
-HW = ("hw", "crc32", "pack", "zstd", "number", "memory", "pages", "machine", "modhw")
+HW = ("hw", "classify", "crc32", "pack", "zstd", "number", "memory", "pages", "machine", "modhw")
 OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
 
 LINK = (

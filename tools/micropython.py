@@ -29,7 +29,7 @@ PORT_SOURCES = ("boot/port/port.c", "boot/port/libc.c")
 # py/ for other machines, and py/pystack.c and so on, come to nothing: their files are empty here.
 NOT_COMPILED = re.compile(r"py/(nlr(?!\.c|x64\.c)|asm(?!base|x64)|emit(n|inline)(?!ative|x64))")
 FAST = (
-    *("py/vm.c", "py/gc.c", "boot/port/libc.c"),
+    *("py/vm.c", "py/gc.c", "boot/port/libc.c", "boot/hw/classify.c"),
     *("boot/hw/hw.c", "boot/hw/crc32.c", "boot/hw/pack.c", "boot/hw/zstd.c"),
 )
 HARD_FLOATS = ("py/nativeglue.c",)  # has functions of floats, which nothing calls

@@ -26,29 +26,24 @@ struct blkif_request_segment {
     uint16_t pad;
 };
 
-static void *at(uint64_t addr)
-{
-    return (void *)(uintptr_t)(hw_base + addr);
-}
-
 uint16_t hw_rd16(uint64_t addr)
 {
-    return *(volatile uint16_t *)at(addr);
+    return *(volatile uint16_t *)hw_at(addr);
 }
 
 uint32_t hw_rd32(uint64_t addr)
 {
-    return *(volatile uint32_t *)at(addr);
+    return *(volatile uint32_t *)hw_at(addr);
 }
 
 uint64_t hw_rd64(uint64_t addr)
 {
-    return *(volatile uint64_t *)at(addr);
+    return *(volatile uint64_t *)hw_at(addr);
 }
 
 void hw_wr32(uint64_t addr, uint32_t value)
 {
-    *(volatile uint32_t *)at(addr) = value;
+    *(volatile uint32_t *)hw_at(addr) = value;
 }
 
 /* x86 keeps loads in order and stores in order: only the compiler must be held. */
@@ -69,7 +64,7 @@ void hw_mb(void)
 
 int hw_test_and_clear_bit(uint64_t addr, uint32_t nr)
 {
-    volatile uint64_t *word = (volatile uint64_t *)at(addr) + nr / 64;
+    volatile uint64_t *word = (volatile uint64_t *)hw_at(addr) + nr / 64;
     uint64_t bit = 1ULL << (nr % 64);
 
     return (__atomic_fetch_and(word, ~bit, __ATOMIC_SEQ_CST) & bit) != 0;
@@ -78,15 +73,15 @@ int hw_test_and_clear_bit(uint64_t addr, uint32_t nr)
 /* Overlapping ranges are allowed, as with memmove. */
 void hw_copy(uint64_t dst, uint64_t src, uint64_t len)
 {
-    __builtin_memmove(at(dst), at(src), len);
+    __builtin_memmove(hw_at(dst), hw_at(src), len);
 }
 
 /* Grant gfn, gfn + 1, ... through the n entries named by the u32 array refs. */
 void hw_grant_fill(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, uint32_t gfn,
                    uint16_t flags)
 {
-    volatile struct grant_entry_v1 *entry = at(table);
-    const uint32_t *ref = at(refs);
+    volatile struct grant_entry_v1 *entry = hw_at(table);
+    const uint32_t *ref = hw_at(refs);
 
     for (uint32_t i = 0; i < n; i++) {
         entry[ref[i]].domid = domid;
@@ -101,8 +96,8 @@ void hw_grant_fill(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, ui
 void hw_grant_fill_v2(uint64_t table, uint64_t refs, uint32_t n, uint16_t domid, uint64_t gfn,
                       uint16_t flags)
 {
-    volatile struct grant_entry_v2 *entry = at(table);
-    const uint32_t *ref = at(refs);
+    volatile struct grant_entry_v2 *entry = hw_at(table);
+    const uint32_t *ref = hw_at(refs);
 
     for (uint32_t i = 0; i < n; i++) {
         entry[ref[i]].domid = domid;
@@ -127,8 +122,8 @@ static void set_aside(uint32_t *ref, uint32_t i, uint32_t *busy)
  * front of refs. Returns their number. */
 uint32_t hw_grant_end(uint64_t table, uint64_t refs, uint32_t n)
 {
-    struct grant_entry_v1 *entry = at(table);
-    uint32_t *ref = at(refs);
+    struct grant_entry_v1 *entry = hw_at(table);
+    uint32_t *ref = hw_at(refs);
     uint32_t busy = 0;
 
     for (uint32_t i = 0; i < n; i++) {
@@ -148,9 +143,9 @@ uint32_t hw_grant_end(uint64_t table, uint64_t refs, uint32_t n)
 /* Does the same for version 2, where status words apart from the entries show the peer's use. */
 uint32_t hw_grant_end_v2(uint64_t table, uint64_t status, uint64_t refs, uint32_t n)
 {
-    volatile struct grant_entry_v2 *entry = at(table);
-    volatile uint16_t *in_use = at(status);
-    uint32_t *ref = at(refs);
+    volatile struct grant_entry_v2 *entry = hw_at(table);
+    volatile uint16_t *in_use = hw_at(status);
+    uint32_t *ref = hw_at(refs);
     uint32_t busy = 0;
 
     for (uint32_t i = 0; i < n; i++)
@@ -167,8 +162,8 @@ uint32_t hw_grant_end_v2(uint64_t table, uint64_t status, uint64_t refs, uint32_
 /* Fill n segments of whole pages; first_sect begins the first one, last_sect ends the last one. */
 void hw_seg_fill(uint64_t dst, uint64_t refs, uint32_t n, uint8_t first_sect, uint8_t last_sect)
 {
-    volatile struct blkif_request_segment *seg = at(dst);
-    const uint32_t *ref = at(refs);
+    volatile struct blkif_request_segment *seg = hw_at(dst);
+    const uint32_t *ref = hw_at(refs);
 
     for (uint32_t i = 0; i < n; i++) {
         seg[i].gref = ref[i];

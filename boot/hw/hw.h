@@ -8,6 +8,7 @@
  *
  * Rule: C only moves bytes; decisions are made in Python. Single accesses are volatile and never
  * torn.
+ * classify.h has the rule of hw_classify, which judges pages by what Python told it.
  * Layouts: Xen public/grant_table.h (grant_entry_v1, the full_page of grant_entry_v2,
  * grant_status_t), public/io/blkif.h (blkif_request_segment).
  */
@@ -21,6 +22,11 @@ extern uint64_t hw_base;
 #else
 #define hw_base ((uint64_t)0)
 #endif
+
+static inline void *hw_at(uint64_t addr)
+{
+    return (void *)(uintptr_t)(hw_base + addr);
+}
 
 uint16_t hw_rd16(uint64_t addr);
 uint32_t hw_rd32(uint64_t addr);
@@ -47,5 +53,7 @@ void hw_seg_fill(uint64_t dst, uint64_t refs, uint32_t n, uint8_t first_sect, ui
 uint32_t hw_crc32(uint32_t crc, const uint8_t *data, uint64_t len);
 void hw_pack(uint64_t *state, const uint8_t *keep, uint8_t *out, uint64_t out_size, uint8_t *table,
              uint64_t table_size);
+uint64_t hw_classify(uint64_t filter, uint64_t pages, uint64_t pfn, uint32_t n, uint64_t keep);
+uint32_t hw_run_end(uint64_t bits, uint32_t bit, uint32_t end);
 
 #endif

@@ -1,7 +1,8 @@
 /*
  * hw: the functions of the module for memory, which call hw.c: single accesses, barriers, copies,
- * grants and segments. Ranges and values are checked as number.h has it.
+ * grants and segments, and classify.c. Ranges and values are checked as number.h has it.
  */
+#include "boot/hw/classify.h"
 #include "boot/hw/hw.h"
 #include "boot/hw/modhw.h"
 #include "boot/hw/number.h"
@@ -117,3 +118,29 @@ static mp_obj_t mod_seg_fill(size_t n_args, const mp_obj_t *args)
     return mp_const_none;
 }
 MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(seg_fill_obj, 5, 5, mod_seg_fill);
+
+static mp_obj_t mod_classify(size_t n_args, const mp_obj_t *args)
+{
+    uint64_t filter = range(args[0], sizeof(struct hw_filter));
+    const struct hw_filter *f = (const struct hw_filter *)filter;
+    uint64_t pfn = u64(args[2]);
+    uint32_t n = bounded(args[3], UINT32_MAX);
+    uint64_t keep = range(args[4], (f->end - f->base + 7) / 8);
+
+    (void)n_args;
+    if (pfn < f->base || pfn > f->end || n > f->end - pfn)
+        mp_raise_ValueError(MP_ERROR_TEXT("the pages are not in the filter's window"));
+    return from_u64(hw_classify(filter, range(args[1], times(n, f->size)), pfn, n, keep));
+}
+MP_DEFINE_CONST_FUN_OBJ_VAR_BETWEEN(classify_obj, 5, 5, mod_classify);
+
+static mp_obj_t mod_run_end(mp_obj_t bits, mp_obj_t bit_in, mp_obj_t end_in)
+{
+    uint32_t end = bounded(end_in, UINT32_MAX - 8);
+    uint32_t bit = bounded(bit_in, UINT32_MAX - 8);
+
+    if (bit >= end)
+        mp_raise_ValueError(MP_ERROR_TEXT("no bits there"));
+    return from_u64(hw_run_end(range(bits, (end + 7) / 8), bit, end));
+}
+MP_DEFINE_CONST_FUN_OBJ_3(run_end_obj, mod_run_end);

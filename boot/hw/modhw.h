@@ -16,6 +16,7 @@
     FIXED(rmb) FIXED(wmb) FIXED(mb) FIXED(test_and_clear_bit)                           \
     VAR(grant_fill) FIXED(grant_end) VAR(grant_fill_v2) VAR(grant_end_v2) VAR(seg_fill) \
     VAR(crc32) VAR(pack)                                                                \
+    VAR(classify) FIXED(run_end)                                                        \
     VAR(hypercall) FIXED(now) FIXED(alloc_pages) FIXED(free_pages)                      \
     FIXED(boot) FIXED(xen) FIXED(vcpu) FIXED(shared_info)                               \
     FIXED(watchdog) FIXED(console_flush) FIXED(halt) FIXED(fault)

@@ -30,7 +30,11 @@ class Vmcoreinfo:
 
     def number(self, name):
         """Return a number, which may be negative, or None where it is not given."""
-        text = self._text("NUMBER(%s)" % name)
+        return self.value("NUMBER(%s)" % name)
+
+    def value(self, key):
+        """Return the decimal number of a whole key such as "LENGTH(zone.free_area)", or None."""
+        text = self._text(key)
         if text[:1] != "-":
             return decimal(text, 0, U64)
         value = decimal(text[1:], 1, U64)

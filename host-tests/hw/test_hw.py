@@ -218,6 +218,55 @@ def test_seg_fill_cuts_only_the_first_and_the_last_page(refs, first, last):
     assert ram[:4096] == model
 
 
+@given(content=st.binary(min_size=1, max_size=40), data=st.data())
+def test_run_end_is_the_first_bit_that_differs(content, data):
+    ram = fresh(b"xyz" + content)
+    count = 8 * len(content)
+    end = data.draw(st.integers(1, count))
+    bit = data.draw(st.integers(0, end - 1))
+    bits = [ram[3 + i // 8] >> i % 8 & 1 for i in range(end)]
+    other = [i for i in range(bit, end) if bits[i] != bits[bit]]
+    assert hw.run_end(3, bit, end) == min([*other, end])
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_run_end_counts_to_the_end_however_long_the_run_is(value):
+    fresh(bytes([value]) * 4096)
+    for bit, end in ((0, 32768), (7, 32767), (8, 16), (1, 9), (32767, 32768)):
+        assert hw.run_end(0, bit, end) == end
+
+
+FILTER, STRUCT_PAGES, KEEP = 0, 4096, 8192
+
+
+def put_filter(base, end, size=64):
+    hw.mem(FILTER, hw.FILTER_SIZE)[:] = bytes(hw.FILTER_SIZE)
+    hw.mem(FILTER, 24)[:] = struct.pack("<3Q", base, end, size)
+
+
+WRONG_PAGES = {
+    "before the window": lambda: hw.classify(FILTER, STRUCT_PAGES, 99, 1, KEEP),
+    "behind the window": lambda: hw.classify(FILTER, STRUCT_PAGES, 110, 11, KEEP),
+    "negative": lambda: hw.classify(FILTER, STRUCT_PAGES, 110, -1, KEEP),
+    "struct pages": lambda: hw.classify(FILTER, SIZE - 64, 110, 2, KEEP),
+    "bits": lambda: hw.classify(FILTER, STRUCT_PAGES, 110, 2, SIZE - 2),
+    "filter": lambda: hw.classify(SIZE - 8, STRUCT_PAGES, 110, 2, KEEP),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_PAGES)
+def test_classify_refuses_what_is_not_in_the_window_or_in_ram(name):
+    put_filter(100, 120)
+    with pytest.raises(ValueError, match=r"not in the filter's window|outside the RAM"):
+        WRONG_PAGES[name]()
+
+
+def test_run_end_refuses_an_empty_range():
+    for bit, end in ((3, 3), (4, 3), (-1, 3)):
+        with pytest.raises(ValueError, match="no bits"):
+            hw.run_end(0, bit, end)
+
+
 TOO_WIDE = {
     "test_and_clear_bit": lambda: hw.test_and_clear_bit(0, 2**32),
     "test_and_clear_bit negative": lambda: hw.test_and_clear_bit(0, -1),

@@ -10,6 +10,7 @@ import pytest
 from drgn.helpers.linux.printk import get_dmesg
 from drgn.helpers.linux.sched import task_cpu
 from elftools.elf.elffile import ELFFile
+from fixtures import vmcorefilter
 from fixtures.xens import ONE, XENS
 
 from lab import linux, readers, symbols
@@ -147,6 +148,28 @@ def test_makedumpfile_finds_every_structure_it_needs_to_filter(dump, tmp_path):
     out = tmp_path / "filtered"
     readers.makedumpfile("-d", "31", "-z", dump[3], out)
     assert 1 << 20 < out.stat().st_size < dump[3].stat().st_size // 4
+
+
+@each_way
+@pytest.mark.parametrize("level", [1, 2, 4, 8, 16, 31])
+def test_the_page_filter_makes_the_choice_that_makedumpfile_makes(dump, tmp_path, level):
+    core = vmcorefilter.Vmcore(dump[3])
+    out = tmp_path / "filtered"
+    readers.makedumpfile("-d", str(level), "-z", dump[3], out)
+    ram, has = vmcorefilter.bitmaps(out)
+    found, _, pages = core.left_out(level)
+    assert pages.unjudged == 0
+    # makedumpfile 1.7.6 keeps the free pages of Linux 6.10 and newer.
+    free = vmcorefilter.free_pages(core) if dump[0]["suite"] == "trixie" and level & 16 else set()
+    assert found - free == (ram - has) - free
+
+
+@each_way
+def test_the_page_filter_leaves_out_as_free_what_the_free_lists_hold(dump):
+    core = vmcorefilter.Vmcore(dump[3])
+    found, counts, _ = core.left_out(16)
+    assert found == vmcorefilter.free_pages(core)
+    assert counts["free"] == len(found)
 
 
 @each_way

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+import build as entry
 from build import COMMANDS
 from tools import hostdeps
 from tools.lint import ROOT
@@ -51,3 +52,11 @@ def test_old_python_is_told_before_anything_else() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == "build.py needs Python 3.11 or newer, this is 3.9\n"
+
+
+def test_fuzz_gives_pytest_no_word_that_it_takes_for_a_path(monkeypatch):
+    given = []
+    monkeypatch.setattr(entry, "module", lambda name, words: given.extend(words) or 0)
+    entry.fuzz(["printk", "--seed", "3"])
+    entry.fuzz(["printk"])
+    assert [word for word in given if not word.startswith("-")] == []
