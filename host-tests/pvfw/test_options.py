@@ -7,8 +7,8 @@ from pvfw.errors import OptionError
 from pvfw.main import ENDS, MODES
 
 
-def parse(line, door):
-    return options.parse(line, door, MODES, ENDS)
+def parse(line, door, config=None):
+    return options.parse(line, door, MODES, ENDS, config or Config())
 
 
 @pytest.mark.parametrize(

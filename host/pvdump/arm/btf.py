@@ -66,7 +66,7 @@ class Field(NamedTuple):
 
 class _Type(NamedTuple):
     kind: int
-    count: int  # of its members or values
+    vlen: int  # number of its members or values
     flag: bool
     ref: int  # its size, or the type that it refers to
     at: int  # where its members or values begin
@@ -245,7 +245,7 @@ class Btf:
             if kind.kind not in (STRUCT, UNION) or kind.at in seen:
                 continue
             seen.add(kind.at)
-            for at in range(kind.at, kind.at + 12 * kind.count, 12):
+            for at in range(kind.at, kind.at + 12 * kind.vlen, 12):
                 name, member, offset = THREE.unpack_from(self._data, at)
                 width = 0
                 if kind.flag:
@@ -283,12 +283,12 @@ class Btf:
         needle, kind = constant.encode() + b"\0", self._type(number)
         wide = kind.kind == ENUM64
         each = THREE if wide else TWO
-        for at in range(kind.at, kind.at + each.size * kind.count, each.size):
+        for at in range(kind.at, kind.at + each.size * kind.vlen, each.size):
             name, low, *high = each.unpack_from(self._data, at)
             if self._is(name, needle):
                 value: int = low | high[0] << 32 if wide else low
                 sign = 1 << (63 if wide else 31)
-                # Before the flag there were negative values only in theory.
+                # Enums from before 6.0 have no flag; none with a negative constant is asked for.
                 return value - 2 * sign if kind.flag and value & sign else value
         return None
 

@@ -1,9 +1,9 @@
 """What the page filter needs to know of the running kernel, as its BTF says it.
 
-Used by `pvdump arm`; the facts go into the blob, where the image compares them with VMCOREINFO when
-the kernel has crashed. So they have the names of VMCOREINFO, and one that both have must be equal.
-The rule: a fact that BTF lacks, or has in a form that is not known here, is left out; the image then
-keeps what it would have been needed to leave out.
+Used by `pvdump arm`; the facts go into the blob. They have the names that VMCOREINFO gives them, so
+that the image can compare the two when the kernel has crashed. The rule: a fact that BTF lacks, or
+has in a form that is not known here, is left out; the image then keeps the pages that it would
+have told apart.
 Source: Linux kernel/vmcore_info.c, include/linux/{mm_types,page-flags}.h.
 """
 
@@ -26,7 +26,7 @@ OFFSETS = {
     "page.compound_order": 1,
     "folio._folio_dtor": 1,  # 6.3 to 6.5, as _folio_order
     "folio._folio_order": 1,
-    "folio._flags_1": 8,  # from 6.6 on, the order in its low byte
+    "folio._flags_1": 8,  # has the order in its low byte where no other member has it
     "mem_section.section_mem_map": 8,
     "zone.free_area": None,
     "zone.spanned_pages": 8,
