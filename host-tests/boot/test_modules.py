@@ -66,4 +66,3 @@ def test_a_damaged_one_is_told(image: Image, boot: Callable[..., str], tmp_path:
     found = read(boot(image.elf, "-m", "128M", "-initrd", str(blob), until="end"))
     assert found["names"] == "[]"
     assert "the configuration is damaged: it says" in found["problems"]
-

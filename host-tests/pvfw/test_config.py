@@ -187,12 +187,12 @@ def test_whatever_the_bytes_are_there_is_a_configuration_or_the_one_error(fuzz):
             raw[-4:] = struct.pack("<I", zlib.crc32(raw[:-4]))
         if choose.random() < 0.1:
             del raw[choose.randrange(len(raw)) :]
+        why = ""
         try:
             found = decode(raw)
         except ConfigError as error:
-            fuzz.done["refused"] += 1
-            assert str(error).isprintable()
-            continue
-        fuzz.done["read"] += 1
+            why = str(error)
+        fuzz.done["refused" if why else "read"] += 1
+        assert why.isprintable()
         # What was read can be written, and says the same.
-        assert same(decode(found.encode()), found)
+        assert why or same(decode(found.encode()), found)
