@@ -1,9 +1,8 @@
 """The configuration of the image: a blob that `pvdump arm` makes and `kexec -p --initrd` loads.
 
-The image reads it once at start, from memory; the host makes it. Rules: nothing counts before all
-of it was checked, and a blob that is damaged or contradicts itself is refused as a whole, in one
-line; its memory use does not grow with what a blob claims. encode() makes nothing that decode()
-refuses.
+The image reads it once at start, from memory; the host makes it (pvdump/arm/blob.py). Rules:
+nothing counts before all of it was checked, and a blob that is damaged or contradicts itself is
+refused as a whole, in one line; memory use does not grow with what a blob claims.
 
 Layout, little-endian, without padding:
 
@@ -50,11 +49,11 @@ from .errors import ConfigError
 MAGIC = b"PVDCONF\n"
 VERSION = 1
 SIZE_MAX = 65536
-_HEADER = "<8sII"
-_HEADER_SIZE = 16
-_RECORD = "<HHI"
-_RECORD_SIZE = 8
-_REQUIRED = 1
+HEADER = "<8sII"
+HEADER_SIZE = 16
+RECORD = "<HHI"
+RECORD_SIZE = 8
+REQUIRED = 1
 
 RELEASE = 1
 TARGET = 2
@@ -119,53 +118,6 @@ class Config:
         self.log_clear = False
         self.nonce = None
 
-    def encode(self):
-        """Return the blob. Raises ConfigError where an attribute has a value that none can have."""
-        records = []
-        if self.release is not None:
-            records.append((RELEASE, 0, self.release.encode()))
-        for target in self.targets:
-            _size(target.uuid, UUID_SIZE, "UUID")
-            records.append((TARGET, _REQUIRED, target.uuid + target.name.encode()))
-        if self.level is not None:
-            records.append((LEVEL, 0, _number(self.level, "<B", "level")))
-        if self.algorithm is not None:
-            if self.algorithm not in ALGORITHMS:
-                raise ConfigError("configuration: algorithm %s is not known" % self.algorithm)
-            content = _number(ALGORITHMS.index(self.algorithm), "<B", "algorithm")
-            content += _number(self.compression, "<b", "compression level")
-            records.append((COMPRESSION, 0, content))
-        if self.then is not None:
-            records.append((END, 0, self.then.encode()))
-        for name in sorted(self.facts):
-            content = _number(self.facts[name], "<q", name) + name.encode()
-            records.append((FACT, 0, content))
-        for key in self.recipients:
-            records.append((RECIPIENT, _REQUIRED, key))
-        if self.log_clear:
-            records.append((LOG_CLEAR, 0, b""))
-        if self.nonce is not None:
-            records.append((NONCE, 0, self.nonce))
-        blob = pack(records)
-        decode(blob)
-        return blob
-
-
-def pack(records):
-    """Return the blob of records.
-
-    Args:
-        records: (kind, flags, content) of each.
-    """
-    parts = [b""]
-    for kind, flags, content in records:
-        parts.append(struct.pack(_RECORD, kind, flags, len(content)))
-        parts.append(content)
-    size = _HEADER_SIZE + sum(len(part) for part in parts) + 4
-    parts[0] = struct.pack(_HEADER, MAGIC, VERSION, size)
-    blob = b"".join(parts)
-    return blob + struct.pack("<I", binascii.crc32(blob))
-
 
 def decode(raw):
     """Read a blob.
@@ -178,10 +130,10 @@ def decode(raw):
     Raises ConfigError where it is none, damaged, of another version, or contradicts itself.
     """
     raw = memoryview(raw)
-    if len(raw) < _HEADER_SIZE + 4 or bytes(raw[: len(MAGIC)]) != MAGIC:
+    if len(raw) < HEADER_SIZE + 4 or bytes(raw[: len(MAGIC)]) != MAGIC:
         raise ConfigError("no configuration of pvdump")
-    _, version, size = struct.unpack_from(_HEADER, raw, 0)
-    if not _HEADER_SIZE + 4 <= size <= min(len(raw), SIZE_MAX):
+    _, version, size = struct.unpack_from(HEADER, raw, 0)
+    if not HEADER_SIZE + 4 <= size <= min(len(raw), SIZE_MAX):
         raise ConfigError(
             "the configuration is damaged: it says %d bytes, there are %d" % (size, len(raw))
         )
@@ -192,12 +144,12 @@ def decode(raw):
         raise ConfigError("configuration version %d, this pvdump knows %d" % (version, VERSION))
     config = Config()
     counts = {}
-    at = _HEADER_SIZE
+    at = HEADER_SIZE
     while at < end:
-        if end - at < _RECORD_SIZE:
+        if end - at < RECORD_SIZE:
             raise ConfigError("configuration: %d bytes behind the last record" % (end - at))
-        kind, flags, length = struct.unpack_from(_RECORD, raw, at)
-        at += _RECORD_SIZE
+        kind, flags, length = struct.unpack_from(RECORD, raw, at)
+        at += RECORD_SIZE
         if length > end - at:
             raise ConfigError(
                 "configuration: record of kind %d has %d bytes, there are %d"
@@ -208,7 +160,7 @@ def decode(raw):
             if counts[kind] > _MOST.get(kind, 1):
                 raise ConfigError("configuration: too many records of kind %d" % kind)
             _READERS[kind](config, raw[at : at + length])
-        elif flags & _REQUIRED:
+        elif flags & REQUIRED:
             raise ConfigError("configuration: record of kind %d is required, not known" % kind)
         at += length
     return config
@@ -275,15 +227,6 @@ def _nonce(config, content):
 def _size(content, size, what):
     if len(content) != size:
         raise ConfigError("configuration: %s of %d bytes, not %d" % (what, len(content), size))
-
-
-def _number(value, form, what):
-    """Return the bytes of a number; MicroPython's struct.pack() would cut what does not fit."""
-    bits = 8 * struct.calcsize(form)
-    least = 0 if form == "<B" else -1 << bits - 1
-    if not least <= value < least + (1 << bits):
-        raise ConfigError("configuration: %s %d does not fit %d bits" % (what, value, bits))
-    return struct.pack(form, value)
 
 
 def _text(content, what):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pvdump.arm.blob import encode
 from pvfw.config import Config, Target
 from tools.image import Image, build
 
@@ -49,20 +50,19 @@ EXPECTED = {
     "log": "True",
     "nonce": str(bytes(range(100, 132))),
     "problems": "[]",
-    "same": "True",
     "end": "",
 }
 
 
 def test_a_configuration_is_read(image: Image, boot: Callable[..., str], tmp_path: Path) -> None:
     blob = tmp_path / "blob"
-    blob.write_bytes(configuration().encode())
+    blob.write_bytes(encode(configuration()))
     assert read(boot(image.elf, "-m", "128M", "-initrd", str(blob), until="end")) == EXPECTED
 
 
 def test_a_damaged_one_is_told(image: Image, boot: Callable[..., str], tmp_path: Path) -> None:
     blob = tmp_path / "blob"
-    blob.write_bytes(configuration().encode()[:-1])
+    blob.write_bytes(encode(configuration())[:-1])
     found = read(boot(image.elf, "-m", "128M", "-initrd", str(blob), until="end"))
     assert found["names"] == "[]"
     assert "the configuration is damaged: it says" in found["problems"]

@@ -8,6 +8,7 @@ import re
 import pytest
 from fixtures.crashedguest import AT, GOOD, NOTES, SIZE, UUID, Crash
 
+from pvdump.arm.blob import encode
 from pvfw import superblock
 from pvfw.config import Config, Target
 from pvfw.elf import PHNUM_MAX
@@ -120,7 +121,7 @@ def configuration():
 
 
 def test_the_configuration_says_the_target_and_the_end_action(capsys):
-    crash = configured(configuration().encode(), f"elfcorehdr=0x{AT:x}")
+    crash = configured(encode(configuration()), f"elfcorehdr=0x{AT:x}")
     crash.guest.disk("xvda", Memory(1 << 20))
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert crash.superblock().state == superblock.COMPLETE
@@ -128,7 +129,7 @@ def test_the_configuration_says_the_target_and_the_end_action(capsys):
 
 
 def test_a_damaged_configuration_is_told_and_the_dump_made_as_the_command_line_says(capsys):
-    crash = configured(configuration().encode()[:-1] + b"?", GOOD)
+    crash = configured(encode(configuration())[:-1] + b"?", GOOD)
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert crash.superblock().state == superblock.COMPLETE
     assert "pvdump: the configuration is damaged (CRC): ignored\n" in capsys.readouterr().out
@@ -137,7 +138,7 @@ def test_a_damaged_configuration_is_told_and_the_dump_made_as_the_command_line_s
 def test_with_recipients_no_dump_is_made_in_clear(capsys):
     config = configuration()
     config.recipients = [bytes(range(32))]
-    crash = configured(config.encode(), GOOD)
+    crash = configured(encode(config), GOOD)
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert bytes(crash.disk.data) == crash.before
     assert "this image cannot encrypt" in crash.reported("reason")

@@ -5,6 +5,7 @@ import zlib
 
 import pytest
 
+from pvdump.arm.blob import encode
 from pvfw import config, options
 from pvfw.config import Config, Target
 from pvfw.errors import OptionError
@@ -106,7 +107,7 @@ def loaded(machine, *contents, line=b"", memmap=((0, 16 << 20, 1),)):
 
 
 def test_what_the_command_line_does_not_say_is_the_configurations(machine):
-    chosen = loaded(machine, configuration().encode())
+    chosen = loaded(machine, encode(configuration()))
     assert chosen.disks() == ["xvdc", "xvdb"]
     assert chosen.then == "halt"
     assert chosen.config.level == 31
@@ -114,16 +115,14 @@ def test_what_the_command_line_does_not_say_is_the_configurations(machine):
 
 
 def test_what_the_command_line_says_counts_before_the_configuration(machine):
-    chosen = loaded(
-        machine, configuration().encode(), line=b"pvdump.disk=xvda pvdump.then=poweroff"
-    )
+    chosen = loaded(machine, encode(configuration()), line=b"pvdump.disk=xvda pvdump.then=poweroff")
     assert chosen.disks() == ["xvda"]
     assert chosen.then == "poweroff"
     assert chosen.config.level == 31
 
 
 def test_a_command_line_whose_names_are_no_disks_gets_none_from_the_configuration(machine):
-    chosen = loaded(machine, configuration().encode(), line=b"pvdump.disk=foo")
+    chosen = loaded(machine, encode(configuration()), line=b"pvdump.disk=foo")
     with pytest.raises(OptionError, match="no usable disk"):
         chosen.disks()
 
@@ -131,13 +130,13 @@ def test_a_command_line_whose_names_are_no_disks_gets_none_from_the_configuratio
 def test_a_target_of_the_configuration_whose_name_is_no_disk_is_told(machine):
     config = configuration()
     config.targets[0].name = "foo"
-    chosen = loaded(machine, config.encode())
+    chosen = loaded(machine, encode(config))
     assert chosen.disks() == ["xvdb"]
     assert chosen.problems == ["target=foo: a name like xvdb expected"]
 
 
 def test_a_configuration_is_found_in_any_module(machine):
-    chosen = loaded(machine, b"\x7fELF", configuration().encode())
+    chosen = loaded(machine, b"\x7fELF", encode(configuration()))
     assert chosen.disks() == ["xvdc", "xvdb"]
 
 
@@ -164,7 +163,7 @@ def other_version(blob):
 def test_a_configuration_that_cannot_be_used_is_told_and_the_command_line_works_alone(
     machine, change, why
 ):
-    blob = change(configuration().encode())
+    blob = change(encode(configuration()))
     chosen = loaded(machine, blob, line=b"elfcorehdr=4096 pvdump.disk=xvdb")
     assert len(chosen.problems) == 1
     assert chosen.problems[0].startswith(why)
@@ -184,7 +183,7 @@ def test_a_configuration_that_cannot_be_used_is_told_and_the_command_line_works_
     ],
 )
 def test_a_module_counts_only_inside_one_range_of_ram(machine, memmap, there):
-    chosen = loaded(machine, configuration().encode(), memmap=memmap)
+    chosen = loaded(machine, encode(configuration()), memmap=memmap)
     assert chosen.any_disk is not there
     assert [line[-20:] for line in chosen.problems] == [] if there else [": no memory, ignored"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from fixtures.smallcrash import SmallCrash
 
+from pvdump.arm.blob import encode
 from pvfw import superblock
 from pvfw.config import Config, Target
 from pvxen.guest import EmbeddedGuest
@@ -66,7 +67,7 @@ def test_the_self_check_passes_through_both_doors(image, door, features):
 def test_the_configuration_is_read_through_both_doors(image, door):
     config = Config()
     config.targets, config.then = [Target("xvdb", bytes(16))], "poweroff"
-    blob, at = config.encode(), 0x900000
+    blob, at = encode(config), 0x900000
     guest = EmbeddedGuest(
         door=door,
         region=(0x400000, 0x800000),

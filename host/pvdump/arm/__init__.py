@@ -2,5 +2,5 @@
 
 btf.py reads the types of the running kernel, layout.py takes from them what the page filter needs,
 recipient.py reads the keys that a dump is encrypted to, settings.py what a person asks for.
-command.py is `pvdump arm`. The blob itself is pvfw/config.py's.
+blob.py makes the bytes, whose layout is pvfw/config.py's. command.py is `pvdump arm`.
 """

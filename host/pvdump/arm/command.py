@@ -19,7 +19,7 @@ from pvfw.errors import DumpError, TargetRefused
 from ..arguments import file_name
 from ..dump import disk as disks
 from ..streams import complain, tell
-from . import btf, layout, settings
+from . import blob, btf, layout, settings
 
 DEVICES = Path("/dev")
 IMAGE = Path("/boot/pvdump.bin")
@@ -61,7 +61,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
     made = configure(settings.settled(options))
-    save(options.out, made.encode(), options.force)
+    save(options.out, blob.encode(made), options.force)
     tell("arm", command(options.image, options.out, made))
     return 0
 
@@ -128,7 +128,7 @@ def command(image: Path, out: Path, made: config.Config) -> str:
     return shlex.join(["kexec", "-p", "-s", str(image), *options])
 
 
-def save(path: Path, blob: bytes, force: bool) -> None:
+def save(path: Path, content: bytes, force: bool) -> None:
     """Write the configuration to a file of its own, readable by its owner alone.
 
     Args:
@@ -149,7 +149,7 @@ def save(path: Path, blob: bytes, force: bool) -> None:
         raise ArmError(f"{made}: {error.strerror}") from error
     try:
         with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor
-            stream.write(blob)
+            stream.write(content)
             stream.flush()
             os.fsync(fd)
         if force:
