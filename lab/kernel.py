@@ -15,7 +15,7 @@ from pathlib import Path
 
 import zstandard
 
-from lab import LabError
+from lab import LabError, lz4
 from lab.root import Root
 
 SETUP_SECTS, PAYLOAD = 0x1F1, 0x248
@@ -89,8 +89,12 @@ def unpack(image: bytes) -> bytes:
         vmlinux = zstandard.ZstdDecompressor().decompressobj().decompress(payload)
     elif payload[:2] == b"\x1f\x8b":
         vmlinux = gzip.decompress(payload[:-4])
+    elif payload[:4] == lz4.MAGIC:
+        vmlinux = lz4.decompress(payload)
     else:
-        raise LabError(f"bzImage payload: expected xz, zstd or gzip, found {payload[:6].hex()}")
+        raise LabError(
+            f"bzImage payload: expected xz, zstd, gzip or lz4, found {payload[:6].hex()}"
+        )
     if vmlinux[:4] != b"\x7fELF":
         raise LabError(f"bzImage payload: expected an ELF file, found {vmlinux[:4].hex()}")
     return vmlinux

@@ -59,6 +59,8 @@ async def run(guest, options, region, report):
         raise OptionError(
             "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
         )
+    if options.config.recipients:
+        raise OptionError("the configuration has recipients, and this image cannot encrypt")
     disks = options.disks()
     memory = OldMemory(options.elfcorehdr, region)
     for problem in memory.problems:

@@ -11,6 +11,10 @@ class OptionError(DumpError):
     """The command line says something that cannot be done."""
 
 
+class ConfigError(DumpError):
+    """The configuration blob cannot be used."""
+
+
 class CoreError(DumpError):
     """The crashed kernel's description of its memory cannot be used."""
 

@@ -32,9 +32,10 @@ ENDS = {
 
 
 def main():
-    """Do what the command line asks for, then end as it says. Does not return."""
-    door, cmdline, modules, _, region = hw.boot()
-    chosen = options.parse(options.text(cmdline, modules), door, MODES, ENDS)
+    """Do what the command line and the configuration ask for, then end so. Does not return."""
+    boot = hw.boot()
+    door, region = boot[0], boot[4]
+    chosen = options.read(boot, MODES, ENDS)
     say(
         "%s at 0x%x, %d KiB"
         % (

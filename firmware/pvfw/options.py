@@ -1,8 +1,10 @@
-"""The command line of the image: what to do, on which disk, and how to end.
+"""The command line and the configuration of the image: what to do, on which disk, how to end.
 
-Read once by main. It comes from `kexec --command-line`, from a PVH guest's `cmdline=`, or, where
-there is none, from module 0 if that is a text beginning with "#pvdump". Options of other programs
-are passed over.
+Read once by main. The command line comes from `kexec --command-line`, from a PVH guest's
+`cmdline=`, or, where there is none, from module 0 if that is a text beginning with "#pvdump".
+Options of other programs are passed over. The configuration (config.py) is a module too, the one
+that `kexec --initrd` loads. Rules: what the command line says counts before what the configuration
+says; a configuration that cannot be used is told and ignored.
 
     elfcorehdr=[SIZE@]ADDRESS   where the crashed kernel described its memory; kexec adds it
     pvdump.disk=xvdb            the dump target; several, xvdb,xvdc: the first that takes the dump
@@ -16,22 +18,25 @@ from xenpv.block import vdev
 from xenpv.errors import BadDiskName
 from xenpv.text import decimal, hexadecimal, printable
 
-from .errors import OptionError
+from . import config
+from .errors import ConfigError, OptionError
 from .oldmem import ADDRESS_MAX
 
 FAULTS = ("page", "ud", "python")
 CONFIG_MAGIC = b"#pvdump"
 CONFIG_MAX = 2048
 SUFFIXES = {"K": 10, "M": 20, "G": 30}
+RAM = 1  # type of a range of memory
 
 
 class Options:
-    """The options on the command line.
+    """The options in force.
 
     Attributes:
+        config: config.Config, an empty one where there is no usable one.
         elfcorehdr: physical address, None where there is no usable one.
         names: of disks, in order of preference, as far as they are usable.
-        any_disk: whether the command line names no disk at all, usable or not.
+        any_disk: whether no disk at all is named, usable or not.
         then: the end action.
         run: the mode.
         fault: how to fail on purpose, or None.
@@ -39,6 +44,7 @@ class Options:
     """
 
     def __init__(self):
+        self.config = config.Config()
         self.elfcorehdr = None
         self.names = []
         self.any_disk = True
@@ -57,26 +63,77 @@ class Options:
             raise OptionError("pvdump.disk= names no usable disk: a name like xvdb expected")
         return self.names
 
+    def name(self, source, name):
+        """Add a disk by its name, or note that it is none in the source that has it."""
+        self.any_disk = False
+        try:
+            vdev.number(name)
+        except BadDiskName as e:
+            self.problems.append("%s=%s" % (source, e))
+            return
+        if name not in self.names:
+            self.names.append(name)
 
-def text(cmdline, modules):
+
+def read(boot, modes, ends):
+    """Read the command line and the configuration. What cannot be used is noted, not raised.
+
+    Args:
+        boot: what hw.boot() returned.
+        modes, ends: as for parse().
+
+    Returns: Options.
+    """
+    door, cmdline, modules, memmap, _ = boot
+    problems = []
+    contents = []
+    found = config.Config()
+    for addr, length in modules:
+        content = _content(addr, length, memmap)
+        if content is None:
+            problems.append("module of %d bytes at 0x%x: no memory, ignored" % (length, addr))
+            continue
+        contents.append(content)
+        if bytes(content[: len(config.MAGIC)]) == config.MAGIC:
+            try:
+                found = config.decode(content)
+            except ConfigError as e:
+                problems.append("%s: ignored" % e)
+    options = parse(text(cmdline, contents), door, modes, ends, found)
+    options.problems = problems + options.problems
+    return options
+
+
+def _content(addr, length, memmap):
+    """Return the bytes of a module, as many as can count, or None where no memory can be there."""
+    end = addr + length
+    # A loader of the oldest PVH version says nothing of the memory.
+    if memmap and not any(at <= addr and end <= at + n for at, n, kind in memmap if kind == RAM):
+        return None
+    try:
+        return hw.mem(addr, min(length, config.SIZE_MAX))
+    except ValueError:
+        return None
+
+
+def text(cmdline, contents):
     """Return the command line in force, printable.
 
     Args:
         cmdline: bytes that came in through the door.
-        modules: (physical address, bytes) of each module; the first may hold a configuration, which
-            counts where the door had no command line.
+        contents: of the modules; the first may be a text that counts where the door had no command
+            line.
     """
     raw = cmdline
-    if not raw.strip() and modules:
-        addr, length = modules[0]
-        raw = bytes(hw.mem(addr, min(length, CONFIG_MAX)))
+    if not raw.strip() and contents:
+        raw = bytes(contents[0][:CONFIG_MAX])
         if raw[: len(CONFIG_MAGIC)] != CONFIG_MAGIC:
             return ""
         raw = b" ".join(line for line in raw.split(b"\n") if line[:1] != b"#")
     return printable(raw, " ")
 
 
-def parse(line, door, modes, ends):
+def parse(line, door, modes, ends, found):
     """Read the options on a command line.
 
     What cannot be used is noted in `problems`, not raised: the end action must be known before
@@ -87,17 +144,23 @@ def parse(line, door, modes, ends):
         door: "pvh" or "bzimage", how the image was entered.
         modes: names that pvdump.run= may have.
         ends: names that pvdump.then= may have.
+        found: the config.Config, for what the line does not say.
     """
     options = Options()
+    options.config = found
     # A firmware that reboots because it has nothing to do would do so for ever.
     if door == "pvh":
         options.then = "poweroff"
+    options.then = found.then or options.then
     for word in line.split():
         key, _, value = word.partition("=")
         try:
             _set(options, key, value, modes, ends)
         except OptionError as e:
             options.problems.append(str(e))
+    if options.any_disk:
+        for target in found.targets:
+            options.name("target", target.name)
     return options
 
 
@@ -105,15 +168,8 @@ def _set(options, key, value, modes, ends):
     if key == "elfcorehdr":
         options.elfcorehdr = address(value)
     elif key == "pvdump.disk":
-        options.any_disk = False
         for name in value.split(","):
-            try:
-                vdev.number(name)
-            except BadDiskName as e:
-                options.problems.append("%s=%s" % (key, e))
-                continue
-            if name not in options.names:
-                options.names.append(name)
+            options.name(key, name)
     elif key == "pvdump.then":
         options.then = _choice(key, value, ends)
     elif key == "pvdump.run":

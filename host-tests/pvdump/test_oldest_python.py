@@ -17,7 +17,7 @@ from fixtures.targets import PAGE, make, vmcore
 
 from pvdump import cli
 from pvdump.xenstore.store import Store
-from pvfw import superblock
+from pvfw import config, superblock
 from tools.apt import Suite
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -172,6 +172,16 @@ def test_dump_is_collected_as_by_this_python(
     done = run(python, "-m", "pvdump", *command, tmp_path / "theirs")
     assert done.returncode == (3, 0)[whole]
     assert (tmp_path / "theirs").read_bytes() == (tmp_path / "ours").read_bytes()
+
+
+def test_configuration_is_made_as_by_this_python(python: list[str], tmp_path: Path) -> None:
+    words = ["arm", "--print", f"--target=xvdb={'0' * 32}", "--level=log", "--out"]
+    assert cli.main([*words, str(tmp_path / "ours")]) == 0
+    assert run(python, "-m", "pvdump", *words, tmp_path / "theirs").returncode == 0
+    ours, theirs = (vars(config.decode((tmp_path / n).read_bytes())) for n in ("ours", "theirs"))
+    changing = ("nonce", "targets")
+    assert {**ours, **dict.fromkeys(changing)} == {**theirs, **dict.fromkeys(changing)}
+    assert [vars(one) for one in ours["targets"]] == [vars(one) for one in theirs["targets"]]
 
 
 @pytest.mark.parametrize("command", cli.COMMANDS)

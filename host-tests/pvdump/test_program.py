@@ -50,6 +50,7 @@ def test_version_is_told(tmp_path: Path) -> None:
         ("--version", {}),
         ("info DISK", {"dump"}),
         ("collect DISK OUT", {"dump"}),
+        ("arm --help", {"arm", "dump"}),
         ("watches --help", {"watches", "service", "xenstore"}),
         ("xenstored --help", {"xenstored", "service"}),
     ],

@@ -8,13 +8,17 @@ import re
 import pytest
 from fixtures.crashedguest import AT, GOOD, NOTES, SIZE, UUID, Crash
 
+from pvdump.arm.blob import encode
 from pvfw import superblock
+from pvfw.config import Config, Target
 from pvfw.elf import PHNUM_MAX
 from pvxen import elfcorehdr
 from pvxen.crashedkernel import CrashedKernel
+from pvxen.sink import Memory
 from xenpv import abi
 
 LARGE_AT = 0x1000000  # where an elfcorehdr of a MiB has room
+CONFIG_AT = 0x18C0000
 
 
 @pytest.mark.parametrize(
@@ -100,3 +104,41 @@ def test_more_pieces_of_memory_than_readers_take_are_refused_before_the_first_wr
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert bytes(crash.disk.data) == crash.before
     assert "is in too many pieces: 16385 program headers" in crash.reported("reason")
+
+
+def configured(blob, cmdline):
+    """A guest that crashed, with a configuration beside the image."""
+    crash = Crash(cmdline, guest={"modules": ((CONFIG_AT, len(blob)),)})
+    crash.guest.machine.ram[CONFIG_AT : CONFIG_AT + len(blob)] = blob
+    return crash
+
+
+def configuration():
+    config = Config()
+    config.targets = [Target("xvdb", UUID)]
+    config.then = "poweroff"
+    return config
+
+
+def test_the_configuration_says_the_target_and_the_end_action(capsys):
+    crash = configured(encode(configuration()), f"elfcorehdr=0x{AT:x}")
+    crash.guest.disk("xvda", Memory(1 << 20))
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert crash.superblock().state == superblock.COMPLETE
+    assert "disk xvda" not in capsys.readouterr().out
+
+
+def test_a_damaged_configuration_is_told_and_the_dump_made_as_the_command_line_says(capsys):
+    crash = configured(encode(configuration())[:-1] + b"?", GOOD)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert crash.superblock().state == superblock.COMPLETE
+    assert "pvdump: the configuration is damaged (CRC): ignored\n" in capsys.readouterr().out
+
+
+def test_with_recipients_no_dump_is_made_in_clear(capsys):
+    config = configuration()
+    config.recipients = [bytes(range(32))]
+    crash = configured(encode(config), GOOD)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert bytes(crash.disk.data) == crash.before
+    assert "this image cannot encrypt" in crash.reported("reason")

@@ -1,14 +1,19 @@
-"""The image's command line: both spellings of elfcorehdr, disks, and what is refused."""
+"""The image's command line and configuration: what each says, and what is refused."""
+
+import struct
+import zlib
 
 import pytest
 
-from pvfw import options
+from pvdump.arm.blob import encode
+from pvfw import config, options
+from pvfw.config import Config, Target
 from pvfw.errors import OptionError
 from pvfw.main import ENDS, MODES
 
 
 def parse(line, door):
-    return options.parse(line, door, MODES, ENDS)
+    return options.parse(line, door, MODES, ENDS, Config())
 
 
 @pytest.mark.parametrize(
@@ -77,12 +82,118 @@ def test_a_wrong_word_is_named_and_the_rest_still_counts():
     ]
 
 
-def test_a_configuration_module_stands_in_for_a_missing_command_line(machine):
-    blob = b"#pvdump\n# comment\npvdump.run=check\npvdump.disk=xvda\n"
-    machine.ram[0x5000 : 0x5000 + len(blob)] = blob
-    assert options.text(b"a=1", ((0x5000, len(blob)),)).split() == ["a=1"]
-    assert options.text(b" ", ((0x5000, len(blob)),)).split() == [
-        "pvdump.run=check",
-        "pvdump.disk=xvda",
-    ]
-    assert options.text(b"", ((0x9000, 100),)) == ""
+def test_a_text_module_stands_in_for_a_missing_command_line():
+    content = b"#pvdump\n# comment\npvdump.run=check\npvdump.disk=xvda\n"
+    assert options.text(b"a=1", [content]).split() == ["a=1"]
+    assert options.text(b" ", [content]).split() == ["pvdump.run=check", "pvdump.disk=xvda"]
+    assert options.text(b"", [bytes(100)]) == ""
+
+
+def configuration():
+    config = Config()
+    config.targets = [Target("xvdc", bytes(16)), Target("xvdb", bytes(16))]
+    config.then = "halt"
+    config.level = 31
+    return config
+
+
+def loaded(machine, *contents, line=b"", memmap=((0, 16 << 20, 1),)):
+    """Options where these modules are loaded."""
+    modules = []
+    for i, content in enumerate(contents, 1):
+        machine.ram[0x5000 * i : 0x5000 * i + len(content)] = content
+        modules.append((0x5000 * i, len(content)))
+    return options.read(("bzimage", line, tuple(modules), memmap, (0, 1)), MODES, ENDS)
+
+
+def test_what_the_command_line_does_not_say_is_the_configurations(machine):
+    chosen = loaded(machine, encode(configuration()))
+    assert chosen.disks() == ["xvdc", "xvdb"]
+    assert chosen.then == "halt"
+    assert chosen.config.level == 31
+    assert chosen.problems == []
+
+
+def test_what_the_command_line_says_counts_before_the_configuration(machine):
+    chosen = loaded(machine, encode(configuration()), line=b"pvdump.disk=xvda pvdump.then=poweroff")
+    assert chosen.disks() == ["xvda"]
+    assert chosen.then == "poweroff"
+    assert chosen.config.level == 31
+
+
+def test_a_command_line_whose_names_are_no_disks_gets_none_from_the_configuration(machine):
+    chosen = loaded(machine, encode(configuration()), line=b"pvdump.disk=foo")
+    with pytest.raises(OptionError, match="no usable disk"):
+        chosen.disks()
+
+
+def test_a_target_of_the_configuration_whose_name_is_no_disk_is_told(machine):
+    config = configuration()
+    config.targets[0].name = "foo"
+    chosen = loaded(machine, encode(config))
+    assert chosen.disks() == ["xvdb"]
+    assert chosen.problems == ["target=foo: a name like xvdb expected"]
+
+
+def test_a_configuration_is_found_in_any_module(machine):
+    chosen = loaded(machine, b"\x7fELF", encode(configuration()))
+    assert chosen.disks() == ["xvdc", "xvdb"]
+
+
+def test_without_a_configuration_its_place_has_an_empty_one(machine):
+    chosen = loaded(machine, b"\x7fELF")
+    assert vars(chosen.config) == vars(Config())
+    assert chosen.problems == []
+
+
+def other_version(blob):
+    raw = bytearray(blob)
+    raw[8] = 2
+    return bytes(raw[:-4]) + struct.pack("<I", zlib.crc32(raw[:-4]))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda raw: raw[:-1] + bytes([raw[-1] ^ 1]), "the configuration is damaged (CRC)"),
+        (lambda raw: raw[:-1], "the configuration is damaged: it says"),
+        (other_version, "configuration version 2, this pvdump knows 1"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_told_and_the_command_line_works_alone(
+    machine, change, why
+):
+    blob = change(encode(configuration()))
+    chosen = loaded(machine, blob, line=b"elfcorehdr=4096 pvdump.disk=xvdb")
+    assert len(chosen.problems) == 1
+    assert chosen.problems[0].startswith(why)
+    assert chosen.problems[0].endswith(": ignored")
+    assert (chosen.elfcorehdr, chosen.disks(), chosen.then) == (4096, ["xvdb"], "reboot")
+    assert vars(chosen.config) == vars(Config())
+
+
+@pytest.mark.parametrize(
+    ("memmap", "there"),
+    [
+        ((), True),
+        (((0, 0x4000, 1), (0x4000, 0x100000, 1)), True),
+        (((0, 16 << 20, 2),), False),
+        (((0, 0x5010, 1), (0x5010, 0x100000, 1)), False),
+        (((0x5001, 0x100000, 1),), False),
+    ],
+)
+def test_a_module_counts_only_inside_one_range_of_ram(machine, memmap, there):
+    chosen = loaded(machine, encode(configuration()), memmap=memmap)
+    assert chosen.any_disk is not there
+    assert [line[-20:] for line in chosen.problems] == [] if there else [": no memory, ignored"]
+
+
+@pytest.mark.parametrize("module", [(1 << 63, 100), ((1 << 64) - 1, 2)])
+def test_a_module_where_no_memory_can_be_is_told(machine, module):
+    for memmap in (), ((0, 16 << 20, 1),):
+        chosen = options.read(("bzimage", b"", (module,), memmap, (0, 1)), MODES, ENDS)
+        assert [line[-19:] for line in chosen.problems] == [" no memory, ignored"]
+
+
+def test_the_end_actions_of_the_configuration_are_those_of_the_image():
+    assert sorted(ENDS) == sorted(config.ENDS)

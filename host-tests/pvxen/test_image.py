@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from fixtures.smallcrash import SmallCrash
 
+from pvdump.arm.blob import encode
 from pvfw import superblock
+from pvfw.config import Config, Target
 from pvxen.guest import EmbeddedGuest
 from pvxen.image import EmbeddedImage
 from pvxen.ringfaults import ChangingPage
@@ -59,6 +61,27 @@ def test_the_self_check_passes_through_both_doors(image, door, features):
     assert "pvdump: disk xvdb: 2 MiB, writable" in image.text
     assert "pvdump: check passed" in image.text
     assert guest.ring.reconnects == 4 * features
+
+
+@pytest.mark.parametrize("door", ["pvh", "bzimage"])
+def test_the_configuration_is_read_through_both_doors(image, door):
+    config = Config()
+    config.targets, config.then = [Target("xvdb", bytes(16))], "poweroff"
+    blob, at = encode(config), 0x900000
+    guest = EmbeddedGuest(
+        door=door,
+        region=(0x400000, 0x800000),
+        cmdline=b"pvdump.run=check",
+        modules=((at, len(blob)),),
+    )
+    guest.machine.ram[at : at + len(blob)] = blob
+    disk = Memory(2 << 20)
+    disk.data[:512] = superblock.Superblock(bytes(16), len(disk.data)).encode()
+    guest.disk("xvda", Memory(1 << 20))
+    guest.disk("xvdb", disk)
+    assert image.run(guest) == abi.SHUTDOWN_poweroff
+    assert "pvdump: disk xvdb: 2 MiB, writable" in image.text
+    assert "xvda" not in image.text
 
 
 def test_a_whole_dump_is_that_of_the_firmware_under_cpython(image):

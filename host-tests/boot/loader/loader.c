@@ -1,7 +1,8 @@
 /*
  * Puts a bzImage where the command line says and enters it as kexec does: module 0 is the bzImage,
  * "load=0x140001000 rest" the command line, "rest" what the bzImage gets. The memory behind the
- * body is filled with junk, since nobody promises that it is zero.
+ * body is filled with junk, since nobody promises that it is zero; behind that the module is put
+ * once more, as the initrd, so that its address may be above 4 GiB too.
  */
 #include <stdint.h>
 
@@ -70,15 +71,19 @@ void load(const struct hvm_start_info *start)
     uint64_t body = module->size - setup;
     uint64_t target = parse_hex(&text);
     uint64_t cmdline = (uint64_t)text + 1;
+    uint64_t size = get(image, 0x260, 4);
+    uint64_t initrd = (target + size + 4095) / 4096 * 4096;
 
     copy((uint8_t *)target, image + setup, body);
-    for (uint64_t i = body; i < get(image, 0x260, 4); i++)
+    for (uint64_t i = body; i < size; i++)
         ((volatile uint8_t *)target)[i] = JUNK;
+    copy((uint8_t *)initrd, image, module->size);
 
     copy(boot_params + HEADER, image + HEADER, HEADER_END - HEADER);
     put(0x228, cmdline, 4);
     put(0x0c8, cmdline >> 32, 4);
-    put(0x218, module->paddr, 4);
+    put(0x218, initrd, 4);
+    put(0x0c0, initrd >> 32, 4);
     put(0x21c, module->size, 4);
     put(0x1e8, start->memmap_entries, 1);
     for (uint32_t i = 0; i < start->memmap_entries; i++) {
