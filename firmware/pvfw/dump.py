@@ -70,7 +70,14 @@ async def run(guest, options, region, report):
     facts = ["release=%s" % release, "started=%d" % started, "vcpu=%d" % hw.vcpu()]
     # No two dumps on one disk have the same.
     number = (started << 32 ^ hw.now()) & U64
-    stream = Stream(memory, number, facts, Holes(guest.xen, True), say)
+    level = options.level
+    given = {}
+    if options.config.release == release:
+        given = options.config.facts
+    elif options.config.facts:
+        say("the configuration is for kernel %s: its facts are not used" % options.config.release)
+    facts.append("level=%d" % level)
+    stream = Stream(memory, number, facts, Holes(guest.xen, True), level, given, say)
     say(
         "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
         % (release or "?", stream.pages * PAGE_SIZE // MIB, stream.ranges, hw.vcpu())
@@ -128,6 +135,7 @@ class Dump:
         target = self._target
         block = target.block
         block.dump = content.dump
+        block.level = content.level
         block.algorithm = superblock.ALGORITHM_ZSTD
         block.started = now_utc()
         block.crash_vcpu = hw.vcpu()
@@ -155,6 +163,13 @@ class Dump:
         zeroed = self._target.zeroed()
         if zeroed:
             say("%d pages had no memory behind them: zeros in their place" % zeroed)
+        left_out = [
+            "%s %d" % (name, count * PAGE_SIZE // MIB)
+            for name, count in content.left_out()
+            if count
+        ]
+        if left_out:
+            say("left out, MiB: " + ", ".join(left_out))
         say(
             "dump complete: %d MiB in %d MiB, %d.%d s, %d MiB/s"
             % (

@@ -97,7 +97,6 @@ class OldMemory:
         self._hole = hole
         self._vmcoreinfo = b""
         self._notes_size = 0
-        self._last = None
         self._table = self._find(address)
         for kind, _, paddr, source, size, more in self._segments():
             if more and kind in (elf.PT_NOTE, elf.PT_LOAD):
@@ -124,22 +123,6 @@ class OldMemory:
         for area in _joined(self._loads(False)):
             for part in area.without(*self._hole):
                 yield part
-
-    def read(self, paddr, size):
-        """Read memory of the crashed kernel at a physical address.
-
-        Returns: bytes. Raises CoreError where it has no memory there.
-        """
-        area = self._last
-        if area is None or not area.paddr <= paddr <= area.paddr + area.size - size:
-            area = self._last = self._holding(paddr, size)
-        return bytes(hw.mem(area.source + paddr - area.paddr, size))
-
-    def _holding(self, paddr, size):
-        for area in self.ranges():
-            if area.paddr <= paddr <= area.paddr + area.size - size:
-                return area
-        raise CoreError("no memory of 0x%x bytes at 0x%x" % (size, paddr))
 
     def info(self, key):
         """Return the value of a key of VMCOREINFO, printable; "" where it is not there."""

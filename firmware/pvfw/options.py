@@ -8,6 +8,7 @@ says; a configuration that cannot be used is told and ignored.
 
     elfcorehdr=[SIZE@]ADDRESS   where the crashed kernel described its memory; kexec adds it
     pvdump.disk=xvdb            the dump target; several, xvdb,xvdc: the first that takes the dump
+    pvdump.level=31             pages to leave out, as makedumpfile's -d: 0 to 31
     pvdump.then=reboot          afterwards: reboot, poweroff or halt
     pvdump.run=dump             dump, or check: try xenstore and the disks
     pvdump.fault=page           fail on purpose: page, ud or python
@@ -37,6 +38,7 @@ class Options:
         elfcorehdr: physical address, None where there is no usable one.
         names: of disks, in order of preference, as far as they are usable.
         any_disk: whether no disk at all is named, usable or not.
+        level: the pages to leave out, 0 to 31, as makedumpfile's -d.
         then: the end action.
         run: the mode.
         fault: how to fail on purpose, or None.
@@ -48,6 +50,7 @@ class Options:
         self.elfcorehdr = None
         self.names = []
         self.any_disk = True
+        self.level = config.LEVEL_MAX
         self.then = "reboot"
         self.run = "dump"
         self.fault = None
@@ -152,6 +155,8 @@ def parse(line, door, modes, ends, found):
     if door == "pvh":
         options.then = "poweroff"
     options.then = found.then or options.then
+    if found.level is not None and found.level != config.LOG_ONLY:
+        options.level = found.level
     for word in line.split():
         key, _, value = word.partition("=")
         try:
@@ -172,6 +177,11 @@ def _set(options, key, value, modes, ends):
             options.name(key, name)
     elif key == "pvdump.then":
         options.then = _choice(key, value, ends)
+    elif key == "pvdump.level":
+        level = decimal(value, 0, config.LEVEL_MAX)
+        if level is None:
+            raise OptionError("%s=%s: 0 to %d expected" % (key, value[:40], config.LEVEL_MAX))
+        options.level = level
     elif key == "pvdump.run":
         options.run = _choice(key, value, modes)
     elif key == "pvdump.fault":

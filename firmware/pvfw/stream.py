@@ -15,6 +15,8 @@ from xenpv.abi import PAGE_SIZE
 
 from . import chunks
 from .errors import CoreError, DumpError
+from .pagefilter import PageFilter
+from .physmem import PhysicalMemory
 from .printk import Log
 from .vmcoreinfo import Vmcoreinfo
 
@@ -214,6 +216,8 @@ class Stream:
         dump: id of the dump, u64.
         facts: lines KEY=VALUE for the first chunk.
         holes: holes.Holes, asked of each frame before it is read.
+        level: 0 to 31, the pages to leave out, as makedumpfile's -d.
+        given: dict of facts on the crashed kernel that the configuration has.
         say: a function that is given lines for the console.
 
     Attributes:
@@ -222,13 +226,19 @@ class Stream:
         ranges: number of pieces of memory it stores.
         pages: pages that it stores at most.
         dump: its id.
+        level: as given.
         missing: pages that could not be read, so far.
     """
 
     buffer = 4
 
-    def __init__(self, memory, dump, facts, holes, say):
+    def __init__(self, memory, dump, facts, holes, level, given, say):
         self.memory = memory
+        self._ram = PhysicalMemory(memory.ranges)
+        self._info = Vmcoreinfo(memory.info)
+        self.level = level
+        self._given = given
+        self._filter = None
         self.dump = dump
         self._facts = facts
         self._packer = None
@@ -245,11 +255,17 @@ class Stream:
     @property
     def done(self):
         """How many of `pages` it is through with."""
-        return self._packer.done + self.missing
+        return self._packer.done + self.missing + sum([n for _, n in self.left_out()])
 
     def reserve(self):
         """Take all memory that writing needs. Raises DumpError."""
         self._packer = Packer()
+        try:
+            self._filter = PageFilter(self._ram, self._info, self.level, self._given)
+        except MemoryError as e:
+            raise DumpError("no memory for the page filter: %s" % e)
+        for name, why in self._filter.kept:
+            self._say("level %d: %s pages are kept: %s" % (self.level, name, why))
 
     async def write(self, sink):
         """Write the whole stream. Returns its bytes. Raises what the sink raises.
@@ -265,22 +281,37 @@ class Stream:
         await out.put(chunks.NOTES, notes)
         await self._put_log(out)
         for area in self._pieces():
-            first, count = area.frames()
-            pfn = area.paddr // PAGE_SIZE
-            for gfn, number, is_there in self._holes.runs(first, count):
-                if is_there:
-                    await packer.pack(gfn, number, gfn - first + pfn)
-                else:
-                    await self._leave_out(out, gfn - first + pfn, number)
+            moved = (area.paddr - area.source) // PAGE_SIZE
+            for pfn, count in self._kept(area):
+                for gfn, number, is_there in self._holes.runs(pfn - moved, count):
+                    if is_there:
+                        await packer.pack(gfn, number, gfn + moved)
+                    else:
+                        await self._leave_out(out, gfn + moved, number)
         await packer.flush()
         await self._put_unreadable(out)
-        await out.manifest(
-            [
-                "pages=%d" % self.pages,
-                "unreadable=%d" % self.missing,
-            ]
-        )
+        left_out = ["%s=%d" % item for item in self._filter.counts()]
+        await out.manifest(["pages=%d" % self.pages, "unreadable=%d" % self.missing] + left_out)
         return out.size
+
+    def left_out(self):
+        """Return the pages left out so far by class, a list of (class, number)."""
+        return self._filter.counts()
+
+    def _kept(self, area):
+        """Yield (first frame, number) of what of a range is stored, by where it was."""
+        first, count = area.paddr // PAGE_SIZE, area.frames()[1]
+        # Of a page that is not all in the range nothing is known.
+        begin = (area.paddr + PAGE_SIZE - 1) // PAGE_SIZE
+        end = (area.paddr + area.size) // PAGE_SIZE
+        if begin > end:
+            begin = end = first + count
+        if first < begin:
+            yield first, begin - first
+        for run in self._filter.runs(begin, end - begin):
+            yield run
+        if end < first + count:
+            yield end, first + count - end
 
     async def _put_memory(self, out):
         raw = bytearray()
@@ -296,7 +327,7 @@ class Stream:
     async def _put_log(self, out):
         """Append the kernel's log, as far as it can be read."""
         try:
-            log = Log(self.memory, Vmcoreinfo(self.memory.info))
+            log = Log(self._ram, self._info)
         except CoreError as e:
             self._say("the kernel's log is not told apart, it is among the pages: %s" % e)
             return

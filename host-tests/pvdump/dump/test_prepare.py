@@ -116,7 +116,9 @@ def test_unreadable_page_is_written_as_a_whole(
 @pytest.mark.parametrize("again", [False, True])
 def test_target_of_a_newer_pvdump_is_told_as_such(empty: Path, again: bool) -> None:
     empty.write_bytes(of_version(3).ljust(SIZE, b"\0"))
-    with pytest.raises(TargetRefused, match=r"version 3, this pvdump knows 1 to 2.*a newer one, made"):
+    with pytest.raises(
+        TargetRefused, match=r"version 3, this pvdump knows 1 to 2.*a newer one, made"
+    ):
         prepare_again(empty) if again else prepare(empty)
 
 

@@ -91,9 +91,7 @@ class Memory:
             return b""
 
 
-def collect(
-    disk: TargetDisk, block: superblock.Superblock | None, out: Path | None
-) -> list[str]:
+def collect(disk: TargetDisk, block: superblock.Superblock | None, out: Path | None) -> list[str]:
     """Write the log of an ELF vmcore on a target to a new file.
 
     Args:
