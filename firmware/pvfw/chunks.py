@@ -1,10 +1,10 @@
 """The chunks of a dump's stream: what stands on a target behind its superblock.
 
 Written by stream, read by `pvdump collect`. A stream is a sequence of chunks, each at a multiple of
-PAGE_SIZE bytes from the stream's start, with zeros up to the next multiple behind it. Rules: nothing
-that was written is changed, so the chunks up to wherever the stream ends are whole; every byte is
-covered by a check; a header names its dump and its place, so that no chunk of an older dump, or of
-another place, is taken for one of this.
+PAGE_SIZE bytes from the stream's start, with zeros up to the next multiple behind it. Rules:
+nothing that was written is changed, so the chunks up to wherever the stream ends are whole; every
+byte is covered by a check; a header names its dump and its place, so that no chunk of an older
+dump, or of another place, is taken for one of this.
 
 Header, little-endian, 48 bytes, the payload right behind it:
 
@@ -26,18 +26,18 @@ Kinds:
                   address or 0, u64 each; the ranges of its own mapping come first
     3 NOTES       ELF notes, as in a PT_NOTE: of the CPUs, and VMCOREINFO
     4 LOG         text of the kernel's log, UTF-8, whole lines
-    5 PAGES       pages one by one: their data one behind the other, then from payload offset `value`
-                  on a table of count entries, u64: bits 32-63 the page's frame number, bits 0-15 the
-                  bytes of its data: 1 to 4095 a zstd frame, 4096 the page as it is, 0 zeros without
-                  data. Of zeros bits 16-31 say how many pages follow the first
+    5 PAGES       pages one by one: their data one behind the other, then from payload offset
+                  `value` on a table of count entries, u64: bits 32-63 the page's frame number, bits
+                  0-15 the bytes of its data: 1 to 4095 a zstd frame, 4096 the page as it is, 0
+                  zeros without data. Of zeros bits 16-31 say how many pages follow the first
     6 RAW         count entries of frame number, u64, and CRC-32 of the page, u32; then, from the
                   next multiple of PAGE_SIZE on, the count pages as they are
     7 UNREADABLE  count runs of pages that could not be read: first frame number, pages, u64 each
     8 INDEX       count places of chunks, since the INDEX before: offset, u64, and kind, u32. value:
                   where the INDEX before begins, 0 without one
-    9 MANIFEST    lines KEY=VALUE: pages and bytes by class, and totals. The last chunk. value: where
-                  the last INDEX begins; count: chunks before this one. Its line `chain` is the CRC-32
-                  of all headers before it, one behind the other
+    9 MANIFEST    lines KEY=VALUE: pages by class, and totals. The last chunk. value: where the last
+                  INDEX begins; count: chunks before this one. Its line `chain` is the CRC-32 of all
+                  headers before it, one behind the other
 """
 
 import binascii

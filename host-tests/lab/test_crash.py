@@ -16,7 +16,7 @@ from fixtures.xens import ONE, XENS
 from lab import linux, readers, symbols
 from lab.xen import Xen
 from pvdump import cli
-from pvdump.dump import compression
+
 from pvdump.dump.collect import collect
 from pvdump.dump.info import read_superblock
 from pvdump.dump.prepare import prepare
