@@ -160,9 +160,8 @@ class Dump:
             print("pvdump: dump complete")
 
     def _complete(self, content, took):
-        zeroed = self._target.zeroed()
-        if zeroed:
-            say("%d pages had no memory behind them: zeros in their place" % zeroed)
+        if content.missing:
+            say("%d pages could not be read: they have no memory, or another domain's" % content.missing)
         left_out = [
             "%s %d" % (name, count * PAGE_SIZE // MIB)
             for name, count in content.left_out()

@@ -3,8 +3,8 @@
 Used by Target, which writes zeros in place of such a frame: it has no memory behind it, as where a
 balloon driver gave it back to Xen, or is another domain's. Rules: a guest without such frames pays
 nothing, for Xen is asked only once a write has failed. From then on a block is sampled before it is
-written or read; if the sample or the block before has such a frame, Xen is asked about each frame.
-A frame that the sample misses comes back as a failed write, or reads as ones.
+written; if the sample or the block before has such a frame, Xen is asked about each frame. A frame
+that the sample misses comes back as a failed write.
 """
 
 from xenpv.hypercall import COPIES
@@ -18,7 +18,8 @@ class Holes:
 
     Args:
         xen: Hypercalls.
-        ahead: ask from the start, for a reader: a frame without memory does not fail, it is slow.
+        ahead: ask about each frame from the start, for a reader: without memory behind it a frame
+            reads as ones, slowly, and nothing fails.
 
     Attributes: count, how many were met.
     """
@@ -57,7 +58,8 @@ class Holes:
             gfn += n
 
     def _block(self, gfn, count):
-        if not self._dense and not self.xen.refused(list(range(gfn, gfn + count, STEP))):
+        sampled = not self._dense and not self._ahead
+        if sampled and not self.xen.refused(list(range(gfn, gfn + count, STEP))):
             return [[gfn, count, True]]
         found = self.find(gfn, count)
         self._dense = len(found) > 0
