@@ -77,7 +77,7 @@ async def run(guest, options, region, report):
     elif options.config.facts:
         say("the configuration is for kernel %s: its facts are not used" % options.config.release)
     facts.append("level=%d" % level)
-    stream = Stream(memory, number, facts, Holes(guest.xen, True), level, given, say)
+    stream = Stream(memory, number, facts, Holes(guest.xen, True), level, options.compress, given, say)
     say(
         "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
         % (release or "?", stream.pages * PAGE_SIZE // MIB, stream.ranges, hw.vcpu())
@@ -136,7 +136,7 @@ class Dump:
         block = target.block
         block.dump = content.dump
         block.level = content.level
-        block.algorithm = superblock.ALGORITHM_ZSTD
+        block.algorithm = content.algorithm
         block.started = now_utc()
         block.crash_vcpu = hw.vcpu()
         block.release = release

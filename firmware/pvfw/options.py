@@ -9,6 +9,7 @@ says; a configuration that cannot be used is told and ignored.
     elfcorehdr=[SIZE@]ADDRESS   where the crashed kernel described its memory; kexec adds it
     pvdump.disk=xvdb            the dump target; several, xvdb,xvdc: the first that takes the dump
     pvdump.level=31             pages to leave out, as makedumpfile's -d: 0 to 31
+    pvdump.compress=zstd        of the pages: zstd or none
     pvdump.then=reboot          afterwards: reboot, poweroff or halt
     pvdump.run=dump             dump, or check: try xenstore and the disks
     pvdump.fault=page           fail on purpose: page, ud or python
@@ -39,6 +40,7 @@ class Options:
         names: of disks, in order of preference, as far as they are usable.
         any_disk: whether no disk at all is named, usable or not.
         level: the pages to leave out, 0 to 31, as makedumpfile's -d.
+        compress: whether the dump's pages are compressed.
         then: the end action.
         run: the mode.
         fault: how to fail on purpose, or None.
@@ -51,6 +53,7 @@ class Options:
         self.names = []
         self.any_disk = True
         self.level = config.LEVEL_MAX
+        self.compress = True
         self.then = "reboot"
         self.run = "dump"
         self.fault = None
@@ -155,6 +158,8 @@ def parse(line, door, modes, ends, found):
     if door == "pvh":
         options.then = "poweroff"
     options.then = found.then or options.then
+    if found.algorithm is not None:
+        options.compress = found.algorithm != "none"
     if found.level is not None and found.level != config.LOG_ONLY:
         options.level = found.level
     for word in line.split():
@@ -182,6 +187,8 @@ def _set(options, key, value, modes, ends):
         if level is None:
             raise OptionError("%s=%s: 0 to %d expected" % (key, value[:40], config.LEVEL_MAX))
         options.level = level
+    elif key == "pvdump.compress":
+        options.compress = _choice(key, value, config.ALGORITHMS) != "none"
     elif key == "pvdump.run":
         options.run = _choice(key, value, modes)
     elif key == "pvdump.fault":

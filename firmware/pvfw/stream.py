@@ -13,7 +13,7 @@ from array import array
 import hw
 from xenpv.abi import PAGE_SIZE
 
-from . import chunks
+from . import chunks, superblock
 from .errors import CoreError, DumpError
 from .pagefilter import PageFilter
 from .physmem import PhysicalMemory
@@ -106,6 +106,21 @@ class Writer:
         rest = length - chunks.HEADER_SIZE - size
         hw.mem(address + length - rest, rest)[:] = bytes(rest)
         await self._sink.own(address // PAGE_SIZE, length // PAGE_SIZE)
+        await self._indexed()
+
+    async def raw(self, gfn, entries):
+        """Append a RAW chunk of whole frames, which are granted and not copied.
+
+        Args:
+            gfn: the first frame.
+            entries: a chunks.RAW_ENTRY for each.
+        """
+        size = len(entries)
+        count = size // chunks.RAW_ENTRY_SIZE
+        _, raw = self._header(chunks.RAW, size, hw.crc32(entries), 0, count)
+        await self._sink.put(raw)
+        await self._sink.put(entries)
+        await self._sink.frames(gfn, count)
         await self._indexed()
 
     async def _indexed(self):
@@ -208,6 +223,39 @@ class Packer:
         await self._sink.wait(self._ends[self._now])
 
 
+class Raw:
+    """Appends pages as they are; takes Packer's place where nothing is to be compressed.
+
+    Attributes: done, pages appended so far.
+    """
+
+    def __init__(self):
+        self._out = None
+        self.done = 0
+
+    def begin(self, out, sink):
+        """Have what follows appended by a Writer."""
+        self._out = out
+
+    async def pack(self, gfn, count, pfn):
+        """Append pages. Args: as Packer.pack()."""
+        while count:
+            part = min(count, chunks.RAW_MAX)
+            entries = bytearray(part * chunks.RAW_ENTRY_SIZE)
+            for i in range(part):
+                crc = hw.crc32(hw.mem((gfn + i) * PAGE_SIZE, PAGE_SIZE))
+                at = i * chunks.RAW_ENTRY_SIZE
+                struct.pack_into(chunks.RAW_ENTRY, entries, at, pfn + i, crc)
+            await self._out.raw(gfn, entries)
+            gfn += part
+            pfn += part
+            count -= part
+            self.done += part
+
+    async def flush(self):
+        """Do nothing: each chunk is appended at once."""
+
+
 class Stream:
     """The stream of a crashed kernel's memory, ready to be written.
 
@@ -217,6 +265,7 @@ class Stream:
         facts: lines KEY=VALUE for the first chunk.
         holes: holes.Holes, asked of each frame before it is read.
         level: 0 to 31, the pages to leave out, as makedumpfile's -d.
+        compress: whether pages are compressed, by zstd.
         given: dict of facts on the crashed kernel that the configuration has.
         say: a function that is given lines for the console.
 
@@ -227,16 +276,19 @@ class Stream:
         pages: pages that it stores at most.
         dump: its id.
         level: as given.
+        algorithm: of superblock.ALGORITHM_NAMES.
         missing: pages that could not be read, so far.
     """
 
     buffer = 4
 
-    def __init__(self, memory, dump, facts, holes, level, given, say):
+    def __init__(self, memory, dump, facts, holes, level, compress, given, say):
         self.memory = memory
         self._ram = PhysicalMemory(memory.ranges)
         self._info = Vmcoreinfo(memory.info)
         self.level = level
+        self.algorithm = superblock.ALGORITHM_ZSTD if compress else superblock.ALGORITHM_NONE
+        self._compress = compress
         self._given = given
         self._filter = None
         self.dump = dump
@@ -259,7 +311,7 @@ class Stream:
 
     def reserve(self):
         """Take all memory that writing needs. Raises DumpError."""
-        self._packer = Packer()
+        self._packer = Packer() if self._compress else Raw()
         try:
             self._filter = PageFilter(self._ram, self._info, self.level, self._given)
         except MemoryError as e:

@@ -7,8 +7,8 @@ import struct
 import pytest
 from elftools.elf.elffile import ELFFile
 from fixtures import streamreader
-from fixtures.crashedguest import LOADS, REGION, Crash
-from fixtures.streamreader import INDEX, LOG, MANIFEST, MEMORY, NOTES, PAGES
+from fixtures.crashedguest import GOOD, LOADS, REGION, Crash
+from fixtures.streamreader import INDEX, LOG, MANIFEST, MEMORY, NOTES, PAGES, RAW
 
 from pvdump.dump.collect import collect
 from pvfw import stream, superblock
@@ -46,6 +46,16 @@ def test_every_page_is_in_it_as_it_was(dump):
     assert found.whole
     assert found.pages == expected(crash)
     assert found.size == crash.superblock().dump_size
+
+
+def test_without_compression_every_page_is_in_it_as_it_was_too(capsys):
+    crash, found = dumped(cmdline=f"{GOOD} pvdump.compress=none")
+    assert found.whole
+    assert found.pages == expected(crash)
+    assert RAW in dict(found.chunks).values()
+    assert PAGES not in dict(found.chunks).values()
+    done, _ = crash.collected()
+    assert done.reason == ""
 
 
 def test_what_says_why_the_kernel_died_comes_before_any_page(dump):
