@@ -102,7 +102,7 @@ def give(store: Store, options: argparse.Namespace) -> None:
     until = time.monotonic() + LEAVING_SECONDS
     while True:
         try:
-            sink.check(params, options.readonly, options.shared)
+            sink.check(params, options.readonly, options.shared, options.store)
             break
         except InUse as error:
             if time.monotonic() > until:
