@@ -157,6 +157,7 @@ class Dump:
         try:
             self._complete(content, took)
         except MemoryError:
+            # The dump is complete all the same. say() would need memory.
             print("pvdump: dump complete")
 
     def _complete(self, content, took):
@@ -181,7 +182,10 @@ class Dump:
         )
 
     async def _progress(self):
-        """Tell how far the dump is, once in REPORT_EVERY; without memory, not this time."""
+        """Tell how far the dump is, once in REPORT_EVERY.
+
+        Where there is no memory for that, the next time tells it.
+        """
         now = hw.now()
         took = now - self._reported
         if took < REPORT_EVERY:

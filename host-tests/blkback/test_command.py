@@ -135,9 +135,8 @@ def test_a_domain_that_does_not_exist_is_refused(store, tmp_path, capsys):
     ],
 )
 def test_a_file_that_another_guest_was_given_is_shared_by_readers_only_though_nobody_serves_it(
-    store, tmp_path, monkeypatch, capsys, kind, first, second, taken
+    store, tmp_path, capsys, kind, first, second, taken
 ):
-    monkeypatch.setenv("XENSTORED_PATH", str(store.path))
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(512))
     back = f"backend/{kind}/6/{XVDB}"

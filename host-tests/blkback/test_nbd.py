@@ -12,11 +12,7 @@ from pvdump.blkback.ports import Stalled
 from pvdump.blkback.sink import open_sink
 
 MIB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def no_rest(monkeypatch):
-    monkeypatch.setattr(nbd, "REST_SECONDS", 0)
+pytestmark = pytest.mark.usefixtures("no_rest")
 
 
 @pytest.fixture

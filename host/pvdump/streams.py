@@ -6,7 +6,6 @@ line that cannot be written changes nothing of what was done.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from contextlib import suppress
@@ -23,20 +22,6 @@ def complain(command: str, line: str) -> None:
     """Say what went wrong, if there is anywhere to say it."""
     with suppress(OSError):
         print(f"{f'pvdump {command}'.strip()}: {one_line(line)}", file=sys.stderr)
-
-
-class _OneLine(logging.Formatter):
-    """Formats a record as one line, before a traceback if it has one."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return one_line(super().formatMessage(record))
-
-
-def log_lines(command: str) -> None:
-    """Log to standard error, a line a record, whatever names from guests are in it."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLine(f"pvdump {command}: %(message)s"))
-    logging.basicConfig(handlers=[handler])
 
 
 def tell(command: str, line: str) -> None:

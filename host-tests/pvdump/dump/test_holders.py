@@ -79,6 +79,15 @@ def test_loop_device_tells_its_file_where_the_name_means_nothing(
     refused(image, "/dev/loop3")
 
 
+def test_loop_device_that_is_detached_meanwhile_uses_nothing(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sys/loop3/loop/backing_file").mkdir(parents=True)  # reading it fails
+    monkeypatch.setattr(holders, "SYS_BLOCK", tmp_path / "sys")
+    with image.open("rb") as stream:
+        assert holders.kernel(stream.fileno()) == ""
+
+
 def status64(image: Path) -> Callable[[int, int, bytes], bytes]:
     """Return the ioctl of loop devices that are all on an image."""
     status = image.stat()

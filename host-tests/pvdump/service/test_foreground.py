@@ -82,6 +82,18 @@ def test_it_ends_with_its_store_and_says_so(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_logged_name_with_control_characters_stays_in_its_line(tmp_path: Path) -> None:
+    logs = r"import logging; logging.error('disk %s failed', 'a\nb\x1b[2J')"
+    done = run(tmp_path, f"{logs}; os.kill(os.getpid(), signal.SIGTERM)")
+    assert done.stderr == "pvdump test: disk a\\nb\\x1b[2J failed\n"
+
+
+def test_a_logged_traceback_has_its_own_lines(tmp_path: Path) -> None:
+    logs = r"import logging; logging.error('a\nb', exc_info=OSError('gone'))"
+    done = run(tmp_path, f"{logs}; os.kill(os.getpid(), signal.SIGTERM)")
+    assert done.stderr == "pvdump test: a\\nb\nOSError: gone\n"
+
+
 def test_signals_do_afterwards_what_they_did_before(tmp_path: Path) -> None:
     begin = "signal.signal(signal.SIGUSR1, lambda *_: None); os.kill(os.getpid(), signal.SIGTERM)"
     program = PROGRAM.format(begin=begin).replace(

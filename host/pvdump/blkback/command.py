@@ -20,7 +20,7 @@ from xenpv.errors import XenError
 
 from ..arguments import domid, file_name
 from ..service import foreground
-from ..streams import complain, log_lines
+from ..streams import complain
 from ..watches.dispatcher import Dispatcher
 from ..watches.server import StatusError, StatusServer, ask
 from ..xenstore.store import Store
@@ -102,7 +102,7 @@ def give(store: Store, options: argparse.Namespace) -> None:
     until = time.monotonic() + LEAVING_SECONDS
     while True:
         try:
-            sink.check(params, options.readonly, options.shared)
+            sink.check(params, options.readonly, options.shared, options.store)
             break
         except InUse as error:
             if time.monotonic() > until:
@@ -131,7 +131,6 @@ def serve(options: argparse.Namespace) -> int:
     except (ImportError, OSError) as error:
         complain("blkback", f"{error}; python3-cffi, libxenevtchn1 and libxengnttab1 are needed")
         return 1
-    log_lines("blkback")
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()
     gc.set_threshold(GARBAGE)

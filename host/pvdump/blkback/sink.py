@@ -105,10 +105,14 @@ def open_sink(params: str, readonly: bool, shared: bool) -> Sink:
     return File(path, readonly, shared)
 
 
-def check(params: str, readonly: bool, shared: bool) -> None:
+def check(params: str, readonly: bool, shared: bool, store: Path | None) -> None:
     """Check that a sink can be opened; the server of an NBD export may start later.
 
-    Args and Raises: as for open_sink().
+    Args:
+        params, readonly, shared: as for open_sink().
+        store: where the guests' disks are looked up, see holders.guest().
+
+    Raises: as open_sink().
     """
     if params.startswith(NBD_SCHEMES):
         from .nbd import parse
@@ -118,7 +122,7 @@ def check(params: str, readonly: bool, shared: bool) -> None:
         sink = open_sink(params, readonly, shared)
         try:
             if isinstance(sink, File) and not shared:
-                sink.check_guests(readonly)
+                sink.check_guests(readonly, store)
         finally:
             sink.close()
 
@@ -143,9 +147,9 @@ class File:
             os.close(self._fd)
             raise
 
-    def check_guests(self, readonly: bool) -> None:
+    def check_guests(self, readonly: bool, store: Path | None) -> None:
         """Refuse a file that a guest has; readers share it with readers. Raises InUse."""
-        if holder := holders.guest(self._fd, writers=readonly):
+        if holder := holders.guest(self._fd, readonly, store):
             raise InUse(holder)
 
     def _open(self, path: Path, readonly: bool, shared: bool) -> int:

@@ -56,16 +56,17 @@ def kernel(fd: int) -> str:
     return ""
 
 
-def guest(fd: int, writers: bool = False) -> str:
+def guest(fd: int, writers: bool = False, store: Path | None = None) -> str:
     """Tell which guest has an open disk or file, by xenstore and by the lock that QEMU holds.
 
     Args:
         writers: whether to ask only for those that may write to it.
+        store: xenstored's socket or device; None for the one that its tools use.
 
     Returns:
         a clause for a message, or "" when no guest is known to have it.
     """
-    if who := _attached_to(fd, writers):
+    if who := _attached_to(fd, writers, store):
         return who
     locked = _locked(fd, QEMU_WRITES, 1) if writers else _locked(fd)
     return "another process has locked it, as QEMU does with a guest's disk" if locked else ""
@@ -76,11 +77,11 @@ def backend(fd: int) -> bool:
     return _locked(fd) and _attached_to(fd) != ""
 
 
-def _attached_to(fd: int, writers: bool = False) -> str:
+def _attached_to(fd: int, writers: bool = False, store: Path | None = None) -> str:
     """Tell which guest has an open disk or file by xenstore. Returns a clause, or ""."""
     status = os.fstat(fd)
     behind = _loop_file(fd) if stat.S_ISBLK(status.st_mode) else None
-    for domid, device, reads, values in _attached():
+    for domid, device, reads, values in _attached(store):
         if not (reads and writers) and any(_is_behind(status, value, behind) for value in values):
             return f"domain {domid} has it as {device}"
     return ""
@@ -94,7 +95,7 @@ def _locked(fd: int, start: int = 0, length: int = 0) -> bool:
     return False
 
 
-def _attached() -> Iterator[tuple[str, str, bool, list[bytes]]]:
+def _attached(store: Path | None = None) -> Iterator[tuple[str, str, bool, list[bytes]]]:
     """Yield what this domain's backends have: domid, device, if only to read, its disk's names."""
     from xenpv.errors import XenError
     from xenpv.text import printable
@@ -102,18 +103,18 @@ def _attached() -> Iterator[tuple[str, str, bool, list[bytes]]]:
     from ..xenstore.store import Store
     from ..xenstore.stream import default_path
 
-    path = default_path()
+    path = store or default_path()
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists() raises where it may not look
         return  # no Xen below, or none for this user
     try:
-        with Store(path) as store:
-            for kind in store.directory(BACKENDS, []):
-                for domid in store.directory(f"{BACKENDS}/{kind}", []):
-                    for number in store.directory(f"{BACKENDS}/{kind}/{domid}", []):
+        with Store(path) as nodes:
+            for kind in nodes.directory(BACKENDS, []):
+                for domid in nodes.directory(f"{BACKENDS}/{kind}", []):
+                    for number in nodes.directory(f"{BACKENDS}/{kind}/{domid}", []):
                         back = f"{BACKENDS}/{kind}/{domid}/{number}"
-                        device = printable(store.find(f"{back}/dev") or number.encode())
-                        found = [store.find(f"{back}/{key}") for key in KEYS]
-                        reads = store.find(f"{back}/mode") == b"r"
+                        device = printable(nodes.find(f"{back}/dev") or number.encode())
+                        found = [nodes.find(f"{back}/{key}") for key in KEYS]
+                        reads = nodes.find(f"{back}/mode") == b"r"
                         yield domid, device, reads, [value for value in found if value]
     except XenError:
         return

@@ -1,20 +1,22 @@
 """A command that works on a store in the foreground until it is told to end.
 
 Used by `pvdump watches run` and `pvdump blkback run`. The rule: such a command ends by SIGINT, by
-SIGTERM or with its store, and undoes what it began before it does.
+SIGTERM or with its store, and undoes what it began before it does; what it logs is a line a record,
+whatever names from guests are in it.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import os
 import select
 from collections.abc import Callable
 from pathlib import Path
 
 from ..arguments import file_name
-from ..streams import complain
+from ..streams import complain, one_line
 from ..xenstore.store import Store
 from ..xenstore.stream import default_path
 from .signals import signals_into
@@ -43,6 +45,7 @@ def serve(
     Returns:
         the exit code.
     """
+    _log(command)
     ended: list[str] = []
     with contextlib.ExitStack() as stack:
         end = _End()
@@ -60,6 +63,20 @@ def serve(
         complain(command, f"the store ended: {ended[0]}")
         return 1
     return 0
+
+
+class _OneLine(logging.Formatter):
+    """Formats a record as one line; a traceback follows in lines of its own."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+
+def _log(command: str) -> None:
+    """Send the log to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine(f"pvdump {command}: %(message)s"))
+    logging.basicConfig(handlers=[handler])
 
 
 class _End:

@@ -16,7 +16,7 @@ from xenpv.errors import XenError
 
 from ..arguments import file_name
 from ..service.foreground import add_store, serve
-from ..streams import complain, log_lines
+from ..streams import complain
 from ..xenstore.store import Store
 from .dispatcher import Dispatcher
 from .pattern import Pattern, PatternError
@@ -88,7 +88,6 @@ def watch(options: argparse.Namespace) -> int:
         there = "/" in options.program and os.path.lexists(options.program)
         why = "it may not be executed" if there else "no such program"
         raise CommandError(f"command {options.program!r}: {why}")
-    log_lines("watches")
 
     def begin(store: Store, stack: contextlib.ExitStack) -> None:
         dispatcher = stack.enter_context(Dispatcher(store))
