@@ -33,7 +33,7 @@ def xen(request, built):
         yield running
 
 
-CMDLINE = "console=hvc0 crashkernel=16M random.trust_cpu=on"
+CMDLINE = "console=hvc0 crashkernel=4M random.trust_cpu=on"
 PROMPTS = {
     "hvm": prompt.guest(type="hvm", memory=160, cmdline=CMDLINE),
     "pvh": prompt.guest(
