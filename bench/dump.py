@@ -60,7 +60,7 @@ def measure(xen: Xen, backend: str, folder: Path) -> tuple[float, float]:
     domain = xen.boot(guest)
     domain.wait_end(SECONDS)
     said = domain.console()
-    dump = re.search(r"pvdump: dump complete: (\d+) MiB in ([\d.]+) s", said)
+    dump = re.search(r"pvdump: dump complete: (\d+) MiB in \d+ MiB, ([\d.]+) s", said)
     dd = re.search(r"lab: dd xvdc write (\d+) MiB ([\d.]+) s", said)
     if not dump or not dd:
         raise Trouble(f"{backend}: no figures on the guest's console:\n{said[-2000:]}")

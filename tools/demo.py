@@ -2,7 +2,7 @@
 
 Called by build.py. Only the CPU is emulated: the image is built, Xen runs in QEMU, the guest is
 Debian's kernel, the dump goes to a PV disk that `pvdump prepare` has signed and comes back
-through `pvdump collect`. Leaves out/demo/vmcore, console.log and report.txt.
+through `pvdump collect` as a KDUMP file. Leaves out/demo/vmcore, console.log and report.txt.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> int:
         with Xen(options.suite, options.xenstored, workdir=out / "lab", progress=progress) as xen:
             seconds = crash(xen, guest, out, progress)
         with progress.stage("collect", total=read_superblock(disk).dump_size) as stage:
-            collect(disk, out / "vmcore", progress=stage)
+            collect(disk, out / "vmcore", progress=stage, form="kdump")
     text = report(out, disk, seconds)
     (out / "report.txt").write_text(text, encoding="utf-8")
     print(text)
@@ -108,6 +108,7 @@ def report(out: Path, disk: Path, seconds: float) -> str:
     """Return the vmcore's account of the panic, in lines for a person."""
     block = read_superblock(disk)
     vmcore = out / "vmcore"
+    console = (out / "console.log").read_text(encoding="utf-8")
     log = readers.dmesg(vmcore, out / "dmesg")
     lines = log.strip().splitlines()
     panic = re.search(r"Kernel panic - not syncing: .*", log)
@@ -120,9 +121,17 @@ def report(out: Path, disk: Path, seconds: float) -> str:
         f"panic message      {panic[0] if panic else 'none in the log'}",
         f"crashed on         vCPU {block.crash_vcpu}",
         f"dump               {vmcore.relative_to(ROOT)}, {vmcore.stat().st_size / MIB:.1f} MiB",
+        f"memory             {told(console, 'dump complete: (.*? MiB) in')}",
+        f"left out           {told(console, 'left out, MiB: (.*)')} MiB",
         f"panic to complete  {seconds:.1f} s",
         f"memory reserved    {reserved[1] if reserved else 'not in the log'}",
         "the end of its log",
         *(f"    {line}" for line in lines[max(at - LOG_BEFORE, 0) :]),
     ]
     return "\n".join(facts)
+
+
+def told(console: str, pattern: str) -> str:
+    """Return what the image said on the guest's console, where a pattern's group has it."""
+    found = re.search(f"pvdump: {pattern}", console)
+    return found[1].strip() if found else "not said"

@@ -181,13 +181,13 @@ def refusal(block, disk_size, read_only, size):
     """
     if read_only:
         return "the disk is read-only: give the guest write access to it"
-    if block.version != VERSION:
-        return "an older pvdump prepared it: `pvdump prepare --again` the disk"
     if block.state != READY:
         return (
             "it holds a dump (%s): `pvdump collect` it, then `pvdump prepare --again` the disk"
             % STATE_NAMES[block.state]
         )
+    if block.version != VERSION:
+        return "an older pvdump prepared it: `pvdump prepare --again` the disk"
     if disk_size < block.size:
         return "the disk has become smaller than its superblock says: `pvdump prepare` it anew"
     if block.room() < size:

@@ -16,7 +16,7 @@ from drgn.helpers.linux.printk import get_dmesg
 from drgn.helpers.linux.sched import task_cpu
 from drgn.helpers.linux.slab import find_slab_cache, slab_cache_for_each_allocated_object
 from elftools.elf.elffile import ELFFile
-from fixtures import dumpcore, vmcorefilter
+from fixtures import domainmemory, vmcorefilter
 from fixtures.xens import ONE, XENS
 
 from lab import linux, readers, symbols
@@ -97,23 +97,22 @@ def dump(request, xen, guest, tmp_path_factory):
     """A crash in one of the ways.
 
     Gives: way; console; disk; kdump and elf, what collect made; has, the frames in them; ram, all
-    frames of RAM; core, the domain's memory as dom0 read it; full, the ELF vmcore with that in its
-    holes; wrong, the frames in which it says another thing than dom0.
+    frames of RAM; full, the ELF vmcore with what dom0 read of the halted domain in its holes;
+    wrong, the frames in which it says another thing than dom0.
     """
     folder = tmp_path_factory.mktemp("dump")
     disk = folder / "target.img"
     prepare(disk, size=512 << 20)
     more = {"on_poweroff": "preserve", **request.param}
     domain = crash(xen, guest, disk, **more)
-    domain.xen.sh(f"xl dump-core {domain.domid} /job/core")
+    memory = domainmemory.read(domain, domain.guest.memory)
     domain.destroy()
     elf = collected(disk, folder / "elf", "--format", "elf")
     kdump = collected(disk, folder / "kdump")
     ram, has = vmcorefilter.bitmaps(kdump)
     full = folder / "full"
-    with dumpcore.DumpCore(domain.xen.job / "core") as core:
-        wrong = dumpcore.fill(elf, full, has, core)
-    (domain.xen.job / "core").unlink()
+    wrong = domainmemory.fill(elf, full, has, memory)
+    memory.unlink()
     return SimpleNamespace(
         way={**request.param, "suite": xen.suite},
         filters="level=0" not in request.param["more"],
@@ -230,7 +229,7 @@ def test_both_formats_hold_the_same_pages(dump):
     program = drgn.Program()
     program.set_core_dump(dump.kdump)
     with dump.full.open("rb") as stream:
-        for pfn, at, size, skip in dumpcore.pieces(dump.full):
+        for pfn, at, size, skip in domainmemory.pieces(dump.full):
             if pfn in dump.has:
                 stream.seek(at)
                 page = program.read(pfn * PAGE + skip, size, physical=True)

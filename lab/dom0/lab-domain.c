@@ -6,6 +6,8 @@
  *   lab-domain block DOMID REF  print the indexes of a block ring that it granted to dom0: "REQ_PROD
  *                             RSP_PROD", decimal
  *   lab-domain resume DOMID   let a domain go on that has shut down; nothing of it is changed
+ *   lab-domain memory DOMID COUNT  write its frames from 0 on to standard output; zeros for those
+ *                             that it has not
  *   lab-domain time DOMID     print how long its vCPUs have run, ns
  *   lab-domain ends LOG       append "DOMID REASON" to a file whenever a domain shuts down, and close
  *                             the disks of one that is to be soft reset; never ends
@@ -39,6 +41,7 @@
 #include <xen/io/xs_wire.h>
 
 #define CLOSE "/lab/close"
+#define FRAMES 256 /* that are mapped at a time */
 #define DOMAINS 64 /* most domains that `ends` follows; the lab has a few */
 
 static void print_ring(xc_interface *xc, uint32_t domid)
@@ -67,6 +70,37 @@ static void print_block(uint32_t domid, uint32_t ref)
     if (!ring)
         err(1, "domain %" PRIu32 ": grant %" PRIu32, domid, ref);
     printf("%u %u\n", ring[0], ring[2]);
+}
+
+static void write_memory(uint32_t domid, uint64_t count)
+{
+    static const char zeros[XC_PAGE_SIZE];
+    static char page[XC_PAGE_SIZE];
+    xenforeignmemory_handle *memory = xenforeignmemory_open(NULL, 0);
+    xen_pfn_t gfns[FRAMES];
+    int errors[FRAMES];
+
+    if (!memory)
+        err(1, "domain %" PRIu32 ": its memory", domid);
+    for (uint64_t first = 0; first < count; first += FRAMES) {
+        size_t n = count - first < FRAMES ? count - first : FRAMES;
+        const char *frames;
+
+        for (size_t i = 0; i < n; i++)
+            gfns[i] = first + i;
+        frames = xenforeignmemory_map(memory, domid, PROT_READ, n, gfns, errors);
+        if (!frames)
+            err(1, "domain %" PRIu32 ": frame 0x%" PRIx64, domid, first);
+        for (size_t i = 0; i < n; i++) {
+            /* A file system may not take it straight out of another domain's memory. */
+            memcpy(page, errors[i] ? zeros : frames + i * XC_PAGE_SIZE, XC_PAGE_SIZE);
+            if (fwrite(page, XC_PAGE_SIZE, 1, stdout) != 1)
+                err(1, "standard output");
+        }
+        xenforeignmemory_unmap(memory, (void *)frames, n);
+    }
+    if (fflush(stdout))
+        err(1, "standard output");
 }
 
 static void resume(xc_interface *xc, uint32_t domid)
@@ -221,13 +255,16 @@ int main(int argc, char **argv)
     xc_interface *xc = xc_interface_open(NULL, NULL, 0);
 
     if (argc != 3 && argc != 4)
-        errx(2, "usage: lab-domain ring|resume|time DOMID, block DOMID REF, ends LOG");
+        errx(2, "usage: lab-domain ring|resume|time DOMID, block DOMID REF, memory DOMID COUNT, "
+                "ends LOG");
     if (!xc)
         err(1, "Xen's control interface");
     if (!strcmp(argv[1], "ring"))
         print_ring(xc, atoi(argv[2]));
     else if (!strcmp(argv[1], "block") && argc == 4)
         print_block(atoi(argv[2]), atoi(argv[3]));
+    else if (!strcmp(argv[1], "memory") && argc == 4)
+        write_memory(atoi(argv[2]), strtoull(argv[3], NULL, 10));
     else if (!strcmp(argv[1], "resume"))
         resume(xc, atoi(argv[2]));
     else if (!strcmp(argv[1], "time"))
@@ -235,6 +272,6 @@ int main(int argc, char **argv)
     else if (!strcmp(argv[1], "ends"))
         ends(xc, argv[2]);
     else
-        errx(2, "lab-domain %s: ring, block, resume, time or ends expected", argv[1]);
+        errx(2, "lab-domain %s: ring, block, memory, resume, time or ends expected", argv[1]);
     return 0;
 }

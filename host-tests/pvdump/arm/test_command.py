@@ -116,7 +116,8 @@ def test_damaged_btf_is_refused(kernel: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_the_uuid_of_a_target_is_read_from_its_disk(kernel: Path) -> None:
-    make(kernel / "dev/xvdb", superblock.READY, b"")
+    block = superblock.Superblock(bytes(range(16)), SIZE)
+    (kernel / "dev/xvdb").write_bytes(block.encode().ljust(SIZE, b"\0"))
     assert arm("--target=xvdb") == 0
     assert made().targets[0].uuid == bytes(range(16))
 
@@ -127,6 +128,7 @@ def test_the_uuid_of_a_target_is_read_from_its_disk(kernel: Path) -> None:
         (None, "dev/xvdb: No such file or directory"),
         (b"\1", "dev/xvdb: no pvdump superblock: run `pvdump prepare`"),
         (superblock.COMPLETE, "dev/xvdb: it holds a dump (complete): `pvdump collect` it"),
+        (superblock.READY, "dev/xvdb: an older pvdump prepared it: `pvdump prepare --again`"),
     ],
 )
 def test_a_target_that_would_be_refused_at_the_crash_is_refused_now(
