@@ -77,7 +77,9 @@ async def run(guest, options, region, report):
     elif options.config.facts:
         say("the configuration is for kernel %s: its facts are not used" % options.config.release)
     facts.append("level=%d" % level)
-    stream = Stream(memory, number, facts, Holes(guest.xen, True), level, options.compress, given, say)
+    stream = Stream(
+        memory, number, facts, Holes(guest.xen, True), level, options.compress, given, say
+    )
     say(
         "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
         % (release or "?", stream.pages * PAGE_SIZE // MIB, stream.ranges, hw.vcpu())
@@ -162,7 +164,10 @@ class Dump:
 
     def _complete(self, content, took):
         if content.missing:
-            say("%d pages could not be read: they have no memory, or another domain's" % content.missing)
+            say(
+                "%d pages could not be read: they have no memory, or another domain's"
+                % content.missing
+            )
         left_out = [
             "%s %d" % (name, count * PAGE_SIZE // MIB)
             for name, count in content.left_out()

@@ -15,7 +15,6 @@ from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.printk import get_dmesg
 from drgn.helpers.linux.sched import task_cpu
 from drgn.helpers.linux.slab import find_slab_cache, slab_cache_for_each_allocated_object
-from elftools.elf.elffile import ELFFile
 from fixtures import domainmemory, vmcorefilter
 from fixtures.xens import ONE, XENS
 
@@ -32,7 +31,12 @@ pytestmark = pytest.mark.xen
 PAGE = 4096
 # Over all of them: each way to load, each backend, each vCPU, each way to store pages.
 WAYS = [
-    {"file_mode": False, "backend": "blkback", "cpu": 0, "more": "pvdump.level=0 pvdump.compress=none"},
+    {
+        "file_mode": False,
+        "backend": "blkback",
+        "cpu": 0,
+        "more": "pvdump.level=0 pvdump.compress=none",
+    },
     {"file_mode": True, "backend": "qdisk", "cpu": 1, "more": ""},
     {"file_mode": True, "backend": "blkback", "cpu": 1, "more": "pvdump.level=31"},
 ]

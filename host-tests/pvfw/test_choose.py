@@ -95,7 +95,11 @@ def test_a_disk_that_nobody_named_is_not_looked_at():
         (bytes(SIZE), {}, "disk xvdb, 4 MiB: no dump target"),
         (signed(superblock.COMPLETE), {}, "it holds a dump (complete)"),
         (signed(superblock.WRITING), {}, "it holds a dump (writing)"),
-        (signed(size=2 * MIB), {}, "it is too small: the dump has 2048 KiB at least, there is room for 1020 KiB"),
+        (
+            signed(size=2 * MIB),
+            {},
+            "it is too small: the dump has 2048 KiB at least, there is room for 1020 KiB",
+        ),
         (signed(), {"read_only": True}, "the disk is read-only"),
         (signed()[:500] + bytes(SIZE - 500), {}, "the superblock is damaged (CRC)"),
         (bytes(1024), {}, "disk xvdb, 0 MiB: the disk has only 2 sectors"),

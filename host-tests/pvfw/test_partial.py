@@ -11,7 +11,6 @@ from xenpv import abi
 from xenpv.block.front import BlkFront
 from xenpv.block.queue import Queue
 
-
 BUFFER = BUFFER_PAGES * 4096
 FAILS = 10000  # sector
 
@@ -47,7 +46,7 @@ def assert_partial(crash, reason):
     block = crash.superblock()
     assert block.state == superblock.PARTIAL
     assert reason in block.reason
-    assert 0 < block.written
+    assert block.written > 0
     assert block.dump_size == 0
     assert crash.reported("state") == "failed"
     assert crash.reported("reason") == block.reason

@@ -10,7 +10,6 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from fixtures.targets import MIB, NOTE, PAGE, RANGES, SIZE, bad_places, make, of_version, vmcore
 
-from pvdump.dump import compression as compressions
 from pvdump.dump import disk as disks
 from pvdump.dump.collect import collect
 from pvdump.dump.disk import DiskError

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pvfw import chunks, elf, superblock
 from pvfw.errors import DumpError, OtherVersion, TargetRefused
+from pvfw.superblock import Superblock
 
 from . import holders
 
