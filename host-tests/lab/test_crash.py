@@ -269,11 +269,11 @@ def test_a_disk_that_is_full_half_way_has_a_partial_dump_and_says_why(at_prompt,
     assert block.state == superblock.PARTIAL
     assert "failed: status -1 (ERROR)" in block.reason
     assert limit - (4 << 20) < block.data_offset + block.written <= limit
-    done = collect(target, tmp_path / "kdump", form="kdump")
+    done = collect(target, tmp_path / "elf")
     assert done.reason == block.reason
     assert block.written <= done.size <= limit
     # The kernel's own pages came first, and its log is among them.
-    program = opened(tmp_path / "kdump", domain.xen.suite)
+    program = opened(tmp_path / "elf", domain.xen.suite)
     assert b"Kernel panic - not syncing: sysrq triggered crash" in get_dmesg(program)
     assert collect_log(target, tmp_path / "log", False) == []
     assert "Kernel panic - not syncing: sysrq triggered crash" in (tmp_path / "log").read_text()

@@ -83,10 +83,10 @@ class Disk:
         assert not set(pieces(self.new, abi.PAGE_SIZE)) - held
         with self.path.open("rb") as stream:
             stream.seek(block.data_offset + block.dump_size)
-            rest = stream.read()[: -superblock.COPY_SIZE]
+            rest = stream.read()
         area = len(rest) - (512 - PLACE) * MIB
         assert not rest[:area].strip(b"\0")
-        assert not rest[area + len(self.old) :].strip(b"\0")
+        assert not rest[area + len(self.old) : -superblock.COPY_SIZE].strip(b"\0")
         found = pieces(rest[area : area + len(self.old)], SECTOR)
         sectors = zip(pieces(self.old, SECTOR), pieces(self.new, SECTOR), found, strict=True)
         assert all(is_now in (old, new) for old, new, is_now in sectors)
