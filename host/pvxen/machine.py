@@ -121,7 +121,7 @@ class Machine(Physmap):
         self.shutdown_reason: int | None = None
         self.on_shutdown: list[Callable[[], None]] = []
         self.hypercalls = 0
-        self._entropy = random.Random(seed)
+        self._entropy = random.Random(self.clock.seed)
         self._leave_events(events)
 
     def _leave_events(self, events: str) -> None:
