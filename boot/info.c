@@ -45,7 +45,7 @@ struct hvm_memmap_table_entry {
 
 #define E820_TABLE_MAX 128
 #define SETUP_E820_EXT 1
-#define SETUP_RNG_SEED 9 /* kexec_file_load adds it */
+#define SETUP_RNG_SEED 9  /* kexec_file_load adds it */
 #define SETUP_DATA_MAX 64 /* entries of the list that we follow */
 
 struct boot_e820_entry {

@@ -32,7 +32,10 @@ def source() -> Path:
     """Return the folder with monocypher.c and its header."""
 
     def make(folder: Path) -> None:
-        with tempfile.TemporaryDirectory() as scratch, tarfile.open(_fetch(Path(scratch))) as packed:
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            tarfile.open(_fetch(Path(scratch))) as packed,
+        ):
             for member in packed:
                 member.name = member.name.partition("/")[2]
                 if member.name in UNPACKED:

@@ -64,7 +64,9 @@ async def run(guest, options, region, report):
         )
     config = options.config
     if options.encrypted and not config.recipients:
-        raise OptionError("pvdump.recipients=required, and there is no usable configuration with any")
+        raise OptionError(
+            "pvdump.recipients=required, and there is no usable configuration with any"
+        )
     private = bool(config.recipients) and not config.log_clear
     try:
         await _dump(guest, options, region, report, private)

@@ -60,7 +60,10 @@ def test_x25519_refuses_keys_of_other_sizes(size):
 
 
 def test_the_reference_gives_the_result_of_rfc_8439():
-    nonce, aad = bytes.fromhex("070000004041424344454647"), bytes.fromhex("50515253c0c1c2c3c4c5c6c7")
+    nonce, aad = (
+        bytes.fromhex("070000004041424344454647"),
+        bytes.fromhex("50515253c0c1c2c3c4c5c6c7"),
+    )
     found = chachapoly.seal(KEY, nonce, SUNSCREEN, aad)
     assert found[:16].hex() == "d31a8d34648e60db7b86afbc53ef7ec2"
     assert found[-16:].hex() == "1ae10b594f09e26a7e902ecbd0600691"

@@ -113,9 +113,7 @@ WITHOUT_NONCE = blob.pack([(config.RECIPIENT, config.REQUIRED, ALICE.public)])
     ids=["damaged", "without nonce", "without recipients", "none"],
 )
 @pytest.mark.parametrize("value", ["required", "", "requird"])
-def test_where_encryption_is_required_nothing_is_written_without_recipients(
-    content, value, capsys
-):
+def test_where_encryption_is_required_nothing_is_written_without_recipients(content, value, capsys):
     crash = armed(content, cmdline=f"{GOOD} pvdump.recipients={value}")
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert bytes(crash.disk.data) == crash.before

@@ -65,7 +65,8 @@ def only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def expected(memory: bytes) -> dict[int, bytes]:
     """The bytes of each range, by physical address, outside of the image's region."""
     return {
-        paddr: memory[source : min(source + size, REGION[0])] for _, paddr, source, size in LOADS[:3]
+        paddr: memory[source : min(source + size, REGION[0])]
+        for _, paddr, source, size in LOADS[:3]
     }
 
 
@@ -98,8 +99,7 @@ def test_what_age_makes_of_the_saved_dump_becomes_the_same_vmcore(
     subprocess.run([agetools.age(), "-d", "-i", key, "-o", stream, saved], check=True)
     ways = {"disk": (disk, key), "age": (saved, key), "stream": (stream, None)}
     for name, (source, identity) in ways.items():
-        done = collect(source, tmp_path / f"{name}.out",
-                       form="kdump", identity=identity)
+        done = collect(source, tmp_path / f"{name}.out", form="kdump", identity=identity)
         assert (done.reason, done.unnoted) == ("", "")
     files = [(tmp_path / f"{name}.out").read_bytes() for name in ways]
     assert files[0] == files[1] == files[2]
@@ -131,9 +131,7 @@ def test_what_only_a_key_can_give_is_refused_in_one_line(
     assert not list(tmp_path.glob("out*"))
 
 
-def test_a_key_of_somebody_else_gives_no_file(
-    disk: Path, tmp_path: Path, tool: str
-) -> None:
+def test_a_key_of_somebody_else_gives_no_file(disk: Path, tmp_path: Path, tool: str) -> None:
     with pytest.raises(DumpError, match="cannot be decrypted with the keys in"):
         collect(disk, tmp_path / "out", form="kdump", identity=EVE.file(tmp_path))
     assert not list(tmp_path.glob("out*"))
@@ -162,9 +160,7 @@ def test_without_a_tool_the_line_names_the_command_that_gets_one(
         collect(disk, tmp_path / "out", form="kdump", identity=key)
 
 
-def test_a_key_for_a_dump_that_is_not_encrypted_changes_nothing(
-    key: Path, tmp_path: Path
-) -> None:
+def test_a_key_for_a_dump_that_is_not_encrypted_changes_nothing(key: Path, tmp_path: Path) -> None:
     crash = armed(settings([]), cmdline=GOOD)
     crash.run()
     (tmp_path / "plain").write_bytes(crash.disk.data)
@@ -205,7 +201,9 @@ def test_a_ready_target_has_none(tmp_path: Path, key: Path) -> None:
     path.write_bytes(block.encode() + path.read_bytes()[512:])
     for identity in (key, None):
         with pytest.raises(TargetRefused, match="ready for one"):
-            collect(path, tmp_path / "out", form="" if identity is None else "elf", identity=identity)
+            collect(
+                path, tmp_path / "out", form="" if identity is None else "elf", identity=identity
+            )
 
 
 def checked(path: Path, block: superblock.Superblock) -> tuple[AgeChunks, bytes]:
@@ -292,7 +290,9 @@ def test_a_complete_dump_whose_end_is_lost_is_not_called_whole(tmp_path: Path, k
         len(content) - short.written
     )
     path.write_bytes(raw)
-    assert "end of the encrypted dump is missing" in collect(path, tmp_path / "s", form="").detail[0]
+    assert (
+        "end of the encrypted dump is missing" in collect(path, tmp_path / "s", form="").detail[0]
+    )
     done = collect(path, tmp_path / "out", form="kdump", identity=key)
     assert done.reason
     assert not info(path)["collected"]

@@ -131,7 +131,9 @@ def save(
         TargetRefused: there is no dump to be had.
     """
     if source.is_file(block):
-        raise DiskError(f"{disk.path} is an encrypted dump already: give --identity FILE to open it")
+        raise DiskError(
+            f"{disk.path} is an encrypted dump already: give --identity FILE to open it"
+        )
     reason = refuse(disk, block)
     found = AgeChunks(disk, block)
     progress.expect(found.known)

@@ -188,10 +188,11 @@ def collect(
     with disks.reading(path) as disk:
         block = source.block(disk, salvage)
         if block is not None and block.version != superblock.VERSION_ELF:
-            if block.format == superblock.FORMAT_AGE and identity is None:
+            is_age = block.format == superblock.FORMAT_AGE
+            if is_age and identity is None:
                 out = _age_name(out, form)
                 done = _saved(disk, block, out, progress)
-            elif block.format == superblock.FORMAT_AGE:
+            elif is_age and identity is not None:
                 with _decrypted(disk, block, identity, out) as (clear, told, found):
                     done = _of_stream(clear, told, out, progress, form or "kdump", compress)
                     source.unchanged(disk, block)
