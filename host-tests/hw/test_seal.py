@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hw
+from pvdump.arm.recipient import LOW_ORDER
 
 KEY = bytes(range(0x80, 0xA0))
 BASE = bytes([9]) + bytes(31)
@@ -49,6 +50,11 @@ def test_both_sides_share_the_same(one, other):
 @pytest.mark.parametrize("point", [bytes(32), b"\1" + bytes(31), b"\xec" + b"\xff" * 30 + b"\x7f"])
 def test_a_point_of_low_order_gives_zeros(point):
     assert hw.x25519(KEY, point) == bytes(32)
+
+
+@pytest.mark.parametrize("number", LOW_ORDER)
+def test_each_recipient_that_arm_refuses_shares_zeros_with_everybody(number):
+    assert hw.x25519(KEY, number.to_bytes(32, "little")) == bytes(32)
 
 
 @pytest.mark.parametrize("size", [0, 31, 33])

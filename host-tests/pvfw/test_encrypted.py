@@ -69,6 +69,17 @@ def test_no_text_of_the_crashed_kernel_leaves_in_clear(capsys):
     assert "dump complete: 24 MiB" in said
 
 
+FACTS = {"release": "9.8.7-other", "facts": {"SIZE(page)": 64}}
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_lines_on_what_the_crashed_kernel_says_of_itself_are_not_told(clear, capsys):
+    crash = armed(settings([ALICE], log_clear=clear, **FACTS), notes=(b"\x5a" * 512,))
+    crash.run()
+    said = capsys.readouterr().out
+    assert ("9.8.7-other" in said) == ("VMCOREINFO is missing" in said) == clear
+
+
 def test_log_clear_lets_the_texts_go():
     crash = armed(settings([ALICE], log_clear=True))
     crash.run()
