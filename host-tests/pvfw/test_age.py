@@ -119,9 +119,17 @@ def test_chunks_stand_one_behind_the_other_with_little_between(tmp_path):
 
 
 @pytest.mark.parametrize("number", range(1, 17))
-def test_chunks_of_a_long_file_never_outgrow_their_buffer(number):
+def test_chunks_of_a_long_file_never_outgrow_their_buffer(number, monkeypatch):
     # What is left over of a piece is 64 bytes more each time: it comes round after 64 pieces.
     guest()
+    guards, real = [], hw.alloc_pages
+
+    def alloc_pages(count):
+        at = real(count + 1)
+        guards.append(at + count * PAGE)
+        return at
+
+    monkeypatch.setattr(hw, "alloc_pages", alloc_pages)
     target = Kept()
     sink = sealed.Sealed(target, 77, keys(PEOPLE[:number]))
     content = b"".join(NOISE for _ in range(3))
@@ -130,6 +138,8 @@ def test_chunks_of_a_long_file_never_outgrow_their_buffer(number):
     assert PEOPLE[0].by_pyrage(target.file()) == content
     lengths = {header.length() for header, _ in target.chunks()[:-1]}
     assert lengths == {16 * PAGE, 17 * PAGE}
+    assert len(guards) == 3
+    assert not any(any(hw.mem(at, PAGE)) for at in guards)
 
 
 def test_frames_are_copied_and_stand_behind_the_end_of_a_page():

@@ -93,7 +93,7 @@ def test_the_command_loads_image_and_configuration_and_has_the_disks_besides(
 def test_with_recipients_the_command_line_forbids_a_dump_in_clear(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert arm(TARGET, f"--recipient={RECIPIENT}") == 0
+    assert arm(TARGET, f"--recipient={RECIPIENTS[0]}") == 0
     assert "pvdump.recipients=required" in shlex.split(capsys.readouterr().out)[-1].split()
 
 

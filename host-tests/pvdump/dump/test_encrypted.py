@@ -221,8 +221,10 @@ def test_each_flip_is_seen_without_a_key_and_costs_no_length(tmp_path: Path) -> 
     file = checked(path, block)[1]
     dice = random.Random(11)
     with path.open("r+b", buffering=0) as stream:
-        for _ in range(2000):
-            at = block.data_offset + dice.randrange(block.dump_size)
+        headers = range(0, block.dump_size, 16 * 4096)
+        places = [dice.randrange(block.dump_size) for _ in range(2000)]
+        for place in places + [start + i for start in headers for i in range(48)]:
+            at = block.data_offset + place
             stream.seek(at)
             stream.write(bytes([clean[at] ^ 1 << dice.randrange(8)]))
             chunks, got = checked(path, block)
