@@ -1,7 +1,7 @@
 """Monocypher, of which the image has X25519 and ChaCha20-Poly1305: its source, and its compiling.
 
-Called by tools/image.py and tools/hwlib.py; boot/hw/seal.c is the only caller of the C. The rule: one
-file is compiled whole, and the linker leaves out what nothing calls.
+Called by tools/image.py and tools/hwlib.py; boot/hw/seal.c is the only caller of the C. The rule:
+its one file is compiled whole, and the linker leaves out what nothing calls.
 Source: Monocypher is not in Debian; the source package of pymonocypher has its two files.
 """
 

@@ -1,7 +1,7 @@
 """The age file that an encrypted dump is: its header and its keys.
 
-Used by sealed, which encrypts the file's pieces. Rules: each file has a key of its own, drawn anew, so
-no key ever encrypts two contents; whoever is named as a recipient can decrypt the whole, and a
+Used by sealed, which encrypts the file's pieces. Rules: each file has a key of its own, drawn anew,
+so no key ever encrypts two contents; whoever is named as a recipient can decrypt the whole, and a
 recipient that would let everybody do so is an error, never passed over; nothing of the crashed
 kernel's memory is taken for random.
 Source: C2SP, age.md (age-encryption.org/v1); RFC 5869, HKDF; RFC 2104, HMAC.

@@ -1,8 +1,8 @@
 """An encrypted dump: the age file that stands on a target in chunks of kind AGE.
 
-Used by collect, which saves it as it is, or decrypts it. The rules: each byte is checked without a key; a
-damaged chunk costs none of the file's length, so that the places of all others stay as they are.
-A file that was saved so before is read in the same way.
+Used by collect, which saves it as it is, or decrypts it. The rules: each byte is checked without a
+key; a damaged chunk costs none of the file's length, so that the places of all others stay as they
+are. A file that was saved so before is read in the same way.
 """
 
 from __future__ import annotations

@@ -33,9 +33,9 @@ DESCRIPTION = """\
 Copy the dump off a target into a new file, which crash, drgn and makedumpfile open: the ELF vmcore
 as it is, or a compressed KDUMP file. When all that the target has of it is there, the target's
 superblock gets a note, for `pvdump prepare --again`; nothing else of the target is written. With
---log OUT is the crashed kernel's log alone, and nothing is noted. An encrypted dump needs --identity;
-without, it is checked and saved as it is, in OUT.age. Such a file, or what `age --decrypt` made of it,
-may stand in place of DISK."""
+--log OUT is the crashed kernel's log alone, and nothing is noted. An encrypted dump needs
+--identity; without, it is checked and saved as it is, in OUT.age. Such a file, or what `age
+--decrypt` made of it, may stand in place of DISK."""
 EPILOG = """\
 exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 part of the dump is missing, what there is
 was collected and is marked incomplete; with --log: part of the log is missing, OUT has the rest"""

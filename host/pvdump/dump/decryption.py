@@ -1,7 +1,7 @@
 """The stream in an encrypted dump, decrypted with the user's key by age's own tools.
 
-Used by collect. The rules: what was not authenticated is never given out; keys are read by nobody but
-pyrage or the program age; the plaintext stands in a file without a name, of its owner's alone, beside
+Used by collect. The rules: what was not authenticated is never given out; keys are used by pyrage
+or the program age alone; the plaintext stands in a file without a name, its owner's alone, beside
 the file that is made of it. Where the dump ends early, its whole pieces up to there are given.
 """
 
@@ -215,7 +215,7 @@ class _Age(_Tool):
     """Decrypts by the program age."""
 
     def __init__(self, program: str, pieces: Iterator[bytes], identity: Path) -> None:
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
         self._process = process = subprocess.Popen(
             [program, "--decrypt", "--identity", os.path.abspath(identity)],  # noqa: PTH100
             stdin=subprocess.PIPE,
