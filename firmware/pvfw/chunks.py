@@ -35,6 +35,8 @@ Kinds:
     7 UNREADABLE  count runs of pages that could not be read: first frame number, pages, u64 each
     8 INDEX       count places of chunks, since the INDEX before: offset, u64, and kind, u32. value:
                   where the INDEX before begins, 0 without one
+   10 AGE         bytes of an age file, whose content is a stream of the other kinds. Where there is
+                  one, all are. value: where in the file they stand; count: 1 if they end it, else 0
     9 MANIFEST    lines KEY=VALUE: pages by class, and totals. The last chunk. value: where the last
                   INDEX begins; count: chunks before this one. Its line `chain` is the CRC-32 of all
                   headers before it, one behind the other
@@ -48,7 +50,7 @@ PAGE_SIZE = 4096
 HEADER = "<4sIQQIIQI"
 HEADER_SIZE = 48
 _CRC_AT = 44
-FACTS, MEMORY, NOTES, LOG, PAGES, RAW, UNREADABLE, INDEX, MANIFEST = range(1, 10)
+FACTS, MEMORY, NOTES, LOG, PAGES, RAW, UNREADABLE, INDEX, MANIFEST, AGE = range(1, 11)
 NAMES = {
     FACTS: "facts",
     MEMORY: "memory",
@@ -59,6 +61,7 @@ NAMES = {
     UNREADABLE: "unreadable pages",
     INDEX: "index",
     MANIFEST: "manifest",
+    AGE: "encrypted bytes",
 }
 # Bytes of a payload; of a RAW chunk, pages.
 PAYLOAD_MAX = 1 << 20

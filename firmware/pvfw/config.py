@@ -31,7 +31,7 @@ The kinds; "once" means at most once:
        4  compression, once: u8 algorithm, 0 none, 1 zstd; i8 level
        5  end action, once: text, reboot, poweroff or halt
        6  fact: i64 value, then the name as text, VMCOREINFO's such as "SIZE(page)"; each name once
-       7  recipient: X25519 public key, 32 bytes; each once
+       7  recipient: X25519 public key, 32 bytes; each once. With recipients there must be a nonce
        8  log in clear, once: no content. The log may leave unencrypted in spite of recipients
        9  nonce, once: 32 random bytes
 
@@ -163,6 +163,8 @@ def decode(raw):
         elif flags & REQUIRED:
             raise ConfigError("configuration: record of kind %d is required, not known" % kind)
         at += length
+    if config.recipients and config.nonce is None:
+        raise ConfigError("configuration: recipients, but no nonce to draw keys from")
     return config
 
 

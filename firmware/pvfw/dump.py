@@ -10,7 +10,7 @@ What a dump looks like is decided by its format, where it goes by its sink; neit
 
     format.least        bytes that it takes at least on the target
     format.buffer       pages that the sink is to have for what it is given as bytes
-    format.reserve()    take all memory that writing needs
+    format.reserve(n)   take all memory that writing needs, n buffers to be given to own()
     format.write(sink)  async: write everything, in ascending order; returns the bytes
     format.done         pages that it is through with, of format.pages
 
@@ -19,10 +19,12 @@ What a dump looks like is decided by its format, where it goes by its sink; neit
                         with a page there are zeros first
     sink.own(gfn, n)    async: the same of frames of our own, which may be used again only once
                         sink.wait(size) says that they are written
-    sink.written()      bytes, from the first on, that the backend has acknowledged
+    sink.end()          async: write what is left, wait for all; returns the bytes on the target
 
-The format is stream.Stream, made of an oldmem.OldMemory; the sink is target.Target. Both may raise
-DumpError and XenError.
+The format is stream.Stream, made of an oldmem.OldMemory; the sink is target.Target, or for a
+configuration with recipients sealed.Sealed before it. All may raise DumpError and XenError. With
+recipients no text of the crashed kernel goes to the console, xenstore or the superblock, unless the
+configuration lets the log go in clear.
 """
 
 import hw
@@ -30,14 +32,15 @@ from xenpv.abi import PAGE_SIZE
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
-from . import choose, superblock
+from . import age, choose, superblock
 from . import target as disk
 from .clock import now_utc
-from .errors import DumpError, OptionError, reason
+from .errors import DumpError, OptionError, reason, withheld
 from .holes import Holes
 from .oldmem import OldMemory
 from .report import say
-from .stream import Stream
+from .sealed import OVERHEAD, Sealed
+from .stream import BUFFERS, Stream
 from .target import MIB
 
 REPORT_EVERY = SECOND
@@ -59,12 +62,27 @@ async def run(guest, options, region, report):
         raise OptionError(
             "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
         )
-    if options.config.recipients:
-        raise OptionError("the configuration has recipients, and this image cannot encrypt")
+    config = options.config
+    if options.encrypted and not config.recipients:
+        raise OptionError(
+            "pvdump.recipients=required, and there is no usable configuration with any"
+        )
+    private = bool(config.recipients) and not config.log_clear
+    try:
+        await _dump(guest, options, region, report, private)
+    except Exception as e:
+        if private and withheld(e) is not e:
+            raise withheld(e)
+        raise
+
+
+async def _dump(guest, options, region, report, private):
+    """Do as run(). private: whether what is said may have no text of the crashed kernel."""
+    tell = _hush if private else say
     disks = options.disks()
     memory = OldMemory(options.elfcorehdr, region)
     for problem in memory.problems:
-        say(problem)
+        tell(problem)
     release = memory.info("OSRELEASE")
     started = now_utc()
     facts = ["release=%s" % release, "started=%d" % started, "vcpu=%d" % hw.vcpu()]
@@ -75,16 +93,29 @@ async def run(guest, options, region, report):
     if options.config.release == release:
         given = options.config.facts
     elif options.config.facts:
-        say("the configuration is for kernel %s: its facts are not used" % options.config.release)
+        tell("the configuration is for kernel %s: its facts are not used" % options.config.release)
     facts.append("level=%d" % level)
     stream = Stream(
-        memory, number, facts, Holes(guest.xen, True), level, options.compress, given, say
+        memory, number, facts, Holes(guest.xen, True), level, options.compress, given, tell
     )
     say(
         "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
-        % (release or "?", stream.pages * PAGE_SIZE // MIB, stream.ranges, hw.vcpu())
+        % (
+            "not told" if private else release or "?",
+            stream.pages * PAGE_SIZE // MIB,
+            stream.ranges,
+            hw.vcpu(),
+        )
     )
-    await Dump(guest, report).run(stream, release, disks)
+    keys = None
+    if options.config.recipients:
+        keys = age.Keys(options.config.recipients, options.config.nonce)
+        say("the dump is encrypted to %d recipients" % len(options.config.recipients))
+    await Dump(guest, report, keys, private).run(stream, release, disks)
+
+
+def _hush(line):
+    """Say nothing of what may quote the crashed kernel."""
 
 
 class Dump:
@@ -93,14 +124,18 @@ class Dump:
     Args:
         guest: Guest.
         report: report.Report.
+        keys: age.Keys to encrypt it with, or None.
+        private: whether the superblock may have no text of the crashed kernel.
     """
 
-    def __init__(self, guest, report):
+    def __init__(self, guest, report, keys=None, private=False):
         self.guest = guest
         self.report = report
+        self._keys = keys
+        self._private = private
         self._reported = 0
         self._reported_size = 0
-        self._target = None
+        self._target = self._sink = None
         self._content = None
 
     async def run(self, content, release, disks):
@@ -119,9 +154,13 @@ class Dump:
         self._target = target = disk.Target(guest.xen, guest.loop, guest.grants, device, name, say)
         try:
             await target.open()
-            target.check(content.least)
+            target.check(content.least + (OVERHEAD if self._keys else 0))
             target.reserve(content.buffer)
-            content.reserve()
+            # A sink that encrypts copies.
+            content.reserve(1 if self._keys else BUFFERS)
+            self._sink = target
+            if self._keys:
+                self._sink = Sealed(target, content.dump, self._keys)
             await target.probe()
             await self._record(content, release)
         finally:
@@ -141,19 +180,20 @@ class Dump:
         block.algorithm = content.algorithm
         block.started = now_utc()
         block.crash_vcpu = hw.vcpu()
-        block.release = release
+        block.release = "" if self._private else release
+        block.format = superblock.FORMAT_AGE if self._keys else superblock.FORMAT_STREAM
         await target.save(superblock.WRITING)
         began = self._reported = hw.now()
         try:
             target.begin(self._progress)
-            size = await content.write(target)
-            await target.end()
+            await content.write(self._sink)
+            size = await self._sink.end()
             await target.disk.flush()
             block.written = block.dump_size = size
             await target.save(superblock.COMPLETE)
         except Exception as e:
             # Whatever it is: what is on the disk so far must be found there.
-            await self._partial(reason(e))
+            await self._partial(e)
             raise
         took = max(hw.now() - began, 1)
         try:
@@ -211,11 +251,13 @@ class Dump:
         say("%s, %d MiB/s" % (line, rate))
         await self.report.tell("progress", line)
 
-    async def _partial(self, why):
+    async def _partial(self, error):
         """Record on the target, if it still takes it, how far the dump got and why it ended."""
         target = self._target
         block = target.block
-        block.reason = why
+        block.reason = reason(withheld(error) if self._private else error)
+        if self._keys and not isinstance(error, XenError):
+            await self._finish()
         try:
             block.written = await target.settle()
             await target.save(superblock.PARTIAL)
@@ -223,3 +265,11 @@ class Dump:
             say("the superblock could not be set to partial: %s" % reason(e))
             return
         say("dump partial: %d KiB are on the disk" % (block.written // 1024))
+
+    async def _finish(self):
+        """Encrypt and write what stands in the sink's buffers, if the target takes it."""
+        try:
+            await self._sink.end()
+        except (DumpError, XenError, MemoryError):
+            # It is full, or has failed as well: what there is so far remains.
+            pass

@@ -10,6 +10,7 @@ says; a configuration that cannot be used is told and ignored.
     pvdump.disk=xvdb            the dump target; several, xvdb,xvdc: the first that takes the dump
     pvdump.level=31             pages to leave out, as makedumpfile's -d: 0 to 31
     pvdump.compress=zstd        of the pages: zstd or none
+    pvdump.recipients=required  write no dump unless the configuration has keys to encrypt it to
     pvdump.then=reboot          afterwards: reboot, poweroff or halt
     pvdump.run=dump             dump, or check: try xenstore and the disks
     pvdump.fault=page           fail on purpose: page, ud or python
@@ -41,6 +42,7 @@ class Options:
         any_disk: whether no disk at all is named, usable or not.
         level: the pages to leave out, 0 to 31, as makedumpfile's -d.
         compress: whether the dump's pages are compressed.
+        encrypted: whether no dump may be written that is not encrypted.
         then: the end action.
         run: the mode.
         fault: how to fail on purpose, or None.
@@ -54,6 +56,7 @@ class Options:
         self.any_disk = True
         self.level = config.LEVEL_MAX
         self.compress = True
+        self.encrypted = False
         self.then = "reboot"
         self.run = "dump"
         self.fault = None
@@ -189,6 +192,10 @@ def _set(options, key, value, modes, ends):
         options.level = level
     elif key == "pvdump.compress":
         options.compress = _choice(key, value, config.ALGORITHMS) != "none"
+    elif key == "pvdump.recipients":
+        # Whatever the value: nothing may leave in clear because of a mistyped word.
+        options.encrypted = True
+        _choice(key, value, ("required",))
     elif key == "pvdump.run":
         options.run = _choice(key, value, modes)
     elif key == "pvdump.fault":

@@ -150,21 +150,24 @@ class Writer:
 class Packer:
     """Packs pages into chunks, in buffers that the sink writes while the next ones are filled.
 
+    Args:
+        buffers: how many there are.
+
     Attributes: done, pages packed so far.
 
     Raises DumpError where there is no memory for its buffers.
     """
 
-    def __init__(self):
+    def __init__(self, buffers):
         self._out = self._sink = None
         self.done = 0
         self._table = bytearray(TABLE_MAX * chunks.ENTRY_SIZE)
         # What hw.pack() is to do, and how far it is: frame, frames left, the frame's bit,
         # bytes in the buffer, entries in the table.
         self._state = array("Q", (0, 0, 0, 0, 0))
-        self._buffers = _buffers()
+        self._buffers = _buffers(buffers)
         # Up to where the sink must have written before a buffer is used again.
-        self._ends = [0] * BUFFERS
+        self._ends = [0] * buffers
         self._now = 0
         # What is added to a frame to tell where it was: that of the pages of a chunk is the same.
         self._moved = 0
@@ -218,7 +221,7 @@ class Packer:
         hw.mem(address + chunks.HEADER_SIZE + filled, size)[:] = table
         await self._out.pages(address, filled + size, filled, count)
         self._ends[self._now] = self._out.size
-        self._now = (self._now + 1) % BUFFERS
+        self._now = (self._now + 1) % len(self._buffers)
         state[USED] = state[ENTRIES] = 0
         await self._sink.wait(self._ends[self._now])
 
@@ -309,9 +312,14 @@ class Stream:
         """How many of `pages` it is through with."""
         return self._packer.done + self.missing + sum([n for _, n in self.left_out()])
 
-    def reserve(self):
-        """Take all memory that writing needs. Raises DumpError."""
-        self._packer = Packer() if self._compress else Raw()
+    def reserve(self, buffers=BUFFERS):
+        """Take all memory that writing needs.
+
+        buffers: to pack pages in; 1 suffices for a sink that copies.
+
+        Raises DumpError.
+        """
+        self._packer = Packer(buffers) if self._compress else Raw()
         try:
             self._filter = PageFilter(self._ram, self._info, self.level, self._given)
         except MemoryError as e:
@@ -421,11 +429,11 @@ class Stream:
                 yield piece
 
 
-def _buffers():
+def _buffers(number):
     try:
-        return [hw.alloc_pages(BUFFER_PAGES) for _ in range(BUFFERS)]
+        return [hw.alloc_pages(BUFFER_PAGES) for _ in range(number)]
     except MemoryError as e:
-        raise DumpError("no memory for %d buffers of %d pages: %s" % (BUFFERS, BUFFER_PAGES, e))
+        raise DumpError("no memory for %d buffers of %d pages: %s" % (number, BUFFER_PAGES, e))
 
 
 def _text(lines):

@@ -24,7 +24,7 @@ Layout, little-endian, 512 bytes:
        148   192  reason: why a dump is partial, NUL-padded
        340     8  collected: when `pvdump collect` had copied the dump, as started; 0 not yet
        348     8  dump: id of the dump, which its chunks have as well
-       356     4  format: 0 ELF vmcore, 1 stream
+       356     4  format: 0 ELF vmcore, 1 stream, 2 stream in an age file
        360     4  level: which pages were to be left out, as makedumpfile's -d
        364     4  algorithm: 0 none, 1 zstd
        368    32  nonce: of the time when the image was armed
@@ -56,6 +56,7 @@ STATE_NAMES = {READY: "ready", WRITING: "writing", COMPLETE: "complete", PARTIAL
 UNKNOWN_VCPU = 0xFFFFFFFF
 FORMAT_ELF = 0
 FORMAT_STREAM = 1
+FORMAT_AGE = 2
 ALGORITHM_NONE = 0
 ALGORITHM_ZSTD = 1
 ALGORITHM_NAMES = {ALGORITHM_NONE: "none", ALGORITHM_ZSTD: "zstd"}
@@ -206,7 +207,8 @@ def _check(block):
             "superblock data_offset %d does not fit a target of %d bytes"
             % (block.data_offset, block.size)
         )
-    if block.format != (FORMAT_ELF if block.version == VERSION_ELF else FORMAT_STREAM):
+    known = (FORMAT_ELF,) if block.version == VERSION_ELF else (FORMAT_STREAM, FORMAT_AGE)
+    if block.format not in known:
         raise TargetRefused("superblock format %d is not known" % block.format)
     most = block.dump_size or (0 if block.version == VERSION_ELF else block.room())
     if block.dump_size > block.room() or block.written > most:

@@ -259,9 +259,13 @@ class Target:
         return parts
 
     async def end(self):
-        """Write what is left, and wait until the backend has acknowledged everything."""
+        """Write what is left, and wait until the backend has acknowledged everything.
+
+        Returns: bytes of the dump.
+        """
         await self._send()
         await self.disk.drain()
+        return (self._sector - self._first()) * SECTOR
 
     def written(self):
         """Return how many bytes of the dump, from its start, the backend has acknowledged."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from elftools.elf.elffile import ELFFile
 
-from tools import micropython, zstd
+from tools import micropython, monocypher, zstd
 from tools.image import Image
 from tools.imageconfig import ROOT
 
@@ -125,11 +125,12 @@ def test_sizes_are_within_their_bounds(image: Image) -> None:
 REBUILD = """
 import sys
 from pathlib import Path
-from tools import micropython, zstd
+from tools import micropython, monocypher, zstd
 micropython.source = lambda progress: Path(sys.argv[1])
 zstd.source = lambda progress: Path(sys.argv[2])
+monocypher.source = lambda: Path(sys.argv[3])
 from tools.image import build
-build(Path(sys.argv[3]))
+build(Path(sys.argv[4]))
 """
 
 
@@ -142,9 +143,10 @@ def test_another_checkout_with_another_cache_gives_the_same_bytes(
         shutil.copytree(ROOT / name, clone / name, ignore=skip)
     for name in ("image.yaml", "requirements.txt"):
         shutil.copy(ROOT / name, clone)
-    for part in (micropython, zstd):
+    parts = (micropython, zstd, monocypher)
+    for part in parts:
         shutil.copytree(part.source(), tmp_path / part.__name__)
-    places = [str(tmp_path / name) for name in ("tools.micropython", "tools.zstd", "out")]
+    places = [str(tmp_path / name) for name in (*(part.__name__ for part in parts), "out")]
     command = [sys.executable, "-c", REBUILD, *places]
     environment = {**os.environ, "PVDUMP_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(clone)}
     subprocess.run(command, cwd=clone, env=environment, check=True)

@@ -118,6 +118,8 @@ def command(image: Path, out: Path, made: config.Config) -> str:
     words = []
     if made.targets:
         words.append("pvdump.disk=" + ",".join(target.name for target in made.targets))
+    if made.recipients:
+        words.append("pvdump.recipients=required")
     if made.then is not None:
         words.append(f"pvdump.then={made.then}")
     # Absolute, but with the links that the person named.

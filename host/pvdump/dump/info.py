@@ -26,6 +26,11 @@ MEANING = {
     superblock.COMPLETE: "the dump is whole",
     superblock.PARTIAL: "the dump ended early",
 }
+FORMATS = {
+    superblock.FORMAT_ELF: "elf",
+    superblock.FORMAT_STREAM: "stream",
+    superblock.FORMAT_AGE: "age",
+}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +78,7 @@ def info(path: Path) -> dict[str, Any]:
             "disk_size": disk.size,
             "size": block.size,
             "version": block.version,
+            "format": FORMATS[block.format],
             "room": block.room(),
             "dump_size": block.dump_size,
             "written": block.written,
@@ -107,6 +113,8 @@ def text(facts: dict[str, Any]) -> str:
             ("ended", f"{facts['ended'] or 'unknown'} ({facts['seconds']} s)"),
             ("collected", facts["collected"] or "not yet"),
         ]
+    if facts["format"] == "age":
+        lines.append(("encrypted", "by age: `pvdump collect --identity FILE` opens it"))
     if facts["reason"]:
         lines.append(("reason", facts["reason"]))
     return "\n".join(f"{name:<9} {value}" for name, value in lines)

@@ -1,18 +1,20 @@
 """The dump on a target: where its vmcore is, how much of it there is, and its checked headers.
 
 Used by collect. The rule: the superblock tells what the guest wrote; where it is lost, the vmcore's
-own header has to.
+own header has to. A file that holds a stream, or an age file, and nothing else is a source too.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pvfw import chunks, superblock
+from pvfw import age, chunks, superblock
 from pvfw.errors import TargetRefused
 
 from .disk import PAGE, DiskError, TargetDisk
 from .vmcore import Header
+
+NO_UUID = bytes(16)  # of what block() makes up
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
 
     Raises: as TargetDisk.superblock().
     """
+    found = _file(disk)
+    if found is not None:
+        return found
     if not salvage:
         return disk.superblock()
     copy = disk.superblock_copy()
@@ -55,10 +60,38 @@ def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
     header = chunks.decode(raw, None, 0)
     if header is None:
         return None
-    found = superblock.Superblock(bytes(16), disk.size // PAGE * PAGE)
+    found = superblock.Superblock(NO_UUID, disk.size // PAGE * PAGE)
     found.dump, found.state = header.dump, superblock.PARTIAL
+    if header.kind == chunks.AGE:
+        found.format = superblock.FORMAT_AGE
     found.reason = "the superblock was not looked at"
     return found
+
+
+def _file(disk: TargetDisk) -> superblock.Superblock | None:
+    """Return what a superblock would say of a file that begins with a stream or an age file.
+
+    None where it begins otherwise, as a target does.
+    """
+    raw = disk.read_around(0, chunks.HEADER_SIZE)[0]
+    header = chunks.decode(raw, None, 0)
+    is_age = raw.startswith(age.INTRO)
+    if header is None and not is_age:
+        return None
+    found = superblock.Superblock(NO_UUID, disk.size + superblock.COPY_SIZE)
+    found.state = superblock.COMPLETE
+    found.data_offset = 0
+    found.dump_size = found.written = disk.size
+    if is_age:
+        found.format = superblock.FORMAT_AGE
+    else:
+        found.dump = header.dump
+    return found
+
+
+def is_file(block: superblock.Superblock) -> bool:
+    """Tell whether block() made this superblock for a file, which has none."""
+    return bool(block.data_offset == 0)
 
 
 def recorded(disk: TargetDisk, block: superblock.Superblock) -> Dump:
@@ -114,8 +147,16 @@ def look_again(disk: TargetDisk, dump: Dump) -> str:
 
 def unchanged(disk: TargetDisk, before: superblock.Superblock) -> str:
     """Do as look_again(), for the superblock that was read first."""
+    if is_file(before) or before.uuid == NO_UUID:
+        return ""
     try:
         after = disk.superblock()
+    except TargetRefused:
+        # One that was damaged before had been read from the copy.
+        copy = disk.superblock_copy()
+        if copy is None:
+            raise
+        after = copy
     except DiskError as error:
         return f"the superblock cannot be read again, to see that the dump is the same: {error}"
     _refuse_other(disk, before, after)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pvfw import chunks, elf, superblock
 from pvfw.errors import TargetRefused
-from xenpv.text import printable
+from xenpv.text import decimal, printable
 
 from . import source
 from .compression import ZSTD, Compression, unpacker
@@ -32,6 +32,7 @@ from .vmcore import E_FLAGS, INCOMPLETE
 PAGES_MAX = 1 << 25
 RANGES_MAX = elf.PHNUM_MAX
 KINDS = (chunks.PAGES, chunks.RAW)
+SECONDS_MAX = (1 << 63) - 1
 
 
 @dataclass
@@ -297,6 +298,9 @@ def _crash(told: Told, block: superblock.Superblock) -> Crash:
     """Return what a KDUMP file's headers tell of the crash."""
     notes = Notes(told.notes)
     release = printable(notes.text("OSRELEASE")) or block.release
-    known = block.crash_vcpu != superblock.UNKNOWN_VCPU
-    when = notes.number("CRASHTIME") or min(block.started, (1 << 63) - 1)
-    return Crash(notes, release, when, block.crash_vcpu if known else 0)
+    vcpu = block.crash_vcpu
+    if vcpu == superblock.UNKNOWN_VCPU:
+        vcpu = decimal(told.facts.get("vcpu", ""), 0, superblock.UNKNOWN_VCPU - 1) or 0
+    started = block.started or decimal(told.facts.get("started", ""), 0, SECONDS_MAX) or 0
+    when = notes.number("CRASHTIME") or min(started, SECONDS_MAX)
+    return Crash(notes, release, when, vcpu)
