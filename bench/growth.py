@@ -62,11 +62,9 @@ def dump(gib: int) -> tuple[float, int]:
 
     machine.alloc_pages = alloc_pages
     began = time.process_time()
-    with contextlib.redirect_stdout(io.StringIO()) as said, hw.attached(machine):
-        try:
-            main.main()
-        except Shutdown:
-            pass
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), hw.attached(machine), contextlib.suppress(Shutdown):
+        main.main()
     took = time.process_time() - began
     assert superblock.decode(bytes(disk.data[:512])).state == superblock.COMPLETE, said.getvalue()
     return took, most

@@ -193,7 +193,7 @@ def firmware(path: Path) -> bytes:
 
 
 def flatten(path: Path) -> tuple[bytes, int]:
-    """Return the ELF's body as in memory, padded to sectors of 512 bytes, and the memory it needs."""
+    """Return the ELF's body as in memory, in whole sectors of 512, and the memory it needs."""
     elf = path.read_bytes()
     loads = [segment for segment in segments(elf) if segment[0] == 1]
     start = min(segment[4] for segment in loads)

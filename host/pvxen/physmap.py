@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 from xenpv import abi
 
-
 MAP_NORESERVE = 0x4000  # memory that is not touched costs nothing, however large a guest is
 
 

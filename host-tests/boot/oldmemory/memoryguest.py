@@ -13,7 +13,7 @@ SAMPLES = 64
 
 def main():
     try:
-        door, cmdline, modules, memmap, region = hw.boot()
+        region = hw.boot()[4]
         chosen = options.read(hw.boot(), ("dump",), ("halt", "poweroff", "reboot"))
         print("region", hex(region[0]), hex(region[1]))
         memory = OldMemory(chosen.elfcorehdr, region)
