@@ -42,7 +42,8 @@ def panic(domain):
     domain.bring("xvdb", {"pvdump.bin": "image-bin"})
     # The soft reset is the test's.
     domain.xen.sh("killall xl; exit 0")
-    domain.keep_front_ends()
+    if domain.guest.closes_front_ends:
+        domain.keep_front_ends()
     domain.run(
         f"{linux.kexec('/pvdump.bin', DUMP, file_mode=True)} || poweroff -f\n"
         "dd if=/dev/xvdb of=/dev/null bs=1M count=8 iflag=direct\n"
