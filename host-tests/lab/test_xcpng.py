@@ -58,7 +58,6 @@ def reset(domain):
     shutil.copyfile(program.build(HERE / "xenopsd.c", xen.suite), xen.job / "xenopsd")
     xen.sh("chmod +x /job/xenopsd")
     xen.sh(f"until grep -q '^{domain.domid} 5$' /job/log/ends; do usleep 50000; done")
-    domain.before = len(domain.reasons())
     xen.sh(f"/job/xenopsd {domain.domid}")
 
 
@@ -69,13 +68,14 @@ def state(domain, kind="vbd"):
 
 
 def assert_dumped(domain, target, tmp_path):
-    assert domain.wait_end() == "poweroff", domain.console() + domain.debug()
+    # C xenstored does not tell of the next end of a domain that was only introduced again.
+    domain.xen.sh(f"until xl list {domain.domid} | grep -q -e ' ---s'; do usleep 50000; done")
     assert "pvdump: dump complete" in domain.debug()
     assert read_superblock(target).state == superblock.COMPLETE
     assert collect(target, tmp_path / "vmcore").reason == ""
 
 
-@pytest.mark.matrix(place=XENS, kind=["hvm", "pvh"])
+@pytest.mark.matrix(place=XENS, kind=["hvm", "pvh"], apart=True)
 def test_a_guest_is_dumped_whose_disk_is_still_connected(at_prompt, place, kind, target, tmp_path):
     domain = at_prompt(place, kind)
     domain.attach("xvdb", target)
@@ -85,7 +85,7 @@ def test_a_guest_is_dumped_whose_disk_is_still_connected(at_prompt, place, kind,
     assert_dumped(domain, target, tmp_path)
 
 
-@pytest.mark.matrix(place=XENS)
+@pytest.mark.matrix(place=XENS[:2])
 def test_a_disk_as_tapback_offers_it_has_the_dump(at_prompt, place, target, tmp_path):
     domain = at_prompt(place, "pvh", pvdump=True)
     Tapback(domain.xen).give(domain, target)
