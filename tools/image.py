@@ -7,7 +7,7 @@ lies in memory, boot/setup.S what stands before it in pvdump.bin.
     pvdump.elf  ELF64 with a PVH note: type="pvh" kernel=, QEMU -kernel; as firmware_override= too,
                 but then Xen's tools load no module, such as the text of bios_path_override=
     pvdump.fw   ELF32 without the note, which they take for hvmloader's like, modules and all
-    pvdump.bin  bzImage: kexec
+    pvdump.bin  bzImage: kexec; a PE file too, so that it can be signed
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ HW = (
     *("number", "memory", "pages", "secrets", "machine", "modhw"),
 )
 OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
+
+PAGE_SIZE = 4096
+SETUP_SIZE = 4096  # boot/setup.S
 
 LINK = (
     "ld -m elf_x86_64 -static -nostdlib --gc-sections --build-id=none -z noexecstack"
@@ -156,8 +159,15 @@ def link(work: Path, objects: list[str]) -> None:
     (work / "pvdump.fw").write_bytes(firmware(work / "pvdump.elf"))
     body, init_size = flatten(work / "pvdump.elf")
     run(work, ["gcc", "-c", "-m32", "-o", object_of("setup"), "boot/setup.S"])
-    symbols = {"body_paragraphs": -(-len(body) // 16), "body_init_size": init_size}
-    values = [f"--defsym={name}={value}" for name, value in symbols.items()]
+    names = symbols(work / "pvdump.dbg")
+    numbers = {
+        "size": len(body),
+        "paragraphs": len(body) // 16,
+        "init_size": init_size,
+        "efi_entry": names["efi_entry"] - names["_start"],
+        "image_size": SETUP_SIZE + -(-len(body) // PAGE_SIZE) * PAGE_SIZE,
+    }
+    values = [f"--defsym=body_{name}={number}" for name, number in numbers.items()]
     flat = ["ld", "-m", "elf_i386", "--oformat", "binary", "-Ttext=0", "-e", "setup", *values]
     run(work, [*flat, "--section-start=.setup=0", "-o", "setup.bin", object_of("setup")])
     (work / "pvdump.bin").write_bytes((work / "setup.bin").read_bytes() + body)
@@ -190,7 +200,7 @@ def firmware(path: Path) -> bytes:
 
 
 def flatten(path: Path) -> tuple[bytes, int]:
-    """Return the ELF's body as in memory, padded to 16 bytes, and the memory it needs."""
+    """Return the ELF's body as in memory, in whole sectors of 512, and the memory it needs."""
     elf = path.read_bytes()
     loads = [segment for segment in segments(elf) if segment[0] == 1]
     start = min(segment[4] for segment in loads)
@@ -198,7 +208,7 @@ def flatten(path: Path) -> tuple[bytes, int]:
     for _, _, offset, _, paddr, filesz, _, _ in loads:
         body.extend(bytes(paddr - start - len(body)))
         body += elf[offset : offset + filesz]
-    body.extend(bytes(-len(body) % 16))
+    body.extend(bytes(-len(body) % 512))
     return bytes(body), max(segment[4] + segment[6] for segment in loads) - start
 
 

@@ -22,7 +22,7 @@ PF_X, PF_W, PF_R = 1, 2, 4
 
 # Offset, format, value: what kexec_load and kexec_file_load check.
 HEADER = [
-    (0x1F1, "B", 1),  # setup_sects
+    (0x1F1, "B", 7),  # setup_sects
     (0x1FE, "H", 0xAA55),  # boot_flag
     (0x202, "4s", b"HdrS"),
     (0x206, "H", 0x020F),  # version
@@ -60,7 +60,7 @@ def test_bzimage_header_ends_where_its_jump_says(image: Image) -> None:
 
 def test_bzimage_carries_the_elf_s_body(image: Image) -> None:
     data = image.bin.read_bytes()
-    body = data[1024:]
+    body = data[4096:]
     assert field(data, 0x1F4, "I") * 16 == len(body)
     elf = image.elf.read_bytes()
     start = min(segment.p_paddr for segment in loads(image.elf))

@@ -122,7 +122,8 @@ def make_kdump(
     count = sum(end - first for first, end in stored)
     if count > PAGES_MAX:
         raise TargetRefused(
-            f"{disk.path}: the dump has {count} pages; at most {PAGES_MAX} are taken"
+            f"{disk.path}: the dump has {count} pages, and a KDUMP file takes {PAGES_MAX} at most:"
+            " use --format elf"
         )
     ram = merged(touched((paddr, paddr + size) for paddr, size, _ in told.memory) + stored)
     unpack = _same if how.flag == ZSTD else unpacker()
