@@ -22,9 +22,12 @@ What a dump looks like is decided by its format, where it goes by its sink; neit
     sink.end()          async: write what is left, wait for all; returns the bytes on the target
 
 The format is stream.Stream, made of an oldmem.OldMemory; the sink is target.Target, or for a
-configuration with recipients sealed.Sealed before it. All may raise DumpError and XenError. With
-recipients no text of the crashed kernel goes to the console, xenstore or the superblock, unless the
-configuration lets the log go in clear.
+configuration with recipients sealed.Sealed before it. All may raise DumpError and XenError.
+
+At the level that keeps the log alone (config.LOG_ONLY) the log goes to the console too, and, where
+no disk takes the dump and none was named, to xenstore. Where the configuration has recipients no
+text of the crashed kernel goes to the console, xenstore or the superblock, unless the configuration
+lets the log go in clear.
 """
 
 import hw
@@ -32,10 +35,11 @@ from xenpv.abi import PAGE_SIZE
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
-from . import age, choose, superblock
+from . import age, choose, logtext, superblock
 from . import target as disk
 from .clock import now_utc
-from .errors import DumpError, OptionError, reason, withheld
+from .config import LOG_ONLY
+from .errors import DumpError, NoTarget, OptionError, reason, withheld
 from .holes import Holes
 from .oldmem import OldMemory
 from .report import say
@@ -62,12 +66,11 @@ async def run(guest, options, region, report):
         raise OptionError(
             "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
         )
-    config = options.config
-    if options.encrypted and not config.recipients:
+    if options.encrypted and not options.config.recipients:
         raise OptionError(
             "pvdump.recipients=required, and there is no usable configuration with any"
         )
-    private = bool(config.recipients) and not config.log_clear
+    private = options.private()
     try:
         await _dump(guest, options, region, report, private)
     except Exception as e:
@@ -111,11 +114,34 @@ async def _dump(guest, options, region, report, private):
     if options.config.recipients:
         keys = age.Keys(options.config.recipients, options.config.nonce)
         say("the dump is encrypted to %d recipients" % len(options.config.recipients))
-    await Dump(guest, report, keys, private).run(stream, release, disks)
+    if stream.log is None:
+        tell("why the kernel died is not known, its log cannot be read: %s" % stream.no_log)
+    elif not private:
+        _say_cause(stream.cause)
+        if level == LOG_ONLY:
+            await logtext.show(stream.log, guest.loop)
+    try:
+        await Dump(guest, report, keys, private).run(stream, release, disks)
+    except NoTarget as e:
+        if level != LOG_ONLY or private or stream.log is None:
+            raise
+        say(str(e))
+        if not await logtext.tell(stream.log, guest):
+            raise
 
 
 def _hush(line):
     """Say nothing of what may quote the crashed kernel."""
+
+
+def _say_cause(cause):
+    """Say why the kernel died, or that its log does not say it."""
+    if not cause.lines:
+        say("the kernel's log does not say why it died; its last line: %s" % cause.last)
+        return
+    say("why the kernel died: %s" % cause.lines[0])
+    for line in cause.lines[1:]:
+        say("  " + line)
 
 
 class Dump:
@@ -215,6 +241,10 @@ class Dump:
         ]
         if left_out:
             say("left out, MiB: " + ", ".join(left_out))
+        if content.level == LOG_ONLY:
+            size = self._target.block.dump_size // 1024
+            say("dump complete: log, notes and stacks alone, %d KiB" % size)
+            return
         say(
             "dump complete: %d MiB in %d MiB, %d.%d s, %d MiB/s"
             % (

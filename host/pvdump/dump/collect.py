@@ -109,10 +109,12 @@ def run(options: argparse.Namespace) -> int:
     how = f", KDUMP, compression: {done.compression}" if done.compression else ""
     if done.encrypted:
         how = ", still encrypted: `pvdump collect --identity FILE` or `age --decrypt` opens it"
-    if done.out is None:
-        complain("collect", f"standard output: {meter}{how}")
-    else:
-        tell("collect", f"{done.out}: {meter}{how}")
+    say = complain if done.out is None else tell
+    say("collect", f"{done.out or 'standard output'}: {meter}{how}")
+    if done.cause:
+        say("collect", f"why the kernel died: {done.cause}")
+    if done.alone:
+        say("collect", "log, notes and stacks alone, as the dump's level says")
     if done.unnoted:
         complain("collect", f"the target does not note it as collected: {done.unnoted}")
     if not done.reason:
@@ -145,6 +147,8 @@ class Collected:
         unnoted: why the target does not say that the dump was collected, or "".
         out: the file; None for standard output.
         encrypted: whether it is an age file.
+        cause: why the kernel died, as far as its log says it; "" where it does not.
+        alone: whether the log, the notes and the stacks are all that the dump was to have.
     """
 
     size: int
@@ -157,6 +161,8 @@ class Collected:
     unnoted: str = ""
     out: Path | None = None
     encrypted: bool = False
+    cause: str = ""
+    alone: bool = False
 
 
 def collect(
@@ -306,6 +312,8 @@ def _of_stream(
         reason=made.reason,
         marked=bool(made.reason),
         detail=made.damage,
+        cause=made.cause,
+        alone=made.alone,
         compression=how.name if how else "",
     )
 
