@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
-FILTER_SIZE = 38 * 8  # of struct hw_filter
+FILTER_SIZE = 42 * 8  # of struct hw_filter
 
 _machine: Any = None
 _reread: Callable[[int, int], int] | None = None
