@@ -12,7 +12,7 @@ from xenpv.block.blkif import SECTOR
 from xenpv.block.negotiate import Limits
 
 from . import superblock
-from .errors import TargetRefused
+from .errors import NoTarget, TargetRefused
 from .target import MIB, read_superblock
 
 # A ring of one page, one request of one page: little memory for each disk.
@@ -70,7 +70,7 @@ async def choose(store, grants, names, size, say):
         names: in order of preference; none: all that there are.
         store, grants, size, say: as for look().
 
-    Returns: its name. Raises TargetRefused, XenError.
+    Returns: its name. Raises TargetRefused, which is a NoTarget where no disk is named; XenError.
     """
     there = await disks.numbers(store)
     numbers = [] if names else there
@@ -82,10 +82,11 @@ async def choose(store, grants, names, size, say):
             numbers.append(number)
     ready = await look(store, grants, numbers, size, say)
     asked = names or [vdev.name(number) for number in there]
+    kind = TargetRefused if names else NoTarget
     if not asked:
-        raise TargetRefused("this guest has no disk to dump to")
+        raise kind("this guest has no disk to dump to")
     if not ready:
-        raise TargetRefused(
+        raise kind(
             "none of %s takes the dump, nothing on them was changed: `pvdump prepare` a disk"
             % ", ".join(asked)
         )

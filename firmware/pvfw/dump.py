@@ -23,6 +23,10 @@ What a dump looks like is decided by its format, where it goes by its sink; neit
 
 The format is stream.Stream, made of an oldmem.OldMemory; the sink is target.Target. Both may raise
 DumpError and XenError.
+
+At the level that keeps the log alone (config.LOG_ONLY) the log goes to the console too, and, where
+no disk takes the dump and none was named, to xenstore. Where the configuration has recipients no
+text of the crashed kernel is told, unless it says that the log may be.
 """
 
 import hw
@@ -30,10 +34,11 @@ from xenpv.abi import PAGE_SIZE
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
-from . import choose, superblock
+from . import choose, logtext, superblock
 from . import target as disk
 from .clock import now_utc
-from .errors import DumpError, OptionError, reason
+from .config import LOG_ONLY
+from .errors import DumpError, NoTarget, OptionError, reason
 from .holes import Holes
 from .oldmem import OldMemory
 from .report import say
@@ -84,7 +89,31 @@ async def run(guest, options, region, report):
         "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
         % (release or "?", stream.pages * PAGE_SIZE // MIB, stream.ranges, hw.vcpu())
     )
-    await Dump(guest, report).run(stream, release, disks)
+    private = options.private()
+    if stream.log is None:
+        say("why the kernel died is not known, its log cannot be read: %s" % stream.no_log)
+    elif not private:
+        _say_cause(stream.cause)
+        if level == LOG_ONLY:
+            await logtext.show(stream.log, guest.loop)
+    try:
+        await Dump(guest, report).run(stream, release, disks)
+    except NoTarget as e:
+        if level != LOG_ONLY or private or stream.log is None:
+            raise
+        say(str(e))
+        if not await logtext.tell(stream.log, guest):
+            raise
+
+
+def _say_cause(cause):
+    """Say why the kernel died, or that its log does not say it."""
+    if not cause.lines:
+        say("the kernel's log does not say why it died; its last line: %s" % cause.last)
+        return
+    say("why the kernel died: %s" % cause.lines[0])
+    for line in cause.lines[1:]:
+        say("  " + line)
 
 
 class Dump:
@@ -175,6 +204,10 @@ class Dump:
         ]
         if left_out:
             say("left out, MiB: " + ", ".join(left_out))
+        if content.level == LOG_ONLY:
+            size = self._target.block.dump_size // 1024
+            say("dump complete: log, notes and stacks alone, %d KiB" % size)
+            return
         say(
             "dump complete: %d MiB in %d MiB, %d.%d s, %d MiB/s"
             % (

@@ -23,6 +23,10 @@ class TargetRefused(DumpError):
     """The disk is not one that may be written; nothing on it was changed."""
 
 
+class NoTarget(TargetRefused):
+    """No disk was named, and none that is there takes the dump."""
+
+
 class OtherVersion(TargetRefused):
     """The disk has a whole superblock of a version that is not known here."""
 

@@ -8,7 +8,8 @@ says; a configuration that cannot be used is told and ignored.
 
     elfcorehdr=[SIZE@]ADDRESS   where the crashed kernel described its memory; kexec adds it
     pvdump.disk=xvdb            the dump target; several, xvdb,xvdc: the first that takes the dump
-    pvdump.level=31             pages to leave out, as makedumpfile's -d: 0 to 31
+    pvdump.level=31             pages to leave out, as makedumpfile's -d: 0 to 31; or log: the log,
+                                notes and stacks alone
     pvdump.compress=zstd        of the pages: zstd or none
     pvdump.then=reboot          afterwards: reboot, poweroff or halt
     pvdump.run=dump             dump, or check: try xenstore and the disks
@@ -39,7 +40,8 @@ class Options:
         elfcorehdr: physical address, None where there is no usable one.
         names: of disks, in order of preference, as far as they are usable.
         any_disk: whether no disk at all is named, usable or not.
-        level: the pages to leave out, 0 to 31, as makedumpfile's -d.
+        level: the pages to leave out, 0 to 31, as makedumpfile's -d; config.LOG_ONLY: all but the
+            stacks.
         compress: whether the dump's pages are compressed.
         then: the end action.
         run: the mode.
@@ -68,6 +70,10 @@ class Options:
         if not self.names and not self.any_disk:
             raise OptionError("pvdump.disk= names no usable disk: a name like xvdb expected")
         return self.names
+
+    def private(self):
+        """Tell whether no text of the crashed kernel may be told, on the console or in xenstore."""
+        return bool(self.config.recipients) and not self.config.log_clear
 
     def name(self, source, name):
         """Add a disk by its name, or note that it is none in the source that has it."""
@@ -160,7 +166,7 @@ def parse(line, door, modes, ends, found):
     options.then = found.then or options.then
     if found.algorithm is not None:
         options.compress = found.algorithm != "none"
-    if found.level is not None and found.level != config.LOG_ONLY:
+    if found.level is not None:
         options.level = found.level
     for word in line.split():
         key, _, value = word.partition("=")
@@ -183,9 +189,11 @@ def _set(options, key, value, modes, ends):
     elif key == "pvdump.then":
         options.then = _choice(key, value, ends)
     elif key == "pvdump.level":
-        level = decimal(value, 0, config.LEVEL_MAX)
+        level = config.LOG_ONLY if value == "log" else decimal(value, 0, config.LEVEL_MAX)
         if level is None:
-            raise OptionError("%s=%s: 0 to %d expected" % (key, value[:40], config.LEVEL_MAX))
+            raise OptionError(
+                "%s=%s: 0 to %d or log expected" % (key, value[:40], config.LEVEL_MAX)
+            )
         options.level = level
     elif key == "pvdump.compress":
         options.compress = _choice(key, value, config.ALGORITHMS) != "none"

@@ -56,6 +56,7 @@ class PageFilter:
             facts are missing or contradict each other; the class is "all" where no page is judged.
         turns: of the walks in whose order a dump has what matters first: slab and page tables
             (FIRST), then the rest (REST); (ALL,) where they cannot be told apart.
+        turn: the walk that is under way.
         unjudged: number of pages kept so far because their struct pages cannot be read.
         why: the reason of the first of these; "" for none.
 
@@ -65,7 +66,7 @@ class PageFilter:
     def __init__(self, memory, info, level, given=None):
         self.kept = []
         self.turns = (ALL,)
-        self._turn = ALL
+        self.turn = ALL
         self._first = self._before = 0
         self.unjudged = 0
         self.why = ""
@@ -111,7 +112,7 @@ class PageFilter:
             self._before = bytes(self._counts())
         elif turn == REST:
             self._counts()[:] = self._before
-        self._turn = turn
+        self.turn = turn
         now = (1 << pagefacts.CLASSES) - 1
         if turn != ALL:
             now = self._first if turn == FIRST else now & ~self._first
@@ -138,7 +139,7 @@ class PageFilter:
 
     def counts(self):
         """Return the pages left out so far by class, a list of (class, number)."""
-        raw = self._before if self._turn == FIRST else self._counts()
+        raw = self._before if self.turn == FIRST else self._counts()
         found = struct.unpack_from("<%dQ" % len(CLASSES), raw, 8)
         return [(name, n) for name, n in zip(CLASSES, found)]
 
@@ -186,7 +187,7 @@ class PageFilter:
                 while at < stop:
                     at = self._piece(at, stop)
             except CoreError as e:
-                if self._turn == FIRST:
+                if self.turn == FIRST:
                     self._clear(at - pfn, stop - pfn)
                 else:
                     self.unjudged += stop - at

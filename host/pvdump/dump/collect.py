@@ -92,10 +92,12 @@ def run(options: argparse.Namespace) -> int:
             options.compress,
         )
     how = f", KDUMP, compression: {done.compression}" if done.compression else ""
-    if options.out is None:
-        complain("collect", f"standard output: {meter}{how}")
-    else:
-        tell("collect", f"{options.out}: {meter}{how}")
+    say = complain if options.out is None else tell
+    say("collect", f"{options.out or 'standard output'}: {meter}{how}")
+    if done.cause:
+        say("collect", f"why the kernel died: {done.cause}")
+    if done.alone:
+        say("collect", "log, notes and stacks alone, as the dump's level says")
     if done.unnoted:
         complain("collect", f"the target does not note it as collected: {done.unnoted}")
     if not done.reason:
@@ -123,6 +125,8 @@ class Collected:
         detail: a line for each place of a stream that is damaged, but for very many.
         compression: of a KDUMP file; "" of an ELF file.
         unnoted: why the target does not say that the dump was collected, or "".
+        cause: why the kernel died, as far as its log says it; "" where it does not.
+        alone: whether the log, the notes and the stacks are all that the dump was to have.
     """
 
     size: int
@@ -133,6 +137,8 @@ class Collected:
     detail: list[str] = field(default_factory=list)
     compression: str = ""
     unnoted: str = ""
+    cause: str = ""
+    alone: bool = False
 
 
 def collect(
@@ -214,6 +220,8 @@ def _of_stream(
         reason=made.reason,
         marked=bool(made.reason),
         detail=made.damage,
+        cause=made.cause,
+        alone=made.alone,
         compression=how.name if how else "",
     )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pvfw import chunks, elf, superblock
+from pvfw import chunks, config, elf, superblock
 from pvfw.errors import TargetRefused
 from xenpv.text import printable
 
@@ -25,7 +25,7 @@ from .kdump import DESCRIPTOR, Crash, Kdump
 from .meter import Progress
 from .notes import SIZE_MAX, Notes
 from .output import OutputFile, OutputStream
-from .stream import Chunk, Damage, Page, Stream, facts, pages, ranges
+from .stream import Chunk, Damage, Page, Stream, cause, facts, pages, ranges
 from .vmcore import E_FLAGS, INCOMPLETE
 
 # Pages that a KDUMP file is made of: 128 GiB, whose descriptors take 800 MiB of memory.
@@ -47,6 +47,11 @@ class Told:
     facts: dict[str, str] = field(default_factory=dict)
     memory: list[tuple[int, int, int]] = field(default_factory=list)
     notes: bytes = b""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the log, the notes and the stacks are all that the dump was to have."""
+        return self.facts.get("level") == str(config.LOG_ONLY)
 
     def take(self, chunk: Chunk) -> None:
         """Take a chunk."""
@@ -70,12 +75,16 @@ class Made:
         reason: why something is missing, or "".
         damage: a line for each damaged place.
         pages: that are in the file.
+        cause: why the kernel died, as far as its log says it; "" where it does not.
+        alone: as of Told.
     """
 
     size: int
     reason: str
     damage: list[str]
     pages: int
+    cause: str
+    alone: bool
 
 
 def refuse(disk: TargetDisk, block: superblock.Superblock) -> str:
@@ -136,8 +145,8 @@ def make_kdump(
                 file.stored(page.pfn, page.data, ZSTD)
             else:
                 file.raw(page.pfn, _unpacked(page, unpack, stream.damage))
-        made = _made(stream, disk, block, reason, count - file.left_out)
-        file.finish(bool(made.reason))
+        made = _made(stream, told, disk, block, reason, count - file.left_out)
+        file.finish(bool(made.reason) or made.alone)
         output.publish()
     return made
 
@@ -165,8 +174,8 @@ def make_elf(
                 if data:
                     output.put(place, data)
             count += page.length
-        made = _made(stream, disk, block, reason, count)
-        output.put(0, layout.header(bool(made.reason)))
+        made = _made(stream, told, disk, block, reason, count)
+        output.put(0, layout.header(bool(made.reason) or made.alone))
         output.extend(layout.end)
         output.publish()
     return made
@@ -284,13 +293,18 @@ def _same(data: bytes) -> bytes:
 
 
 def _made(
-    stream: Stream, disk: TargetDisk, block: superblock.Superblock, reason: str, count: int
+    stream: Stream,
+    told: Told,
+    disk: TargetDisk,
+    block: superblock.Superblock,
+    reason: str,
+    count: int,
 ) -> Made:
     damage = stream.damage
     if damage.number and not reason:
         reason = f"{damage.number} places of the dump are damaged"
     reason = reason or source.unchanged(disk, block)
-    return Made(stream.end, reason, damage.lines, count)
+    return Made(stream.end, reason, damage.lines, count, cause(told.facts), told.alone)
 
 
 def _crash(told: Told, block: superblock.Superblock) -> Crash:
