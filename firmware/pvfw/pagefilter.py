@@ -15,8 +15,8 @@ import struct
 import hw
 from xenpv.abi import PAGE_SIZE
 
-from .errors import CoreError
 from . import pagefacts
+from .errors import CoreError
 from .pagefacts import BY_STRUCT_PAGE, FIELDS, Facts, Layout
 from .pagetables import PageTables
 

@@ -101,11 +101,11 @@ class Stacks:
         if pointer < KERNEL or self._frame(page) is None:
             return page, page
         begin = end = page
-        # An interrupt's stack need not be aligned, so the end is looked for.
+        # An interrupt's stack need not be aligned, so its end is looked for.
         while end - page < STACK_SIZE and end < 1 << 64 and self._frame(end) is not None:
             end += PAGE_SIZE
-        block = pointer // STACK_SIZE * STACK_SIZE
-        while begin > block and self._frame(begin - PAGE_SIZE) is not None:
+        least = min(pointer // STACK_SIZE * STACK_SIZE, end - STACK_SIZE)
+        while begin > least and self._frame(begin - PAGE_SIZE) is not None:
             begin -= PAGE_SIZE
         return begin, end
 
