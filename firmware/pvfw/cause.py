@@ -78,12 +78,14 @@ class Event:
         time: of its last line, ns.
         faults: its first lines.
         panic, rip, cpu: lines; "" where there is none yet.
+        is_over: whether what follows is of another event.
     """
 
     def __init__(self):
         self.time = 0
         self.faults = []
         self.panic = self.rip = self.cpu = ""
+        self.is_over = False
 
     def lines(self):
         """Return the lines, what says most first."""
@@ -103,8 +105,10 @@ def _next(event, time, line):
     is_panic = line.startswith(PANIC)
     is_fault = not is_panic and (OOPS in line or any(line.startswith(mark) for mark in FAULTS))
     if event is not None and event.panic:
-        # What comes behind a panic tells more of it.
-        is_panic = is_fault = False
+        # What comes behind a panic tells more of it, up to the next trouble.
+        event.is_over = event.is_over or is_panic or is_fault
+        if event.is_over:
+            return event
     elif is_panic or is_fault:
         is_other = event is None or time - event.time > TOGETHER
         if is_other or (is_fault and (event.rip or event.cpu)):
