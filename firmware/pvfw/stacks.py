@@ -87,8 +87,9 @@ class Stacks:
             if begin in seen:
                 continue
             seen.append(begin)
-            for va in range(begin, end, PAGE_SIZE):
-                frame = self._frame(va)
+            # MicroPython's range() takes no numbers of 64 bits.
+            for number in range((end - begin) // PAGE_SIZE):
+                frame = self._frame(begin + number * PAGE_SIZE)
                 if frame is not None:
                     yield frame
             block = pointer // STACK_SIZE * STACK_SIZE + STACK_SIZE

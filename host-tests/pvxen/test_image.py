@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from fixtures import streamreader
 from fixtures.smallcrash import SmallCrash
 
 from pvdump.arm.blob import encode
@@ -137,6 +138,37 @@ def test_a_failure_is_told_with_a_traceback_and_crashes_the_domain(image, kind, 
     assert image.run(guest) == abi.SHUTDOWN_crash
     assert says in image.text
     assert re.search(r'File "pvfw/main.py", line \d+, in main', image.text)
+
+
+def told(crash):
+    """What a crash's dump tells, but for its id and what follows from that."""
+    found = streamreader.read(bytes(crash.disk.data))
+    return found.facts, found.chunks, found.notes, found.log, found.order, found.pages
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["pvdump.disk=xvdb", "pvdump.disk=xvdb pvdump.level=log", "pvdump.level=log"],
+    ids=["all", "log", "log without a target"],
+)
+def test_the_image_says_why_a_kernel_died_and_dumps_as_the_firmware_under_cpython_does(image, line):
+    def crash():
+        made = SmallCrash(cmdline=f"pvdump.then=poweroff elfcorehdr=0x300000 {line}".encode())
+        made.die()
+        if "disk" not in line:
+            block = made.superblock()
+            block.state = superblock.COMPLETE
+            made.disk.data[:512] = block.encode()
+        return made
+
+    dying, same = crash(), crash()
+    outcome, expected = dying.by_image(image), same.by_firmware()
+    assert "pvdump: why the kernel died: sysrq: Trigger a crash" in outcome.lines
+    assert outcome.lines == expected.lines
+    assert outcome.reported == expected.reported == ("complete", "")
+    assert told(dying) == told(same)
+    piece = f"{dying.guest.home}/data/pvdump/log/00"
+    assert dying.guest.store.read(piece, "") == same.guest.store.read(piece, "")
 
 
 def test_the_image_goes_on_after_a_failure_before_it(image):
