@@ -197,3 +197,21 @@ def test_a_module_where_no_memory_can_be_is_told(machine, module):
 
 def test_the_end_actions_of_the_configuration_are_those_of_the_image():
     assert sorted(ENDS) == sorted(config.ENDS)
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [("0", 0), ("31", 31), ("log", config.LOG_ONLY), ("32", 31), ("255", 31), ("LOG", 31), ("", 31)],
+)
+def test_the_level_is_a_number_of_makedumpfiles_or_log(value, level):
+    chosen = parse(f"pvdump.level={value}", "bzimage")
+    assert chosen.level == level
+    wrong = [] if value in ("0", "31", "log") else [f"pvdump.level={value}: 0 to 31 or log expected"]
+    assert chosen.problems == wrong
+
+
+def test_the_configurations_level_may_be_the_log_alone(machine):
+    made = configuration()
+    made.level = config.LOG_ONLY
+    assert loaded(machine, encode(made)).level == config.LOG_ONLY
+    assert loaded(machine, encode(made), line=b"pvdump.level=1").level == 1
