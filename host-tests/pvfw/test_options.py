@@ -201,12 +201,22 @@ def test_the_end_actions_of_the_configuration_are_those_of_the_image():
 
 @pytest.mark.parametrize(
     ("value", "level"),
-    [("0", 0), ("31", 31), ("log", config.LOG_ONLY), ("32", 31), ("255", 31), ("LOG", 31), ("", 31)],
+    [
+        ("0", 0),
+        ("31", 31),
+        ("log", config.LOG_ONLY),
+        ("32", 31),
+        ("255", 31),
+        ("LOG", 31),
+        ("", 31),
+    ],
 )
 def test_the_level_is_a_number_of_makedumpfiles_or_log(value, level):
     chosen = parse(f"pvdump.level={value}", "bzimage")
     assert chosen.level == level
-    wrong = [] if value in ("0", "31", "log") else [f"pvdump.level={value}: 0 to 31 or log expected"]
+    wrong = (
+        [] if value in ("0", "31", "log") else [f"pvdump.level={value}: 0 to 31 or log expected"]
+    )
     assert chosen.problems == wrong
 
 

@@ -119,7 +119,9 @@ def test_what_is_kept_is_said_by_class_before_anything_is_written(capsys, monkey
 
     monkeypatch.setattr(stream.Writer, "put", put)
     crash.run()
-    assert "to be kept: 24 of 24 MiB (slab 0, page tables 0, other 24); left out: free 0\n" in said[0]
+    assert (
+        "to be kept: 24 of 24 MiB (slab 0, page tables 0, other 24); left out: free 0\n" in said[0]
+    )
 
 
 def test_a_guest_too_large_to_be_counted_beforehand_is_dumped_all_the_same(capsys, monkeypatch):
