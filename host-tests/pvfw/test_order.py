@@ -50,6 +50,31 @@ def test_the_kernels_own_pages_then_slab_and_page_tables_then_the_rest(dump):
     assert not set(rest[len(KERNEL) + len(first) :]) & {*first, *KERNEL}
 
 
+# Each range begins and ends in the middle of a page.
+CUT = tuple((va + 0x400, pa + 0x400, at + 0x400, size - 0x500) for va, pa, at, size in LOADS)
+
+
+@pytest.mark.parametrize("loads", [LOADS, CUT], ids=["whole pages", "cut pages"])
+def test_each_page_but_the_stacks_comes_once(loads):
+    _, kernel, found = dumped(loads=loads)
+    rest = found.order[len(kernel.stacks) :]
+    assert len(rest) == len(set(rest))
+
+
+def test_pages_that_come_twice_count_once_in_what_is_done(monkeypatch, capsys):
+    done = []
+    write = stream.Stream.write
+
+    async def watched(self, sink):
+        size = await write(self, sink)
+        done.append((self.done, self.pages))
+        return size
+
+    monkeypatch.setattr(stream.Stream, "write", watched)
+    dumped()
+    assert done == [(done[0][1], done[0][1])]
+
+
 def test_by_turns_a_dump_has_each_page_that_one_walk_has(dump):
     crash, _, found = dump
     _, _, at_once = dumped(hidden=("OFFSET(page._mapcount)",))

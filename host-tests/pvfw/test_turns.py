@@ -111,6 +111,13 @@ def test_a_slab_goes_on_in_the_next_range():
     assert turns[FIRST] == [*range(SECTION, SECTION + 100), *range(SECTION + 200, SECTION + 1024)]
 
 
+def test_ranges_that_come_in_any_order_have_each_page_in_one_walk():
+    kernel = Kernel("6.12")
+    kernel.lay("slab", SECTION, 3)
+    everything, turns, _ = walked(kernel, 31, [(SECTION + 4, 4), (SECTION, 4)])
+    assert sorted(turns[FIRST] + turns[REST]) == sorted(everything)
+
+
 def test_pages_that_cannot_be_judged_are_the_rests():
     kernel = filled("6.12")
     lost = (kernel.sections[-1] + 1) * SECTION
