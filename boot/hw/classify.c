@@ -148,35 +148,13 @@ static uint64_t leave_out(struct hw_filter *f, uint64_t pfn, uint8_t *keep)
     return end;
 }
 
-/* Clear the bit of one page. */
-static void leave_one_out(const struct hw_filter *f, uint64_t pfn, uint8_t *keep)
+/* Note the block that begins at a page. Returns whether it is left out as a whole. */
+static int is_dropped_block(struct hw_filter *f, uint64_t pfn, uint64_t order, enum hw_class found)
 {
-    uint64_t bit = pfn - f->base;
-
-    keep[bit / 8] &= ~(1u << bit % 8);
-}
-
-/* Judge one page, and with it the block that it begins if that is left out. Returns the pfn behind
- * them. */
-static uint64_t judge(struct hw_filter *f, const uint8_t *page, uint64_t pfn, uint32_t left,
-                      uint8_t *keep)
-{
-    uint64_t order;
-    enum hw_class found = classify(f, page, pfn, left, &order);
-    uint64_t drop = f->drop & 1ULL << found;
-
-    if (order) {
-        f->from = pfn;
-        f->until = pfn + (1ULL << order);
-        f->block = found;
-        if (drop)
-            return leave_out(f, pfn, keep);
-    }
-    f->found[found]++;
-    /* What is left out must not depend on the walk: the walks share what is kept among them. */
-    if (drop || !(f->now & 1ULL << found))
-        leave_one_out(f, pfn, keep);
-    return pfn + 1;
+    f->from = pfn;
+    f->until = pfn + (1ULL << order);
+    f->block = found;
+    return f->drop >> found & 1;
 }
 
 /* Judge the n pages from pfn on, whose struct pages are at `pages`, and clear the bits of those that
@@ -187,12 +165,29 @@ uint64_t hw_classify(uint64_t filter, uint64_t pages, uint64_t pfn, uint32_t n, 
     struct hw_filter *f = hw_at(filter);
     const uint8_t *first = hw_at(pages);
     uint8_t *bits = hw_at(keep);
-    uint64_t at = pfn, end = pfn + n;
+    uint64_t at = pfn, end = pfn + n, size = f->size;
+    /* What is left out must not depend on the walk: the walks share what is kept among them. */
+    uint64_t has = f->now & ~f->drop;
 
     if (f->from <= at && at < f->until && f->drop & 1ULL << f->block)
         at = leave_out(f, at, bits);
-    while (at < end)
-        at = judge(f, first + (at - pfn) * f->size, at, end - at, bits);
+    while (at < end) {
+        const uint8_t *page = first + (at - pfn) * size;
+        uint64_t order;
+        enum hw_class found = classify(f, page, at, end - at, &order);
+
+        if (order && is_dropped_block(f, at, order, found)) {
+            at = leave_out(f, at, bits);
+            continue;
+        }
+        f->found[found]++;
+        if (!(has >> found & 1)) {
+            uint64_t bit = at - f->base;
+
+            bits[bit / 8] &= ~(1u << bit % 8);
+        }
+        at++;
+    }
     return at;
 }
 

@@ -21,7 +21,8 @@ Header, little-endian, 48 bytes, the payload right behind it:
 
 Kinds:
 
-    1 FACTS       lines KEY=VALUE: release, started, vcpu, level, compress. The first chunk.
+    1 FACTS       lines KEY=VALUE: release, started, vcpu, level, and where it is known cause: why
+                  the kernel died, at most 128 printable characters. The first chunk.
     2 MEMORY      count ranges of the crashed kernel's memory: physical address, bytes, virtual
                   address or 0, u64 each; the ranges of its own mapping come first
     3 NOTES       ELF notes, as in a PT_NOTE: of the CPUs, and VMCOREINFO

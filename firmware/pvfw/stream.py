@@ -18,7 +18,7 @@ from xenpv.abi import PAGE_SIZE
 from . import chunks, superblock, survey
 from .cause import Cause
 from .config import LOG_ONLY
-from .errors import CoreError, DumpError
+from .errors import CoreError, DumpError, reason
 from .pagefilter import ALL, FIRST, PageFilter
 from .pagetables import PageTables
 from .physmem import PhysicalMemory
@@ -321,11 +321,13 @@ class Stream:
         self.log = self.cause = None
         self.no_log = ""
         try:
-            self.log = Log(self._ram, self._info)
-        except CoreError as e:
-            self.no_log = str(e)
+            log = Log(self._ram, self._info)
+            self.cause = Cause(log)
+        except (CoreError, MemoryError) as e:
+            # The dump goes on without it.
+            self.no_log = reason(e)
             return
-        self.cause = Cause(self.log)
+        self.log = log
         if self.cause.text:
             facts.append("cause=%s" % self.cause.text)
 

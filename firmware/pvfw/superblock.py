@@ -25,7 +25,8 @@ Layout, little-endian, 512 bytes:
        340     8  collected: when `pvdump collect` had copied the dump, as started; 0 not yet
        348     8  dump: id of the dump, which its chunks have as well
        356     4  format: 0 ELF vmcore, 1 stream, 2 stream in an age file
-       360     4  level: which pages were to be left out, as makedumpfile's -d
+       360     4  level: which pages were to be left out, as makedumpfile's -d; 255: all but the
+                  stacks
        364     4  algorithm: 0 none, 1 zstd
        368    32  nonce: of the time when the image was armed
        508     4  CRC-32 of bytes 0 to 507

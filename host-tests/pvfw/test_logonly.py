@@ -7,7 +7,7 @@ from fixtures.dyingkernel import OOPS
 from fixtures.streamreader import FACTS, INDEX, LOG, MANIFEST, MEMORY, NOTES, PAGES
 
 from pvdump.arm.blob import encode
-from pvfw import config, logtext, options, superblock
+from pvfw import config, logtext, options, stream, superblock
 from pvfw.logtext import PIECE, PIECES
 from xenpv.loop import SECOND
 
@@ -207,3 +207,13 @@ def test_the_facts_have_the_cause():
     assert found.facts["cause"] == "sysrq: Trigger a crash; CPU: 1 UID: 0 PID: 97 Comm: sh"
     quiet, _ = dumped(GOOD, [b"all is well"])
     assert "cause" not in streamreader.read(bytes(quiet.disk.data)).facts
+
+
+def test_memory_that_runs_out_in_looking_for_the_cause_costs_no_dump(capsys, monkeypatch):
+    def no_memory(_):
+        raise MemoryError("memory allocation failed, allocating 99 bytes")
+
+    monkeypatch.setattr(stream, "Cause", no_memory)
+    crash, _ = dumped(GOOD)
+    assert crash.superblock().state == superblock.COMPLETE
+    assert "its log cannot be read: out of memory" in capsys.readouterr().out
