@@ -13,10 +13,10 @@ import struct
 
 import hw
 
+from . import chunks
 from .clock import now_utc
 from .errors import DumpError
 
-INTRO = b"age-encryption.org/v1\n"
 LABEL = b"age-encryption.org/v1/X25519"
 BASE_POINT = bytes([9]) + bytes(31)
 KEY_SIZE = 32
@@ -56,7 +56,7 @@ class Keys:
         Raises DumpError where a recipient is no key.
         """
         key = self._draw(FILE_KEY_SIZE)
-        header = INTRO
+        header = chunks.AGE_INTRO
         for recipient in self._recipients:
             header += self._stanza(recipient, key)
         header += b"---"

@@ -64,6 +64,8 @@ NAMES = {
     MANIFEST: "manifest",
     AGE: "encrypted bytes",
 }
+# An age file begins so.
+AGE_INTRO = b"age-encryption.org/v1\n"
 # Bytes of a payload; of a RAW chunk, pages.
 PAYLOAD_MAX = 1 << 20
 RAW_MAX = 256

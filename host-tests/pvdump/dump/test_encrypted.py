@@ -19,6 +19,7 @@ from pvdump import cli
 from pvdump.dump import disk as disks
 from pvdump.dump.agechunks import AgeChunks
 from pvdump.dump.collect import collect, collect_log
+from pvdump.dump.decryption import Decrypted
 from pvdump.dump.info import info, text
 from pvfw import superblock
 from pvfw.errors import DumpError, TargetRefused
@@ -128,6 +129,30 @@ def test_what_only_a_key_can_give_is_refused_in_one_line(
     error = capsys.readouterr().err
     assert "--identity FILE" in error
     assert error.count("\n") == 1
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_a_target_that_is_prepared_again_meanwhile_gives_no_file(
+    log: bool, tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "disk"
+    block = target(path, sealed_stream([BOB]))
+    real = Decrypted.fill
+
+    def fill(clear: Decrypted, size: int = 1 << 40) -> None:
+        real(clear, size)
+        other = copy(block)
+        other.uuid = bytes(range(1, 17))
+        with path.open("r+b") as stream:
+            stream.write(other.encode())
+
+    monkeypatch.setattr(Decrypted, "fill", fill)
+    out = tmp_path / "out"
+    with pytest.raises(DumpError, match="was changed while it was copied"):
+        collect_log(path, out, False, key) if log else collect(
+            path, out, form="kdump", identity=key
+        )
     assert not list(tmp_path.glob("out*"))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pvfw import chunks, superblock
 from pvfw.chunks import Header
+from pvfw.errors import DumpError
 
 from . import source
 from .disk import PAGE, DiskError, TargetDisk
@@ -76,8 +77,10 @@ class AgeChunks:
                 if at + header.length() > self.known:
                     break
                 self.damage.add(f"the encrypted bytes at byte {at}: {problem}")
-            if header.value > place:
-                yield bytes(header.value - place)
+            while place < header.value:
+                zeros = bytes(min(header.value - place, PIECE))
+                yield zeros
+                place += len(zeros)
             yield payload
             place, lost = header.value + header.size, 0
             at += header.length()
@@ -113,6 +116,23 @@ class AgeChunks:
             self.end += len(piece)
             yield piece
         self.is_whole = True
+
+
+def name_for(out: Path | None, form: str) -> Path | None:
+    """Return the name for an encrypted dump, or refuse to make anything else of it."""
+    if form:
+        raise key_needed()
+    if out is None or out.suffix == SUFFIX:
+        return out
+    return out.with_name(out.name + SUFFIX)
+
+
+def key_needed() -> DumpError:
+    """Return the error of what only a key can give."""
+    return DumpError(
+        "the dump is encrypted: give --identity FILE with a private key of one of its recipients; "
+        "without --identity, --format, --compress and --log it is saved as it is"
+    )
 
 
 def save(

@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pvfw import chunks, superblock
-from pvfw.errors import DumpError, TargetRefused
+from pvfw import superblock
+from pvfw.errors import TargetRefused
 
 from ..arguments import file_name, output_name
 from ..streams import complain, tell
-from . import agechunks, elfdump, log, source, streamdump
+from . import agechunks, decryption, elfdump, log, source, streamdump
 from . import compression as compressions
 from . import disk as disks
-from .agechunks import AgeChunks
-from .decryption import Decrypted
 from .disk import MIB, DiskError, TargetDisk
 from .meter import SILENT, Meter, Progress
 
@@ -196,13 +191,12 @@ def collect(
         if block is not None and block.version != superblock.VERSION_ELF:
             is_age = block.format == superblock.FORMAT_AGE
             if is_age and identity is None:
-                out = _age_name(out, form)
+                out = agechunks.name_for(out, form)
                 done = _saved(disk, block, out, progress)
             elif is_age and identity is not None:
-                with _decrypted(disk, block, identity, out) as (clear, told, found):
+                with decryption.opened(disk, block, identity, out) as (clear, told):
                     done = _of_stream(clear, told, out, progress, form or "kdump", compress)
-                    source.unchanged(disk, block)
-                done = replace(done, detail=found.damage.lines + done.detail)
+                done = replace(done, detail=clear.chunks.damage.lines + done.detail)
             else:
                 done = _of_stream(disk, block, out, progress, form or "kdump", compress)
             lost = "part of the dump is damaged" if done.detail else ""
@@ -211,59 +205,11 @@ def collect(
     return replace(done, unnoted=_note(path, block, out, lost), out=out)
 
 
-def _age_name(out: Path | None, form: str) -> Path | None:
-    """Return the name for an encrypted dump, or refuse to make anything else of it."""
-    if form:
-        raise _key_needed()
-    if out is None or out.suffix == agechunks.SUFFIX:
-        return out
-    return out.with_name(out.name + agechunks.SUFFIX)
-
-
-def _key_needed() -> DumpError:
-    return DumpError(
-        "the dump is encrypted: give --identity FILE with a private key of one of its recipients; "
-        "without --identity, --format, --compress and --log it is saved as it is"
-    )
-
-
 def _saved(
     disk: TargetDisk, block: superblock.Superblock, out: Path | None, progress: Progress
 ) -> Collected:
     made = agechunks.save(disk, block, out, progress)
     return Collected(made.size, reason=made.reason, detail=made.damage, encrypted=True)
-
-
-@contextmanager
-def _decrypted(
-    disk: TargetDisk,
-    block: superblock.Superblock,
-    identity: Path,
-    out: Path | None,
-    whole: bool = True,
-) -> Iterator[tuple[Decrypted, superblock.Superblock, AgeChunks]]:
-    """Decrypt a dump. Gives its stream, what a superblock would say of that, and the age file.
-
-    whole: whether all is decrypted at once, or as it is read.
-    """
-    streamdump.refuse(disk, block)
-    found = AgeChunks(disk, block)
-    folder = out.absolute().parent if out is not None else None
-    with Decrypted(disk, found.pieces(), identity, folder) as clear:
-        if whole:
-            clear.fill()
-        told = copy(block)
-        told.format, told.data_offset = superblock.FORMAT_STREAM, 0
-        told.size = clear.size
-        told.dump_size = told.written = clear.got if whole else 0
-        raw = clear.read_around(0, chunks.HEADER_SIZE)[0]
-        header = chunks.decode(raw, block.dump or None, 0)
-        if header is None or header.kind == chunks.AGE:
-            raise TargetRefused(f"{disk.path}: what was encrypted there is no dump of this target")
-        told.dump = header.dump
-        if clear.failure and told.state == superblock.COMPLETE:
-            told.state, told.reason = superblock.PARTIAL, f"decryption: {clear.failure}"
-        yield clear, told, found
 
 
 def _of_elf(
@@ -335,10 +281,9 @@ def collect_log(
         block = source.block(disk, salvage)
         if block is not None and block.format == superblock.FORMAT_AGE:
             if identity is None:
-                raise _key_needed()
-            with _decrypted(disk, block, identity, out, False) as (clear, told, _):
-                missing = streamdump.write_log(clear, told, out)
-                return missing + [each for each in [source.unchanged(disk, block)] if each]
+                raise agechunks.key_needed()
+            with decryption.opened(disk, block, identity, out, False) as (clear, told):
+                return streamdump.write_log(clear, told, out)
         if block is not None and block.version != superblock.VERSION_ELF:
             return streamdump.write_log(disk, block, out)
         return log.collect(disk, block, out)

@@ -178,6 +178,10 @@ class TargetDisk:
             self.write(copy, block.encode())
         self.write(0, block.encode())
 
+    def doubt(self) -> str:
+        """Tell why what this was made of may have been changed meanwhile; "" for a disk."""
+        return ""
+
     def has_dump(self) -> bool:
         """Tell whether a vmcore or stream begins, readable, where `prepare` has a dump begin."""
         try:

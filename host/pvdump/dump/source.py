@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pvfw import age, chunks, superblock
+from pvfw import chunks, superblock
 from pvfw.errors import TargetRefused
 
 from .disk import PAGE, DiskError, TargetDisk
@@ -48,11 +48,14 @@ def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
 
     Raises: as TargetDisk.superblock().
     """
-    found = _file(disk)
-    if found is not None:
-        return found
     if not salvage:
-        return disk.superblock()
+        try:
+            return disk.superblock()
+        except TargetRefused:
+            found = _file(disk)
+            if found is None:
+                raise
+            return found
     copy = disk.superblock_copy()
     if copy is not None and copy.state != superblock.READY:
         return copy
@@ -75,7 +78,7 @@ def _file(disk: TargetDisk) -> superblock.Superblock | None:
     """
     raw = disk.read_around(0, chunks.HEADER_SIZE)[0]
     header = chunks.decode(raw, None, 0)
-    is_age = raw.startswith(age.INTRO)
+    is_age = raw.startswith(chunks.AGE_INTRO)
     if header is None and not is_age:
         return None
     found = superblock.Superblock(NO_UUID, disk.size + superblock.COPY_SIZE)
@@ -147,7 +150,9 @@ def look_again(disk: TargetDisk, dump: Dump) -> str:
 
 def unchanged(disk: TargetDisk, before: superblock.Superblock) -> str:
     """Do as look_again(), for the superblock that was read first."""
-    if is_file(before) or before.uuid == NO_UUID:
+    if is_file(before):
+        return disk.doubt()
+    if before.uuid == NO_UUID:
         return ""
     try:
         after = disk.superblock()
