@@ -3,8 +3,8 @@
 The mode `dump` of main. The order is what makes a dump safe: everything is checked, and all memory
 taken, before the first write; the superblock says "writing" before the dump's first byte goes out,
 and "complete" only after a FLUSH of the last. When something fails in between, the superblock says
-"partial", how far the dump is known to be written, and why. Where xenstore fails the dump goes on:
-the disk decides.
+"partial", how far the dump is known to be written, and why; then the next target gets a dump of its
+own, whole. Where xenstore fails the dump goes on: the disk decides.
 
 What a dump looks like is decided by its format, where it goes by its sink; neither knows the other:
 
@@ -12,6 +12,7 @@ What a dump looks like is decided by its format, where it goes by its sink; neit
     format.buffer       pages that the sink is to have for what it is given as bytes
     format.reserve()    take all memory that writing needs
     format.write(sink)  async: write everything, in ascending order; returns the bytes
+    format.again()      get ready to be written once more, with another id
     format.done         pages that it is through with, of format.pages
 
     sink.put(data)      async: append bytes, which are copied
@@ -33,7 +34,7 @@ from xenpv.loop import SECOND
 from . import choose, superblock
 from . import target as disk
 from .clock import now_utc
-from .errors import DumpError, OptionError, reason
+from .errors import DumpError, OptionError, TargetRefused, reason
 from .holes import Holes
 from .oldmem import OldMemory
 from .report import say
@@ -42,6 +43,8 @@ from .target import MIB
 
 REPORT_EVERY = SECOND
 U64 = (1 << 64) - 1
+# Of a level: user pages are left out.
+USER_PAGES = 8
 
 
 async def run(guest, options, region, report):
@@ -61,7 +64,7 @@ async def run(guest, options, region, report):
         )
     if options.config.recipients:
         raise OptionError("the configuration has recipients, and this image cannot encrypt")
-    disks = options.disks()
+    targets = options.places()
     memory = OldMemory(options.elfcorehdr, region)
     for problem in memory.problems:
         say(problem)
@@ -84,7 +87,7 @@ async def run(guest, options, region, report):
         "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
         % (release or "?", stream.pages * PAGE_SIZE // MIB, stream.ranges, hw.vcpu())
     )
-    await Dump(guest, report).run(stream, release, disks)
+    await Dump(guest, report).run(stream, release, targets)
 
 
 class Dump:
@@ -100,37 +103,64 @@ class Dump:
         self.report = report
         self._reported = 0
         self._reported_size = 0
+        self._memory = None
+        self._is_reserved = False
         self._target = None
         self._content = None
 
-    async def run(self, content, release, disks):
-        """Write a dump to a disk.
+    async def run(self, content, release, targets):
+        """Write a dump to a target; where that fails, whole to the next one.
 
         Args:
             content: the format, as above.
             release: the crashed kernel's, for the superblock.
-            disks: names, in order of preference; none: all that there are.
+            targets: of config.Target, in order of preference; none: all disks that there are.
 
-        Raises DumpError, XenError or MemoryError, with what stopped it.
+        Raises DumpError, XenError or MemoryError, with what stopped it on the last target.
         """
         guest = self.guest
-        name = disks[0] if len(disks) == 1 else await self._choose(disks, content.least)
-        device = await disk.find(guest.store, guest.loop, name)
-        self._target = target = disk.Target(guest.xen, guest.loop, guest.grants, device, name, say)
+        several = len(targets) != 1
+        if several:
+            store, grants, least = guest.store, guest.grants, content.least
+            targets = await choose.choose(store, grants, targets, least, say)
+        self._memory = disk.Memory(guest.grants)
+        last = len(targets) - 1
+        for i, wanted in enumerate(targets):
+            if several:
+                say("dumping to %s" % wanted)
+            try:
+                await self._dump(content, release, wanted)
+                return
+            except (DumpError, XenError, MemoryError) as e:
+                if i == last:
+                    raise
+                say("dump to %s failed: %s" % (wanted, reason(e)))
+            self._memory.fresh()
+            content.again()
+
+    async def _dump(self, content, release, wanted):
+        """Write a dump to one target. Raises as run()."""
+        guest = self.guest
+        if wanted.swap and not content.level & USER_PAGES:
+            raise TargetRefused(
+                "%s refused, nothing on it was changed: it is swap, and level %d keeps user pages,"
+                " which may be swapped out to it" % (wanted, content.level)
+            )
+        device = await disk.find(guest.store, guest.loop, wanted.name)
+        memory = self._memory
+        target = disk.Target(guest.xen, guest.loop, guest.grants, device, wanted, memory, say)
+        self._target = target
         try:
             await target.open()
             target.check(content.least)
             target.reserve(content.buffer)
-            content.reserve()
+            if not self._is_reserved:
+                content.reserve()
+                self._is_reserved = True
             await target.probe()
             await self._record(content, release)
         finally:
             await target.close()
-
-    async def _choose(self, disks, size):
-        name = await choose.choose(self.guest.store, self.guest.grants, disks, size, say)
-        say("dumping to %s" % name)
-        return name
 
     async def _record(self, content, release):
         self._content = content
@@ -144,6 +174,7 @@ class Dump:
         block.release = release
         await target.save(superblock.WRITING)
         began = self._reported = hw.now()
+        self._reported_size = 0
         try:
             target.begin(self._progress)
             size = await content.write(target)

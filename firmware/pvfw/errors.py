@@ -23,6 +23,10 @@ class TargetRefused(DumpError):
     """The disk is not one that may be written; nothing on it was changed."""
 
 
+class NoSuperblock(TargetRefused):
+    """There is no superblock where a target begins."""
+
+
 class OtherVersion(TargetRefused):
     """The disk has a whole superblock of a version that is not known here."""
 

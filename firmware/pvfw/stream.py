@@ -33,6 +33,7 @@ LOG_PIECE = 8192
 PLACES_MAX = 256
 RANGES_MAX = 128
 RUNS_MAX = 128
+U64 = (1 << 64) - 1
 
 
 class Writer:
@@ -170,9 +171,14 @@ class Packer:
         self._moved = 0
 
     def begin(self, out, sink):
-        """Have what follows appended by a Writer to its sink."""
+        """Have what follows appended by a Writer to its sink, from nothing packed on."""
         self._out = out
         self._sink = sink
+        self.done = self._moved = 0
+        for i in range(len(self._state)):
+            self._state[i] = 0
+        for i in range(BUFFERS):
+            self._ends[i] = 0
 
     async def pack(self, gfn, count, pfn):
         """Pack pages.
@@ -234,8 +240,9 @@ class Raw:
         self.done = 0
 
     def begin(self, out, sink):
-        """Have what follows appended by a Writer."""
+        """Have what follows appended by a Writer, from nothing appended on."""
         self._out = out
+        self.done = 0
 
     async def pack(self, gfn, count, pfn):
         """Append pages. Args: as Packer.pack()."""
@@ -312,12 +319,24 @@ class Stream:
     def reserve(self):
         """Take all memory that writing needs. Raises DumpError."""
         self._packer = Packer() if self._compress else Raw()
+        self._make_filter()
+        for name, why in self._filter.kept:
+            self._say("level %d: %s pages are kept: %s" % (self.level, name, why))
+
+    def _make_filter(self):
         try:
             self._filter = PageFilter(self._ram, self._info, self.level, self._given)
         except MemoryError as e:
             raise DumpError("no memory for the page filter: %s" % e)
-        for name, why in self._filter.kept:
-            self._say("level %d: %s pages are kept: %s" % (self.level, name, why))
+
+    def again(self):
+        """Get ready to be written once more, to another target and with another id."""
+        self.dump = (self.dump + 1) & U64
+        self.missing = 0
+        self._unreadable = []
+        if self._filter is not None:
+            self._filter.close()
+            self._make_filter()
 
     async def write(self, sink):
         """Write the whole stream. Returns its bytes. Raises what the sink raises.
