@@ -76,8 +76,8 @@ async def _problem(disk, page, target, size):
     """Tell why a target does not take a dump; None if it does."""
     try:
         block = await read_superblock(part(disk, target.extents), page, target)
-    except NoSuperblock:
-        return "no dump target"
+    except NoSuperblock as e:
+        return "no dump target" if target.extents is None else str(e)
     except TargetRefused as e:
         return str(e)
     return superblock.refusal(block, disk.sectors * SECTOR, disk.read_only, size)
