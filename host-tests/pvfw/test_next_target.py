@@ -68,7 +68,8 @@ def test_where_a_target_fails_the_next_one_gets_the_whole_dump(
 ):
     crash = TwoDisks(line=f"pvdump.compress={compress}", **fault)
     assert crash.run() == abi.SHUTDOWN_poweroff
-    complete(crash.second, undisturbed)
+    _, found = complete(crash.second, undisturbed)
+    assert compress == "none" or found.chunks == undisturbed.chunks
     assert crash.reported("state") == "complete"
     said = capsys.readouterr().out
     assert "dump to xvdb failed: " in said
@@ -91,6 +92,16 @@ def test_the_target_that_failed_is_partial_says_why_and_keeps_what_fits(
     assert 5 * MIB < block.written < 8 * MIB
     assert len(found.pages) > MIB // 4096
     assert found.pages.items() <= undisturbed.pages.items()
+
+
+def test_the_whole_dump_counts_nothing_of_the_one_that_failed(capsys):
+    crash = TwoDisks(error_after=8 * MIB)
+    crash.guest.machine.foreign.update(range(0x200, 0x300))
+    crash.run()
+    _, found = complete(crash.second)
+    assert found.unreadable == set(range(0x200, 0x300))
+    assert found.manifest["unreadable"] == str(0x100)
+    assert "256 pages could not be read" in capsys.readouterr().out
 
 
 def test_two_dumps_of_one_crash_are_told_apart(capsys):
