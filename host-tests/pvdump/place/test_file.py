@@ -285,7 +285,7 @@ def test_a_place_that_was_found_wrongly_is_not_written(
     start.write_text(f"{START // 512 + 8}\n")
     (start.parent / "size").write_text(f"{START // 512 + 9 * MIB // 512}\n")
     size = start.parent / "size"
-    size.write_text(f"{400 * MIB // 512}\n")
+    size.write_text(f"{100 * MIB // 512}\n")
     before = disk.image.read_bytes()
     capsys.readouterr()
     assert arm(file) == 1
@@ -313,7 +313,7 @@ def test_a_partition_is_a_target_of_one_extent(
     assert cli.main(["prepare", str(disk.part)]) == 0
     assert arm(disk.part) == 0
     wanted = target()
-    assert list(wanted.extents) == [(START // 512, 400 * MIB // 512)]
+    assert list(wanted.extents) == [(START // 512, 100 * MIB // 512)]
     assert superblock.decode(disk.part.read_bytes()).nonce == wanted.nonce
 
 
