@@ -118,7 +118,9 @@ class Target:
         if self.uuid is not None and block.uuid != self.uuid:
             raise TargetRefused("another target is there, by its UUID: `pvdump arm` anew")
         if self.nonce is not None and block.nonce != self.nonce:
-            raise TargetRefused("it was prepared or armed anew since, by its nonce: `pvdump arm` anew")
+            raise TargetRefused(
+                "it was prepared or armed anew since, by its nonce: `pvdump arm` anew"
+            )
         if self.extents is not None and block.size != self.extents.sectors * SECTOR:
             raise TargetRefused("its superblock is of another size: `pvdump arm` anew")
 

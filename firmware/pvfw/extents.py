@@ -196,8 +196,7 @@ class ExtentDisk:
 
     def writing(self, sector):
         """Tell as BlkFront.writing()."""
-        for at, _ in self._extents.runs(sector, 1):
-            return self._disk.writing(at)
+        return self._disk.writing(next(self._extents.runs(sector, 1))[0])
 
     async def connect(self, *timeout):
         """Connect the disk. Raises: as BlkFront.connect()."""

@@ -12,7 +12,6 @@ from pvfw.config import Config, Target, decode
 from pvfw.errors import ConfigError
 from pvfw.extents import Extents
 
-
 KEY = bytes(range(32))
 
 

@@ -147,11 +147,14 @@ def test_after_a_failed_write_what_is_acknowledged_ends_before_it():
     disk = Disk()
     disk.sink.write = failing(disk.sink.write, plain(PIECES)[4] * PAGE)
 
+    async def fill(target, gfn):
+        for number in range(target.sectors // SECTORS):
+            await target.write(SECTORS * number, gfn + number, SECTORS)
+            await target.drain()
+
     async def work(target, gfn):
         with pytest.raises(BackendError, match="write of sector 48 failed"):
-            for number in range(target.sectors // SECTORS):
-                await target.write(SECTORS * number, gfn + number, SECTORS)
-                await target.drain()
+            await fill(target, gfn)
         await target.settle()
         return target.acknowledged(SECTORS)
 

@@ -28,7 +28,9 @@ def whole(crash):
 @pytest.mark.parametrize("pieces", [PIECES, SMALL], ids=["large", "small"])
 def test_the_dump_in_extents_is_whole_and_nothing_outside_them_is_written(pieces, compress):
     place = extents(pieces, MIB if pieces is PIECES else PAGE)
-    crash = PlacedCrash(place, line=f"{LINE} pvdump.compress={compress}", reorder=True, latency=1000)
+    crash = PlacedCrash(
+        place, line=f"{LINE} pvdump.compress={compress}", reorder=True, latency=1000
+    )
     outside = crash.place.outside()
     assert crash.run() == abi.SHUTDOWN_poweroff
     found = whole(crash)

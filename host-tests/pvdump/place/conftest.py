@@ -21,6 +21,7 @@ from fixtures.guestdisks import (
 
 from pvdump.place import device
 
+
 @pytest.fixture
 def stack() -> Iterator[ExitStack]:
     with ExitStack() as made:

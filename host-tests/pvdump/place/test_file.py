@@ -16,7 +16,6 @@ from pvdump.arm import command
 from pvdump.place import filesystem, freeze
 from pvfw import config, superblock
 
-
 KINDS = ["ext4", "xfs"]
 SIZE = 48 * MIB
 

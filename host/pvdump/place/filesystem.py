@@ -111,7 +111,8 @@ def mutable(path: Path) -> Iterator[None]:
 def _mounted(device: int) -> tuple[set[str], set[str]]:
     """Return the types and options of the mounts of a device."""
     number = f"{os.major(device)}:{os.minor(device)}"
-    kinds, options = set(), set()
+    kinds: set[str] = set()
+    options: set[str] = set()
     for line in MOUNTS.read_text(errors="replace").splitlines():
         fields, _, rest = line.partition(" - ")
         words, more = fields.split(), rest.split()

@@ -21,7 +21,12 @@ POWER = Path("/sys/power")
 DISK_LINKS = Path("/dev/disk")
 SIGNATURE = b"SWAPSPACE2"
 SUSPENDED = (b"S1SUSPEND\0", b"S2SUSPEND\0")
-BY = {"UUID": "by-uuid", "LABEL": "by-label", "PARTUUID": "by-partuuid", "PARTLABEL": "by-partlabel"}
+BY = {
+    "UUID": "by-uuid",
+    "LABEL": "by-label",
+    "PARTUUID": "by-partuuid",
+    "PARTLABEL": "by-partlabel",
+}
 
 
 def is_swap(page: bytes) -> bool:
