@@ -103,6 +103,15 @@ def test_on_the_way_the_superblock_says_no_more_than_what_is_on_the_disk(seed, m
     whole(crash)
 
 
+def test_the_self_check_looks_at_the_target_and_changes_nothing(capsys):
+    crash = PlacedCrash(line=f"{LINE} pvdump.run=check")
+    crash.run()
+    said = capsys.readouterr().out
+    assert "disk xvdb at sector 61440: 30 MiB, writable" in said
+    assert "check passed" in said
+    assert bytes(crash.disk.data) == crash.before
+
+
 # The swap header.
 
 

@@ -145,3 +145,11 @@ def test_a_file_system_without_a_disk_is_refused(system: Sys) -> None:
 def test_a_part_behind_the_end_of_a_device_is_refused(system: Sys) -> None:
     with pytest.raises(DiskError, match="xvda2 ends before byte"):
         device.spans(PART, 0, 200001 * SECTOR)
+
+
+def test_a_disk_that_is_read_only_is_refused(system: Sys) -> None:
+    (system.block / "202:0" / "ro").write_text("0\n")
+    assert found(DISK, 0, MIB)
+    (system.block / "202:0" / "ro").write_text("1\n")
+    with pytest.raises(DiskError, match="xvda is read-only"):
+        device.spans(PART, 0, MIB)

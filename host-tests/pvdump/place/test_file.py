@@ -207,6 +207,45 @@ def test_a_file_system_without_extents_is_refused(
     assert not Path("/dev/shm/pvdump-none").exists()
 
 
+def test_a_file_for_which_there_is_no_room_is_not_left_behind(
+    made: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made("ext4") / "pvdump.img"
+    assert cli.main(["prepare", "--file", str(path), "--size=120M"]) == 1
+    refused(capsys, "No space left on device")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("words", [(), ("--size=48M", "--force"), ("--size=48M", "--swap")])
+def test_a_file_needs_a_size_and_nothing_else(
+    tmp_path: Path, words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["prepare", "--file", str(tmp_path / "new"), *words]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_is_too_small_is_not_made(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["prepare", "--file", str(tmp_path / "new"), "--size=1M"]) == 1
+    refused(capsys, "a target needs 2097152 bytes at least")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_that_cannot_be_a_target_is_not_left_behind(
+    made: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = made("ext4") / "pvdump.img"
+
+    def fail(fd: int, name: Path) -> None:
+        raise filesystem.FileSystemError("no")
+
+    monkeypatch.setattr(freeze, "settle", fail)
+    assert prepare(path) == 1
+    assert not path.exists()
+
+
 def allocated(path: Path) -> None:
     with path.open("r+b") as stream:
         os.posix_fallocate(stream.fileno(), SIZE, 4 * MIB)

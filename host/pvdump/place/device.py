@@ -90,6 +90,8 @@ def _vbd(folder: Path) -> Vbd:
         raise DiskError(f"{name} is RAID (md), which the image would leave inconsistent")
     if not (folder / "device/driver").exists() or driver != DRIVER or match is None:
         raise DiskError(f"{name} is no PV disk, which a dump needs: its driver is not xen-blkfront")
+    if (folder / "ro").exists() and _number(folder / "ro"):
+        raise DiskError(f"{name} is read-only: give the guest write access to it")
     return Vbd(vdev.name(int(match[1])), DEVICES / name, _number(folder / "size") * SECTOR)
 
 
