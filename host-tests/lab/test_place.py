@@ -31,8 +31,8 @@ KINDS = {
     ),
     "xfs on LVM": (
         "lvm pvcreate -q /dev/xvdb2; lvm vgcreate -q vg /dev/xvdb2\n"
-        'lvm lvcreate -q "$LVM" -Wn -Zn -L 400M -n dump vg; lvm vgmknodes; DEV=/dev/mapper/vg-dump\n'
-        "mkfs.xfs -q $DEV",
+        'lvm lvcreate -q "$LVM" -Wn -Zn -L 400M -n dump vg; lvm vgmknodes\n'
+        "DEV=/dev/mapper/vg-dump; mkfs.xfs -q $DEV",
         'lvm vgchange -q "$LVM" -ay vg; lvm vgmknodes; DEV=/dev/mapper/vg-dump',
         "xfs_repair -n",
         "xfs",
