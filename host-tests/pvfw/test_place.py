@@ -118,11 +118,34 @@ def test_the_self_check_looks_at_the_target_and_changes_nothing(capsys):
 @pytest.mark.parametrize("physical", [512, 4096])
 def test_a_dump_to_swap_leaves_its_header_as_it_was(physical):
     crash = PlacedCrash(swap=True)
-    crash.disk.physical = physical
+    crash.guest.settle()
+    crash.back._disk.sink.physical = physical
     header = crash.place.content()[512:PAGE]
     crash.run()
     whole(crash)
     assert crash.place.content()[512:PAGE] == header
+
+
+@pytest.mark.parametrize("physical", [512, 4096])
+def test_wherever_the_power_is_cut_swap_has_its_header(physical):
+    crash = PlacedCrash(swap=True)
+    crash.guest.settle()
+    crash.back._disk.sink.physical = physical
+    begin = crash.place.wanted.extents.first() * 512
+    header = bytes(crash.disk.data[begin + 512 : begin + PAGE])
+    seen = []
+
+    def write(offset, buffers):
+        original(offset, buffers)
+        if begin <= offset < begin + PAGE:
+            seen.append(sum(map(len, buffers)))
+            assert crash.disk.data[begin + 512 : begin + PAGE] == header
+
+    original, crash.disk.write = crash.disk.write, write
+    crash.run()
+    whole(crash)
+    assert set(seen) == {physical}
+    assert len(seen) > 1
 
 
 @pytest.mark.parametrize(("level", "is_refused"), [(8, False), (31, False), (23, True), (0, True)])
