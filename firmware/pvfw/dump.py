@@ -3,8 +3,8 @@
 The mode `dump` of main. The order is what makes a dump safe: everything is checked, and all memory
 taken, before the first write; the superblock says "writing" before the dump's first byte goes out,
 and "complete" only after a FLUSH of the last. When something fails in between, the superblock says
-"partial", how far the dump is known to be written, and why. Where xenstore fails the dump goes on:
-the disk decides.
+"partial", how far the dump is known to be written, and why; then the next target gets a dump of its
+own, whole. Where xenstore fails the dump goes on: the disk decides.
 
 What a dump looks like is decided by its format, where it goes by its sink; neither knows the other:
 
@@ -12,6 +12,7 @@ What a dump looks like is decided by its format, where it goes by its sink; neit
     format.buffer       pages that the sink is to have for what it is given as bytes
     format.reserve(n)   take all memory that writing needs, n buffers to be given to own()
     format.write(sink)  async: write everything, in ascending order; returns the bytes
+    format.again()      get ready to be written once more, with another id
     format.done         pages that it is through with, of format.pages
 
     sink.put(data)      async: append bytes, which are copied
@@ -39,7 +40,7 @@ from . import age, choose, logtext, superblock
 from . import target as disk
 from .clock import now_utc
 from .config import LOG_ONLY
-from .errors import DumpError, NoTarget, OptionError, reason, withheld
+from .errors import DumpError, NoTarget, OptionError, TargetRefused, reason, withheld
 from .holes import Holes
 from .oldmem import OldMemory
 from .report import say
@@ -49,6 +50,8 @@ from .target import MIB
 
 REPORT_EVERY = SECOND
 U64 = (1 << 64) - 1
+# Of a level: user pages are left out.
+USER_PAGES = 8
 
 
 async def run(guest, options, region, report):
@@ -82,7 +85,7 @@ async def run(guest, options, region, report):
 async def _dump(guest, options, region, report, private):
     """Do as run(). private: whether what is said may have no text of the crashed kernel."""
     tell = _hush if private else say
-    disks = options.disks()
+    targets = options.places()
     memory = OldMemory(options.elfcorehdr, region)
     for problem in memory.problems:
         tell(problem)
@@ -121,7 +124,7 @@ async def _dump(guest, options, region, report, private):
         if level == LOG_ONLY:
             await logtext.show(stream.log, guest.loop)
     try:
-        await Dump(guest, report, keys, private).run(stream, release, disks)
+        await Dump(guest, report, keys, private).run(stream, release, targets)
     except NoTarget as e:
         if level != LOG_ONLY or private or stream.log is None:
             raise
@@ -161,41 +164,71 @@ class Dump:
         self._private = private
         self._reported = 0
         self._reported_size = 0
+        self._memory = self._sealed = None
+        self._is_reserved = False
         self._target = self._sink = None
         self._content = None
 
-    async def run(self, content, release, disks):
-        """Write a dump to a disk.
+    async def run(self, content, release, targets):
+        """Write a dump to a target; where that fails, whole to the next one.
 
         Args:
             content: the format, as above.
             release: the crashed kernel's, for the superblock.
-            disks: names, in order of preference; none: all that there are.
+            targets: of config.Target, in order of preference; none: all disks that there are.
 
-        Raises DumpError, XenError or MemoryError, with what stopped it.
+        Raises DumpError, XenError or MemoryError, with what stopped it on the last target.
         """
         guest = self.guest
-        name = disks[0] if len(disks) == 1 else await self._choose(disks, content.least)
-        device = await disk.find(guest.store, guest.loop, name)
-        self._target = target = disk.Target(guest.xen, guest.loop, guest.grants, device, name, say)
+        several = len(targets) != 1
+        if several:
+            store, grants, least = guest.store, guest.grants, content.least
+            targets = await choose.choose(store, grants, targets, least, say)
+        self._memory = disk.Memory(guest.grants)
+        last = len(targets) - 1
+        for i, wanted in enumerate(targets):
+            if several:
+                say("dumping to %s" % wanted)
+            try:
+                await self._dump(content, release, wanted)
+                return
+            except (DumpError, XenError, MemoryError) as e:
+                if i == last:
+                    raise
+                say("dump to %s failed: %s" % (wanted, self._reason(e)))
+            self._memory.fresh()
+            content.again()
+
+    async def _dump(self, content, release, wanted):
+        """Write a dump to one target. Raises as run()."""
+        guest = self.guest
+        if wanted.swap and not content.level & USER_PAGES:
+            raise TargetRefused(
+                "%s refused, nothing on it was changed: it is swap, and level %d keeps user pages,"
+                " which may be swapped out to it" % (wanted, content.level)
+            )
+        device = await disk.find(guest.store, guest.loop, wanted.name)
+        memory = self._memory
+        target = disk.Target(guest.xen, guest.loop, guest.grants, device, wanted, memory, say)
+        self._target = target
         try:
             await target.open()
             target.check(content.least + (OVERHEAD if self._keys else 0))
             target.reserve(content.buffer)
-            # A sink that encrypts copies.
-            content.reserve(1 if self._keys else BUFFERS)
+            if not self._is_reserved:
+                # A sink that encrypts copies.
+                content.reserve(1 if self._keys else BUFFERS)
+                if self._keys:
+                    self._sealed = Sealed(self._keys)
+                self._is_reserved = True
             self._sink = target
             if self._keys:
-                self._sink = Sealed(target, content.dump, self._keys)
+                self._sealed.begin(target, content.dump)
+                self._sink = self._sealed
             await target.probe()
             await self._record(content, release)
         finally:
             await target.close()
-
-    async def _choose(self, disks, size):
-        name = await choose.choose(self.guest.store, self.guest.grants, disks, size, say)
-        say("dumping to %s" % name)
-        return name
 
     async def _record(self, content, release):
         self._content = content
@@ -210,6 +243,7 @@ class Dump:
         block.format = superblock.FORMAT_AGE if self._keys else superblock.FORMAT_STREAM
         await target.save(superblock.WRITING)
         began = self._reported = hw.now()
+        self._reported_size = 0
         try:
             target.begin(self._progress)
             await content.write(self._sink)
@@ -285,7 +319,7 @@ class Dump:
         """Record on the target, if it still takes it, how far the dump got and why it ended."""
         target = self._target
         block = target.block
-        block.reason = reason(withheld(error) if self._private else error)
+        block.reason = self._reason(error)
         if self._keys and not isinstance(error, XenError):
             await self._finish()
         try:
@@ -295,6 +329,10 @@ class Dump:
             say("the superblock could not be set to partial: %s" % reason(e))
             return
         say("dump partial: %d KiB are on the disk" % (block.written // 1024))
+
+    def _reason(self, error):
+        """Return what may be told of an error."""
+        return reason(withheld(error) if self._private else error)
 
     async def _finish(self):
         """Encrypt and write what stands in the sink's buffers, if the target takes it."""

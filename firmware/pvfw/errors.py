@@ -27,6 +27,10 @@ class NoTarget(TargetRefused):
     """No disk was named, and none that is there takes the dump."""
 
 
+class NoSuperblock(TargetRefused):
+    """There is no superblock where a target begins."""
+
+
 class OtherVersion(TargetRefused):
     """The disk has a whole superblock of a version that is not known here."""
 

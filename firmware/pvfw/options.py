@@ -39,7 +39,7 @@ class Options:
     Attributes:
         config: config.Config, an empty one where there is no usable one.
         elfcorehdr: physical address, None where there is no usable one.
-        names: of disks, in order of preference, as far as they are usable.
+        targets: of config.Target, in order of preference, as far as they are usable.
         any_disk: whether no disk at all is named, usable or not.
         level: the pages to leave out, 0 to 31, as makedumpfile's -d; config.LOG_ONLY: all but the
             stacks.
@@ -54,7 +54,7 @@ class Options:
     def __init__(self):
         self.config = config.Config()
         self.elfcorehdr = None
-        self.names = []
+        self.targets = []
         self.any_disk = True
         self.level = config.LEVEL_MAX
         self.compress = True
@@ -64,15 +64,15 @@ class Options:
         self.fault = None
         self.problems = []
 
-    def disks(self):
-        """Return the names in order of preference; none: the first disk that takes the dump.
+    def places(self):
+        """Return config.Target in order of preference; none: the first disk that takes the dump.
 
         Raises OptionError where disks are named and none of the names is usable: no dump may go to
         a disk that nobody named.
         """
-        if not self.names and not self.any_disk:
+        if not self.targets and not self.any_disk:
             raise OptionError("pvdump.disk= names no usable disk: a name like xvdb expected")
-        return self.names
+        return self.targets
 
     def private(self):
         """Tell whether no text of the crashed kernel may be told, on the console or in xenstore."""
@@ -80,14 +80,22 @@ class Options:
 
     def name(self, source, name):
         """Add a disk by its name, or note that it is none in the source that has it."""
+        for target in self.config.targets:
+            if target.extents is None and target.name == name:
+                self.add(source, target)
+                return
+        self.add(source, config.Target(name))
+
+    def add(self, source, target):
+        """Add a target, or note that it has no disk's name in the source that has it."""
         self.any_disk = False
         try:
-            vdev.number(name)
+            vdev.number(target.name)
         except BadDiskName as e:
             self.problems.append("%s=%s" % (source, e))
             return
-        if name not in self.names:
-            self.names.append(name)
+        if str(target) not in [str(each) for each in self.targets]:
+            self.targets.append(target)
 
 
 def read(boot, modes, ends):
@@ -179,7 +187,7 @@ def parse(line, door, modes, ends, found):
             options.problems.append(str(e))
     if options.any_disk:
         for target in found.targets:
-            options.name("target", target.name)
+            options.add("target", target)
     return options
 
 

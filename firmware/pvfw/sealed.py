@@ -27,22 +27,31 @@ class Sealed:
     """A sink whose target gets everything encrypted.
 
     Args:
-        target: the sink that is written to.
-        dump: id of the dump, u64.
         keys: age.Keys.
 
-    Raises DumpError where there is no memory for the buffers, or no key can be made.
+    Raises DumpError where there is no memory for the buffers.
     """
 
-    def __init__(self, target, dump, keys):
-        self._target = target
-        self._dump = dump
-        header, self._key = keys.file()
+    def __init__(self, keys):
+        self._keys = keys
         try:
             self._piece = hw.alloc_pages(PIECE_PAGES)
             self._buffers = [hw.alloc_pages(BUFFER_PAGES) for _ in range(BUFFERS)]
         except MemoryError as e:
             raise DumpError("no memory for the buffers of the encryption: %s" % e)
+
+    def begin(self, target, dump):
+        """Begin an age file of its own.
+
+        Args:
+            target: the sink that is written to.
+            dump: id of the dump, u64.
+
+        Raises DumpError where no key can be made.
+        """
+        self._target = target
+        self._dump = dump
+        header, self._key = self._keys.file()
         # Of the piece: bytes so far, number.
         self._filled = self._counter = 0
         # Of the chunk in self._buffers[self._now]: where it begins in the dump and in the age file,

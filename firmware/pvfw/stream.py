@@ -41,6 +41,7 @@ RANGES_MAX = 128
 RUNS_MAX = 128
 # Pages that are counted by class beforehand: at 10 ns a page those of 128 GiB take 0.3 s.
 SURVEY_MAX = 1 << 25
+U64 = (1 << 64) - 1
 
 
 class Writer:
@@ -181,9 +182,14 @@ class Packer:
         self._moved = 0
 
     def begin(self, out, sink):
-        """Have what follows appended by a Writer to its sink."""
+        """Have what follows appended by a Writer to its sink, from nothing packed on."""
         self._out = out
         self._sink = sink
+        self.done = self._moved = 0
+        for i in range(len(self._state)):
+            self._state[i] = 0
+        for i in range(len(self._ends)):
+            self._ends[i] = 0
 
     async def pack(self, gfn, count, pfn):
         """Pack pages.
@@ -245,8 +251,9 @@ class Raw:
         self.done = 0
 
     def begin(self, out, sink):
-        """Have what follows appended by a Writer."""
+        """Have what follows appended by a Writer, from nothing appended on."""
         self._out = out
+        self.done = 0
 
     async def pack(self, gfn, count, pfn):
         """Append pages. Args: as Packer.pack()."""
@@ -347,15 +354,27 @@ class Stream:
         self._packer = Packer(buffers) if self._compress else Raw()
         if self.level == LOG_ONLY:
             return
-        try:
-            self._filter = PageFilter(self._ram, self._info, self.level, self._given)
-        except MemoryError as e:
-            raise DumpError("no memory for the page filter: %s" % e)
+        self._make_filter()
         for name, why in self._filter.kept:
             self._say("level %d: %s pages are kept: %s" % (self.level, name, why))
         if self.pages <= SURVEY_MAX:
             found = self._filter.survey(self._judged(area) for area in self._pieces())
             self._say(survey.line(self.pages, found))
+
+    def _make_filter(self):
+        try:
+            self._filter = PageFilter(self._ram, self._info, self.level, self._given)
+        except MemoryError as e:
+            raise DumpError("no memory for the page filter: %s" % e)
+
+    def again(self):
+        """Get ready to be written once more, to another target and with another id."""
+        self.dump = (self.dump + 1) & U64
+        self.missing = self._twice = 0
+        self._unreadable = []
+        if self._filter is not None:
+            self._filter.close()
+            self._make_filter()
 
     async def write(self, sink):
         """Write the whole stream. Returns its bytes. Raises what the sink raises.

@@ -39,7 +39,7 @@ import struct
 
 from xenpv.text import printable
 
-from .errors import OtherVersion, TargetRefused
+from .errors import NoSuperblock, OtherVersion, TargetRefused
 
 MAGIC = b"PVDUMP\r\n"
 VERSION = 2
@@ -143,7 +143,7 @@ def decode(raw):
     """
     raw = bytes(raw[:SUPERBLOCK_SIZE])
     if len(raw) < SUPERBLOCK_SIZE or raw[: len(MAGIC)] != MAGIC:
-        raise TargetRefused("no pvdump superblock: run `pvdump prepare` on this disk first")
+        raise NoSuperblock("no pvdump superblock: run `pvdump prepare` on this disk first")
     if binascii.crc32(memoryview(raw)[:_CRC_AT]) != struct.unpack_from("<I", raw, _CRC_AT)[0]:
         raise TargetRefused(
             "the superblock is damaged (CRC): `pvdump collect --salvage` gets a dump behind it"

@@ -77,11 +77,18 @@ def keys(people, nonce=NONCE):
     return age.Keys([person.public for person in people], nonce)
 
 
+def begun(target, drawn):
+    """A sink that has begun a dump to a target."""
+    sink = sealed.Sealed(drawn)
+    sink.begin(target, 77)
+    return sink
+
+
 def encrypted(content, people, sizes=(4096, 7, 100_000)):
     """Encrypt by put() of pieces of the sizes by turns. Returns the Kept."""
     guest()
     target = Kept()
-    sink = sealed.Sealed(target, 77, keys(people))
+    sink = begun(target, keys(people))
     at = turn = 0
     while at < len(content):
         finish(sink.put(content[at : at + sizes[turn]]))
@@ -131,7 +138,7 @@ def test_chunks_of_a_long_file_never_outgrow_their_buffer(number, monkeypatch):
 
     monkeypatch.setattr(hw, "alloc_pages", alloc_pages)
     target = Kept()
-    sink = sealed.Sealed(target, 77, keys(PEOPLE[:number]))
+    sink = begun(target, keys(PEOPLE[:number]))
     content = b"".join(NOISE for _ in range(3))
     finish(sink.put(content))
     finish(sink.end())
@@ -146,7 +153,7 @@ def test_frames_are_copied_and_stand_behind_the_end_of_a_page():
     at = guest().machine.alloc_pages(40)
     hw.mem(at, 40 * PAGE)[:] = NOISE[: 40 * PAGE]
     target = Kept()
-    sink = sealed.Sealed(target, 77, keys(PEOPLE[:1]))
+    sink = begun(target, keys(PEOPLE[:1]))
     finish(sink.put(b"header"))
     finish(sink.frames(at // PAGE, 40))
     finish(sink.put(b"more"))
@@ -168,7 +175,7 @@ def test_no_frame_that_held_plaintext_is_ever_granted(monkeypatch):
 
     guest()
     target = Kept()
-    sink = sealed.Sealed(target, 77, keys(PEOPLE[:1]))
+    sink = begun(target, keys(PEOPLE[:1]))
     first = sink._piece // PAGE
     piece_frames = range(first, first + sealed.PIECE_PAGES)
     monkeypatch.setattr(hw, "seal", seal)
@@ -192,7 +199,7 @@ def test_no_key_and_number_is_used_for_two_contents(monkeypatch):
     guest()
     drawn = keys(PEOPLE[:2])
     for attempt in range(3):
-        sink = sealed.Sealed(Kept(1 << 19 if attempt < 2 else 1 << 30), 77, drawn)
+        sink = begun(Kept(1 << 19 if attempt < 2 else 1 << 30), drawn)
         full = False
         try:
             finish(sink.put(NOISE[attempt:]))

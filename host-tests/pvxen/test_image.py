@@ -1,10 +1,12 @@
 """The image itself in an embedded domain: it does what the firmware does under CPython."""
 
+import random
 import re
 from pathlib import Path
 
 import pytest
 from fixtures import streamreader
+from fixtures.placedcrash import Place, extents
 from fixtures.smallcrash import SmallCrash
 
 from pvdump.arm.blob import encode
@@ -91,6 +93,38 @@ def test_a_whole_dump_is_that_of_the_firmware_under_cpython(image):
     block = crash.superblock()
     assert (block.state, block.crash_vcpu) == (superblock.COMPLETE, 1)
     assert block.written == block.dump_size > 2 << 20
+
+
+class PlacedSmallCrash(SmallCrash):
+    """A crashed guest with two targets in extents of xvdc, of which the first is too small."""
+
+    def __init__(self):
+        line = b"pvdump.then=poweroff elfcorehdr=0x300000"
+        super().__init__(cmdline=line, modules=((self.AT, 4096),))
+        self.sink = Memory(random.Random(1).randbytes(8 << 20))
+        self.guest.disk("xvdc", self.sink)
+        pieces = ((100, 10), (8, 14)), ((60, 30), (24, 30), (0, 6))
+        uuids = bytes(range(1, 17)), bytes(range(2, 18))
+        self.places = [
+            Place(self.sink, extents(piece, 65536), "xvdc", uuid)
+            for piece, uuid in zip(pieces, uuids, strict=True)
+        ]
+        config = Config()
+        config.targets = [place.wanted for place in self.places]
+        blob = encode(config)
+        self.guest.machine.ram[self.AT : self.AT + len(blob)] = blob
+
+    AT = 0x690000
+
+
+def test_a_dump_to_extents_and_to_the_next_target_is_that_of_the_firmware_under_cpython(image):
+    crash, other = PlacedSmallCrash(), PlacedSmallCrash()
+    assert crash.by_image(image) == other.by_firmware()
+    states = [superblock.decode(place.content()[:512]).state for place in crash.places]
+    assert states == [superblock.PARTIAL, superblock.COMPLETE]
+    for mine, its in zip(crash.places, other.places, strict=True):
+        assert streamreader.read(mine.content()).pages == streamreader.read(its.content()).pages
+    assert streamreader.read(crash.places[1].content()).whole
 
 
 def test_the_pv_console_shows_what_port_e9_shows(image):
