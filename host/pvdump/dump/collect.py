@@ -19,7 +19,7 @@ from ..arguments import file_name, output_name
 from ..streams import complain, tell
 from . import compression as compressions
 from . import disk as disks
-from . import elfdump, log, source, streamdump
+from . import elfdump, log, source, streamdump, streamlog
 from .disk import MIB, DiskError, TargetDisk
 from .meter import SILENT, Meter, Progress
 
@@ -212,7 +212,7 @@ def _of_stream(
     return Collected(
         made.size,
         reason=made.reason,
-        marked=bool(made.reason),
+        marked=made.marked,
         detail=made.damage,
         compression=how.name if how else "",
     )
@@ -232,7 +232,7 @@ def collect_log(path: Path, out: Path | None, salvage: bool) -> list[str]:
     with disks.reading(path) as disk:
         block = source.block(disk, salvage)
         if block is not None and block.version != superblock.VERSION_ELF:
-            return streamdump.write_log(disk, block, out)
+            return streamlog.write_log(disk, block, out)
         return log.collect(disk, block, out)
 
 

@@ -164,6 +164,8 @@ class TargetDisk:
     def superblock_copy(self) -> Superblock | None:
         """Read the copy of the superblock at the target's end; None where there is none."""
         end = self.size // PAGE * PAGE
+        if end < superblock.COPY_SIZE:
+            return None
         try:
             raw = self.read(end - superblock.COPY_SIZE, superblock.SUPERBLOCK_SIZE)
             block = superblock.decode(raw)

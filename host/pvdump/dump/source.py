@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pvfw import chunks, superblock
 from pvfw.errors import TargetRefused
 
-from .disk import PAGE, DiskError, TargetDisk
+from .disk import PAGE, BadPlace, DiskError, TargetDisk
 from .vmcore import Header
+
+NO_UUID = bytes(16)  # of what block() makes up
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
     header = chunks.decode(raw, None, 0)
     if header is None:
         return None
-    found = superblock.Superblock(bytes(16), disk.size // PAGE * PAGE)
+    found = superblock.Superblock(NO_UUID, disk.size // PAGE * PAGE)
     found.dump, found.state = header.dump, superblock.PARTIAL
     found.reason = "the superblock was not looked at"
     return found
@@ -113,13 +115,27 @@ def look_again(disk: TargetDisk, dump: Dump) -> str:
 
 
 def unchanged(disk: TargetDisk, before: superblock.Superblock) -> str:
-    """Do as look_again(), for the superblock that was read first."""
+    """Do as look_again(), for the superblock or copy that was read first."""
+    if before.uuid == NO_UUID:
+        return ""
     try:
-        after = disk.superblock()
+        after = _again(disk, before)
     except DiskError as error:
         return f"the superblock cannot be read again, to see that the dump is the same: {error}"
     _refuse_other(disk, before, after)
     return ""
+
+
+def _again(disk: TargetDisk, before: superblock.Superblock) -> superblock.Superblock:
+    """Read the superblock, or where it is lost or tells of another dump, the copy that told this."""
+    copy = disk.superblock_copy()
+    try:
+        first = disk.superblock()
+    except (BadPlace, TargetRefused):
+        if copy is None:
+            raise
+        return copy
+    return copy if copy is not None and first.dump != before.dump == copy.dump else first
 
 
 def refuse_changed(disk: TargetDisk, before: superblock.Superblock) -> None:
