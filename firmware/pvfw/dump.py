@@ -19,6 +19,7 @@ What a dump looks like is decided by its format, where it goes by its sink; neit
                         with a page there are zeros first
     sink.own(gfn, n)    async: the same of frames of our own, which may be used again only once
                         sink.wait(size) says that they are written
+    sink.sync()         async: have what was appended so far on stable storage
     sink.written()      bytes, from the first on, that the backend has acknowledged
 
 The format is stream.Stream, made of an oldmem.OldMemory; the sink is target.Target. Both may raise

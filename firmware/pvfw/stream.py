@@ -332,6 +332,8 @@ class Stream:
         notes = [hw.mem(address, size) for address, size in self.memory.notes]
         await out.put(chunks.NOTES, notes)
         await self._put_log(out)
+        # A loss of power leaves at least this.
+        await sink.sync()
         for area in self._pieces():
             moved = (area.paddr - area.source) // PAGE_SIZE
             for pfn, count in self._kept(area):

@@ -127,7 +127,7 @@ def unchanged(disk: TargetDisk, before: superblock.Superblock) -> str:
 
 
 def _again(disk: TargetDisk, before: superblock.Superblock) -> superblock.Superblock:
-    """Read the superblock, or where it is lost or tells of another dump, the copy that told this."""
+    """Read the superblock; the copy where it is lost, or tells of another dump than before."""
     copy = disk.superblock_copy()
     try:
         first = disk.superblock()

@@ -201,7 +201,7 @@ class Stream:
             at += header.length()
 
     def _next(self, at: int) -> int:
-        """Return the first place from `at` on where a chunk may begin, or where none was written."""
+        """Return the first place from `at` on where a chunk may begin, at most the known end."""
         end = min(self.known, self._limit)
         while at < end:
             raw = self._read(at, min(SCAN, end - at))
