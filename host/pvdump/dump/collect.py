@@ -105,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         complain("collect", line)
     mark = "is" if done.marked else "could not be"
     lost = done.missing + done.unreadable
-    lack = f"{lost / MIB:.1f} MiB are missing; " if lost or not done.detail else ""
+    lack = f"{lost / MIB:.1f} MiB are missing; " if lost else ""
     complain("collect", f"{lack}the header {mark} marked incomplete")
     return INCOMPLETE
 

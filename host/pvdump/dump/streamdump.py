@@ -282,6 +282,8 @@ def _made(
     damage = stream.damage
     if damage.number and not reason:
         reason = f"{damage.number} places of the dump are damaged"
+    if reason and stream.manifest and not damage.number:
+        reason += "; all that was to be in it is there all the same"
     reason = reason or source.unchanged(disk, block)
     return Made(stream.end, reason, damage.lines, count, bool(reason))
 
