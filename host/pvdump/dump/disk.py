@@ -174,7 +174,7 @@ class TargetDisk:
         return block if block.copy_at() == end - superblock.COPY_SIZE else None
 
     def write_superblock(self, block: Superblock) -> None:
-        """Write a superblock and its copy, unless the target ends before that. Raises: as write()."""
+        """Write a superblock, and its copy where the target has its place. Raises: as write()."""
         copy = block.copy_at()
         if copy is not None and copy + superblock.COPY_SIZE <= self.size:
             self.write(copy, block.encode())
