@@ -60,8 +60,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--salvage",
         action="store_true",
-        help="do not look at the superblock: take its copy at the target's end, or without that what "
-        "stands behind it, by its own headers",
+        help="do not look at the superblock: take its copy at the target's end, or "
+        "without that what stands behind it, by its own headers",
     )
     parser.add_argument(
         "--log",
