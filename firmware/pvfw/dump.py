@@ -20,6 +20,7 @@ What a dump looks like is decided by its format, where it goes by its sink; neit
                         with a page there are zeros first
     sink.own(gfn, n)    async: the same of frames of our own, which may be used again only once
                         sink.wait(size) says that they are written
+    sink.sync()         async: have what was appended so far on stable storage
     sink.end()          async: write what is left, wait for all; returns the bytes on the target
 
 The format is stream.Stream, made of an oldmem.OldMemory; the sink is target.Target, or for a

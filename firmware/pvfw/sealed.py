@@ -95,6 +95,10 @@ class Sealed:
     async def wait(self, size):
         """Do nothing: what was given has been copied."""
 
+    async def sync(self):
+        """Have what was encrypted so far on stable storage; what waits in the piece is not."""
+        await self._target.sync()
+
     async def end(self):
         """Encrypt what is left as the last piece, and wait until everything is written.
 

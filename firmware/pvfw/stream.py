@@ -389,6 +389,8 @@ class Stream:
         notes = [hw.mem(address, size) for address, size in self.memory.notes]
         await out.put(chunks.NOTES, notes)
         await self._put_log(out)
+        # A loss of power leaves at least this.
+        await sink.sync()
         await self._put_stacks()
         lines = ["pages=%d" % self.pages]
         if self.level != LOG_ONLY:

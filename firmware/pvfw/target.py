@@ -303,6 +303,14 @@ class Target:
             parts.append((at, first, size) if is_lendable else zeros)
         return parts
 
+    async def sync(self):
+        """Have what was appended so far on stable storage, where the backend offers that.
+
+        Raises XenError, also of earlier writes.
+        """
+        await self._send()
+        await self.disk.flush()
+
     async def end(self):
         """Write what is left, and wait until the backend has acknowledged everything.
 

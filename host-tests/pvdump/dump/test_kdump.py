@@ -9,11 +9,11 @@ import os
 import struct
 import sys
 import tracemalloc
-import zlib
 from pathlib import Path
 
 import pytest
 import zstandard
+from fixtures.kdumpreader import INCOMPLETE, ZLIB, ZSTD, Reader
 from fixtures.targets import NOTE, PAGE, RANGES, bad_places, make, vmcore
 
 from pvdump import cli
@@ -29,49 +29,6 @@ from pvfw import superblock
 from pvfw.errors import DumpError, TargetRefused
 
 DATA = vmcore()
-ZLIB, ZSTD, INCOMPLETE = 1, 0x20, 8
-UNPACK = {
-    0: bytes,
-    ZLIB: zlib.decompress,
-    ZSTD: lambda data: zstandard.ZstdDecompressor().decompress(data, max_output_size=PAGE),
-}
-
-
-class Reader:
-    """A KDUMP file: status, max_mapnr, current_cpu, cpus, notes, vmcoreinfo, ram, pages, places."""
-
-    def __init__(self, raw: bytes) -> None:
-        assert raw[:8] == b"KDUMP   "
-        (version,) = struct.unpack_from("<I", raw, 8)
-        self.uts = [raw[12 + 65 * i :][:65].rstrip(b"\0").decode() for i in range(6)]
-        self.time = struct.unpack_from("<q", raw, 408)[0]
-        self.status, block, sub, bitmaps = struct.unpack_from("<IiiI", raw, 424)
-        self.cpu, self.cpus = struct.unpack_from("<Ii", raw, 456)
-        assert (version, block) == (6, PAGE)
-        self.phys_base = struct.unpack_from("<q", raw, PAGE)[0]
-        info, info_size, notes, notes_size = struct.unpack_from("<QQQQ", raw, PAGE + 32)
-        self.notes = raw[notes : notes + notes_size]
-        self.vmcoreinfo = raw[info : info + info_size]
-        self.max_mapnr = struct.unpack_from("<Q", raw, PAGE + 96)[0]
-        start, half = (1 + sub) * PAGE, bitmaps // 2 * PAGE
-        assert notes + notes_size <= start
-        assert 8 * half >= self.max_mapnr
-        self.ram = set_bits(raw[start : start + half])
-        self.pages: dict[int, bytes] = {}
-        self.places: dict[int, int] = {}
-        self.flags: dict[int, int] = {}
-        for number, pfn in enumerate(set_bits(raw[start + half : start + 2 * half])):
-            at = start + 2 * half + 24 * number
-            offset, size, flags, _ = struct.unpack_from("<QIIQ", raw, at)
-            data = UNPACK[flags](raw[offset : offset + size])
-            assert len(data) == PAGE
-            self.pages[pfn], self.places[pfn], self.flags[pfn] = data, offset, flags
-
-
-def set_bits(bitmap: bytes) -> list[int]:
-    """The numbers of the bits that are set."""
-    used = ((i, byte) for i, byte in enumerate(bitmap) if byte)
-    return [8 * i + bit for i, byte in used for bit in range(8) if byte >> bit & 1]
 
 
 def elf(*loads: tuple[int, bytes] | tuple[int, bytes, int], note: bytes = NOTE) -> bytes:

@@ -17,7 +17,7 @@ from pvfw.errors import TargetRefused
 
 from ..arguments import file_name, output_name
 from ..streams import complain, tell
-from . import agechunks, decryption, elfdump, log, source, streamdump
+from . import agechunks, decryption, elfdump, log, source, streamdump, streamlog
 from . import compression as compressions
 from . import disk as disks
 from .disk import MIB, DiskError, TargetDisk
@@ -69,7 +69,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--salvage",
         action="store_true",
-        help="do not look at the superblock: take the vmcore behind it by its own header",
+        help="do not look at the superblock: take its copy at the target's end, or "
+        "without that what stands behind it, by its own headers",
     )
     parser.add_argument(
         "--log",
@@ -122,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
         return INCOMPLETE
     mark = "is" if done.marked else "could not be"
     lost = done.missing + done.unreadable
-    lack = f"{lost / MIB:.1f} MiB are missing; " if lost or not done.detail else ""
+    lack = f"{lost / MIB:.1f} MiB are missing; " if lost else ""
     complain("collect", f"{lack}the header {mark} marked incomplete")
     return INCOMPLETE
 
@@ -256,7 +257,7 @@ def _of_stream(
     return Collected(
         made.size,
         reason=made.reason,
-        marked=bool(made.reason),
+        marked=made.marked,
         detail=made.damage,
         cause=made.cause,
         alone=made.alone,
@@ -283,9 +284,9 @@ def collect_log(
             if identity is None:
                 raise agechunks.key_needed()
             with decryption.opened(disk, block, identity, out, False) as (clear, told):
-                return streamdump.write_log(clear, told, out)
+                return streamlog.write_log(clear, told, out)
         if block is not None and block.version != superblock.VERSION_ELF:
-            return streamdump.write_log(disk, block, out)
+            return streamlog.write_log(disk, block, out)
         return log.collect(disk, block, out)
 
 

@@ -70,7 +70,12 @@ def unpacker() -> Callable[[bytes], bytes]:
     """
     try:
         zstd = importlib.import_module("compression.zstd")
-        kind, unpack = zstd.ZstdError, zstd.decompress
+        kind = zstd.ZstdError
+
+        def unpack(data: bytes) -> Any:
+            # A frame may unpack to 100 MiB and more.
+            return zstd.ZstdDecompressor().decompress(data, max_length=PAGE + 1)
+
     except ImportError:
         try:
             zstandard = importlib.import_module("zstandard")
@@ -83,6 +88,9 @@ def unpacker() -> Callable[[bytes], bytes]:
         decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 20)
 
         def unpack(data: bytes) -> Any:
+            # What a frame says of its content's size is what it would be given, up to 2^63 bytes.
+            if zstandard.frame_content_size(data) > PAGE:
+                raise ValueError(f"more than {PAGE} bytes")
             return decompressor.decompress(data, max_output_size=PAGE)
 
     def page(data: bytes) -> bytes:

@@ -165,6 +165,8 @@ class TargetDisk:
     def superblock_copy(self) -> Superblock | None:
         """Read the copy of the superblock at the target's end; None where there is none."""
         end = self.size // PAGE * PAGE
+        if end < superblock.COPY_SIZE:
+            return None
         try:
             raw = self.read(end - superblock.COPY_SIZE, superblock.SUPERBLOCK_SIZE)
             block = superblock.decode(raw)
@@ -173,9 +175,9 @@ class TargetDisk:
         return block if block.copy_at() == end - superblock.COPY_SIZE else None
 
     def write_superblock(self, block: Superblock) -> None:
-        """Write a superblock and its copy. Raises: as write()."""
+        """Write a superblock, and its copy where the target has its place. Raises: as write()."""
         copy = block.copy_at()
-        if copy is not None:
+        if copy is not None and copy + superblock.COPY_SIZE <= self.size:
             self.write(copy, block.encode())
         self.write(0, block.encode())
 

@@ -136,7 +136,8 @@ def _cause(disk: TargetDisk, block: superblock.Superblock) -> str:
 
 
 def _written(facts: dict[str, Any]) -> str:
-    return f"{facts['written'] / MIB:.1f} of {facts['dump_size'] / MIB:.1f} MiB"
+    of = f" of {facts['dump_size'] / MIB:.1f}" if facts["dump_size"] else ""
+    return f"{facts['written'] / MIB:.1f}{of} MiB"
 
 
 def _when(seconds: int) -> str | None:

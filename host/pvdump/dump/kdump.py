@@ -17,8 +17,9 @@ Source: makedumpfile IMPLEMENTATION and diskdump_mod.h; crash diskdump.c.
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -86,7 +87,7 @@ class Kdump:
         output: Output,
         crash: Crash,
         ram: list[tuple[int, int]],
-        pages: list[tuple[int, int]],
+        pages: Sequence[tuple[int, int]],
         compression: Compression,
     ) -> None:
         self._output = output
@@ -97,8 +98,8 @@ class Kdump:
         self._max_mapnr = max((end for _, end in ram), default=0)
         self._sub_blocks = -(-(SUB_HEADER.size + len(crash.notes.raw)) // PAGE)
         self._bitmap_blocks = max(-(-self._max_mapnr // BITS), 1)  # of one
-        self._firsts = [first for first, _ in pages]
-        self._ranks = []  # the number of the first descriptor of each range
+        self._firsts = array("Q", (first for first, _ in pages))
+        self._ranks = array("Q")  # the number of the first descriptor of each range
         count = 0
         for first, end in pages:
             self._ranks.append(count)
@@ -150,6 +151,12 @@ class Kdump:
         """Take pages of zeros, which all share one page of the file. Raises: as `output`."""
         if not self._zeros:
             self._zeros = self._append(ZEROS)
+        begin = self._descriptor(first, count)
+        end = begin + count * DESCRIPTOR.size
+        if self._table.count(0, begin, end) == end - begin:
+            self._given += count
+            self._table[begin:end] = DESCRIPTOR.pack(self._zeros, PAGE, 0, 0) * count
+            return
         for pfn in range(first, first + count):
             self._describe(pfn, self._zeros, PAGE, 0)
 
@@ -180,10 +187,14 @@ class Kdump:
         self._put_table()
         self._put_headers(incomplete or self.left_out > 0)
 
-    def _describe(self, pfn: int, offset: int, size: int, flag: int) -> None:
+    def _descriptor(self, pfn: int, count: int = 1) -> int:
+        """Return where in the table the descriptors of frames begin."""
+        assert self.announced(pfn, count), "this page was not announced"
         number = bisect_right(self._firsts, pfn) - 1
-        assert self._firsts[number] <= pfn < self._pages[number][1], "this page was not announced"
-        at = (self._ranks[number] + pfn - self._firsts[number]) * DESCRIPTOR.size
+        return (self._ranks[number] + pfn - self._firsts[number]) * DESCRIPTOR.size
+
+    def _describe(self, pfn: int, offset: int, size: int, flag: int) -> None:
+        at = self._descriptor(pfn)
         # Each page counts once, however often it is given.
         self._given += DESCRIPTOR.unpack_from(self._table, at)[1] == 0
         DESCRIPTOR.pack_into(self._table, at, offset, size, flag, 0)
@@ -212,7 +223,7 @@ class Kdump:
                     if not sizes[rank + number]:
                         yield first + number, rank + number
 
-    def _bits(self, ranges: list[tuple[int, int]]) -> Iterator[bytearray]:
+    def _bits(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytearray]:
         """Yield a bitmap of frames, WINDOW of them at a time."""
         total = self._bitmap_blocks * BITS
         number = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pvfw import chunks, superblock
 from pvfw.errors import TargetRefused
 
-from .disk import PAGE, DiskError, TargetDisk
+from .disk import PAGE, BadPlace, DiskError, TargetDisk
 from .vmcore import Header
 
 NO_UUID = bytes(16)  # of what block() makes up
@@ -149,23 +149,29 @@ def look_again(disk: TargetDisk, dump: Dump) -> str:
 
 
 def unchanged(disk: TargetDisk, before: superblock.Superblock) -> str:
-    """Do as look_again(), for the superblock that was read first."""
+    """Do as look_again(), for the superblock or copy that was read first."""
     if is_file(before):
         return disk.doubt()
     if before.uuid == NO_UUID:
         return ""
     try:
-        after = disk.superblock()
-    except TargetRefused:
-        # One that was damaged before had been read from the copy.
-        copy = disk.superblock_copy()
-        if copy is None:
-            raise
-        after = copy
+        after = _again(disk, before)
     except DiskError as error:
         return f"the superblock cannot be read again, to see that the dump is the same: {error}"
     _refuse_other(disk, before, after)
     return ""
+
+
+def _again(disk: TargetDisk, before: superblock.Superblock) -> superblock.Superblock:
+    """Read the superblock; the copy where it is lost, or tells of another dump than before."""
+    copy = disk.superblock_copy()
+    try:
+        first = disk.superblock()
+    except (BadPlace, TargetRefused):
+        if copy is None:
+            raise
+        return copy
+    return copy if copy is not None and first.dump != before.dump == copy.dump else first
 
 
 def refuse_changed(disk: TargetDisk, before: superblock.Superblock) -> None:

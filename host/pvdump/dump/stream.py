@@ -26,6 +26,8 @@ RUN = struct.Struct(chunks.RUN)
 # Frames that KDUMP's readers take, as pvfw.oldmem.ADDRESS_MAX.
 PFN_MAX = 1 << 32
 NAMED = 8  # damaged chunks that are named
+SCAN = 1 << 20  # bytes read at a time where chunks are looked for
+FACTS_MAX = 1 << 16  # bytes of lines that are read
 
 
 class Chunk(NamedTuple):
@@ -34,6 +36,14 @@ class Chunk(NamedTuple):
     header: Header
     payload: bytes
     pages: bytes = b""
+
+
+class Table(NamedTuple):
+    """What a chunk says which pages it holds: its header, its place, (first frame, number) each."""
+
+    header: Header
+    at: int
+    frames: list[tuple[int, int]]
 
 
 class Page(NamedTuple):
@@ -79,6 +89,7 @@ class Stream:
         block: its superblock, of version 2.
 
     Attributes:
+        at: where the chunk that chunks() gave last begins.
         end: bytes from the stream's start up to the end of the last whole chunk, once chunks() is
             through.
         known: bytes that the superblock says are there.
@@ -94,7 +105,7 @@ class Stream:
         self.complete = complete
         self.known = block.dump_size if complete else block.written
         self._limit = min(block.room(), max(disk.size - block.data_offset, 0))
-        self.end = 0
+        self.at = self.end = 0
         self.damage = Damage()
         self.manifest = b""
 
@@ -104,7 +115,7 @@ class Stream:
         Raises:
             DiskError: the disk cannot be read.
         """
-        self.damage, self.manifest, self.end = Damage(), b"", 0
+        self.damage, self.manifest, self.end, self.at = Damage(), b"", 0, 0
         at = number = chain = lost = 0
         while at < self._limit:
             header, raw = self.header(at)
@@ -113,7 +124,7 @@ class Stream:
                     break
                 if not lost:
                     self.damage.add(f"no chunk at byte {at} of the stream: its header is damaged")
-                lost = at = at + PAGE
+                lost = at = self._next(at + PAGE)
                 continue
             lost = 0
             chunk = self.chunk(header, at)
@@ -124,6 +135,7 @@ class Stream:
             else:
                 if header.kind == chunks.MANIFEST:
                     self._check_manifest(chunk, number, chain)
+                self.at = at
                 yield chunk
             number += 1
             chain = zlib.crc32(raw, chain)
@@ -133,6 +145,8 @@ class Stream:
                 break
         if self.complete and not self.manifest:
             self.damage.add("the manifest is missing")
+        if self.disk.size < self.offset + self.known:
+            self.damage.add(f"the target ends at byte {self.disk.size}; it was larger once")
 
     def _check_manifest(self, chunk: Chunk, number: int, chain: int) -> None:
         self.manifest = chunk.payload
@@ -165,8 +179,8 @@ class Stream:
         problem = _sizes(header)
         return problem or Chunk(header, payload, pages)
 
-    def frames(self) -> Iterator[tuple[int, int]]:
-        """Yield (first frame, number) of what the chunks say they hold, unchecked, in order.
+    def tables(self) -> Iterator[Table]:
+        """Yield what each chunk says which pages it holds, unchecked, in order.
 
         Only headers and tables are read. Raises: as chunks().
         """
@@ -176,7 +190,7 @@ class Stream:
             if header is None:
                 if at >= self.known:
                     return
-                at += PAGE
+                at = self._next(at + PAGE)
                 continue
             if header.kind in (chunks.PAGES, chunks.RAW) and not _sizes(header):
                 start, size = chunks.HEADER_SIZE, header.size
@@ -184,8 +198,19 @@ class Stream:
                     start, size = start + header.value, size - header.value
                 table = self._read(at + start, size)
                 if len(table) == size:
-                    yield from _entries(header, table)
+                    yield Table(header, at, list(_entries(header, table)))
             at += header.length()
+
+    def _next(self, at: int) -> int:
+        """Return the first place from `at` on where a chunk may begin, at most the known end."""
+        end = min(self.known, self._limit)
+        while at < end:
+            raw = self._read(at, min(SCAN, end - at))
+            for place in range(0, len(raw), PAGE):
+                if raw.startswith(chunks.MAGIC, place):
+                    return at + place
+            at += SCAN
+        return max(at, end)
 
     def _read(self, at: int, size: int) -> bytes:
         return self.disk.read_around(self.offset + at, size)[0]
@@ -210,7 +235,8 @@ def _entries(header: Header, table: bytes) -> Iterator[tuple[int, int]]:
                 yield pfn, 1
     else:
         for (entry,) in ENTRY.iter_unpack(table):
-            yield entry >> 32, 1 if entry & 0xFFFF else (entry >> 16 & 0xFFFF) + 1
+            pfn, size = entry >> 32, entry & 0xFFFF
+            yield pfn, 1 if size else min((entry >> 16 & 0xFFFF) + 1, PFN_MAX - pfn)
 
 
 def pages(chunk: Chunk, damage: Damage) -> Iterator[Page]:
@@ -227,7 +253,7 @@ def pages(chunk: Chunk, damage: Damage) -> Iterator[Page]:
     for (entry,) in ENTRY.iter_unpack(chunk.payload[end:]):
         pfn, size = entry >> 32, entry & 0xFFFF
         if not size:
-            yield Page(pfn, (entry >> 16 & 0xFFFF) + 1, b"", False)
+            yield Page(pfn, min((entry >> 16 & 0xFFFF) + 1, PFN_MAX - pfn), b"", False)
             continue
         if size > PAGE or at + size > end:
             damage.add(f"the page of frame {pfn:#x}: its chunk has no {size} bytes more")
@@ -245,7 +271,7 @@ def ranges(chunk: Chunk) -> Iterator[tuple[int, int, int]]:
 
 def facts(text: bytes) -> dict[str, str]:
     """Return the lines KEY=VALUE of a chunk."""
-    lines = text.decode("utf-8", "replace").splitlines()
+    lines = text[:FACTS_MAX].decode("utf-8", "replace").split("\n")
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 

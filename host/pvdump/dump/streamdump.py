@@ -7,30 +7,34 @@ told; a page that the stream holds twice is taken once.
 from __future__ import annotations
 
 import sys
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pvfw import chunks, config, elf, superblock
+from pvfw import chunks, config, superblock
 from pvfw.errors import TargetRefused
 from xenpv.text import decimal, printable
 
 from . import source
 from .compression import ZSTD, Compression, unpacker
-from .disk import PAGE, DiskError, TargetDisk
+from .disk import PAGE, TargetDisk
+from .elflayout import Layout
 from .flattened import Flattened
 from .frames import merged, touched
+from .inorder import InOrder
 from .kdump import DESCRIPTOR, Crash, Kdump
 from .meter import Progress
 from .notes import SIZE_MAX, Notes
 from .output import OutputFile, OutputStream
+from .pageruns import Runs, TooMany, stored
 from .stream import Chunk, Damage, Page, Stream, cause, facts, pages, ranges
-from .vmcore import E_FLAGS, INCOMPLETE
 
 # Pages that a KDUMP file is made of: 128 GiB, whose descriptors take 800 MiB of memory.
 PAGES_MAX = 1 << 25
-RANGES_MAX = elf.PHNUM_MAX
+# Pages that are put in order with as much memory.
+IN_ORDER_MAX = 3 * PAGES_MAX
+# Twice what an elfcorehdr can name.
+RANGES_MAX = 1 << 17
 KINDS = (chunks.PAGES, chunks.RAW)
 SECONDS_MAX = (1 << 63) - 1
 
@@ -43,8 +47,10 @@ class Told:
         facts: of the crash.
         memory: (physical address, bytes, virtual address or 0) of each range of RAM.
         notes: as in a PT_NOTE.
+        chunks: that it took.
     """
 
+    chunks: int = 0
     facts: dict[str, str] = field(default_factory=dict)
     memory: list[tuple[int, int, int]] = field(default_factory=list)
     notes: bytes = b""
@@ -57,13 +63,14 @@ class Told:
     def take(self, chunk: Chunk) -> None:
         """Take a chunk."""
         kind = chunk.header.kind
+        self.chunks += 1
         if kind == chunks.FACTS:
-            self.facts.update(facts(chunk.payload))
+            self.facts = self.facts or facts(chunk.payload)
         elif kind == chunks.MEMORY:
             self.memory += ranges(chunk)
             if len(self.memory) > RANGES_MAX:
                 raise TargetRefused(f"the dump names more than {RANGES_MAX} ranges of memory")
-        elif kind == chunks.NOTES:
+        elif kind == chunks.NOTES and len(self.notes) < SIZE_MAX:
             self.notes = (self.notes + chunk.payload)[:SIZE_MAX]
 
 
@@ -76,6 +83,7 @@ class Made:
         reason: why something is missing, or "".
         damage: a line for each damaged place.
         pages: that are in the file.
+        marked: whether the file tells of the reason.
         cause: why the kernel died, as far as its log says it; "" where it does not.
         alone: as of Told.
     """
@@ -84,6 +92,7 @@ class Made:
     reason: str
     damage: list[str]
     pages: int
+    marked: bool = True
     cause: str = ""
     alone: bool = False
 
@@ -126,18 +135,15 @@ def make_kdump(
     """
     reason = refuse(disk, block)
     stream = Stream(disk, block)
-    told = tell(stream)
-    stored = merged((pfn, pfn + count) for pfn, count in stream.frames())
-    count = sum(end - first for first, end in stored)
-    if count > PAGES_MAX:
-        raise TargetRefused(
-            f"{disk.path}: the dump has {count} pages, and a KDUMP file takes {PAGES_MAX} at most:"
-            " use --format elf"
-        )
-    ram = merged(touched((paddr, paddr + size) for paddr, size, _ in told.memory) + stored)
+    told = tell(stream, reason)
+    memory = merged(touched((paddr, paddr + size) for paddr, size, _ in told.memory))
+    announced, outside = _stored(
+        stream, memory, PAGES_MAX, "use --format elf OUT, which has no limit"
+    )
+    ram, count = merged(memory + outside), announced.frames
     unpack = _same if how.flag == ZSTD else unpacker()
     with Flattened(stdout()) if out is None else OutputFile(out, count * DESCRIPTOR.size) as output:
-        file = Kdump(output, _crash(told, block), ram, stored, how)
+        file = Kdump(output, _crash(told, block), ram, announced, how)
         for page in _pages(stream, progress):
             if not file.announced(page.pfn, page.length):
                 stream.damage.add(f"the page of frame {page.pfn:#x} is not where it was before")
@@ -157,24 +163,22 @@ def make_elf(
     disk: TargetDisk, block: superblock.Superblock, out: Path | None, progress: Progress
 ) -> Made:
     """Make an ELF vmcore, with holes where no page is. Args, Raises: as make_kdump()."""
-    if out is None:
-        raise DiskError("an ELF vmcore is not written in order: name a file, or use --format kdump")
     reason = refuse(disk, block)
     stream = Stream(disk, block)
-    told = tell(stream)
+    told = tell(stream, reason)
     unpack = unpacker()
-    layout = Layout(told)
+    layout = Layout(disk.path, told.memory, told.notes)
+    if out is None:
+        return _send_elf(stream, told, block, layout, reason, unpack, progress)
     with OutputFile(out, block.written) as output:
         count = 0
         for page in _pages(stream, progress):
-            data = _unpacked(page, unpack, stream.damage) if page.data else b""
-            for number in range(page.length):
-                place = layout.place(page.pfn + number)
-                if place is None:
-                    stream.damage.add(f"frame {page.pfn + number:#x} is no memory")
-                    break
-                if data:
-                    output.put(place, data)
+            place = layout.place(page.pfn, page.length)
+            if place is None:
+                stream.damage.add(f"frame {page.pfn:#x} is no memory")
+                continue
+            if page.data:
+                output.put(place, _unpacked(page, unpack, stream.damage))
             count += page.length
         made = _made(stream, told, disk, block, reason, count)
         output.put(0, layout.header(bool(made.reason) or made.alone))
@@ -183,74 +187,49 @@ def make_elf(
     return made
 
 
-class Layout:
-    """The place of everything in an ELF vmcore: headers, notes, then the frames of RAM in order."""
-
-    def __init__(self, told: Told) -> None:
-        self._told = told
-        phnum = 1 + len(told.memory)
-        self._notes = elf.EHDR_SIZE + phnum * elf.PHDR_SIZE
-        self._data = chunks.padded(self._notes + len(told.notes))
-        self._frames = merged(touched((p, p + size) for p, size, _ in told.memory))
-        self._firsts = [first for first, _ in self._frames]
-        self._ranks = []
-        self.end = self._data
-        for first, end in self._frames:
-            self._ranks.append(self.end)
-            self.end += (end - first) * PAGE
-
-    def place(self, pfn: int) -> int | None:
-        """Return where a frame's bytes are in the file; None where it is no memory."""
-        number = bisect_right(self._firsts, pfn) - 1
-        if number < 0 or pfn >= self._frames[number][1]:
-            return None
-        return self._ranks[number] + (pfn - self._firsts[number]) * PAGE
-
-    def header(self, incomplete: bool) -> bytes:
-        """Return the headers and the notes."""
-        memory = self._told.memory
-        raw = bytearray(elf.core_header(1 + len(memory)))
-        if incomplete:
-            raw[E_FLAGS] |= INCOMPLETE
-        raw += elf.program_header(elf.PT_NOTE, self._notes, 0, 0, len(self._told.notes))
-        for paddr, size, vaddr in memory:
-            at = (self.place(paddr // PAGE) or 0) + paddr % PAGE
-            raw += elf.program_header(elf.PT_LOAD, at, vaddr, paddr, size)
-        return bytes(raw + self._told.notes)
+def _send_elf(
+    stream: Stream,
+    told: Told,
+    block: superblock.Superblock,
+    layout: Layout,
+    reason: str,
+    unpack: Callable[[bytes], bytes],
+    progress: Progress,
+) -> Made:
+    """Write an ELF vmcore to standard output: all is checked before its first byte."""
+    output = stdout()
+    runs, _ = _stored(stream, layout.frames, IN_ORDER_MAX, "name a file instead of -")
+    places = InOrder(stream, runs, lambda page: _unpacked(page, unpack, stream.damage))
+    count = 0
+    for page in _pages(stream, progress):
+        if layout.place(page.pfn, page.length) is None or not places.note(page, stream.at):
+            stream.damage.add(f"frame {page.pfn:#x} is no memory")
+        else:
+            count += page.length
+    made = _made(stream, told, stream.disk, block, reason, count)
+    header = layout.header(bool(made.reason) or made.alone)
+    progress.expect(stream.known + layout.end)
+    output.write(header.ljust(chunks.padded(len(header)), b"\0"))
+    for piece in places.read(layout.frames):
+        output.write(piece)
+        progress.advance(len(piece))
+    output.publish()
+    marked = bool(made.reason)
+    made = _made(stream, told, stream.disk, block, reason, count)
+    return replace(made, marked=marked)
 
 
-def write_log(disk: TargetDisk, block: superblock.Superblock, out: Path | None) -> list[str]:
-    """Write the kernel's log to a new file.
-
-    Args:
-        out: of the file; None for standard output.
-
-    Returns:
-        lines on what the log lacks; none if it is whole.
-
-    Raises: as make_kdump().
-    """
-    reason = refuse(disk, block)
-    stream = Stream(disk, block)
-    found, began = False, False
-    with stdout(True) if out is None else OutputFile(out, 0) as output:
-        for chunk in stream.chunks():
-            if chunk.header.kind == chunks.LOG:
-                output.write(chunk.payload)
-                found = True
-            began = began or chunk.header.kind in KINDS
-            if began:
-                break
-        if not found:
-            raise DiskError(
-                f"{disk.path}: the dump has no log as text; collect the vmcore without --log"
-            )
-        doubt = source.unchanged(disk, block)
-        output.publish()
-    missing = list(stream.damage.lines)
-    if not began and reason:
-        missing.append(reason)
-    return missing + ([doubt] if doubt else [])
+def _stored(
+    stream: Stream, memory: list[tuple[int, int]], most: int, instead: str
+) -> tuple[Runs, list[tuple[int, int]]]:
+    """Do as pageruns.stored(); say for too many pages what can be done instead."""
+    try:
+        return stored(stream, memory, most)
+    except TooMany as error:
+        raise TargetRefused(
+            f"{stream.disk.path}: the dump has {error.number} pages or more, and at most {most} "
+            f"are taken here: {instead}"
+        ) from error
 
 
 def stdout(text: bool = False) -> OutputStream:
@@ -258,13 +237,28 @@ def stdout(text: bool = False) -> OutputStream:
     return OutputStream(sys.stdout.fileno(), text=text)
 
 
-def tell(stream: Stream) -> Told:
-    """Read what a stream tells before its pages. Raises: as Stream.chunks()."""
+def tell(stream: Stream, reason: str) -> Told:
+    """Read what a stream tells before its pages.
+
+    Args:
+        stream: the stream.
+        reason: why it is not whole, or "".
+
+    Raises:
+        TargetRefused: it has no chunk at all.
+        DiskError: the disk cannot be read.
+    """
     told = Told()
     for chunk in stream.chunks():
         if chunk.header.kind in KINDS:
             break
         told.take(chunk)
+    else:
+        if not told.chunks:
+            raise TargetRefused(
+                f"{stream.disk.path}: nothing to collect, no chunk of the dump is there"
+                f"{reason and ': '}{reason}"
+            )
     return told
 
 
@@ -305,8 +299,12 @@ def _made(
     damage = stream.damage
     if damage.number and not reason:
         reason = f"{damage.number} places of the dump are damaged"
+    if reason and stream.manifest and not damage.number:
+        reason += "; all that was to be in it is there all the same"
     reason = reason or source.unchanged(disk, block)
-    return Made(stream.end, reason, damage.lines, count, cause(told.facts), told.alone)
+    return Made(
+        stream.end, reason, damage.lines, count, bool(reason), cause(told.facts), told.alone
+    )
 
 
 def _crash(told: Told, block: superblock.Superblock) -> Crash:
