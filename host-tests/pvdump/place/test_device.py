@@ -67,6 +67,7 @@ def test_a_linear_volume_is_followed_over_its_segments(system: Sys, tmp_path: Pa
         ("0 24000 striped 2 128 202:2 0 202:16 0", "volume of kind striped: a linear one"),
         ("0 24000 snapshot-origin 202:2", "volume of kind snapshot-origin"),
         ("0 24000 crypt aes 0 0 202:2 0", "volume of kind crypt"),
+        ("0 24000 delay 202:2 0", "volume of kind delay"),
         ("0 24000 linear /dev/xvda 0", "dmsetup table gives '/dev/xvda 0'"),
         ("0 24000 linear 202:2 -1", "dmsetup table gives '202:2 -1'"),
         ("0 23000 linear 202:2 0", "dmsetup does not tell all of it"),
