@@ -206,6 +206,14 @@ def test_a_stream_with_its_end_behind_an_unfinished_superblock_is_told_to_be_who
     assert "all that was to be in it is there all the same" in told.error
 
 
+@pytest.mark.parametrize("words", [KDUMP, LOG_ALONE])
+def test_a_dump_without_any_chunk_gives_no_file_but_the_reason(sounds, words, tmp_path):
+    data = restated(sounds[0], superblock.WRITING)
+    told = put(tmp_path, data[:DATA] + bytes(len(data) - DATA), *words)
+    assert (told.code, told.file) == (1, None)
+    assert "nothing to collect" in told.error or "no log" in told.error
+
+
 def restated(sound, state, size=None):
     """Return the target with another state, and bytes of the dump, in its superblock."""
     block = superblock.decode(sound.data)

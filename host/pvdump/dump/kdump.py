@@ -99,6 +99,7 @@ class Kdump:
         self._sub_blocks = -(-(SUB_HEADER.size + len(crash.notes.raw)) // PAGE)
         self._bitmap_blocks = max(-(-self._max_mapnr // BITS), 1)  # of one
         self._firsts = array("Q", (first for first, _ in pages))
+        self._ends = array("Q", (end for _, end in pages))
         self._ranks = array("Q")  # the number of the first descriptor of each range
         count = 0
         for first, end in pages:
@@ -112,11 +113,6 @@ class Kdump:
         self._zeros = 0  # offset of the page of zeros, once there is one
 
     @property
-    def size(self) -> int:
-        """Bytes of the file without the pages that are still in memory."""
-        return self._at
-
-    @property
     def left_out(self) -> int:
         """Frames that were announced and have not been given."""
         return len(self._table) // DESCRIPTOR.size - self._given
@@ -124,7 +120,7 @@ class Kdump:
     def announced(self, first: int, count: int = 1) -> bool:
         """Tell whether all of these pages were announced."""
         number = bisect_right(self._firsts, first) - 1
-        return number >= 0 and first + count <= self._pages[number][1]
+        return number >= 0 and first + count <= self._ends[number]
 
     def raw(self, first: int, data: bytes | memoryview) -> None:
         """Take the pages of frames that follow each other, and compress them.
@@ -189,8 +185,9 @@ class Kdump:
 
     def _descriptor(self, pfn: int, count: int = 1) -> int:
         """Return where in the table the descriptors of frames begin."""
-        assert self.announced(pfn, count), "this page was not announced"
         number = bisect_right(self._firsts, pfn) - 1
+        is_there = self._firsts[number] <= pfn and pfn + count <= self._ends[number]
+        assert is_there, "this page was not announced"
         return (self._ranks[number] + pfn - self._firsts[number]) * DESCRIPTOR.size
 
     def _describe(self, pfn: int, offset: int, size: int, flag: int) -> None:
