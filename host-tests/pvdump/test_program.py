@@ -48,9 +48,9 @@ def test_version_is_told(tmp_path: Path) -> None:
     [
         ("--help", {}),
         ("--version", {}),
-        ("info DISK", {"dump"}),
-        ("collect DISK OUT", {"dump"}),
-        ("arm --help", {"arm", "dump"}),
+        ("info DISK", {"dump", "place"}),
+        ("collect DISK OUT", {"dump", "place"}),
+        ("arm --help", {"arm", "dump", "place"}),
         ("watches --help", {"watches", "service", "xenstore"}),
         ("xenstored --help", {"xenstored", "service"}),
     ],
