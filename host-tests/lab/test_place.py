@@ -16,25 +16,26 @@ PROGRAMS = [
     *("/sbin/mke2fs", "/sbin/e2fsck", "/sbin/mkfs.xfs", "/sbin/xfs_repair"),
     *("/sbin/lvm", "/sbin/dmsetup"),
 ]
+# busybox has an mke2fs of its own, which comes first in PATH.
 UNPACK = """\
 for name in python pvdump; do (cd / && cpio -idu </$name.cpio 2>/dev/null); rm /$name.cpio; done
 mkdir -p /mnt /run
-LVM="--config activation{udev_sync=0,udev_rules=0}"
+LVM="activation{udev_sync=0,udev_rules=0}"
 """
 # Each kind: shell lines that make the file system, those that find it again, and the check.
 KINDS = {
     "ext4 on a partition": (
-        "mke2fs -q -t ext4 -b 4096 /dev/xvdb1; DEV=/dev/xvdb1",
+        "/sbin/mke2fs -q -t ext4 -b 4096 /dev/xvdb1; DEV=/dev/xvdb1",
         "DEV=/dev/xvdb1",
-        "e2fsck -f -n",
+        "/sbin/e2fsck -f -n",
         "ext4",
     ),
     "xfs on LVM": (
         "lvm pvcreate -q /dev/xvdb2; lvm vgcreate -q vg /dev/xvdb2\n"
-        'lvm lvcreate -q "$LVM" -Wn -Zn -L 400M -n dump vg; lvm vgmknodes\n'
-        "DEV=/dev/mapper/vg-dump; mkfs.xfs -q $DEV",
-        'lvm vgchange -q "$LVM" -ay vg; lvm vgmknodes; DEV=/dev/mapper/vg-dump',
-        "xfs_repair -n",
+        'lvm lvcreate -q --config "$LVM" -Wn -Zn -L 400M -n dump vg; lvm vgmknodes\n'
+        "DEV=/dev/mapper/vg-dump; /sbin/mkfs.xfs -q $DEV",
+        'lvm vgchange -q --config "$LVM" -ay vg; lvm vgmknodes; DEV=/dev/mapper/vg-dump',
+        "/sbin/xfs_repair -n",
         "xfs",
     ),
 }
