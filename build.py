@@ -116,15 +116,16 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument(
         "name",
         choices=[
-            *("dump", "classify", "xenstore", "watches"),
+            *("dump", "classify", "growth", "xenstore", "watches"),
             *("block", "blkfront", "blkback", "neighbours", "pack"),
         ],
         help="dump: write a vmcore, beside dd; classify: judge struct pages, beside a copy; "
+        "growth: dumps of the same pages in guests of 4 GiB to 1 TiB; "
         "xenstore: requests in flight, beside one at a time and beside libxenstore; "
         "watches: many domains, one stalled; "
         "block: the next three together, streams of our front end beside Linux', "
         "our backend beside Linux' and qdisk, and fifteen disks beside a faulty guest's; "
-        "pack: compression of pages and CRC-32, beside zstandard and zlib",
+        "pack: compression of pages, CRC-32, encryption, beside zstandard, zlib and pyrage",
     )
     name = parser.parse_args(arguments).name
 

@@ -1,7 +1,8 @@
-"""`./build.py bench pack`: compression of pages and CRC-32, natively, beside the usual libraries.
+"""`./build.py bench pack`: compression, CRC-32, encryption, natively, beside the usual libraries.
 
-hw.pack and hw.crc32 are the image's C, zstd with the image's settings, compiled for CPython. The
-peers are Python's zstandard, a page a call at level 1, and zlib.crc32. There are as many pages of
+hw.pack, hw.crc32 and hw.seal are the image's C, zstd with the image's settings, compiled for
+CPython. The peers are Python's zstandard, a page a call at level 1, zlib.crc32, and pyrage, which
+makes an age file of the whole and has SIMD. There are as many pages of
 each kind: this tree's text, the image's code, tables of pointers, and noise and zeros by turns. The
 rule: CPU time of one core; ours and the peer take turns, and each one's best round counts.
 """
@@ -19,6 +20,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from types import SimpleNamespace
 
+import pyrage
 import zstandard
 
 from bench import figure
@@ -72,6 +74,17 @@ def measure(content: bytes) -> None:
         lambda: sum(map(zlib.crc32, chunks)),
     )
     show("crc32", len(content), ours, peer)
+    recipient = pyrage.x25519.Identity.generate().to_public()
+    ours, peer = best(lambda: sealed(chunks), lambda: len(pyrage.encrypt(content, [recipient])))
+    show("seal", len(content), ours, peer)
+
+
+def sealed(chunks: list[bytes]) -> int:
+    """Encrypt chunks. Returns their bytes."""
+    key, out = bytes(32), bytearray(CHUNK + 16)
+    for number, chunk in enumerate(chunks):
+        hw.seal(key, number, False, chunk, out)
+    return len(chunks) * len(out)
 
 
 def packed(pages: int) -> int:

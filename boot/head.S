@@ -23,6 +23,8 @@
 
 #define BOOT_PARAMS_SCRATCH 0x1e4
 
+#define EFI_UNSUPPORTED 0x8000000000000003
+
 #define PTE_P_RW 0x3
 #define PTE_P_RW_PS 0x83
 #define EARLY_TABLES heap /* the heap is not in use yet */
@@ -94,6 +96,12 @@ pvh_long:
 
 hint:
     .asciz "pvdump.bin has a 64-bit entry only: load it with kexec, or use pvdump.elf\n"
+
+    /* The PE file's entry: the image is signed as one, and does not start from EFI. */
+    .globl efi_entry
+efi_entry:
+    mov $EFI_UNSUPPORTED, %rax
+    ret
 
     .org 0x200
     .globl bzimage_entry

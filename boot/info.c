@@ -45,6 +45,7 @@ struct hvm_memmap_table_entry {
 
 #define E820_TABLE_MAX 128
 #define SETUP_E820_EXT 1
+#define SETUP_RNG_SEED 9  /* kexec_file_load adds it */
 #define SETUP_DATA_MAX 64 /* entries of the list that we follow */
 
 struct boot_e820_entry {
@@ -55,7 +56,10 @@ struct boot_e820_entry {
 struct setup_data {
     uint64_t next;
     uint32_t type, len;
-    struct boot_e820_entry e820[];
+    union {
+        struct boot_e820_entry e820[1];
+        uint8_t seed[1];
+    };
 };
 
 struct boot_info boot_info;
@@ -119,6 +123,12 @@ static void take_e820(const struct boot_e820_entry *entry, uint32_t count)
         take_range(entry[i].addr, entry[i].size, entry[i].type);
 }
 
+static void take_seed(const uint8_t *seed, uint32_t len)
+{
+    boot_info.seed_len = len < SEED_MAX ? len : SEED_MAX;
+    memcpy(boot_info.seed, seed, boot_info.seed_len);
+}
+
 static void collect_bzimage(uint64_t addr)
 {
     const uint8_t *params = (const uint8_t *)addr;
@@ -137,6 +147,8 @@ static void collect_bzimage(uint64_t addr)
 
         if (data->type == SETUP_E820_EXT)
             take_e820(data->e820, data->len / sizeof(struct boot_e820_entry));
+        else if (data->type == SETUP_RNG_SEED)
+            take_seed(data->seed, data->len);
         next = data->next;
     }
 }

@@ -7,6 +7,7 @@
 #define CMDLINE_SIZE 2048
 #define MODULES_MAX 8
 #define MEMMAP_MAX 256
+#define SEED_MAX 64
 
 struct boot_module {
     uint64_t addr, len;
@@ -23,6 +24,8 @@ struct boot_info {
     unsigned int modules_nr, memmap_nr;
     struct boot_module modules[MODULES_MAX];
     struct boot_range memmap[MEMMAP_MAX];
+    uint32_t seed_len;
+    uint8_t seed[SEED_MAX]; /* random bytes of the kernel that loaded us */
 };
 
 extern struct boot_info boot_info;

@@ -1,13 +1,26 @@
 /*
- * The first 1024 bytes of pvdump.bin: the boot sector and one setup sector of a bzImage, before the
- * body. tools/image.py links it to a flat file and gives it body_paragraphs and body_init_size.
+ * The first 4096 bytes of pvdump.bin: the boot sector and the setup sectors of a bzImage, before the
+ * body. tools/image.py links it to a flat file and gives it the numbers body_*. The boot sector is
+ * the header of a PE file as well, so that the image can be signed.
  *
  * Rule: only the 64-bit entry is offered (xloadflags). kexec_load and kexec_file_load use it, also
- * above 4 GiB and with five-level paging. The 16-bit entry prints that on port 0xE9 and stops.
+ * above 4 GiB and with five-level paging. The 16-bit entry prints that on port 0xE9 and stops; the
+ * entry of the PE file returns EFI_UNSUPPORTED.
+ * Rule: what is hashed for a signature is the header and the one section, from byte 4096 to the end
+ * of the file, so the setup part is one page and addresses of the PE file are offsets in the file.
  * Source: Linux Documentation/arch/x86/boot.rst; the checks of kexec-tools' kexec-bzImage64.c and
- * Linux' kexec-bzimage64.c.
+ * Linux' kexec-bzimage64.c; Microsoft's PE Format; Linux crypto/asymmetric_keys/verify_pefile.c.
  */
-#define SETUP_SECTS 1
+#define SETUP_SECTS 7
+#define SETUP_SIZE ((SETUP_SECTS + 1) * 512)
+
+#define MACHINE_AMD64 0x8664
+/* Executable, large addresses, no debug information. */
+#define CHARACTERISTICS (0x0002 | 0x0020 | 0x0200)
+#define PE32_PLUS 0x20b
+#define SUBSYSTEM_EFI_APPLICATION 10
+#define NX_COMPAT 0x0100
+#define TEXT_CODE_EXECUTE_READ (0x00000020 | 0x20000000 | 0x40000000)
 
 #define LOADED_HIGH 0x01
 
@@ -19,6 +32,49 @@
     .section .setup, "ax", @progbits
     .globl setup
 setup:
+    .ascii "MZ"
+    .org 0x3c
+    .long pe                /* e_lfanew */
+pe:
+    .ascii "PE\0\0"
+    .word MACHINE_AMD64
+    .word 1                 /* sections */
+    .long 0                 /* time */
+    .long 0, 0              /* no symbols */
+    .word sections - optional
+    .word CHARACTERISTICS
+optional:
+    .word PE32_PLUS
+    .byte 0, 0              /* version of the linker */
+    .long body_size         /* SizeOfCode */
+    .long 0, 0              /* sizes of data and bss */
+    .long SETUP_SIZE + body_efi_entry
+    .long SETUP_SIZE        /* BaseOfCode */
+    .quad 0                 /* ImageBase */
+    .long 4096              /* SectionAlignment */
+    .long 512               /* FileAlignment */
+    .word 0, 0, 0, 0, 0, 0  /* versions of system, image and subsystem */
+    .long 0
+    .long body_image_size   /* SizeOfImage */
+    .long SETUP_SIZE        /* SizeOfHeaders */
+    .long 0                 /* CheckSum: a signer writes it */
+    .word SUBSYSTEM_EFI_APPLICATION
+    .word NX_COMPAT
+    .quad 0, 0, 0, 0        /* stack and heap: the firmware's */
+    .long 0
+    .long (directories_end - directories) / 8
+directories:                /* export, import, resource, exception, certificate, relocation */
+    .quad 0, 0, 0, 0, 0, 0
+directories_end:
+sections:
+    .ascii ".text\0\0\0"
+    .long body_size         /* VirtualSize */
+    .long SETUP_SIZE        /* VirtualAddress */
+    .long body_size         /* SizeOfRawData */
+    .long SETUP_SIZE        /* PointerToRawData */
+    .long 0, 0, 0           /* no relocations, no line numbers */
+    .long TEXT_CODE_EXECUTE_READ
+
     .org 0x1f1
     .byte SETUP_SECTS
     .word 0                 /* root_flags */
@@ -80,4 +136,4 @@ header_end:
 message:
     .asciz "pvdump.bin has a 64-bit entry only: load it with kexec, or use pvdump.elf\n"
 
-    .org (SETUP_SECTS + 1) * 512
+    .org SETUP_SIZE

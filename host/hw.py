@@ -1,10 +1,10 @@
 """The module `hw` for CPython: the image's primitives over a machine in this process.
 
 Imported by drivers/ and firmware/, for which it is the same as the image's own. attach() names the
-machine to act on; physical address 0 is the first byte of its RAM. hw.c, classify.c, crc32.c and
-pack.c of boot/hw, the same C as in the image, do the work, compiled as _pvdump_hw (in the tree by
-tools/hwlib.py). The rule: C checks nothing, so every range is checked here first. A range that
-leaves the RAM is a ValueError that names it; a value that does not fit its field is an
+machine to act on; physical address 0 is the first byte of its RAM. hw.c, classify.c, crc32.c,
+pack.c and seal.c of boot/hw, the same C as in the image, do the work, compiled as _pvdump_hw (in
+the tree by tools/hwlib.py). The rule: C checks nothing, so every range is checked here first. A
+range that leaves the RAM is a ValueError that names it; a value that does not fit its field is an
 OverflowError, mostly cffi's. boot/hw/number.h has the same rule for the image.
 """
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 U32 = 0xFFFFFFFF
 U64 = 0xFFFFFFFFFFFFFFFF
-FILTER_SIZE = 38 * 8  # of struct hw_filter
+FILTER_SIZE = 42 * 8  # of struct hw_filter
+KEY_SIZE = 32
+TAG_SIZE = 16
+PIECE_MAX = 65536
 
 _machine: Any = None
 _reread: Callable[[int, int], int] | None = None
@@ -271,6 +274,58 @@ def run_end(bits: int, bit: int, end: int) -> int:
         raise ValueError(f"no bits from {bit} to {end}")
     _check(bits, (end + 7) // 8)
     return lib.hw_run_end(bits, bit, end)
+
+
+def _key(data: ReadableBuffer) -> Any:
+    content = ffi.from_buffer("uint8_t[]", data)
+    if len(content) != KEY_SIZE:
+        raise ValueError("a key has 32 bytes")
+    return content
+
+
+def x25519(secret: ReadableBuffer, point: ReadableBuffer) -> bytes:
+    """Return what a secret key and a public one share, 32 bytes; RFC 7748 has it.
+
+    All zeros for a public key of low order, which everybody can reckon.
+    """
+    shared = ffi.new("uint8_t[]", KEY_SIZE)
+    lib.hw_x25519(shared, _key(secret), _key(point))
+    return bytes(shared)
+
+
+def seal(
+    key: ReadableBuffer,
+    counter: int,
+    is_last: bool,
+    piece: ReadableBuffer,
+    out: WriteableBuffer,
+) -> None:
+    """Encrypt a piece of an age file by ChaCha20-Poly1305.
+
+    Args:
+        key: 32 bytes.
+        counter: number of the piece, 64 bits; a key takes each number once.
+        is_last: whether it is the file's last piece.
+        piece: 65536 bytes at most.
+        out: gets the ciphertext and, behind it, a tag of 16 bytes; has room for just that.
+
+    Raises: ValueError for other sizes.
+    """
+    secret = _key(key)
+    clear = ffi.from_buffer("uint8_t[]", piece)
+    sealed = ffi.from_buffer("uint8_t[]", out, require_writable=True)
+    if len(clear) > PIECE_MAX or len(sealed) != len(clear) + TAG_SIZE:
+        raise ValueError("seal: a piece has 65536 bytes at most, out 16 more")
+    lib.hw_seal(sealed, secret, counter, bool(is_last), clear, len(clear))
+
+
+def entropy() -> bytes:
+    """Return what the machine has of randomness, of any length: perhaps little, perhaps none.
+
+    The CPU's random numbers where it has them, its time stamp counter, and the random bytes of the
+    kernel that loaded the image where it gave any.
+    """
+    return _machine.entropy()
 
 
 def hypercall(nr: int, *args: int) -> int:

@@ -21,7 +21,7 @@ from lab import LabError, packages, program
 from lab.cpio import Cpio
 from lab.root import Root, run
 from tools import cache
-from tools.progress import Display
+from tools.progress import NULL, Display
 
 if TYPE_CHECKING:
     from lab.xen import Xen
@@ -60,9 +60,14 @@ def put(xen: Xen) -> None:
     xen.sh(SERVE)
 
 
+def archives(suite: str, progress: Display = NULL) -> tuple[Path, Path]:
+    """Return the two archives that put() unpacks, for guests that are to have `pvdump`."""
+    return _base(suite, progress), _ours(suite, progress)
+
+
 def described(suite: str, progress: Display) -> str:
     """Return text that differs when the archives that put() unpacks differ."""
-    return f"{_base(suite, progress)} {_ours(suite, progress)}"
+    return " ".join(map(str, archives(suite, progress)))
 
 
 def _base(suite: str, progress: Display) -> Path:

@@ -1,4 +1,4 @@
-"""boot/hw/hw.c, classify.c, crc32.c and pack.c with zstd, compiled for CPython, as _pvdump_hw.
+"""The C of boot/hw that both worlds have, with zstd and Monocypher, for CPython: _pvdump_hw.
 
 Called by build.py and the tests, which put the folder on sys.path; host/hw.py imports the module
 and knows nothing of how it was built. It is split so because host/ can be installed without tools/,
@@ -12,10 +12,10 @@ import re
 import sys
 from pathlib import Path
 
-from tools import cmodule, zstd
+from tools import cmodule, monocypher, zstd
 
 NAME = "_pvdump_hw"
-PARTS = ("hw.c", "classify.c", "crc32.c", "pack.c", "zstd.c")
+PARTS = ("hw.c", "classify.c", "crc32.c", "pack.c", "zstd.c", "seal.c")
 SOURCE = Path(__file__).resolve().parent.parent / "boot" / "hw"
 
 
@@ -28,9 +28,9 @@ def build() -> Path:
         NAME,
         "\n".join(["extern uint64_t hw_base;", *functions]),
         "#define HW_HOST\n" + "".join(f'#include "{name}"\n' for name in PARTS),
-        include=[SOURCE, zstd.source() / "lib"],
+        include=[SOURCE, zstd.source() / "lib", monocypher.source()],
         inputs=[SOURCE / name for name in ("hw.h", "classify.h", *PARTS)],
-        objects=zstd.compile_host(),
+        objects=[*zstd.compile_host(), *monocypher.compile_host()],
     )
 
 

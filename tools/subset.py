@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # The modules of MicroPython that boot/port/mpconfigport.h leaves in the image and CPython has too.
-MODULES = {"array", "binascii", "collections", "errno", "gc", "io", "struct", "sys"}
+MODULES = {"array", "binascii", "collections", "errno", "gc", "hashlib", "io", "struct", "sys"}
 IMPORTS = {*MODULES, "hw", "xenpv", "pvfw", "oneshot"}
 
 # What these modules lack, by module.

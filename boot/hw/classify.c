@@ -5,7 +5,7 @@
 #define TAIL 1           /* of page.compound_head, and of 7.1's compound_info */
 #define LARGE_ORDERS 19u /* the largest page is one of 1 GiB */
 
-_Static_assert(sizeof(struct hw_filter) == 38 * 8, "pagefilter.py and host/hw.py have its fields");
+_Static_assert(sizeof(struct hw_filter) == 42 * 8, "pagefilter.py and host/hw.py have its fields");
 
 static uint64_t u64_at(const uint8_t *page, uint64_t offset)
 {
@@ -75,7 +75,17 @@ static uint64_t large_order(const struct hw_filter *f, const uint8_t *page, uint
     return order;
 }
 
-/* Returns the class that a page is left out for, or HW_KEPT, and the order of its block. The order
+/* Tails go with their head; a poisoned one cannot be read. */
+static enum hw_class classify_tail(const struct hw_filter *f, const uint8_t *page, uint64_t pfn)
+{
+    if (u64_at(page, f->flags) & f->poisoned)
+        return HW_POISONED;
+    if (f->block == HW_SLAB && f->from <= pfn && pfn < f->until)
+        return HW_SLAB;
+    return HW_KEPT;
+}
+
+/* Returns the class of a page, HW_KEPT for none of the others, and the order of its block. The order
  * of the checks is makedumpfile's. */
 static enum hw_class classify(const struct hw_filter *f, const uint8_t *page, uint64_t pfn,
                               uint32_t left, uint64_t *order)
@@ -85,9 +95,8 @@ static enum hw_class classify(const struct hw_filter *f, const uint8_t *page, ui
     enum hw_class found = HW_KEPT;
 
     *order = 0;
-    /* Tails go with their head; a poisoned one cannot be read. */
     if (is_tail(f, page))
-        return flags & f->poisoned ? HW_POISONED : HW_KEPT;
+        return classify_tail(f, page, pfn);
     if (mapcount == f->buddy && !is_slab(f, flags, mapcount)) {
         *order = u64_at(page, f->private);
         return is_block(f, page, pfn, *order, left) ? HW_FREE : HW_KEPT;
@@ -107,10 +116,12 @@ static enum hw_class classify(const struct hw_filter *f, const uint8_t *page, ui
             found = HW_USER;
         else if (flags & f->poisoned)
             found = HW_POISONED;
-        else if (mapcount == f->offline && !is_slab(f, flags, mapcount))
+        else if (is_slab(f, flags, mapcount))
+            found = HW_SLAB;
+        else if (mapcount == f->offline)
             found = HW_OFFLINE;
         else
-            return HW_KEPT;
+            return mapcount == f->table ? HW_TABLE : HW_KEPT;
     }
     *order = large_order(f, page, pfn, flags, left);
     return found;
@@ -122,7 +133,7 @@ static uint64_t leave_out(struct hw_filter *f, uint64_t pfn, uint8_t *keep)
 {
     uint64_t end = f->until < f->end ? f->until : f->end;
 
-    f->left_out[f->block] += end - pfn;
+    f->found[f->block] += end - pfn;
     while (pfn < end) {
         uint64_t bit = pfn - f->base;
 
@@ -137,6 +148,15 @@ static uint64_t leave_out(struct hw_filter *f, uint64_t pfn, uint8_t *keep)
     return end;
 }
 
+/* Note the block that begins at a page. Returns whether it is left out as a whole. */
+static int is_dropped_block(struct hw_filter *f, uint64_t pfn, uint64_t order, enum hw_class found)
+{
+    f->from = pfn;
+    f->until = pfn + (1ULL << order);
+    f->block = found;
+    return f->drop >> found & 1;
+}
+
 /* Judge the n pages from pfn on, whose struct pages are at `pages`, and clear the bits of those that
  * are left out in `keep`, which has a bit for each page of the window. The block that an earlier call
  * ended in comes first; n may be 0. Returns the first pfn that is not judged yet. */
@@ -145,29 +165,28 @@ uint64_t hw_classify(uint64_t filter, uint64_t pages, uint64_t pfn, uint32_t n, 
     struct hw_filter *f = hw_at(filter);
     const uint8_t *first = hw_at(pages);
     uint8_t *bits = hw_at(keep);
-    uint64_t at = pfn, end = pfn + n;
+    uint64_t at = pfn, end = pfn + n, size = f->size;
+    /* What is left out must not depend on the walk: the walks share what is kept among them. */
+    uint64_t has = f->now & ~f->drop;
 
-    if (f->from <= at && at < f->until)
+    if (f->from <= at && at < f->until && f->drop & 1ULL << f->block)
         at = leave_out(f, at, bits);
     while (at < end) {
-        const uint8_t *page = first + (at - pfn) * f->size;
+        const uint8_t *page = first + (at - pfn) * size;
         uint64_t order;
         enum hw_class found = classify(f, page, at, end - at, &order);
 
-        if (found == HW_KEPT) {
-            at++;
-        } else if (order == 0) {
+        if (order && is_dropped_block(f, at, order, found)) {
+            at = leave_out(f, at, bits);
+            continue;
+        }
+        f->found[found]++;
+        if (!(has >> found & 1)) {
             uint64_t bit = at - f->base;
 
             bits[bit / 8] &= ~(1u << bit % 8);
-            f->left_out[found]++;
-            at++;
-        } else {
-            f->from = at;
-            f->until = at + (1ULL << order);
-            f->block = found;
-            at = leave_out(f, at, bits);
         }
+        at++;
     }
     return at;
 }

@@ -24,6 +24,9 @@ enum hw_class {
     HW_UNACCEPTED,
     HW_POISONED,
     HW_OFFLINE,
+    /* Kept at every level, told apart because a dump can have them first. */
+    HW_SLAB,
+    HW_TABLE,
     HW_CLASSES
 };
 
@@ -32,14 +35,14 @@ struct hw_filter {
     uint64_t base, end; /* the window: keep's first pfn, the one behind its last */
     uint64_t size;      /* bytes of struct page, a power of two from 64 on */
 
-    /* The block that was left out last: [from, until), of which a part may follow. */
+    /* The block that was met last, left out or of slab: [from, until), of which a part may follow. */
     uint64_t from, until, block;
 
     uint64_t flags, mapping, mapcount, private, compound, refcount; /* offsets in struct page */
     uint64_t head, lru, swapcache, private_flag, slab, poisoned;    /* masks of page.flags */
     uint64_t anon;                                                  /* mask of page.mapping */
     /* Values of page._mapcount as u32. */
-    uint64_t buddy, unaccepted, slab_type, hugetlb, offline;
+    uint64_t buddy, unaccepted, slab_type, hugetlb, offline, table;
     uint64_t free_orders; /* orders of free blocks: 0 to one less */
 
     /* In the second struct page of a large page: its order, a byte at order_at unless
@@ -47,7 +50,8 @@ struct hw_filter {
     uint64_t order_at, hugetlb_at, hugetlb_mask, hugetlb_value;
 
     uint64_t drop; /* bit 1 << class: leave it out */
-    uint64_t left_out[HW_CLASSES];
+    uint64_t now;  /* bit 1 << class: of what is kept, what this walk is to have */
+    uint64_t found[HW_CLASSES];
 };
 
 #endif

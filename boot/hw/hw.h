@@ -56,4 +56,9 @@ void hw_pack(uint64_t *state, const uint8_t *keep, uint8_t *out, uint64_t out_si
 uint64_t hw_classify(uint64_t filter, uint64_t pages, uint64_t pfn, uint32_t n, uint64_t keep);
 uint32_t hw_run_end(uint64_t bits, uint32_t bit, uint32_t end);
 
+/* seal.c. Keys, points and what they share have 32 bytes. */
+void hw_x25519(uint8_t *shared, const uint8_t *secret, const uint8_t *point);
+void hw_seal(uint8_t *out, const uint8_t *key, uint64_t counter, int is_last, const uint8_t *piece,
+             uint64_t size);
+
 #endif

@@ -1,6 +1,6 @@
 /*
- * hw: the MicroPython module, a table of the functions of memory.c, pages.c and machine.c. CPython's
- * hw has the same functions, but not the exception Trap.
+ * hw: the MicroPython module, a table of the functions of memory.c, pages.c, secrets.c and machine.c.
+ * CPython's hw has the same functions, but not the exception Trap.
  */
 #include "boot/hw/modhw.h"
 

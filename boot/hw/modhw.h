@@ -1,5 +1,6 @@
 /*
- * hw: the functions of the MicroPython module, which memory.c, pages.c and machine.c define.
+ * hw: the functions of the MicroPython module, which memory.c, pages.c, secrets.c and
+ * machine.c define.
  *
  * Under CPython host/hw.py has the same functions; it and hw.h describe them.
  */
@@ -17,6 +18,7 @@
     VAR(grant_fill) FIXED(grant_end) VAR(grant_fill_v2) VAR(grant_end_v2) VAR(seg_fill) \
     VAR(crc32) VAR(pack)                                                                \
     VAR(classify) FIXED(run_end)                                                        \
+    FIXED(x25519) VAR(seal) FIXED(entropy)                                              \
     VAR(hypercall) FIXED(now) FIXED(alloc_pages) FIXED(free_pages)                      \
     FIXED(boot) FIXED(xen) FIXED(vcpu) FIXED(shared_info)                               \
     FIXED(watchdog) FIXED(console_flush) FIXED(halt) FIXED(fault)

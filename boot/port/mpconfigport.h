@@ -56,7 +56,10 @@ typedef long mp_off_t;
 /* binascii.crc32 needs it; the module itself is not compiled in. */
 #define MICROPY_PY_DEFLATE (1)
 #define MICROPY_PY_FRAMEBUF (0)
-#define MICROPY_PY_HASHLIB (0)
+/* SHA-256 alone */
+#define MICROPY_PY_HASHLIB (1)
+#define MICROPY_PY_HASHLIB_SHA1 (0)
+#define MICROPY_PY_HASHLIB_MD5 (0)
 #define MICROPY_PY_HEAPQ (0)
 #define MICROPY_PY_JSON (0)
 #define MICROPY_PY_MATH (0)

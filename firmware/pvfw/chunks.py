@@ -21,7 +21,8 @@ Header, little-endian, 48 bytes, the payload right behind it:
 
 Kinds:
 
-    1 FACTS       lines KEY=VALUE: release, started, vcpu, level, compress. The first chunk.
+    1 FACTS       lines KEY=VALUE: release, started, vcpu, level, and where it is known cause: why
+                  the kernel died, at most 128 printable characters. The first chunk.
     2 MEMORY      count ranges of the crashed kernel's memory: physical address, bytes, virtual
                   address or 0, u64 each; the ranges of its own mapping come first
     3 NOTES       ELF notes, as in a PT_NOTE: of the CPUs, and VMCOREINFO
@@ -35,6 +36,8 @@ Kinds:
     7 UNREADABLE  count runs of pages that could not be read: first frame number, pages, u64 each
     8 INDEX       count places of chunks, since the INDEX before: offset, u64, and kind, u32. value:
                   where the INDEX before begins, 0 without one
+   10 AGE         bytes of an age file, whose content is a stream of the other kinds. Where there is
+                  one, all are. value: where in the file they stand; count: 1 if they end it, else 0
     9 MANIFEST    lines KEY=VALUE: pages by class, and totals. The last chunk. value: where the last
                   INDEX begins; count: chunks before this one. Its line `chain` is the CRC-32 of all
                   headers before it, one behind the other
@@ -48,7 +51,7 @@ PAGE_SIZE = 4096
 HEADER = "<4sIQQIIQI"
 HEADER_SIZE = 48
 _CRC_AT = 44
-FACTS, MEMORY, NOTES, LOG, PAGES, RAW, UNREADABLE, INDEX, MANIFEST = range(1, 10)
+FACTS, MEMORY, NOTES, LOG, PAGES, RAW, UNREADABLE, INDEX, MANIFEST, AGE = range(1, 11)
 NAMES = {
     FACTS: "facts",
     MEMORY: "memory",
@@ -59,7 +62,10 @@ NAMES = {
     UNREADABLE: "unreadable pages",
     INDEX: "index",
     MANIFEST: "manifest",
+    AGE: "encrypted bytes",
 }
+# An age file begins so.
+AGE_INTRO = b"age-encryption.org/v1\n"
 # Bytes of a payload; of a RAW chunk, pages.
 PAYLOAD_MAX = 1 << 20
 RAW_MAX = 256

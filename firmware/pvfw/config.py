@@ -31,9 +31,12 @@ The kinds; "once" means at most once:
        4  compression, once: u8 algorithm, 0 none, 1 zstd; i8 level
        5  end action, once: text, reboot, poweroff or halt
        6  fact: i64 value, then the name as text, VMCOREINFO's such as "SIZE(page)"; each name once
-       7  recipient: X25519 public key, 32 bytes; each once
+       7  recipient: X25519 public key, 32 bytes; each once. With recipients there must be a nonce
        8  log in clear, once: no content. The log may leave unencrypted in spite of recipients
        9  nonce, once: 32 random bytes
+      10  target by extents, of a disk: UUID, 16 bytes, and nonce, 32 bytes, of its superblock; u16
+          flags, bit 0: it is swap, so that its superblock has no copy yet; u16 number of extents,
+          each u64 first sector and u32 sectors; then the disk's name as text
 
 Texts are 1 to 64 printable ASCII characters, without spaces. Whoever needs more of a record defines
 a new kind. Blobs have 64 KiB at most.
@@ -42,9 +45,11 @@ a new kind. Blobs have 64 KiB at most.
 import binascii
 import struct
 
+from xenpv.block.blkif import SECTOR
 from xenpv.text import printable
 
-from .errors import ConfigError
+from .errors import ConfigError, TargetRefused
+from .extents import EXTENT_SIZE, Extents
 
 MAGIC = b"PVDCONF\n"
 VERSION = 1
@@ -64,6 +69,7 @@ FACT = 6
 RECIPIENT = 7
 LOG_CLEAR = 8
 NONCE = 9
+PLACE = 10
 
 LOG_ONLY = 255
 LEVEL_MAX = 31
@@ -73,21 +79,50 @@ TEXT_MAX = 64
 UUID_SIZE = 16
 KEY_SIZE = 32
 NONCE_SIZE = 32
+PLACE_HEAD = "<16s32sHH"
+PLACE_HEAD_SIZE = 52
+SWAP = 1
 # By how often each may be there; a kind that is not here may be there once.
-_MOST = {TARGET: 16, FACT: 256, RECIPIENT: 16}
+_MOST = {TARGET: 16, FACT: 256, RECIPIENT: 16, PLACE: 16}
 
 
 class Target:
-    """Where a dump may go.
+    """Where a dump may go; str() gives its name for messages.
 
     Args:
         name: of the disk, as the command line has it.
-        uuid: of the superblock, 16 bytes.
+        uuid: of the superblock, 16 bytes; None for any.
+        nonce: of the superblock, 32 bytes; None for any.
+        extents: extents.Extents of the disk; None for the whole disk.
+        swap: whether it is swap space as well.
     """
 
-    def __init__(self, name, uuid):
+    def __init__(self, name, uuid=None, nonce=None, extents=None, swap=False):
         self.name = name
         self.uuid = uuid
+        self.nonce = nonce
+        self.extents = extents
+        self.swap = swap
+
+    def __str__(self):
+        if self.extents is None:
+            return self.name
+        return "%s at sector %d" % (self.name, self.extents.first())
+
+    def has_copy(self):
+        """Tell whether its superblock must have a copy at its end before it is written."""
+        return self.extents is not None and not self.swap
+
+    def check(self, block):
+        """Refuse another target's superblock. Raises TargetRefused."""
+        if self.uuid is not None and block.uuid != self.uuid:
+            raise TargetRefused("another target is there, by its UUID: `pvdump arm` anew")
+        if self.nonce is not None and block.nonce != self.nonce:
+            raise TargetRefused(
+                "it was prepared or armed anew since, by its nonce: `pvdump arm` anew"
+            )
+        if self.extents is not None and block.size != self.extents.sectors * SECTOR:
+            raise TargetRefused("its superblock is of another size: `pvdump arm` anew")
 
 
 class Config:
@@ -163,6 +198,8 @@ def decode(raw):
         elif flags & REQUIRED:
             raise ConfigError("configuration: record of kind %d is required, not known" % kind)
         at += length
+    if config.recipients and config.nonce is None:
+        raise ConfigError("configuration: recipients, but no nonce to draw keys from")
     return config
 
 
@@ -172,9 +209,26 @@ def _release(config, content):
 
 def _target(config, content):
     name = _text(content[UUID_SIZE:], "target")
-    if name in [target.name for target in config.targets]:
+    if name in [target.name for target in config.targets if target.extents is None]:
         raise ConfigError("configuration: target %s is there twice" % name)
     config.targets.append(Target(name, bytes(content[:UUID_SIZE])))
+
+
+def _place(config, content):
+    if len(content) < PLACE_HEAD_SIZE:
+        raise ConfigError("configuration: target by extents of %d bytes" % len(content))
+    uuid, nonce, flags, count = struct.unpack_from(PLACE_HEAD, content, 0)
+    end = PLACE_HEAD_SIZE + count * EXTENT_SIZE
+    name = _text(content[end:], "target")
+    if flags & ~SWAP:
+        raise ConfigError("configuration: target by extents with flags 0x%x" % flags)
+    if uuid in [target.uuid for target in config.targets]:
+        raise ConfigError("configuration: a target's UUID is there twice")
+    try:
+        extents = Extents(content[PLACE_HEAD_SIZE:end])
+    except ConfigError as e:
+        raise ConfigError("configuration: target on %s: %s" % (name, e))
+    config.targets.append(Target(name, uuid, nonce, extents, bool(flags & SWAP)))
 
 
 def _level(config, content):
@@ -249,4 +303,5 @@ _READERS = {
     RECIPIENT: _recipient,
     LOG_CLEAR: _log_clear,
     NONCE: _nonce,
+    PLACE: _place,
 }

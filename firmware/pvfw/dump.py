@@ -3,15 +3,16 @@
 The mode `dump` of main. The order is what makes a dump safe: everything is checked, and all memory
 taken, before the first write; the superblock says "writing" before the dump's first byte goes out,
 and "complete" only after a FLUSH of the last. When something fails in between, the superblock says
-"partial", how far the dump is known to be written, and why. Where xenstore fails the dump goes on:
-the disk decides.
+"partial", how far the dump is known to be written, and why; then the next target gets a dump of its
+own, whole. Where xenstore fails the dump goes on: the disk decides.
 
 What a dump looks like is decided by its format, where it goes by its sink; neither knows the other:
 
     format.least        bytes that it takes at least on the target
     format.buffer       pages that the sink is to have for what it is given as bytes
-    format.reserve()    take all memory that writing needs
+    format.reserve(n)   take all memory that writing needs, n buffers to be given to own()
     format.write(sink)  async: write everything, in ascending order; returns the bytes
+    format.again()      get ready to be written once more, with another id
     format.done         pages that it is through with, of format.pages
 
     sink.put(data)      async: append bytes, which are copied
@@ -20,10 +21,15 @@ What a dump looks like is decided by its format, where it goes by its sink; neit
     sink.own(gfn, n)    async: the same of frames of our own, which may be used again only once
                         sink.wait(size) says that they are written
     sink.sync()         async: have what was appended so far on stable storage
-    sink.written()      bytes, from the first on, that the backend has acknowledged
+    sink.end()          async: write what is left, wait for all; returns the bytes on the target
 
-The format is stream.Stream, made of an oldmem.OldMemory; the sink is target.Target. Both may raise
-DumpError and XenError.
+The format is stream.Stream, made of an oldmem.OldMemory; the sink is target.Target, or for a
+configuration with recipients sealed.Sealed before it. All may raise DumpError and XenError.
+
+At the level that keeps the log alone (config.LOG_ONLY) the log goes to the console too, and, where
+no disk takes the dump and none was named, to xenstore. Where the configuration has recipients no
+text of the crashed kernel goes to the console, xenstore or the superblock, unless the configuration
+lets the log go in clear.
 """
 
 import hw
@@ -31,18 +37,22 @@ from xenpv.abi import PAGE_SIZE
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
-from . import choose, superblock
+from . import age, choose, logtext, superblock
 from . import target as disk
 from .clock import now_utc
-from .errors import DumpError, OptionError, reason
+from .config import LOG_ONLY
+from .errors import DumpError, NoTarget, OptionError, TargetRefused, reason, withheld
 from .holes import Holes
 from .oldmem import OldMemory
 from .report import say
-from .stream import Stream
+from .sealed import OVERHEAD, Sealed
+from .stream import BUFFERS, Stream
 from .target import MIB
 
 REPORT_EVERY = SECOND
 U64 = (1 << 64) - 1
+# Of a level: user pages are left out.
+USER_PAGES = 8
 
 
 async def run(guest, options, region, report):
@@ -60,12 +70,26 @@ async def run(guest, options, region, report):
         raise OptionError(
             "no usable elfcorehdr= on the command line: load this image with `kexec -p`"
         )
-    if options.config.recipients:
-        raise OptionError("the configuration has recipients, and this image cannot encrypt")
-    disks = options.disks()
+    if options.encrypted and not options.config.recipients:
+        raise OptionError(
+            "pvdump.recipients=required, and there is no usable configuration with any"
+        )
+    private = options.private()
+    try:
+        await _dump(guest, options, region, report, private)
+    except Exception as e:
+        if private and withheld(e) is not e:
+            raise withheld(e)
+        raise
+
+
+async def _dump(guest, options, region, report, private):
+    """Do as run(). private: whether what is said may have no text of the crashed kernel."""
+    tell = _hush if private else say
+    targets = options.places()
     memory = OldMemory(options.elfcorehdr, region)
     for problem in memory.problems:
-        say(problem)
+        tell(problem)
     release = memory.info("OSRELEASE")
     started = now_utc()
     facts = ["release=%s" % release, "started=%d" % started, "vcpu=%d" % hw.vcpu()]
@@ -76,16 +100,52 @@ async def run(guest, options, region, report):
     if options.config.release == release:
         given = options.config.facts
     elif options.config.facts:
-        say("the configuration is for kernel %s: its facts are not used" % options.config.release)
+        tell("the configuration is for kernel %s: its facts are not used" % options.config.release)
     facts.append("level=%d" % level)
     stream = Stream(
-        memory, number, facts, Holes(guest.xen, True), level, options.compress, given, say
+        memory, number, facts, Holes(guest.xen, True), level, options.compress, given, tell
     )
     say(
         "kernel %s, %d MiB in %d ranges, crash on vCPU %d"
-        % (release or "?", stream.pages * PAGE_SIZE // MIB, stream.ranges, hw.vcpu())
+        % (
+            "not told" if private else release or "?",
+            stream.pages * PAGE_SIZE // MIB,
+            stream.ranges,
+            hw.vcpu(),
+        )
     )
-    await Dump(guest, report).run(stream, release, disks)
+    keys = None
+    if options.config.recipients:
+        keys = age.Keys(options.config.recipients, options.config.nonce)
+        say("the dump is encrypted to %d recipients" % len(options.config.recipients))
+    if stream.log is None:
+        tell("why the kernel died is not known, its log cannot be read: %s" % stream.no_log)
+    elif not private:
+        _say_cause(stream.cause)
+        if level == LOG_ONLY:
+            await logtext.show(stream.log, guest.loop)
+    try:
+        await Dump(guest, report, keys, private).run(stream, release, targets)
+    except NoTarget as e:
+        if level != LOG_ONLY or private or stream.log is None:
+            raise
+        say(str(e))
+        if not await logtext.tell(stream.log, guest):
+            raise
+
+
+def _hush(line):
+    """Say nothing of what may quote the crashed kernel."""
+
+
+def _say_cause(cause):
+    """Say why the kernel died, or that its log does not say it."""
+    if not cause.lines:
+        say("the kernel's log does not say why it died; its last line: %s" % cause.last)
+        return
+    say("why the kernel died: %s" % cause.lines[0])
+    for line in cause.lines[1:]:
+        say("  " + line)
 
 
 class Dump:
@@ -94,44 +154,82 @@ class Dump:
     Args:
         guest: Guest.
         report: report.Report.
+        keys: age.Keys to encrypt it with, or None.
+        private: whether the superblock may have no text of the crashed kernel.
     """
 
-    def __init__(self, guest, report):
+    def __init__(self, guest, report, keys=None, private=False):
         self.guest = guest
         self.report = report
+        self._keys = keys
+        self._private = private
         self._reported = 0
         self._reported_size = 0
-        self._target = None
+        self._memory = self._sealed = None
+        self._is_reserved = False
+        self._target = self._sink = None
         self._content = None
 
-    async def run(self, content, release, disks):
-        """Write a dump to a disk.
+    async def run(self, content, release, targets):
+        """Write a dump to a target; where that fails, whole to the next one.
 
         Args:
             content: the format, as above.
             release: the crashed kernel's, for the superblock.
-            disks: names, in order of preference; none: all that there are.
+            targets: of config.Target, in order of preference; none: all disks that there are.
 
-        Raises DumpError, XenError or MemoryError, with what stopped it.
+        Raises DumpError, XenError or MemoryError, with what stopped it on the last target.
         """
         guest = self.guest
-        name = disks[0] if len(disks) == 1 else await self._choose(disks, content.least)
-        device = await disk.find(guest.store, guest.loop, name)
-        self._target = target = disk.Target(guest.xen, guest.loop, guest.grants, device, name, say)
+        several = len(targets) != 1
+        if several:
+            store, grants, least = guest.store, guest.grants, content.least
+            targets = await choose.choose(store, grants, targets, least, say)
+        self._memory = disk.Memory(guest.grants)
+        last = len(targets) - 1
+        for i, wanted in enumerate(targets):
+            if several:
+                say("dumping to %s" % wanted)
+            try:
+                await self._dump(content, release, wanted)
+                return
+            except (DumpError, XenError, MemoryError) as e:
+                if i == last:
+                    raise
+                say("dump to %s failed: %s" % (wanted, self._reason(e)))
+            self._memory.fresh()
+            content.again()
+
+    async def _dump(self, content, release, wanted):
+        """Write a dump to one target. Raises as run()."""
+        guest = self.guest
+        if wanted.swap and not content.level & USER_PAGES:
+            raise TargetRefused(
+                "%s refused, nothing on it was changed: it is swap, and level %d keeps user pages,"
+                " which may be swapped out to it" % (wanted, content.level)
+            )
+        device = await disk.find(guest.store, guest.loop, wanted.name)
+        memory = self._memory
+        target = disk.Target(guest.xen, guest.loop, guest.grants, device, wanted, memory, say)
+        self._target = target
         try:
             await target.open()
-            target.check(content.least)
+            target.check(content.least + (OVERHEAD if self._keys else 0))
             target.reserve(content.buffer)
-            content.reserve()
+            if not self._is_reserved:
+                # A sink that encrypts copies.
+                content.reserve(1 if self._keys else BUFFERS)
+                if self._keys:
+                    self._sealed = Sealed(self._keys)
+                self._is_reserved = True
+            self._sink = target
+            if self._keys:
+                self._sealed.begin(target, content.dump)
+                self._sink = self._sealed
             await target.probe()
             await self._record(content, release)
         finally:
             await target.close()
-
-    async def _choose(self, disks, size):
-        name = await choose.choose(self.guest.store, self.guest.grants, disks, size, say)
-        say("dumping to %s" % name)
-        return name
 
     async def _record(self, content, release):
         self._content = content
@@ -142,19 +240,21 @@ class Dump:
         block.algorithm = content.algorithm
         block.started = now_utc()
         block.crash_vcpu = hw.vcpu()
-        block.release = release
+        block.release = "" if self._private else release
+        block.format = superblock.FORMAT_AGE if self._keys else superblock.FORMAT_STREAM
         await target.save(superblock.WRITING)
         began = self._reported = hw.now()
+        self._reported_size = 0
         try:
             target.begin(self._progress)
-            size = await content.write(target)
-            await target.end()
+            await content.write(self._sink)
+            size = await self._sink.end()
             await target.disk.flush()
             block.written = block.dump_size = size
             await target.save(superblock.COMPLETE)
         except Exception as e:
             # Whatever it is: what is on the disk so far must be found there.
-            await self._partial(reason(e))
+            await self._partial(e)
             raise
         took = max(hw.now() - began, 1)
         try:
@@ -176,6 +276,10 @@ class Dump:
         ]
         if left_out:
             say("left out, MiB: " + ", ".join(left_out))
+        if content.level == LOG_ONLY:
+            size = self._target.block.dump_size // 1024
+            say("dump complete: log, notes and stacks alone, %d KiB" % size)
+            return
         say(
             "dump complete: %d MiB in %d MiB, %d.%d s, %d MiB/s"
             % (
@@ -212,11 +316,13 @@ class Dump:
         say("%s, %d MiB/s" % (line, rate))
         await self.report.tell("progress", line)
 
-    async def _partial(self, why):
+    async def _partial(self, error):
         """Record on the target, if it still takes it, how far the dump got and why it ended."""
         target = self._target
         block = target.block
-        block.reason = why
+        block.reason = self._reason(error)
+        if self._keys and not isinstance(error, XenError):
+            await self._finish()
         try:
             block.written = await target.settle()
             await target.save(superblock.PARTIAL)
@@ -224,3 +330,15 @@ class Dump:
             say("the superblock could not be set to partial: %s" % reason(e))
             return
         say("dump partial: %d KiB are on the disk" % (block.written // 1024))
+
+    def _reason(self, error):
+        """Return what may be told of an error."""
+        return reason(withheld(error) if self._private else error)
+
+    async def _finish(self):
+        """Encrypt and write what stands in the sink's buffers, if the target takes it."""
+        try:
+            await self._sink.end()
+        except (DumpError, XenError, MemoryError):
+            # It is full, or has failed as well: what there is so far remains.
+            pass

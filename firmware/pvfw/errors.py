@@ -23,6 +23,14 @@ class TargetRefused(DumpError):
     """The disk is not one that may be written; nothing on it was changed."""
 
 
+class NoTarget(TargetRefused):
+    """No disk was named, and none that is there takes the dump."""
+
+
+class NoSuperblock(TargetRefused):
+    """There is no superblock where a target begins."""
+
+
 class OtherVersion(TargetRefused):
     """The disk has a whole superblock of a version that is not known here."""
 
@@ -33,3 +41,15 @@ def reason(error):
         return str(error)
     kind = "out of memory" if isinstance(error, MemoryError) else type(error).__name__
     return "%s: %s" % (kind, error)
+
+
+def withheld(error):
+    """Return what may be told of an error where no text of the crashed kernel may leave in clear.
+
+    Returns: the error itself where its text is ours or Xen's, else another one in its place.
+    """
+    if isinstance(error, (XenError, MemoryError)):
+        return error
+    if isinstance(error, DumpError) and not isinstance(error, CoreError):
+        return error
+    return DumpError("%s; no more is told, as the dump was to be encrypted" % type(error).__name__)

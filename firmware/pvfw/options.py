@@ -8,8 +8,10 @@ says; a configuration that cannot be used is told and ignored.
 
     elfcorehdr=[SIZE@]ADDRESS   where the crashed kernel described its memory; kexec adds it
     pvdump.disk=xvdb            the dump target; several, xvdb,xvdc: the first that takes the dump
-    pvdump.level=31             pages to leave out, as makedumpfile's -d: 0 to 31
+    pvdump.level=31             pages to leave out, as makedumpfile's -d: 0 to 31; or log: the log,
+                                notes and stacks alone
     pvdump.compress=zstd        of the pages: zstd or none
+    pvdump.recipients=required  write no dump unless the configuration has keys to encrypt it to
     pvdump.then=reboot          afterwards: reboot, poweroff or halt
     pvdump.run=dump             dump, or check: try xenstore and the disks
     pvdump.fault=page           fail on purpose: page, ud or python
@@ -37,10 +39,12 @@ class Options:
     Attributes:
         config: config.Config, an empty one where there is no usable one.
         elfcorehdr: physical address, None where there is no usable one.
-        names: of disks, in order of preference, as far as they are usable.
+        targets: of config.Target, in order of preference, as far as they are usable.
         any_disk: whether no disk at all is named, usable or not.
-        level: the pages to leave out, 0 to 31, as makedumpfile's -d.
+        level: the pages to leave out, 0 to 31, as makedumpfile's -d; config.LOG_ONLY: all but the
+            stacks.
         compress: whether the dump's pages are compressed.
+        encrypted: whether no dump may be written that is not encrypted.
         then: the end action.
         run: the mode.
         fault: how to fail on purpose, or None.
@@ -50,35 +54,48 @@ class Options:
     def __init__(self):
         self.config = config.Config()
         self.elfcorehdr = None
-        self.names = []
+        self.targets = []
         self.any_disk = True
         self.level = config.LEVEL_MAX
         self.compress = True
+        self.encrypted = False
         self.then = "reboot"
         self.run = "dump"
         self.fault = None
         self.problems = []
 
-    def disks(self):
-        """Return the names in order of preference; none: the first disk that takes the dump.
+    def places(self):
+        """Return config.Target in order of preference; none: the first disk that takes the dump.
 
         Raises OptionError where disks are named and none of the names is usable: no dump may go to
         a disk that nobody named.
         """
-        if not self.names and not self.any_disk:
+        if not self.targets and not self.any_disk:
             raise OptionError("pvdump.disk= names no usable disk: a name like xvdb expected")
-        return self.names
+        return self.targets
+
+    def private(self):
+        """Tell whether no text of the crashed kernel may be told, on the console or in xenstore."""
+        return bool(self.config.recipients) and not self.config.log_clear
 
     def name(self, source, name):
         """Add a disk by its name, or note that it is none in the source that has it."""
+        for target in self.config.targets:
+            if target.extents is None and target.name == name:
+                self.add(source, target)
+                return
+        self.add(source, config.Target(name))
+
+    def add(self, source, target):
+        """Add a target, or note that it has no disk's name in the source that has it."""
         self.any_disk = False
         try:
-            vdev.number(name)
+            vdev.number(target.name)
         except BadDiskName as e:
             self.problems.append("%s=%s" % (source, e))
             return
-        if name not in self.names:
-            self.names.append(name)
+        if str(target) not in [str(each) for each in self.targets]:
+            self.targets.append(target)
 
 
 def read(boot, modes, ends):
@@ -160,7 +177,7 @@ def parse(line, door, modes, ends, found):
     options.then = found.then or options.then
     if found.algorithm is not None:
         options.compress = found.algorithm != "none"
-    if found.level is not None and found.level != config.LOG_ONLY:
+    if found.level is not None:
         options.level = found.level
     for word in line.split():
         key, _, value = word.partition("=")
@@ -170,7 +187,7 @@ def parse(line, door, modes, ends, found):
             options.problems.append(str(e))
     if options.any_disk:
         for target in found.targets:
-            options.name("target", target.name)
+            options.add("target", target)
     return options
 
 
@@ -183,12 +200,18 @@ def _set(options, key, value, modes, ends):
     elif key == "pvdump.then":
         options.then = _choice(key, value, ends)
     elif key == "pvdump.level":
-        level = decimal(value, 0, config.LEVEL_MAX)
+        level = config.LOG_ONLY if value == "log" else decimal(value, 0, config.LEVEL_MAX)
         if level is None:
-            raise OptionError("%s=%s: 0 to %d expected" % (key, value[:40], config.LEVEL_MAX))
+            raise OptionError(
+                "%s=%s: 0 to %d or log expected" % (key, value[:40], config.LEVEL_MAX)
+            )
         options.level = level
     elif key == "pvdump.compress":
         options.compress = _choice(key, value, config.ALGORITHMS) != "none"
+    elif key == "pvdump.recipients":
+        # Whatever the value: nothing may leave in clear because of a mistyped word.
+        options.encrypted = True
+        _choice(key, value, ("required",))
     elif key == "pvdump.run":
         options.run = _choice(key, value, modes)
     elif key == "pvdump.fault":

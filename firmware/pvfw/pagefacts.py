@@ -24,12 +24,16 @@ FREE_ORDERS_MAX = 16
 FIELDS = (
     "flags mapping mapcount private compound refcount"
     " head lru swapcache private_flag slab poisoned anon"
-    " buddy unaccepted slab_type hugetlb offline free_orders"
-    " order_at hugetlb_at hugetlb_mask hugetlb_value drop"
+    " buddy unaccepted slab_type hugetlb offline table free_orders"
+    " order_at hugetlb_at hugetlb_mask hugetlb_value drop now"
 ).split()
-TYPES = ("buddy", "unaccepted", "slab_type", "hugetlb", "offline", "order_at")
-# Numbers of the classes that can be kept or left out as such. Source: boot/hw/classify.h.
-CLASS_CACHE, CLASS_CACHE_PRIVATE = 1, 2
+TYPES = ("buddy", "unaccepted", "slab_type", "hugetlb", "offline", "table", "order_at")
+# Numbers of the classes. Source: boot/hw/classify.h.
+KEPT, CLASS_CACHE, CLASS_CACHE_PRIVATE = 0, 1, 2
+SLAB, TABLE = 8, 9
+CLASSES = 10
+# Bits of the classes that are left out wherever they are known: user, free and so on.
+ALWAYS = ((1 << SLAB) - 1) & ~((1 << KEPT) | (1 << CLASS_CACHE) | (1 << CLASS_CACHE_PRIVATE))
 
 
 class Facts:
@@ -122,6 +126,7 @@ class Layout:
         size: bytes of struct page.
         fields: dict of the values of FIELDS.
         kept: list of (class, why) of the classes that the level leaves out, and that are kept.
+        first: bits of the classes of which a dump's first pages are, as far as they are known.
 
     Raises CoreError where no page can be judged.
     """
@@ -155,6 +160,15 @@ class Layout:
         ):
             if level & wanted:
                 self._try(name, find)
+        self.first = 0
+        for bit, find in ((1 << SLAB, self._slab), (1 << TABLE, self._table)):
+            try:
+                self._take(find())
+                self.first |= bit
+            except CoreError:
+                pass
+        self.fields["now"] = (1 << CLASSES) - 1
+        self.fields["drop"] |= ALWAYS
         if level & (CACHE | CACHE_PRIVATE):
             self.fields["drop"] |= 1 << CLASS_CACHE
         if level & CACHE_PRIVATE:
@@ -162,10 +176,11 @@ class Layout:
 
     def _try(self, name, find):
         try:
-            found = find()
+            self._take(find())
         except CoreError as e:
             self.kept.append((name, str(e)))
-            return
+
+    def _take(self, found):
         for field in found:
             self.fields[field] = found[field]
 
@@ -236,6 +251,12 @@ class Layout:
 
     def _free_orders(self):
         return self._facts.get("LENGTH(zone.free_area)", 1, FREE_ORDERS_MAX)
+
+    def _slab(self):
+        return self._with_slab({"head": self._head(), "order_at": self._order_at()})
+
+    def _table(self):
+        return {"mapcount": self._offset("_mapcount", 4), "table": self._facts.type("table")}
 
     def _with_slab(self, found):
         """Add how a slab is known: by a flag before Linux 6.10, by its type from then on."""

@@ -1,10 +1,12 @@
-"""The page filter: which pages of the crashed kernel a dump of some level leaves out.
+"""The page filter: which pages of the crashed kernel a dump of some level has, and which first.
 
 Used by the dump. It walks the crashed kernel's sections of memory (SPARSEMEM_EXTREME), finds their
 struct pages by its page tables, and has C judge them, as many at once as lie in one piece; zero
 pages are found later, where their content is read. The rules: the dump is no smaller than
 makedumpfile's of the same level; whatever is missing, damaged or in doubt keeps its pages, and is
-told; every walk is bounded; the memory this needs does not grow with RAM.
+told; every walk is bounded; the memory this needs does not grow with RAM. So pages are not written
+in order of their class by remembering them, but by walking the same ranges once for each of
+`turns`: the walks share what is kept among them.
 Source: Linux include/linux/mmzone.h; boot/hw/classify.h.
 """
 
@@ -13,6 +15,7 @@ import struct
 import hw
 from xenpv.abi import PAGE_SIZE
 
+from . import pagefacts
 from .errors import CoreError
 from .pagefacts import BY_STRUCT_PAGE, FIELDS, Facts, Layout
 from .pagetables import PageTables
@@ -25,10 +28,14 @@ USABLE = 1 | 2 | 4  # present, has struct pages, online
 SECTION_BITS_MIN, SECTION_BITS_MAX = 24, 34
 U64 = (1 << 64) - 1
 CLASSES = ("cache", "private cache", "user", "free", "unaccepted", "poisoned", "offline")
-# struct hw_filter: the window, size, the block that goes on, facts, a count for each class.
+# What a walk is to have of what is kept.
+ALL, FIRST, REST = "all", "first", "rest"
+# struct hw_filter: the window, size, the block that was met last, facts, a count for each class.
+BLOCK_AT = 3 * 8
 FACTS_AT = 6 * 8
+NOW_AT = FACTS_AT + 8 * FIELDS.index("now")
 COUNTS_AT = FACTS_AT + 8 * len(FIELDS)
-FILTER_SIZE = COUNTS_AT + 8 * (1 + len(CLASSES))
+FILTER_SIZE = COUNTS_AT + 8 * pagefacts.CLASSES
 # Pages: the filter, the bits, and a page of ones.
 PAGES = 3
 
@@ -39,13 +46,17 @@ class PageFilter:
     Args:
         memory: physmem.PhysicalMemory.
         info: vmcoreinfo.Vmcoreinfo.
-        level: 0 to 31, as makedumpfile's -d; bit 0, zero pages, is not looked at here.
+        level: 0 to 31, as makedumpfile's -d; bit 0, zero pages, is not looked at here. A level
+            that leaves no page out by its class still tells slab and page tables apart.
         given: dict of facts that the configuration brings, keys as in pagefacts.
 
     Attributes:
         keep: address of the bits of the window that is at hand, a bit for each page.
         kept: list of (class, why) of classes that the level leaves out, and that are kept since
             facts are missing or contradict each other; the class is "all" where no page is judged.
+        turns: of the walks in whose order a dump has what matters first: slab and page tables
+            (FIRST), then the rest (REST); (ALL,) where they cannot be told apart.
+        turn: the walk that is under way.
         unjudged: number of pages kept so far because their struct pages cannot be read.
         why: the reason of the first of these; "" for none.
 
@@ -54,6 +65,9 @@ class PageFilter:
 
     def __init__(self, memory, info, level, given=None):
         self.kept = []
+        self.turns = (ALL,)
+        self.turn = ALL
+        self._first = self._before = 0
         self.unjudged = 0
         self.why = ""
         self._memory = memory
@@ -63,10 +77,10 @@ class PageFilter:
         self._ones = self._pages + 2 * PAGE_SIZE
         hw.mem(self._ones, PAGE_SIZE)[:] = b"\xff" * PAGE_SIZE
         self._state = hw.mem(self._pages, FILTER_SIZE)
-        if level & BY_STRUCT_PAGE:
-            try:
-                self._prepare(info, Facts(info, given or {}), level)
-            except CoreError as e:
+        try:
+            self._prepare(info, Facts(info, given or {}), level)
+        except CoreError as e:
+            if level & BY_STRUCT_PAGE:
                 self.kept.append(("all", str(e)))
 
     def _prepare(self, info, facts, level):
@@ -75,6 +89,9 @@ class PageFilter:
         self._sections = Sections(self._tables, facts, layout.size)
         self._size = layout.size
         self.kept += layout.kept
+        if layout.first:
+            self._first = layout.first
+            self.turns = (FIRST, REST)
         struct.pack_into("<Q", self._state, 16, layout.size)
         for number, name in enumerate(FIELDS):
             struct.pack_into("<Q", self._state, FACTS_AT + 8 * number, layout.fields[name])
@@ -83,10 +100,51 @@ class PageFilter:
         """Give the pages back."""
         hw.free_pages(self._pages, PAGES)
 
+    def begin(self, turn):
+        """Begin a walk over ranges that no other of `turns` has walked since the last ALL.
+
+        What is left out is counted in one of them.
+
+        Args:
+            turn: ALL, or the next of `turns`.
+        """
+        if turn == FIRST:
+            self._before = bytes(self._counts())
+        elif turn == REST:
+            self._counts()[:] = self._before
+        self.turn = turn
+        now = (1 << pagefacts.CLASSES) - 1
+        if turn != ALL:
+            now = self._first if turn == FIRST else now & ~self._first
+        struct.pack_into("<3Q", self._state, BLOCK_AT, 0, 0, 0)
+        struct.pack_into("<Q", self._state, NOW_AT, now)
+
+    def survey(self, ranges):
+        """Count pages by class beforehand.
+
+        Args:
+            ranges: iterable of (first frame, number).
+
+        Returns: list of (class, number), of those left out, then of "slab" and "page tables".
+        """
+        self.begin(ALL)
+        for pfn, count in ranges:
+            for _ in self.windows(pfn, count):
+                pass
+        names = CLASSES + ("slab", "page tables")
+        counts = struct.unpack_from("<%dQ" % len(names), self._state, COUNTS_AT + 8)
+        self._counts()[:] = bytes(FILTER_SIZE - COUNTS_AT)
+        self.unjudged = 0
+        return list(zip(names, counts))
+
     def counts(self):
         """Return the pages left out so far by class, a list of (class, number)."""
-        found = struct.unpack_from("<%dQ" % len(CLASSES), self._state, COUNTS_AT + 8)
-        return list(zip(CLASSES, found))
+        raw = self._before if self.turn == FIRST else self._counts()
+        found = struct.unpack_from("<%dQ" % len(CLASSES), raw, 8)
+        return [(name, n) for name, n in zip(CLASSES, found)]
+
+    def _counts(self):
+        return self._state[COUNTS_AT:FILTER_SIZE]
 
     def windows(self, pfn, count):
         """Judge page frames, which must be RAM, piece by piece.
@@ -129,9 +187,22 @@ class PageFilter:
                 while at < stop:
                     at = self._piece(at, stop)
             except CoreError as e:
-                self.unjudged += stop - at
-                self.why = self.why or str(e)
+                if self.turn == FIRST:
+                    self._clear(at - pfn, stop - pfn)
+                else:
+                    self.unjudged += stop - at
+                    self.why = self.why or str(e)
                 at = stop
+
+    def _clear(self, bit, end):
+        """Clear the bits of what cannot be judged: it belongs to the rest."""
+        while bit < end and (bit % 8 or end - bit < 8):
+            hw.mem(self.keep + bit // 8, 1)[0] &= ~(1 << bit % 8)
+            bit += 1
+        count = (end - bit) // 8
+        hw.mem(self.keep + bit // 8, count)[:] = bytes(count)
+        for at in range(bit + count * 8, end):
+            hw.mem(self.keep + at // 8, 1)[0] &= ~(1 << at % 8)
 
     def _piece(self, pfn, stop):
         va = self._sections.struct_page(pfn)

@@ -38,7 +38,7 @@ class Log:
         info: vmcoreinfo.Vmcoreinfo.
 
     Attributes:
-        lost: number of records that could not be had, so far.
+        lost: number of records that the last walk could not have, so far.
         why: what is wrong with the first of them; "" for none.
 
     Raises CoreError where the log has no known format, or where it lies cannot be read.
@@ -55,14 +55,33 @@ class Log:
         else:
             raise CoreError("the format of this kernel's log is unknown: no SYMBOL(prb)")
 
-    def lines(self):
+    def lines(self, newest=None):
         """Yield the log's lines, the oldest first.
 
         They have printable ASCII and tabs only; each other byte is written as \\xNN. A record's
         first line begins with its time in seconds and, where that is known, the task (T) or CPU (C)
         that wrote it; its other lines are indented by as much.
+
+        Args:
+            newest: how many records are taken, the newest ones; None: all.
         """
-        for place in self._ring.places():
+        for time, caller, lines in self.records(newest):
+            begin = "[%5d.%06d] " % (time // 1000000000, time % 1000000000 // 1000)
+            if caller is not None:
+                kind = "C" if caller & CALLER_CPU else "T"
+                begin += "[%8s] " % (kind + str(caller & (CALLER_CPU - 1)))
+            for line in lines:
+                yield begin + line
+                begin = " " * len(begin)
+
+    def records(self, newest=None):
+        """Yield (time in ns, caller's id or None, list of its lines) of records, as lines() does.
+
+        newest: as of lines().
+        """
+        self.lost = 0
+        self.why = ""
+        for place in self._ring.places(newest):
             try:
                 record = self._ring.record(place)
             except CoreError as e:
@@ -72,13 +91,7 @@ class Log:
             if record is None:
                 continue
             time, caller, text = record
-            begin = "[%5d.%06d] " % (time // 1000000000, time % 1000000000 // 1000)
-            if caller is not None:
-                kind = "C" if caller & CALLER_CPU else "T"
-                begin += "[%8s] " % (kind + str(caller & (CALLER_CPU - 1)))
-            for line in text.split(b"\n"):
-                yield begin + _harmless(line)
-                begin = " " * len(begin)
+            yield time, caller, [_harmless(line) for line in text.split(b"\n")]
 
 
 class Ring:
@@ -122,11 +135,12 @@ class Ring:
         self._size = 1 << _bounded("size_bits", bits, SIZE_BITS_MAX)
         self._texts = _number(raw, texts + info.offset("prb_data_ring.data"), 8)
 
-    def places(self):
-        """Yield the ids of the descriptors in use, the oldest first."""
+    def places(self, newest=None):
+        """Yield the ids of the descriptors in use, the oldest first; of the newest ones alone."""
         newer = (self._head - self._tail) & ID_MASK
+        most = self._count if newest is None else min(newest, self._count)
         # A damaged tail costs nothing: what its ring does not have in use says so itself.
-        for back in range(min(newer, self._count - 1), -1, -1):
+        for back in range(min(newer, most - 1), -1, -1):
             yield (self._head - back) & ID_MASK
 
     def record(self, place):
@@ -202,8 +216,21 @@ class Buffer:
             raise CoreError("VMCOREINFO has no usable SYMBOL(%s)" % name)
         return _number(self._space.read(at, size), 0, size)
 
-    def places(self):
-        """Yield where the records begin, the oldest first; a damaged one is the last."""
+    def places(self, newest=None):
+        """Yield where the records begin, the oldest first; of the newest ones alone.
+
+        A damaged record is the last.
+        """
+        skip = 0
+        if newest is not None:
+            for _ in self._places():
+                skip += 1
+            skip = max(skip - newest, 0)
+        for number, place in enumerate(self._places()):
+            if number >= skip:
+                yield place
+
+    def _places(self):
         at, wrapped = self._first, False
         while at != self._end:
             try:

@@ -5,13 +5,14 @@ proves that the first left the ring usable. Rule: nothing is written to a disk.
 """
 
 from xenpv import abi
-from xenpv.block import disks
+from xenpv.block import disks, vdev
 from xenpv.block.blkif import SECTOR
 from xenpv.errors import XenError
 
 from . import choose
+from .config import Target as Wanted
 from .report import NODE, say
-from .target import MIB, Target, find
+from .target import MIB, Memory, Target, find
 
 
 async def run(guest, options, region, report):
@@ -25,7 +26,7 @@ async def run(guest, options, region, report):
     Raises DumpError, XenError with what does not work.
     """
     await _round_trip(guest.store, "first")
-    await _try_disks(guest, options.disks())
+    await _try_disks(guest, options.places())
     await guest.store.close()
     guest.new_store()
     await guest.store.connect()
@@ -49,29 +50,31 @@ async def _round_trip(store, which):
     say("xenstore: %s client, %d bytes round trip, %s" % (which, len(value), way))
 
 
-async def _try_disks(guest, names):
+async def _try_disks(guest, targets):
     """Connect what a dump would go to and read superblocks.
 
-    names: of disks, none: all. Raises DumpError, XenError when a dump would be refused, but not of
-    disks that nobody named.
+    targets: of config.Target, none: all disks. Raises DumpError, XenError when a dump would be
+    refused, but not of disks that nobody named.
     """
     store, grants = guest.store, guest.grants
-    if len(names) == 1:
-        await _try_disk(guest, names[0])
-    elif names:
-        await choose.choose(store, grants, names, abi.PAGE_SIZE, say)
+    if len(targets) == 1:
+        await _try_disk(guest, targets[0])
+    elif targets:
+        await choose.choose(store, grants, targets, abi.PAGE_SIZE, say)
     else:
-        await choose.look(store, grants, await disks.numbers(store), abi.PAGE_SIZE, say)
+        there = [(number, Wanted(vdev.name(number))) for number in await disks.numbers(store)]
+        await choose.look(store, grants, there, abi.PAGE_SIZE, say)
 
 
-async def _try_disk(guest, name):
-    device = await find(guest.store, guest.loop, name)
-    target = Target(guest.xen, guest.loop, guest.grants, device, name, say)
+async def _try_disk(guest, wanted):
+    device = await find(guest.store, guest.loop, wanted.name)
+    memory = Memory(guest.grants)
+    target = Target(guest.xen, guest.loop, guest.grants, device, wanted, memory, say)
     try:
         await target.open()
         disk = target.disk
         kind = "read-only" if disk.read_only else "writable"
-        say("disk %s: %d MiB, %s" % (name, disk.sectors * SECTOR // MIB, kind))
+        say("disk %s: %d MiB, %s" % (wanted, disk.sectors * SECTOR // MIB, kind))
         target.check(abi.PAGE_SIZE)
     finally:
         await target.close()

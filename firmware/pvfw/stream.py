@@ -2,9 +2,11 @@
 
 Used by the dump agent, which asks it what it needs and then lets it write to a sink (dump.py says
 what both promise); chunks.py has the layout. The order is the rule: why the kernel died comes
-first, so the facts, the notes and the log are on the target before any page; then come the pages of
-the kernel's own mapping, then the rest of RAM. Memory: BUFFERS buffers of BUFFER_PAGES pages, in
-which pages are packed while the ones before are on their way; nothing grows with RAM.
+first, so the facts, the notes and the log are on the target before any page; then come the stacks
+in use, the pages of the kernel's own mapping, slab and page tables, then the rest of RAM. At the
+level config.LOG_ONLY the stacks are all the pages there are. Memory: BUFFERS buffers of
+BUFFER_PAGES pages, in which pages are packed while the ones before are on their way; nothing grows
+with RAM.
 """
 
 import struct
@@ -13,11 +15,15 @@ from array import array
 import hw
 from xenpv.abi import PAGE_SIZE
 
-from . import chunks, superblock
-from .errors import CoreError, DumpError
-from .pagefilter import PageFilter
+from . import chunks, superblock, survey
+from .cause import Cause
+from .config import LOG_ONLY
+from .errors import CoreError, DumpError, reason
+from .pagefilter import ALL, FIRST, PageFilter
+from .pagetables import PageTables
 from .physmem import PhysicalMemory
 from .printk import Log
+from .stacks import Stacks
 from .vmcoreinfo import Vmcoreinfo
 
 BUFFERS = 2
@@ -33,6 +39,9 @@ LOG_PIECE = 8192
 PLACES_MAX = 256
 RANGES_MAX = 128
 RUNS_MAX = 128
+# Pages that are counted by class beforehand: at 10 ns a page those of 128 GiB take 0.3 s.
+SURVEY_MAX = 1 << 25
+U64 = (1 << 64) - 1
 
 
 class Writer:
@@ -150,29 +159,37 @@ class Writer:
 class Packer:
     """Packs pages into chunks, in buffers that the sink writes while the next ones are filled.
 
+    Args:
+        buffers: how many there are.
+
     Attributes: done, pages packed so far.
 
     Raises DumpError where there is no memory for its buffers.
     """
 
-    def __init__(self):
+    def __init__(self, buffers):
         self._out = self._sink = None
         self.done = 0
         self._table = bytearray(TABLE_MAX * chunks.ENTRY_SIZE)
         # What hw.pack() is to do, and how far it is: frame, frames left, the frame's bit,
         # bytes in the buffer, entries in the table.
         self._state = array("Q", (0, 0, 0, 0, 0))
-        self._buffers = _buffers()
+        self._buffers = _buffers(buffers)
         # Up to where the sink must have written before a buffer is used again.
-        self._ends = [0] * BUFFERS
+        self._ends = [0] * buffers
         self._now = 0
         # What is added to a frame to tell where it was: that of the pages of a chunk is the same.
         self._moved = 0
 
     def begin(self, out, sink):
-        """Have what follows appended by a Writer to its sink."""
+        """Have what follows appended by a Writer to its sink, from nothing packed on."""
         self._out = out
         self._sink = sink
+        self.done = self._moved = 0
+        for i in range(len(self._state)):
+            self._state[i] = 0
+        for i in range(len(self._ends)):
+            self._ends[i] = 0
 
     async def pack(self, gfn, count, pfn):
         """Pack pages.
@@ -218,7 +235,7 @@ class Packer:
         hw.mem(address + chunks.HEADER_SIZE + filled, size)[:] = table
         await self._out.pages(address, filled + size, filled, count)
         self._ends[self._now] = self._out.size
-        self._now = (self._now + 1) % BUFFERS
+        self._now = (self._now + 1) % len(self._buffers)
         state[USED] = state[ENTRIES] = 0
         await self._sink.wait(self._ends[self._now])
 
@@ -234,8 +251,9 @@ class Raw:
         self.done = 0
 
     def begin(self, out, sink):
-        """Have what follows appended by a Writer."""
+        """Have what follows appended by a Writer, from nothing appended on."""
         self._out = out
+        self.done = 0
 
     async def pack(self, gfn, count, pfn):
         """Append pages. Args: as Packer.pack()."""
@@ -264,7 +282,7 @@ class Stream:
         dump: id of the dump, u64.
         facts: lines KEY=VALUE for the first chunk.
         holes: holes.Holes, asked of each frame before it is read.
-        level: 0 to 31, the pages to leave out, as makedumpfile's -d.
+        level: 0 to 31, the pages to leave out, as makedumpfile's -d; or config.LOG_ONLY.
         compress: whether pages are compressed, by zstd.
         given: dict of facts on the crashed kernel that the configuration has.
         say: a function that is given lines for the console.
@@ -276,6 +294,9 @@ class Stream:
         pages: pages that it stores at most.
         dump: its id.
         level: as given.
+        log: printk.Log, None where it cannot be read.
+        no_log: why not, or "".
+        cause: cause.Cause, None without a log.
         algorithm: of superblock.ALGORITHM_NAMES.
         missing: pages that could not be read, so far.
     """
@@ -303,21 +324,57 @@ class Stream:
             self.ranges += 1
             self.pages += area.frames()[1]
         self.least = sum([size for _, size in memory.notes]) + 64 * PAGE_SIZE
+        self._twice = 0
+        self.log = self.cause = None
+        self.no_log = ""
+        try:
+            log = Log(self._ram, self._info)
+            self.cause = Cause(log)
+        except (CoreError, MemoryError) as e:
+            # The dump goes on without it.
+            self.no_log = reason(e)
+            return
+        self.log = log
+        if self.cause.text:
+            facts.append("cause=%s" % self.cause.text)
 
     @property
     def done(self):
         """How many of `pages` it is through with."""
-        return self._packer.done + self.missing + sum([n for _, n in self.left_out()])
+        done = self._packer.done - self._twice + self.missing
+        return done + sum([n for _, n in self.left_out()])
 
-    def reserve(self):
-        """Take all memory that writing needs. Raises DumpError."""
-        self._packer = Packer() if self._compress else Raw()
+    def reserve(self, buffers=BUFFERS):
+        """Take all memory that writing needs.
+
+        buffers: to pack pages in; 1 suffices for a sink that copies.
+
+        Raises DumpError.
+        """
+        self._packer = Packer(buffers) if self._compress else Raw()
+        if self.level == LOG_ONLY:
+            return
+        self._make_filter()
+        for name, why in self._filter.kept:
+            self._say("level %d: %s pages are kept: %s" % (self.level, name, why))
+        if self.pages <= SURVEY_MAX:
+            found = self._filter.survey(self._judged(area) for area in self._pieces())
+            self._say(survey.line(self.pages, found))
+
+    def _make_filter(self):
         try:
             self._filter = PageFilter(self._ram, self._info, self.level, self._given)
         except MemoryError as e:
             raise DumpError("no memory for the page filter: %s" % e)
-        for name, why in self._filter.kept:
-            self._say("level %d: %s pages are kept: %s" % (self.level, name, why))
+
+    def again(self):
+        """Get ready to be written once more, to another target and with another id."""
+        self.dump = (self.dump + 1) & U64
+        self.missing = self._twice = 0
+        self._unreadable = []
+        if self._filter is not None:
+            self._filter.close()
+            self._make_filter()
 
     async def write(self, sink):
         """Write the whole stream. Returns its bytes. Raises what the sink raises.
@@ -334,38 +391,77 @@ class Stream:
         await self._put_log(out)
         # A loss of power leaves at least this.
         await sink.sync()
-        for area in self._pieces():
-            moved = (area.paddr - area.source) // PAGE_SIZE
-            for pfn, count in self._kept(area):
-                for gfn, number, is_there in self._holes.runs(pfn - moved, count):
-                    if is_there:
-                        await packer.pack(gfn, number, gfn + moved)
-                    else:
-                        await self._leave_out(out, gfn + moved, number)
-        await packer.flush()
-        await self._put_unreadable(out)
-        left_out = ["%s=%d" % item for item in self._filter.counts()]
-        await out.manifest(["pages=%d" % self.pages, "unreadable=%d" % self.missing] + left_out)
+        await self._put_stacks()
+        lines = ["pages=%d" % self.pages]
+        if self.level != LOG_ONLY:
+            await self._put_kept(out)
+            lines.append("unreadable=%d" % self.missing)
+            lines += ["%s=%d" % item for item in self._filter.counts()]
+        await out.manifest(lines)
         return out.size
 
     def left_out(self):
         """Return the pages left out so far by class, a list of (class, number)."""
-        return self._filter.counts()
+        return [] if self._filter is None else self._filter.counts()
 
-    def _kept(self, area):
-        """Yield (first frame, number) of what of a range is stored, by where it was."""
-        first, count = area.paddr // PAGE_SIZE, area.frames()[1]
-        # Of a page that is not all in the range nothing is known.
+    async def _put_stacks(self):
+        """Append the stacks in use, as far as they can be found; the pages may come again."""
+        try:
+            tables = PageTables(self._ram, self._info)
+        except CoreError as e:
+            self._say("the stacks are not found: %s" % e)
+            return
+        packer = self._packer
+        for gfn, pfn in Stacks(self._ram, tables, self.memory.notes, hw.vcpu()).pages():
+            for _, _, is_there in self._holes.runs(gfn, 1):
+                if is_there:
+                    await packer.pack(gfn, 1, pfn)
+        await packer.flush()
+        self._twice = packer.done
+
+    async def _put_kept(self, out):
+        """Append what is kept, the kernel's own mapping first, then the rest of RAM by turns."""
+        packer = self._packer
+        self._filter.begin(ALL)
+        for area in self.memory.kernel:
+            await self._put_area(out, area)
+        for turn in self._filter.turns:
+            self._filter.begin(turn)
+            for area in self._rest():
+                await self._put_area(out, area)
+        await packer.flush()
+        await self._put_unreadable(out)
+
+    async def _put_area(self, out, area):
+        """Append what is kept of a range in the filter's turn."""
+        packer = self._packer
+        moved = (area.paddr - area.source) // PAGE_SIZE
+        for pfn, count in self._kept(area):
+            for gfn, number, is_there in self._holes.runs(pfn - moved, count):
+                if is_there:
+                    await packer.pack(gfn, number, gfn + moved)
+                else:
+                    await self._leave_out(out, gfn + moved, number)
+
+    def _judged(self, area):
+        """Return (first frame, number) of the frames that are all in a range, by where it was."""
         begin = (area.paddr + PAGE_SIZE - 1) // PAGE_SIZE
         end = (area.paddr + area.size) // PAGE_SIZE
-        if begin > end:
-            begin = end = first + count
-        if first < begin:
+        return begin, max(end - begin, 0)
+
+    def _kept(self, area):
+        """Yield (first frame, number) of what of a range is stored now, by where it was."""
+        first, end = area.paddr // PAGE_SIZE, area.paddr // PAGE_SIZE + area.frames()[1]
+        # Of a page that is not all in the range nothing is known.
+        begin, count = self._judged(area)
+        if count == 0:
+            begin = end
+        if self._filter.turn != FIRST and first < begin:
             yield first, begin - first
-        for run in self._filter.runs(begin, end - begin):
+        for run in self._filter.runs(begin, count):
             yield run
-        if end < first + count:
-            yield end, first + count - end
+        if self._filter.turn != FIRST and begin + count < end:
+            yield begin + count, end - begin - count
 
     async def _put_memory(self, out):
         raw = bytearray()
@@ -380,10 +476,8 @@ class Stream:
 
     async def _put_log(self, out):
         """Append the kernel's log, as far as it can be read."""
-        try:
-            log = Log(self._ram, self._info)
-        except CoreError as e:
-            self._say("the kernel's log is not told apart, it is among the pages: %s" % e)
+        log = self.log
+        if log is None:
             return
         text = bytearray()
         for line in log.lines():
@@ -413,6 +507,11 @@ class Stream:
         """Yield the memory to store (oldmem.Range): the kernel's own mapping, then the rest."""
         for area in self.memory.kernel:
             yield area
+        for area in self._rest():
+            yield area
+
+    def _rest(self):
+        """Yield the memory to store that is not the kernel's own mapping."""
         for area in self.memory.ranges():
             rest = [area]
             for kernel in self.memory.kernel:
@@ -423,11 +522,11 @@ class Stream:
                 yield piece
 
 
-def _buffers():
+def _buffers(number):
     try:
-        return [hw.alloc_pages(BUFFER_PAGES) for _ in range(BUFFERS)]
+        return [hw.alloc_pages(BUFFER_PAGES) for _ in range(number)]
     except MemoryError as e:
-        raise DumpError("no memory for %d buffers of %d pages: %s" % (BUFFERS, BUFFER_PAGES, e))
+        raise DumpError("no memory for %d buffers of %d pages: %s" % (number, BUFFER_PAGES, e))
 
 
 def _text(lines):

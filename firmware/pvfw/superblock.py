@@ -24,8 +24,9 @@ Layout, little-endian, 512 bytes:
        148   192  reason: why a dump is partial, NUL-padded
        340     8  collected: when `pvdump collect` had copied the dump, as started; 0 not yet
        348     8  dump: id of the dump, which its chunks have as well
-       356     4  format: 0 ELF vmcore, 1 stream
-       360     4  level: which pages were to be left out, as makedumpfile's -d
+       356     4  format: 0 ELF vmcore, 1 stream, 2 stream in an age file
+       360     4  level: which pages were to be left out, as makedumpfile's -d; 255: all but the
+                  stacks
        364     4  algorithm: 0 none, 1 zstd
        368    32  nonce: of the time when the image was armed
        508     4  CRC-32 of bytes 0 to 507
@@ -38,7 +39,7 @@ import struct
 
 from xenpv.text import printable
 
-from .errors import OtherVersion, TargetRefused
+from .errors import NoSuperblock, OtherVersion, TargetRefused
 
 MAGIC = b"PVDUMP\r\n"
 VERSION = 2
@@ -56,6 +57,7 @@ STATE_NAMES = {READY: "ready", WRITING: "writing", COMPLETE: "complete", PARTIAL
 UNKNOWN_VCPU = 0xFFFFFFFF
 FORMAT_ELF = 0
 FORMAT_STREAM = 1
+FORMAT_AGE = 2
 ALGORITHM_NONE = 0
 ALGORITHM_ZSTD = 1
 ALGORITHM_NAMES = {ALGORITHM_NONE: "none", ALGORITHM_ZSTD: "zstd"}
@@ -141,7 +143,7 @@ def decode(raw):
     """
     raw = bytes(raw[:SUPERBLOCK_SIZE])
     if len(raw) < SUPERBLOCK_SIZE or raw[: len(MAGIC)] != MAGIC:
-        raise TargetRefused("no pvdump superblock: run `pvdump prepare` on this disk first")
+        raise NoSuperblock("no pvdump superblock: run `pvdump prepare` on this disk first")
     if binascii.crc32(memoryview(raw)[:_CRC_AT]) != struct.unpack_from("<I", raw, _CRC_AT)[0]:
         raise TargetRefused(
             "the superblock is damaged (CRC): `pvdump collect --salvage` gets a dump behind it"
@@ -206,7 +208,8 @@ def _check(block):
             "superblock data_offset %d does not fit a target of %d bytes"
             % (block.data_offset, block.size)
         )
-    if block.format != (FORMAT_ELF if block.version == VERSION_ELF else FORMAT_STREAM):
+    known = (FORMAT_ELF,) if block.version == VERSION_ELF else (FORMAT_STREAM, FORMAT_AGE)
+    if block.format not in known:
         raise TargetRefused("superblock format %d is not known" % block.format)
     most = block.dump_size or (0 if block.version == VERSION_ELF else block.room())
     if block.dump_size > block.room() or block.written > most:

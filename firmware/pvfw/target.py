@@ -1,9 +1,10 @@
-"""The disk that a dump goes to: found by name, believed by its superblock, and written to in order.
+"""The target of a dump: a disk found by name, or extents of it, believed by the superblock there.
 
 Used by the dump agent and the self-check; it is the sink that dump.py describes. Rules: everything
 is checked before the first write; the superblock never says more than what the backend has
 acknowledged; the crashed kernel's frames are granted to the backend, and zeros are written, and
-counted, in place of those that cannot be.
+counted, in place of those that cannot be. Where the target is extents (extents.py), only they are
+read and written, and this module alone knows it.
 """
 
 import hw
@@ -19,6 +20,7 @@ from xenpv.xenbus import Device
 from . import superblock
 from .clock import now_utc
 from .errors import DumpError, TargetRefused, reason
+from .extents import ExtentDisk
 from .holes import Holes, runs
 
 MIB = superblock.MIB
@@ -48,19 +50,72 @@ async def find(store, loop, name):
     return device
 
 
-async def read_superblock(disk, page):
-    """Read the place of a superblock into a page.
+def part(disk, extents):
+    """Return what a target is read and written through: the disk, or extents of it, or None."""
+    return disk if extents is None else ExtentDisk(disk, extents)
+
+
+async def read_superblock(disk, page, wanted):
+    """Read the superblock of a target and check that it is the one wanted.
 
     Args:
-        disk: BlkFront.
-        page: physical address of a page of ours.
+        disk: of part(), connected.
+        page: physical address of a page of ours; it has the target's first page afterwards.
+        wanted: config.Target.
 
-    Raises TargetRefused, XenError.
+    Returns: Superblock. Raises TargetRefused, XenError.
     """
+    if wanted.extents is not None:
+        disk.check()
     if disk.sectors < PAGE_SECTORS:
         raise TargetRefused("the disk has only %d sectors" % disk.sectors)
-    await disk.read(0, page // PAGE_SIZE, PAGE_SECTORS)
+    block = await _read_block(disk, page, 0)
+    wanted.check(block)
+    if wanted.has_copy():
+        last = await _read_block(disk, page, block.copy_at() // SECTOR)
+        wanted.check(last)
+        block = await _read_block(disk, page, 0)
+    return block
+
+
+async def _read_block(disk, page, sector):
+    await disk.read(sector, page // PAGE_SIZE, PAGE_SECTORS)
     await disk.drain()
+    return superblock.decode(hw.mem(page, superblock.SUPERBLOCK_SIZE))
+
+
+class Memory:
+    """The memory that targets need, one after the other.
+
+    Args:
+        grants: GrantTable.
+
+    Attributes: page, address of a page for a superblock; zeros, the first frame of ZEROS frames of
+    zeros; buffer, address of `size` bytes for what is copied.
+    """
+
+    def __init__(self, grants):
+        self._grants = grants
+        self._aside = grants.set_aside
+        self.page = hw.alloc_pages(1)
+        self.zeros = self.buffer = self.size = 0
+
+    def fresh(self):
+        """Take another page for a superblock if a backend may still write to the last one."""
+        if self._grants.set_aside != self._aside:
+            self._aside = self._grants.set_aside
+            self.page = hw.alloc_pages(1)
+
+    def reserve(self, pages):
+        """Take the rest, unless that is done. pages: of the buffer. Raises DumpError."""
+        if self.size:
+            return
+        try:
+            self.zeros = hw.alloc_pages(ZEROS) // PAGE_SIZE
+            self.buffer = hw.alloc_pages(pages)
+        except MemoryError as e:
+            raise DumpError("no memory for %d pages of buffers: %s" % (ZEROS + pages, e))
+        self.size = pages * PAGE_SIZE
 
 
 class Target:
@@ -71,23 +126,24 @@ class Target:
         loop: Loop.
         grants: GrantTable.
         device: xenbus.Device, found.
-        name: of the disk, for messages.
+        wanted: config.Target.
+        memory: Memory, which no other target uses any more.
         say: a function that is given lines for the console.
 
-    Attributes: disk, the BlkFront; block, the Superblock, once it is open.
+    Attributes: name, of wanted, for messages; disk, of part(); block, the Superblock, once it is
+    open.
     """
 
-    def __init__(self, xen, loop, grants, device, name, say):
-        self.name = name
+    def __init__(self, xen, loop, grants, device, wanted, memory, say):
+        self.name = str(wanted)
         self.say = say
+        self._wanted = wanted
         self._on = (loop, grants, device)
         self.disk = self._make_disk()
         self.block = None
         self._holes = Holes(xen)
-        self._page = hw.alloc_pages(1)
-        self._zeros = 0
-        self._buffer = 0
-        self._room = 0
+        self._memory = memory
+        self._page = memory.page
         # Bytes in the buffer; whether the backend may still read it.
         self._filled = 0
         self._lent = False
@@ -95,7 +151,7 @@ class Target:
         self._progress = None
 
     def _make_disk(self):
-        return BlkFront(*self._on, self._mend, say=self.say)
+        return part(BlkFront(*self._on, self._mend, say=self.say), self._wanted.extents)
 
     # Before the first write.
 
@@ -103,8 +159,7 @@ class Target:
         """Connect the disk and read its superblock. Raises TargetRefused, XenError."""
         await self.disk.connect()
         try:
-            await read_superblock(self.disk, self._page)
-            self.block = superblock.decode(hw.mem(self._page, superblock.SUPERBLOCK_SIZE))
+            self.block = await read_superblock(self.disk, self._page, self._wanted)
         except TargetRefused as e:
             raise self._refused(str(e))
 
@@ -119,19 +174,8 @@ class Target:
             raise self._refused(why)
 
     def reserve(self, pages):
-        """Take all memory that writing needs.
-
-        Args:
-            pages: for what put() is given.
-
-        Raises DumpError.
-        """
-        try:
-            self._zeros = hw.alloc_pages(ZEROS) // PAGE_SIZE
-            self._buffer = hw.alloc_pages(pages)
-        except MemoryError as e:
-            raise DumpError("no memory for %d pages of buffers: %s" % (ZEROS + pages, e))
-        self._room = pages * PAGE_SIZE
+        """Take all memory that writing needs. pages: for what put() is given. Raises DumpError."""
+        self._memory.reserve(pages)
 
     async def probe(self):
         """Check, where that is not certain, that the backend counts sectors as we do.
@@ -164,13 +208,13 @@ class Target:
         """
         done = 0
         while done < len(data):
-            if self._filled == self._room:
+            if self._filled == self._memory.size:
                 await self._send()
             if self._lent:
                 await self.disk.drain()
                 self._lent = False
-            count = min(self._room - self._filled, len(data) - done)
-            hw.mem(self._buffer + self._filled, count)[:] = data[done : done + count]
+            count = min(self._memory.size - self._filled, len(data) - done)
+            hw.mem(self._memory.buffer + self._filled, count)[:] = data[done : done + count]
             self._filled += count
             done += count
 
@@ -180,11 +224,11 @@ class Target:
             return
         pages = (self._filled + PAGE_SIZE - 1) // PAGE_SIZE
         rest = pages * PAGE_SIZE - self._filled
-        hw.mem(self._buffer + self._filled, rest)[:] = bytes(rest)
+        hw.mem(self._memory.buffer + self._filled, rest)[:] = bytes(rest)
         self._filled = 0
         self._lent = True
         sector = self._advance(pages)
-        await self.disk.write(sector, self._buffer // PAGE_SIZE, pages * PAGE_SECTORS)
+        await self.disk.write(sector, self._memory.buffer // PAGE_SIZE, pages * PAGE_SECTORS)
 
     def _advance(self, pages):
         """Go on by so many pages. Returns the sector before. Raises DumpError at the end."""
@@ -234,7 +278,7 @@ class Target:
                 if is_lendable:
                     await self.disk.write(sector, first, number * PAGE_SECTORS)
                 else:
-                    await self.disk.write(sector, self._zeros, number * PAGE_SECTORS, ZEROS)
+                    await self.disk.write(sector, self._memory.zeros, number * PAGE_SECTORS, ZEROS)
             gfn += part
             count -= part
             await self._progress()
@@ -255,7 +299,8 @@ class Target:
         for first, number, is_lendable in runs(gfn, pages, found):
             at = sector + (first - gfn) * PAGE_SECTORS
             size = min(number * PAGE_SECTORS, sector + count - at)
-            parts.append((at, first, size) if is_lendable else (at, self._zeros, size, ZEROS))
+            zeros = (at, self._memory.zeros, size, ZEROS)
+            parts.append((at, first, size) if is_lendable else zeros)
         return parts
 
     async def sync(self):
@@ -267,9 +312,13 @@ class Target:
         await self.disk.flush()
 
     async def end(self):
-        """Write what is left, and wait until the backend has acknowledged everything."""
+        """Write what is left, and wait until the backend has acknowledged everything.
+
+        Returns: bytes of the dump.
+        """
         await self._send()
         await self.disk.drain()
+        return (self._sector - self._first()) * SECTOR
 
     def written(self):
         """Return how many bytes of the dump, from its start, the backend has acknowledged."""

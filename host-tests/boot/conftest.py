@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fixtures.signing import Signer
 
 from tools.image import Image, build
 
@@ -31,6 +32,12 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Image:
     """An image that runs doors/doors.py."""
     return build(tmp_path_factory.mktemp("doors"), config=HERE / "doors/image.yaml")
+
+
+@pytest.fixture(scope="session")
+def signer(tmp_path_factory: pytest.TempPathFactory) -> Signer:
+    """Signs images for Secure Boot."""
+    return Signer(tmp_path_factory.mktemp("signer"))
 
 
 @pytest.fixture(scope="session")

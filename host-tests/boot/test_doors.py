@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
+from fixtures.signing import Signer
 
 from tools.image import Image
 
@@ -75,6 +76,19 @@ def test_bzimage(doors: Image, loader: Path, boot, cpu: str, memory: str, addres
     assert found["region"] == str([hex(address), hex(address + doors.sizes.init_size)])
     assert found["module"] == "b'HdrS'"
     assert int(found["ram"]) > 60 << 20
+    assert {name: found[name] for name in EXPECTED} == EXPECTED
+
+
+def test_a_signed_bzimage_clears_the_signature_that_lies_in_its_bss(
+    doors: Image, signer: Signer, loader: Path, boot, tmp_path: Path
+) -> None:
+    """Loaders copy the file to its end, so the signature is where .bss begins."""
+    signed = tmp_path / "signed.bin"
+    signer.sign(doors.bin, signed)
+    assert signed.stat().st_size > doors.sizes.bin
+    machine = ["-cpu", "qemu64", "-m", "64M", "-initrd", str(signed)]
+    append = ["-append", "load=0x3001000 crash words elfcorehdr=0x1000"]
+    found = values(boot(loader, *machine, *append, until="end"))
     assert {name: found[name] for name in EXPECTED} == EXPECTED
 
 

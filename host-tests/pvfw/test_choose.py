@@ -6,6 +6,7 @@ from fixtures.stack import Stack
 import hw
 from pvfw import superblock
 from pvfw.choose import choose
+from pvfw.config import Target
 from pvfw.errors import TargetRefused
 from pvfw.target import find
 from pvxen.guest import EmbeddedGuest
@@ -39,12 +40,17 @@ class Disks:
         self.before = {name: bytes(sink.data) for name, sink in self.sinks.items()}
 
     def choose(self, names=()):
-        """The disk chosen; the lines said are in `said`."""
+        """The disk to try first; the lines said are in `said`."""
+        return str(self.all(names)[0])
+
+    def all(self, names=()):
+        """The targets to try, in order."""
         stack = Stack()
         self.said = []
 
         def work():
-            return choose(stack.store, stack.grants, list(names), DUMP, self.said.append)
+            targets = [Target(name) if isinstance(name, str) else name for name in names]
+            return choose(stack.store, stack.grants, targets, DUMP, self.said.append)
 
         try:
             return stack.run(work)

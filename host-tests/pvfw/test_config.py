@@ -10,13 +10,25 @@ from pvdump.arm.blob import encode, pack
 from pvfw import config
 from pvfw.config import Config, Target, decode
 from pvfw.errors import ConfigError
+from pvfw.extents import Extents
+
+KEY = bytes(range(32))
+
+
+def extents(*pairs):
+    """Extents, each its first sector and its sectors."""
+    return Extents(b"".join(struct.pack("<QI", *pair) for pair in pairs))
 
 
 def full():
     """A configuration with one of everything."""
     made = Config()
     made.release = "6.1.0-56-cloud-amd64"
-    made.targets = [Target("xvdc", bytes(range(16))), Target("xvdb1", bytes(16))]
+    made.targets = [
+        Target("xvdc", bytes(range(16))),
+        Target("xvda", bytes(range(1, 17)), KEY, extents((4096, 80), (8, 16)), True),
+        Target("xvdb1", bytes(16)),
+    ]
     made.level = 31
     made.algorithm, made.compression = "zstd", -1
     made.then = "poweroff"
@@ -29,8 +41,13 @@ def full():
 
 def same(one, other):
     """Whether two configurations say the same."""
-    plain = [{**vars(each), "targets": [vars(t) for t in each.targets]} for each in (one, other)]
+    plain = [{**vars(each), "targets": [said(t) for t in each.targets]} for each in (one, other)]
     return plain[0] == plain[1]
+
+
+def said(target):
+    """What a target says, in plain values."""
+    return {**vars(target), "extents": target.extents and target.extents.raw()}
 
 
 def test_a_configuration_comes_back_as_it_was_made():
@@ -102,7 +119,10 @@ def test_records_of_kinds_that_are_not_known_are_passed_over_unless_they_are_req
         decode(pack([(77, 1, b"whatever")]))
 
 
-KEY = bytes(range(32))
+def place(*pairs, uuid=bytes(16), flags=0, count=None, name=b"xvda"):
+    """The content of a target by extents."""
+    head = struct.pack("<16s32sHH", uuid, KEY, flags, len(pairs) if count is None else count)
+    return head + b"".join(struct.pack("<QI", *pair) for pair in pairs) + name
 
 
 @pytest.mark.parametrize(
@@ -131,6 +151,22 @@ KEY = bytes(range(32))
         ([(7, 1, bytes([n]) * 32) for n in range(17)], "too many records of kind 7"),
         ([(8, 0, b"\0")], "log in clear of 1 bytes, not 0"),
         ([(9, 0, KEY * 2)], "nonce of 64 bytes, not 32"),
+        ([(10, 1, bytes(51))], "target by extents of 51 bytes"),
+        ([(10, 1, place((8, 8), name=b""))], "target of 0 characters"),
+        ([(10, 1, place((8, 8), count=3))], "target of 0 characters"),
+        ([(10, 1, place((8, 8), flags=2))], "target by extents with flags 0x2"),
+        ([(10, 1, place())], "target on xvda: 0 bytes of extents, 1 to 1024 expected"),
+        ([(10, 1, place(*[(8 * n, 8) for n in range(1025)]))], "12300 bytes of extents"),
+        ([(10, 1, place((8, 0)))], "extent of 0 sectors at 8: no pages"),
+        ([(10, 1, place((7, 8)))], "extent of 8 sectors at 7: no pages"),
+        ([(10, 1, place((8, 9)))], "extent of 9 sectors at 8: no pages"),
+        ([(10, 1, place((1 << 54, 8)))], "no disk"),
+        ([(10, 1, place(((1 << 64) - 8, 8)))], "no disk"),
+        ([(10, 1, place((80, 16), (8, 16), (88, 8)))], "two extents have sector 88"),
+        ([(10, 1, place((8, 8), (8, 8)))], "two extents have sector 8"),
+        ([(10, 1, place((8, 8))), (10, 1, place((16, 8)))], "a target's UUID is there twice"),
+        ([(2, 1, bytes(16) + b"xvdb"), (10, 1, place((8, 8)))], "a target's UUID is there twice"),
+        ([(10, 1, place((8, 8), uuid=KEY[n : n + 16])) for n in range(17)], "too many records"),
     ],
 )
 def test_a_record_that_cannot_be_is_refused_in_one_line(records, message):
@@ -162,6 +198,7 @@ def test_records_that_leave_the_blob_are_refused(tail, message):
         *(("facts", {"A B": 1}), ("recipients", [b"short"]), ("recipients", [KEY, KEY])),
         *(("targets", [Target("xvdb", bytes(15))]), ("targets", [Target("x b", bytes(16))])),
         ("targets", [Target("x", bytes(16)), Target("x", bytes(16))]),
+        ("targets", [Target("x", bytes(16), b"short", extents((8, 8)))]),
     ],
 )
 def test_nothing_is_encoded_that_would_be_refused(name, value):
@@ -179,7 +216,10 @@ def test_whatever_the_bytes_are_there_is_a_configuration_or_the_one_error(fuzz):
         for _ in range(choose.randrange(8)):
             size = choose.choice([0, 1, 2, 8, 9, 16, 20, 32, 65, choose.randrange(300)])
             content = choose.choice([choose.randbytes(size), b"reboot", b"a" * size])
-            records.append((choose.randrange(12), choose.choice([0, 0, 0, 1, 2]), content))
+            if choose.random() < 0.2:
+                pairs = [[8 * choose.randrange(9), 8 * choose.randrange(3)] for _ in range(3)]
+                content = place(*pairs, uuid=choose.randbytes(16))
+            records.append((choose.randrange(13), choose.choice([0, 0, 0, 1, 2]), content))
         raw = bytearray(choose.choice([pack(records), encode(full())]))
         for _ in range(choose.choice([0, 0, 1, 3])):
             raw[choose.randrange(len(raw) - 4)] = choose.randrange(256)

@@ -135,12 +135,3 @@ def test_a_damaged_configuration_is_told_and_the_dump_made_as_the_command_line_s
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert crash.superblock().state == superblock.COMPLETE
     assert "pvdump: the configuration is damaged (CRC): ignored\n" in capsys.readouterr().out
-
-
-def test_with_recipients_no_dump_is_made_in_clear(capsys):
-    config = configuration()
-    config.recipients = [bytes(range(32))]
-    crash = configured(encode(config), GOOD)
-    assert crash.run() == abi.SHUTDOWN_poweroff
-    assert bytes(crash.disk.data) == crash.before
-    assert "this image cannot encrypt" in crash.reported("reason")

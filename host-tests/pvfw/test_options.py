@@ -16,6 +16,11 @@ def parse(line, door):
     return options.parse(line, door, MODES, ENDS, Config())
 
 
+def named(chosen):
+    """The names of the targets, in order."""
+    return [str(target) for target in chosen.places()]
+
+
 @pytest.mark.parametrize(
     ("value", "address"),
     [
@@ -49,12 +54,12 @@ def test_firmware_powers_off_and_a_crash_kernel_reboots_unless_told_otherwise():
 
 def test_several_disks_stand_in_their_order_each_once():
     chosen = parse("pvdump.disk=xvdc,xvdb,xvdc", "bzimage")
-    assert chosen.disks() == ["xvdc", "xvdb"]
+    assert named(chosen) == ["xvdc", "xvdb"]
 
 
 def test_names_that_are_no_disk_leave_the_others_and_are_told_each():
     chosen = parse("pvdump.disk=foo,xvdc,/dev/xvdb,xvdd", "bzimage")
-    assert chosen.disks() == ["xvdc", "xvdd"]
+    assert named(chosen) == ["xvdc", "xvdd"]
     assert chosen.problems == [
         "pvdump.disk=foo: a name like xvdb expected",
         "pvdump.disk=/dev/xvdb: a name like xvdb expected",
@@ -65,17 +70,17 @@ def test_names_that_are_no_disk_leave_the_others_and_are_told_each():
 def test_names_of_which_none_is_a_disk_are_no_leave_to_take_any(word):
     chosen = parse("pvdump.disk" + word, "bzimage")
     with pytest.raises(OptionError, match=r"pvdump\.disk= names no usable disk"):
-        chosen.disks()
+        chosen.places()
 
 
 def test_without_a_name_any_disk_will_do():
-    assert parse("pvdump.then=halt", "bzimage").disks() == []
+    assert named(parse("pvdump.then=halt", "bzimage")) == []
 
 
 def test_a_wrong_word_is_named_and_the_rest_still_counts():
     chosen = parse("pvdump.then=explode pvdump.dsk=x pvdump.disk=xvdb", "bzimage")
     assert chosen.then == "reboot"
-    assert chosen.disks() == ["xvdb"]
+    assert named(chosen) == ["xvdb"]
     assert chosen.problems == [
         "pvdump.then=explode: halt, poweroff, reboot expected",
         "pvdump.dsk is no option of pvdump",
@@ -108,7 +113,7 @@ def loaded(machine, *contents, line=b"", memmap=((0, 16 << 20, 1),)):
 
 def test_what_the_command_line_does_not_say_is_the_configurations(machine):
     chosen = loaded(machine, encode(configuration()))
-    assert chosen.disks() == ["xvdc", "xvdb"]
+    assert named(chosen) == ["xvdc", "xvdb"]
     assert chosen.then == "halt"
     assert chosen.config.level == 31
     assert chosen.problems == []
@@ -116,7 +121,7 @@ def test_what_the_command_line_does_not_say_is_the_configurations(machine):
 
 def test_what_the_command_line_says_counts_before_the_configuration(machine):
     chosen = loaded(machine, encode(configuration()), line=b"pvdump.disk=xvda pvdump.then=poweroff")
-    assert chosen.disks() == ["xvda"]
+    assert named(chosen) == ["xvda"]
     assert chosen.then == "poweroff"
     assert chosen.config.level == 31
 
@@ -124,20 +129,20 @@ def test_what_the_command_line_says_counts_before_the_configuration(machine):
 def test_a_command_line_whose_names_are_no_disks_gets_none_from_the_configuration(machine):
     chosen = loaded(machine, encode(configuration()), line=b"pvdump.disk=foo")
     with pytest.raises(OptionError, match="no usable disk"):
-        chosen.disks()
+        chosen.places()
 
 
 def test_a_target_of_the_configuration_whose_name_is_no_disk_is_told(machine):
     config = configuration()
     config.targets[0].name = "foo"
     chosen = loaded(machine, encode(config))
-    assert chosen.disks() == ["xvdb"]
+    assert named(chosen) == ["xvdb"]
     assert chosen.problems == ["target=foo: a name like xvdb expected"]
 
 
 def test_a_configuration_is_found_in_any_module(machine):
     chosen = loaded(machine, b"\x7fELF", encode(configuration()))
-    assert chosen.disks() == ["xvdc", "xvdb"]
+    assert named(chosen) == ["xvdc", "xvdb"]
 
 
 def test_without_a_configuration_its_place_has_an_empty_one(machine):
@@ -168,7 +173,7 @@ def test_a_configuration_that_cannot_be_used_is_told_and_the_command_line_works_
     assert len(chosen.problems) == 1
     assert chosen.problems[0].startswith(why)
     assert chosen.problems[0].endswith(": ignored")
-    assert (chosen.elfcorehdr, chosen.disks(), chosen.then) == (4096, ["xvdb"], "reboot")
+    assert (chosen.elfcorehdr, named(chosen), chosen.then) == (4096, ["xvdb"], "reboot")
     assert vars(chosen.config) == vars(Config())
 
 
@@ -197,3 +202,31 @@ def test_a_module_where_no_memory_can_be_is_told(machine, module):
 
 def test_the_end_actions_of_the_configuration_are_those_of_the_image():
     assert sorted(ENDS) == sorted(config.ENDS)
+
+
+@pytest.mark.parametrize(
+    ("value", "level"),
+    [
+        ("0", 0),
+        ("31", 31),
+        ("log", config.LOG_ONLY),
+        ("32", 31),
+        ("255", 31),
+        ("LOG", 31),
+        ("", 31),
+    ],
+)
+def test_the_level_is_a_number_of_makedumpfiles_or_log(value, level):
+    chosen = parse(f"pvdump.level={value}", "bzimage")
+    assert chosen.level == level
+    wrong = (
+        [] if value in ("0", "31", "log") else [f"pvdump.level={value}: 0 to 31 or log expected"]
+    )
+    assert chosen.problems == wrong
+
+
+def test_the_configurations_level_may_be_the_log_alone(machine):
+    made = configuration()
+    made.level = config.LOG_ONLY
+    assert loaded(machine, encode(made)).level == config.LOG_ONLY
+    assert loaded(machine, encode(made), line=b"pvdump.level=1").level == 1

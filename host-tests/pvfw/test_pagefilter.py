@@ -1,12 +1,11 @@
 """The page filter over synthetic crashed kernels: each era, level, page table, fact and damage."""
 
-import functools
 import random
 import struct
 
 import pytest
+from fixtures.filledkernel import damage, filled
 from fixtures.structpages import (
-    ANON,
     DIRECT_MAP,
     ERAS,
     FILE,
@@ -41,17 +40,6 @@ def left_out(kernel, level, ranges=None, **facts):
         pages.left_out = dict(pages.counts())
         pages.close()
     return found, pages
-
-
-@functools.cache
-def model(era, levels, leaf):
-    kernel = Kernel(era, levels, leaf)
-    kernel.fill(era)
-    return kernel
-
-
-def filled(era="6.1", levels=4, leaf=2):
-    return model(era, levels, leaf).copy()
 
 
 @pytest.fixture(params=ERAS)
@@ -441,20 +429,6 @@ def test_damaged_struct_pages_are_judged_as_the_rules_say(fuzz):
         found, _ = left_out(kernel, level, [(first, end - first)])
         assert found == kernel.judge(level, first, end)
         fuzz.done["pages judged"] += end - first
-
-
-def damage(kernel, draw, pfns):
-    """Overwrite some fields of some struct pages."""
-    fields = ("flags", "compound", "mapping", "private", "mapcount", "refcount")
-    for _ in range(draw.choice((1, 30, 300, 3000))):
-        pfn, other = draw.choice(pfns), draw.choice(pfns)
-        name = draw.choice(fields)
-        values = (0, 1, (1 << 64) - 1, draw.getrandbits(64), 1 << draw.randrange(64), ANON)
-        # Orders and values of other pages are what does the most harm.
-        value = draw.choice((*values, draw.randrange(12), *[kernel.get(other, name)] * 4))
-        kernel.set(pfn, name, value if name not in fields[4:] else value & 0xFFFFFFFF)
-        if draw.random() < 0.1:
-            kernel.ram[kernel.at(pfn) + kernel.era.order_at] = draw.randrange(20)
 
 
 @pytest.mark.fuzz("pagefilter-walk")

@@ -220,3 +220,28 @@ def test_whatever_is_damaged_the_log_ends_in_lines_that_harm_no_terminal(fuzz):
             if count == 2000:  # a large ring over the same memory again and again
                 break
         fuzz.done["with lines" if count else "without lines"] += 1
+
+
+@pytest.mark.parametrize("newest", [0, 1, 3, 6, 99])
+def test_the_newest_records_alone_can_be_read(newest):
+    lines = numbered(0, 6)[1]
+    assert list(opened(filled()).lines(newest)) == lines[max(6 - newest, 0) :]
+    log = Buffer(512)
+    at = 0
+    for text in numbered(0, 6)[0]:
+        at = log.record(at, text)
+    log.span(0, at)
+    expected = [text.replace("[      T1] ", "") for text in lines]
+    assert list(opened(log).lines(newest)) == expected[max(6 - newest, 0) :]
+
+
+def test_records_lost_are_those_of_the_last_walk():
+    log = filled()
+    begin = log.memory.get(log.slot(5)[0] + 8, "<Q") % 512
+    log.memory.missing.append((BASE + TEXTS + begin + 8, BASE + TEXTS + begin + 9))
+    found = opened(log)
+    for _ in range(2):
+        list(found.lines())
+        assert found.lost == 1
+    list(found.lines(2))
+    assert (found.lost, found.why) == (0, "")

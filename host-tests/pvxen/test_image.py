@@ -1,9 +1,12 @@
 """The image itself in an embedded domain: it does what the firmware does under CPython."""
 
+import random
 import re
 from pathlib import Path
 
 import pytest
+from fixtures import streamreader
+from fixtures.placedcrash import Place, extents
 from fixtures.smallcrash import SmallCrash
 
 from pvdump.arm.blob import encode
@@ -92,6 +95,38 @@ def test_a_whole_dump_is_that_of_the_firmware_under_cpython(image):
     assert block.written == block.dump_size > 2 << 20
 
 
+class PlacedSmallCrash(SmallCrash):
+    """A crashed guest with two targets in extents of xvdc, of which the first is too small."""
+
+    def __init__(self):
+        line = b"pvdump.then=poweroff elfcorehdr=0x300000"
+        super().__init__(cmdline=line, modules=((self.AT, 4096),))
+        self.sink = Memory(random.Random(1).randbytes(8 << 20))
+        self.guest.disk("xvdc", self.sink)
+        pieces = ((100, 10), (8, 14)), ((60, 30), (24, 30), (0, 6))
+        uuids = bytes(range(1, 17)), bytes(range(2, 18))
+        self.places = [
+            Place(self.sink, extents(piece, 65536), "xvdc", uuid)
+            for piece, uuid in zip(pieces, uuids, strict=True)
+        ]
+        config = Config()
+        config.targets = [place.wanted for place in self.places]
+        blob = encode(config)
+        self.guest.machine.ram[self.AT : self.AT + len(blob)] = blob
+
+    AT = 0x690000
+
+
+def test_a_dump_to_extents_and_to_the_next_target_is_that_of_the_firmware_under_cpython(image):
+    crash, other = PlacedSmallCrash(), PlacedSmallCrash()
+    assert crash.by_image(image) == other.by_firmware()
+    states = [superblock.decode(place.content()[:512]).state for place in crash.places]
+    assert states == [superblock.PARTIAL, superblock.COMPLETE]
+    for mine, its in zip(crash.places, other.places, strict=True):
+        assert streamreader.read(mine.content()).pages == streamreader.read(its.content()).pages
+    assert streamreader.read(crash.places[1].content()).whole
+
+
 def test_the_pv_console_shows_what_port_e9_shows(image):
     SmallCrash().by_image(image)
     assert image.text.startswith("pvdump: crash kernel at 0x3b0000")
@@ -137,6 +172,37 @@ def test_a_failure_is_told_with_a_traceback_and_crashes_the_domain(image, kind, 
     assert image.run(guest) == abi.SHUTDOWN_crash
     assert says in image.text
     assert re.search(r'File "pvfw/main.py", line \d+, in main', image.text)
+
+
+def told(crash):
+    """What a crash's dump tells, but for its id and what follows from that."""
+    found = streamreader.read(bytes(crash.disk.data))
+    return found.facts, found.chunks, found.notes, found.log, found.order, found.pages
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["pvdump.disk=xvdb", "pvdump.disk=xvdb pvdump.level=log", "pvdump.level=log"],
+    ids=["all", "log", "log without a target"],
+)
+def test_the_image_says_why_a_kernel_died_and_dumps_as_the_firmware_under_cpython_does(image, line):
+    def crash():
+        made = SmallCrash(cmdline=f"pvdump.then=poweroff elfcorehdr=0x300000 {line}".encode())
+        made.die()
+        if "disk" not in line:
+            block = made.superblock()
+            block.state = superblock.COMPLETE
+            made.disk.data[:512] = block.encode()
+        return made
+
+    dying, same = crash(), crash()
+    outcome, expected = dying.by_image(image), same.by_firmware()
+    assert "pvdump: why the kernel died: sysrq: Trigger a crash" in outcome.lines
+    assert outcome.lines == expected.lines
+    assert outcome.reported == expected.reported == ("complete", "")
+    assert told(dying) == told(same)
+    piece = f"{dying.guest.home}/data/pvdump/log/00"
+    assert dying.guest.store.read(piece, "") == same.guest.store.read(piece, "")
 
 
 def test_the_image_goes_on_after_a_failure_before_it(image):

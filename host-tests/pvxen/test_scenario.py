@@ -112,10 +112,7 @@ def play(scenario, seed, work, plain=False, **options):
         if domain.shutdown_reason is None:
             return xen, None
         assert domain.shutdown_reason == abi.SHUTDOWN_soft_reset
-        if scenario.recovery() == "soft-reset":
-            xen.soft_reset(1)
-        else:
-            xen.resume(1)
+        xen.recover(1, scenario.recovery())
 
 
 def check(scenario, error):

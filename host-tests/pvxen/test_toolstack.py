@@ -245,6 +245,53 @@ class TestSoftReset:
         assert domain.machine.ram[0x300000:0x300004] == b"dump"
 
 
+class TestReintroduce:
+    """XCP-ng's soft reset."""
+
+    def crashed(self, **options):
+        xen = Toolstack(**options)
+        domain = xen.create()
+        domain.disk("xvdb", Memory(1 << 20))
+        with xen.running(1):
+            crashed = CrashedKernel(domain)
+            crashed.use_fifo()
+            crashed.connect(domain.disks["xvdb"])
+            with_store(round_trip)
+            shut_down(abi.SHUTDOWN_soft_reset)
+        return xen, domain
+
+    def test_store_and_console_have_new_ports_and_all_others_are_closed(self):
+        xen, domain = self.crashed()
+        xen.reintroduce(1)
+        assert domain.machine.events.name == "2l"
+        params = domain.machine.params
+        new = [params[abi.HVM_PARAM_STORE_EVTCHN], params[abi.HVM_PARAM_CONSOLE_EVTCHN]]
+        assert [port.number for port in xen.evtchn.of(1)] == new
+        ports = [domain.store.read(f"{domain.home}/{name}/port") for name in ("store", "console")]
+        assert ports == [str(port) for port in new]
+        with xen.running(1):
+            assert with_store(round_trip) == "value"
+
+    def test_the_disk_is_still_connected_to_the_crashed_kernels_ring(self):
+        xen, domain = self.crashed()
+        disk = domain.disks["xvdb"]
+        xen.reintroduce(1)
+        xen.settle()
+        assert domain.disks["xvdb"] is disk
+        assert disk.states[-1] == abi.XenbusStateConnected
+        assert disk.instance is not None
+        with xen.running(1):
+            write_block(domain)
+        assert disk.sink.data[:4096] == BLOCK
+
+    @pytest.mark.parametrize("server", SERVERS)
+    def test_the_ring_begins_at_0_or_where_it_was_as_the_server_has_it(self, server):
+        xen, domain = self.crashed(server=server)
+        before = domain.indexes()
+        xen.reintroduce(1)
+        assert domain.indexes() == ((0, 0) if server == "C xenstored" else before)
+
+
 class TestResume:
     def test_nothing_is_reset_and_the_next_kernel_goes_on_from_there(self):
         xen = Toolstack()

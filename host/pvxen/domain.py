@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .toolstack import Toolstack
 
 NOT_READY = 0xFFFFFFFFFFFFFFFF
+EVTCHNS = {"store": abi.HVM_PARAM_STORE_EVTCHN, "console": abi.HVM_PARAM_CONSOLE_EVTCHN}
 GRANT_CONSOLE = 0
 GRANT_XENSTORE = 1
 # Pages from the end of RAM: store, console, two pages of the crashed kernel's event channels, then
@@ -112,6 +113,18 @@ class EmbeddedDomain:
         """Make special pages, channels, grants and nodes, and the store's ring from `start` on."""
         self._special_pages()
         self._nodes()
+        self._serve(start)
+
+    def renew(self, start: tuple[int, int]) -> None:
+        """Make new channels for the special pages, and serve the store's ring from `start` on."""
+        self._channels()
+        for name in ("store", "console"):
+            port = self.machine.params[EVTCHNS[name]]
+            self.store.write(f"{self.home}/{name}/port", port)
+        self.store.rm(f"{self.home}/memory/target")
+        self._serve(start)
+
+    def _serve(self, start: tuple[int, int]) -> None:
         params = self.machine.params
         gfn = len(self.machine.ram) // abi.PAGE_SIZE - 1
         self.ring = self.introduce(gfn, params[abi.HVM_PARAM_STORE_EVTCHN], start)
@@ -130,13 +143,17 @@ class EmbeddedDomain:
         """Make the last two pages the store's and the console's, with channels and grants."""
         pages = len(self.machine.ram) // abi.PAGE_SIZE
         special = (
-            (abi.HVM_PARAM_STORE_PFN, abi.HVM_PARAM_STORE_EVTCHN, pages - 1, GRANT_XENSTORE),
-            (abi.HVM_PARAM_CONSOLE_PFN, abi.HVM_PARAM_CONSOLE_EVTCHN, pages - 2, GRANT_CONSOLE),
+            (abi.HVM_PARAM_STORE_PFN, pages - 1, GRANT_XENSTORE),
+            (abi.HVM_PARAM_CONSOLE_PFN, pages - 2, GRANT_CONSOLE),
         )
-        for pfn, evtchn, gfn, ref in special:
+        for pfn, gfn, ref in special:
             self.machine.params[pfn] = gfn
-            self.machine.params[evtchn] = self.machine.evtchn.alloc_unbound(self.domid, DOM0)
             self.machine.gnttab.set_entry(ref, abi.GTF_permit_access, DOM0, gfn)
+        self._channels()
+
+    def _channels(self) -> None:
+        for evtchn in EVTCHNS.values():
+            self.machine.params[evtchn] = self.machine.evtchn.alloc_unbound(self.domid, DOM0)
 
     def indexes(self) -> tuple[int, int]:
         """Read the consumers' indexes of the store's ring: (request, reply)."""

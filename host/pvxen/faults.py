@@ -22,6 +22,7 @@ class Faults:
 
     # The device.
     plain: bool = False  # offers nothing: one page of ring, 11 segments a request
+    tapback: bool = False  # as XCP-ng's: 8 pages of ring, 11 segments a request, barrier alone
     stuck_closing: bool = False  # Closing is answered with Closing, and that is the end
     ignores_closing: bool = False  # stays in its state whatever the front end does
     no_init_wait: bool = False  # never goes from Closed to InitWait

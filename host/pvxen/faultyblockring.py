@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 DIED = "the backend dies"
 FLUSHES = (abi.BLKIF_OP_FLUSH_DISKCACHE, abi.BLKIF_OP_WRITE_BARRIER)
+# What XCP-ng's tapdisk does; newer ones know a flush as well. Source: blktap's drivers/td-req.c.
+TAPDISK = (abi.BLKIF_OP_READ, abi.BLKIF_OP_WRITE, abi.BLKIF_OP_WRITE_BARRIER)
 Response = tuple[int, int, int]  # id, operation, status
 
 
@@ -80,7 +82,8 @@ class FaultyBlockRing(BackRing):
         """Keep the responses that a response becomes by its faults."""
         number, request = self._given.popleft()
         answer, operation, status = struct.unpack(RESPONSE, response)
-        if self._faults.no_flush and request.op in FLUSHES:
+        refused = self._faults.no_flush and request.op in FLUSHES
+        if refused or (self._faults.tapback and request.op not in TAPDISK):
             status = abi.BLKIF_RSP_EOPNOTSUPP
         self._ready += self._faults.responses(number, (answer, operation, status))
 

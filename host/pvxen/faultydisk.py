@@ -16,7 +16,7 @@ from typing import Any
 from pvdump.blkback import ports
 from pvdump.blkback.device import Device
 from pvdump.blkback.instance import Instance
-from pvdump.blkback.negotiate import OFFERS, Front, Unusable
+from pvdump.blkback.negotiate import OFFERS, PROPERTIES, Front, Unusable
 from pvdump.blkback.ringmemory import RingMemory
 from pvdump.blkback.sink import Sink
 from xenpv.abi import (
@@ -34,6 +34,9 @@ from .faults import Faults
 from .faultyblockring import DIED, FaultyBlockRing
 
 FLUSHES = ("feature-flush-cache", "feature-barrier")
+# All that XCP-ng's tapback says. Source: blktap's tapback/backend.c, frontend.c.
+TAPBACK = ("max-ring-page-order", "sectors", "sector-size", "info", "feature-barrier")
+TAPBACK_RING_ORDER = "3"
 # States of a front end that a backend in a state of its own ignores, as in Linux.
 STRICT = {
     XenbusStateConnected: (XenbusStateInitialising, XenbusStateInitialised, XenbusStateConnected),
@@ -107,6 +110,8 @@ class FaultyDevice(Device):
         self._crashed = False
         self._faulty_ring: FaultyBlockRing | None = None
         self._withheld = {*(OFFERS if faults.plain else ()), *(FLUSHES if faults.no_flush else ())}
+        if faults.tapback:
+            self._withheld |= {*OFFERS, *PROPERTIES} - {*TAPBACK}
         super().__init__(*args)
 
     # States and keys.
@@ -137,6 +142,8 @@ class FaultyDevice(Device):
     def _set_state(self, state: int, keys: dict[str, str] | None = None) -> None:
         before = self.state
         kept = {key: value for key, value in (keys or {}).items() if key not in self._withheld}
+        if self.faults.tapback and "max-ring-page-order" in kept:
+            kept["max-ring-page-order"] = TAPBACK_RING_ORDER
         super()._set_state(state, kept)
         if self.state != before:
             self.states.append(self.state)

@@ -70,7 +70,7 @@ class EmbeddedImage:
         Args:
             domain: a domain whose door and command line say how the image starts.
             recovery: what the toolstack does when the domain shuts down for a soft reset, after
-                which the image starts again: "soft-reset" or "resume"; None: nothing.
+                which the image starts again, one of toolstack.RECOVERIES; None: nothing.
 
         Returns: the shutdown reason, one of SHUTDOWN_*.
         Raises: Deadlock; CpuError; NotAnImage.
@@ -82,10 +82,8 @@ class EmbeddedImage:
             reason = self._boot(domain)
             if reason != abi.SHUTDOWN_soft_reset or recovery is None:
                 return reason
-            if recovery == "resume":
-                domain.xen.resume(domain.domid)
-            else:
-                domain.xen.soft_reset(domain.domid)
+            domain.xen.recover(domain.domid, recovery)
+            if recovery != "resume":
                 ConsoleReader(domain, self._console.extend)
 
     def _boot(self, domain: EmbeddedDomain) -> int:

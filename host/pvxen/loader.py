@@ -26,12 +26,15 @@ START_MAGIC = 0x336EC578
 PARAMS, CMDLINE = 0, PAGE_SIZE  # of the loader's pages: boot data, then the command line
 OWN_PAGES = 2
 CMDLINE_MAX = 2048
+SEED = CMDLINE + CMDLINE_MAX  # of a bzImage, a struct setup_data with random bytes
+SETUP_RNG_SEED = 9
 # Offsets into a bzImage and into boot_params.
 HEADER, HEADER_END = 0x1F1, 0x26C
 SETUP_SECTS = 0x1F1
 MAGIC = 0x202
 RAMDISK_IMAGE, RAMDISK_SIZE = 0x218, 0x21C
 CMD_LINE_PTR = 0x228
+SETUP_DATA = 0x250
 INIT_SIZE = 0x260
 E820_ENTRIES, E820_TABLE, E820_MAX = 0x1E8, 0x2D0, 128
 
@@ -134,6 +137,10 @@ def load_bzimage(machine: Machine, flat: bytes, region: tuple[int, int]) -> Star
     params[E820_ENTRIES] = min(len(memmap), E820_MAX)
     for i, entry in enumerate(memmap[:E820_MAX]):
         struct.pack_into("<QQI", params, E820_TABLE + 20 * i, *entry)
+    if machine.rng_seed:
+        seed = struct.pack("<QII", 0, SETUP_RNG_SEED, len(machine.rng_seed)) + machine.rng_seed
+        params[SEED : SEED + len(seed)] = seed
+        struct.pack_into("<Q", params, SETUP_DATA, own + SEED)
     _put(machine, own, params)
     return Start(64, at + 0x200, own, free)
 

@@ -8,6 +8,7 @@ moves the time to the next event; a wait that nothing can end raises Deadlock.
 from __future__ import annotations
 
 import mmap
+import random
 from collections.abc import Callable, Sequence
 from errno import EINVAL, ENOSYS
 
@@ -66,6 +67,7 @@ class Machine(Physmap):
         vcpu: the vCPU that runs.
         cmdline, modules, memmap, door: what hw.boot() gives.
         region: (start, end), physical addresses of the memory that alloc_pages takes from.
+        rng_seed: random bytes that the loader gives to a bzImage, as kexec_file_load does.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Machine(Physmap):
         memmap: Sequence[tuple[int, int, int]] | None = None,
         region: tuple[int, int] | None = None,
         door: str = "pvh",
+        rng_seed: bytes = b"",
         gnttab_frames: int = 1,
         gnttab_max_frames: int = 64,
         gnttab_version: int = 1,
@@ -103,6 +106,7 @@ class Machine(Physmap):
         self._taken = self._new_pool()
         memmap = tuple(memmap or ((0, size, RAM),))
         self._boot = (door, cmdline, tuple(modules), memmap, self.region)
+        self.rng_seed = rng_seed
         self.params: dict[int, int] = {}
         self.shared_info_page = self.new_page()
         self._vcpu_infos: dict[int, memoryview] = {}  # where the guest registered them
@@ -117,6 +121,7 @@ class Machine(Physmap):
         self.shutdown_reason: int | None = None
         self.on_shutdown: list[Callable[[], None]] = []
         self.hypercalls = 0
+        self._entropy = random.Random(self.clock.seed)
         self._leave_events(events)
 
     def _leave_events(self, events: str) -> None:
@@ -215,6 +220,10 @@ class Machine(Physmap):
             self.place(self.shared_info_page, self.alloc_pages(1) // abi.PAGE_SIZE)
         assert self.shared_info_page.gfn is not None
         return self.shared_info_page.gfn * abi.PAGE_SIZE
+
+    def entropy(self) -> bytes:
+        """Return what hw.entropy() returns: here it follows from the seed."""
+        return self._entropy.randbytes(80)
 
     def watchdog(self, seconds: int) -> None:
         """Do what boot/ does for hw.watchdog: arm one watchdog again, or disarm it (0)."""

@@ -13,6 +13,8 @@ from collections.abc import Callable
 
 from xenpv import abi
 
+MAP_NORESERVE = 0x4000  # memory that is not touched costs nothing, however large a guest is
+
 
 class XenPage:
     """A frame of Xen's own; gfn: where the guest has mapped it, None when nowhere."""
@@ -40,7 +42,8 @@ class Physmap:
 
     def __init__(self, size: int, ram: mmap.mmap | None = None) -> None:
         if ram is None:
-            ram = mmap.mmap(-1, size)
+            flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+            ram = mmap.mmap(-1, size, flags=flags)
         else:
             ram[:] = bytes(size)
         self.ram = ram

@@ -274,7 +274,7 @@ class RingReset(Fault):
 class Crash(Fault):
     """The guest shuts down for a soft reset; `recovery` is what the toolstack is to do then."""
 
-    recovery: Literal["soft-reset", "resume"]
+    recovery: Literal["soft-reset", "reintroduce", "resume"]
 
     def published(self, ring: FaultyStoreRing) -> None:
         if self.strikes(ring):

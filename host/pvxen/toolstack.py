@@ -18,7 +18,7 @@ xen/common/domain.c (domain_soft_reset, domain_resume).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import hw
 from pvdump.xenstored.domain import StoreError
@@ -148,6 +148,22 @@ class Toolstack:
         for name, device in list(domain.disks.items()):
             domain.attach_disk(name, device.sink, device.faults)
 
+    def reintroduce(self, domid: int) -> None:
+        """Reset a domain that shut down with SHUTDOWN_soft_reset as XCP-ng does.
+
+        It gets new ports of store and console. Its disks stay: their backends are still connected
+        to the crashed kernel's rings. Raises XenRefuses for a domain that has not shut down.
+        Source: xen-api, ocaml/xenopsd/xc/domain.ml (soft_reset).
+        """
+        domain = self.domain(domid)
+        domctl.soft_reset(domain.machine)
+        domain.machine.kexec()
+        domain.renew(domain.indexes() if self.server == "oxenstored" else (0, 0))
+
+    def recover(self, domid: int, recovery: str) -> None:
+        """Do what the toolstack does with a domain that wants a soft reset, one of RECOVERIES."""
+        RECOVERIES[recovery](self, domid)
+
     def destroy(self, domid: int) -> None:
         """Destroy a domain with its disks and its nodes."""
         domain = self.domain(domid)
@@ -161,3 +177,10 @@ class Toolstack:
     def settle(self) -> None:
         """Run the other side until it has nothing to do."""
         self.clock.idle()
+
+
+RECOVERIES: dict[str, Callable[[Toolstack, int], None]] = {
+    "soft-reset": Toolstack.soft_reset,
+    "reintroduce": Toolstack.reintroduce,
+    "resume": Toolstack.resume,
+}

@@ -152,9 +152,17 @@ class BlkFront(SupervisedDisk):
 
         Raises: as drain(). acknowledged() has what it asks for.
         """
-        while self._queue.acknowledged(first) < sector and self._queue.failure is None:
+        await self.wait_until(lambda: self._queue.acknowledged(first) >= sector)
+
+    async def wait_until(self, is_done):
+        """Wait until is_done() is true, which is asked after each answer. Raises: as drain()."""
+        while self._queue.failure is None and not is_done():
             await self._progress()
         self._queue.check()
+
+    def pending(self):
+        """Give the sectors where writes begin that failed or are not yet acknowledged, a list."""
+        return self._queue.pending()
 
     async def settle(self):
         """Wait, after a failed request, for the rest, whatever becomes of it, and go on.

@@ -196,13 +196,17 @@ class Queue:
         parts = (self._requests.unanswered() if self._requests else []) + self._line
         return [part.sector for part in parts if part.op == abi.BLKIF_OP_WRITE]
 
+    def pending(self):
+        """Give the sectors where writes begin that failed or are not yet acknowledged."""
+        return self._unwritten() + self._failed_sectors
+
     def acknowledged(self, first):
         """Give the sector up to which all writes from sector `first` on have been completed.
 
         It is right if the caller writes these sectors in ascending order.
         """
         lowest = max(self.written_to, first)
-        for sector in self._unwritten() + self._failed_sectors:
+        for sector in self.pending():
             if sector >= first:
                 lowest = min(lowest, sector)
         return lowest

@@ -90,6 +90,13 @@ def test_the_command_loads_image_and_configuration_and_has_the_disks_besides(
     ]
 
 
+def test_with_recipients_the_command_line_forbids_a_dump_in_clear(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert arm(TARGET, f"--recipient={RECIPIENTS[0]}") == 0
+    assert "pvdump.recipients=required" in shlex.split(capsys.readouterr().out)[-1].split()
+
+
 def test_only_the_command_is_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     assert arm() == 0
     captured = capsys.readouterr()

@@ -39,6 +39,7 @@ BESIDES = {
     "trixie": {
         "OFFSET(folio._flags_1)": 64,
         "NUMBER(PAGE_UNACCEPTED_MAPCOUNT_VALUE)": -150994944,
+        "NUMBER(PAGE_TABLE_MAPCOUNT_VALUE)": -234881024,
     },
 }
 

@@ -35,7 +35,10 @@ def _records(made: config.Config) -> Iterable[tuple[int, int, bytes]]:
     for target in made.targets:
         if len(target.uuid) != config.UUID_SIZE:
             raise ConfigError(f"configuration: a UUID of {len(target.uuid)} bytes")
-        yield config.TARGET, config.REQUIRED, target.uuid + target.name.encode()
+        if target.extents is None:
+            yield config.TARGET, config.REQUIRED, target.uuid + target.name.encode()
+        else:
+            yield config.PLACE, config.REQUIRED, _place(target)
     if made.level is not None:
         yield config.LEVEL, 0, struct.pack("<B", made.level)
     if made.algorithm is not None:
@@ -51,6 +54,16 @@ def _records(made: config.Config) -> Iterable[tuple[int, int, bytes]]:
         yield config.LOG_CLEAR, 0, b""
     if made.nonce is not None:
         yield config.NONCE, 0, made.nonce
+
+
+def _place(target: config.Target) -> bytes:
+    """Make the content of a target by extents."""
+    if len(target.nonce) != config.NONCE_SIZE:
+        raise ConfigError(f"configuration: a nonce of {len(target.nonce)} bytes")
+    flags = config.SWAP if target.swap else 0
+    count = len(target.extents)
+    head = struct.pack(config.PLACE_HEAD, target.uuid, target.nonce, flags, count)
+    return head + target.extents.raw() + target.name.encode()
 
 
 def pack(records: Iterable[tuple[int, int, bytes]]) -> bytes:

@@ -1,7 +1,8 @@
 """`pvdump arm`: make the configuration of the dump image, and the command that loads both.
 
-Called by the command line, in the guest. The rules: nothing of the system is changed, one new file
-is made; a target that would be refused when the kernel has crashed is refused now.
+Called by the command line, in the guest. The rules: nothing of the system is changed, but one new
+file is made, and targets in files, partitions and swap get a nonce; a target that would be refused
+when the kernel has crashed is refused now.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pvfw import config, superblock
-from pvfw.errors import DumpError, TargetRefused
+from pvfw import config
+from pvfw.errors import DumpError
 
 from ..arguments import file_name
 from ..dump import disk as disks
 from ..streams import complain, tell
-from . import blob, btf, layout, settings
+from . import blob, btf, layout, settings, targets
 
 DEVICES = Path("/dev")
 IMAGE = Path("/boot/pvdump.bin")
@@ -31,7 +32,8 @@ loads both. Nothing is loaded."""
 EPILOG = """\
 The file holds a secret (a nonce): it is made with mode 0600, and belongs to this boot of this
 kernel. The printed command has the disks on the command line, too, for the case that the
-configuration is damaged when the kernel crashes."""
+configuration is damaged when the kernel crashes; not so where a target is a file:, which only the
+configuration can describe. Such a target belongs to the newest configuration: load it at once."""
 
 
 class ArmError(DumpError):
@@ -60,8 +62,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
-    made = configure(settings.settled(options))
+    wanted = settings.settled(options)
+    made = configure(wanted)
     save(options.out, blob.encode(made), options.force)
+    # Last, since what was armed before is void from here on.
+    targets.stamp(wanted["targets"], made.targets)
     tell("arm", command(options.image, options.out, made))
     return 0
 
@@ -77,9 +82,7 @@ def configure(wanted: dict[str, Any]) -> config.Config:
     """
     made = config.Config()
     made.release = os.uname().release
-    made.targets = [
-        config.Target(name, number or read_uuid(name)) for name, number in wanted["targets"]
-    ]
+    made.targets = [targets.made(each, wanted["level"], DEVICES) for each in wanted["targets"]]
     made.level = wanted["level"]
     made.algorithm, made.compression = wanted["compress"], wanted["compress-level"]
     made.then = wanted["then"]
@@ -96,28 +99,14 @@ def configure(wanted: dict[str, Any]) -> config.Config:
     return made
 
 
-def read_uuid(name: str) -> bytes:
-    """Read the UUID of a target that is to take a dump.
-
-    Args:
-        name: of the disk, in /dev.
-
-    Raises:
-        DumpError: it is no target, or would be refused.
-    """
-    with disks.reading(DEVICES / name) as disk:
-        block = disk.superblock()
-        if why := superblock.refusal(block, disk.size, False, 0):
-            raise TargetRefused(f"{disk.path}: {why}")
-        number: bytes = block.uuid
-        return number
-
-
 def command(image: Path, out: Path, made: config.Config) -> str:
     """Return the command that loads the image with its configuration."""
     words = []
-    if made.targets:
+    # A command line cannot say extents, and what it says counts before the configuration.
+    if made.targets and all(target.extents is None for target in made.targets):
         words.append("pvdump.disk=" + ",".join(target.name for target in made.targets))
+    if made.recipients:
+        words.append("pvdump.recipients=required")
     if made.then is not None:
         words.append(f"pvdump.then={made.then}")
     # Absolute, but with the links that the person named.

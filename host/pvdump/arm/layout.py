@@ -48,7 +48,7 @@ NUMBERS = {
     "NR_FREE_PAGES": "zone_stat_item",
 }
 # Types of pages that stand in the top byte of _mapcount, from 6.12 on.
-PAGE_TYPES = ("buddy", "slab", "hugetlb", "offline", "unaccepted")
+PAGE_TYPES = ("buddy", "slab", "hugetlb", "offline", "unaccepted", "table")
 
 NAMES = {
     *SIZES,

@@ -31,19 +31,24 @@ class SettingsError(DumpError):
 
 
 class Wanted(NamedTuple):
-    """A disk that a dump may go to.
+    """A target that a dump may go to.
 
     Attributes:
-        name: as the image has it, such as xvdb.
+        name: of a disk, as the image has it, such as xvdb; "" for a place.
         uuid: of its superblock, None to read it.
+        place: of a file, partition, logical volume or swap, whose extents are the target.
     """
 
     name: str
     uuid: Optional[bytes]
+    place: Optional[Path] = None
 
 
 def target(text: str) -> Wanted:
-    """Read NAME or NAME=UUID. Raises ArgumentTypeError."""
+    """Read NAME, NAME=UUID or file:PATH. Raises ArgumentTypeError."""
+    kind, colon, path = text.partition(":")
+    if colon and kind == "file":
+        return Wanted("", None, file_name(path))
     name, equals, number = text.partition("=")
     try:
         vdev.number(name)
@@ -110,9 +115,10 @@ SETTINGS = {
     "targets": Setting(
         target,
         [],
-        "NAME[=UUID]",
+        "NAME[=UUID]|file:PATH",
         "a disk for the dump, such as xvdb, in order of preference; its UUID is read from "
-        "/dev/NAME unless given",
+        "/dev/NAME unless given. file: a file, partition, logical volume or swap of this guest, "
+        "which the image writes by its extents",
     ),
     "level": Setting(
         level,

@@ -11,13 +11,14 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pvfw import chunks, elf, superblock
 from pvfw.errors import DumpError, OtherVersion, TargetRefused
 from pvfw.superblock import Superblock
 
+from ..place.filesystem import mutable
 from . import holders
 
 MIB = superblock.MIB
@@ -180,6 +181,10 @@ class TargetDisk:
             self.write(copy, block.encode())
         self.write(0, block.encode())
 
+    def doubt(self) -> str:
+        """Tell why what this was made of may have been changed meanwhile; "" for a disk."""
+        return ""
+
     def has_dump(self) -> bool:
         """Tell whether a vmcore or stream begins, readable, where `prepare` has a dump begin."""
         try:
@@ -206,9 +211,14 @@ def writing(path: Path) -> Iterator[TargetDisk]:
     Raises:
         DiskError: as reading(), and when the kernel uses the disk or file.
     """
-    is_device = stat.S_ISBLK(_stat(path).st_mode)
-    fd = _open_exclusively(path) if is_device else _open(path, os.O_RDWR)
-    with _opened(path, fd) as disk:
+    with ExitStack() as stack:
+        if stat.S_ISBLK(_stat(path).st_mode):
+            fd = _open_exclusively(path)
+        else:
+            # A target in a file system is immutable.
+            stack.enter_context(mutable(path))
+            fd = _open(path, os.O_RDWR)
+        disk = stack.enter_context(_opened(path, fd))
         if not disk.device and (holder := holders.kernel(disk.fd)):
             raise DiskError(f"{path} is in use: {holder}")
         yield disk

@@ -1,7 +1,7 @@
 """`pvdump info`: the superblock of a dump target, for a person or as JSON.
 
-Called by the command line. The rule: only the superblock is read, so that it works beside a running
-guest.
+Called by the command line. The rule: only the superblock is read, and the first chunk of the dump
+behind it, which says why the kernel died; so it works beside a running guest.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pvfw import superblock
+from pvfw import chunks, superblock
 
 from ..arguments import file_name
 from ..streams import one_line
 from . import disk as disks
-from .disk import MIB
+from .disk import MIB, TargetDisk
+from .stream import Stream, cause, facts
 
 MEANING = {
     superblock.READY: "waiting for a crash",
     superblock.WRITING: "the guest is writing, or was ended while it wrote",
     superblock.COMPLETE: "the dump is whole",
     superblock.PARTIAL: "the dump ended early",
+}
+FORMATS = {
+    superblock.FORMAT_ELF: "elf",
+    superblock.FORMAT_STREAM: "stream",
+    superblock.FORMAT_AGE: "age",
 }
 
 
@@ -73,6 +79,7 @@ def info(path: Path) -> dict[str, Any]:
             "disk_size": disk.size,
             "size": block.size,
             "version": block.version,
+            "format": FORMATS[block.format],
             "room": block.room(),
             "dump_size": block.dump_size,
             "written": block.written,
@@ -82,6 +89,7 @@ def info(path: Path) -> dict[str, Any]:
             "ended": _when(block.ended),
             "seconds": max(block.ended - block.started, 0),
             "reason": block.reason or None,
+            "cause": _cause(disk, block) or None,
             "collected": _when(block.collected),
         }
 
@@ -102,14 +110,29 @@ def text(facts: dict[str, Any]) -> str:
         lines += [
             ("kernel", facts["release"] or "unknown"),
             ("crashed", "unknown" if (cpu := facts["crash_vcpu"]) is None else f"on vCPU {cpu}"),
+            ("cause", facts["cause"] or "unknown"),
             ("written", _written(facts)),
             ("began", facts["started"] or "unknown"),
             ("ended", f"{facts['ended'] or 'unknown'} ({facts['seconds']} s)"),
             ("collected", facts["collected"] or "not yet"),
         ]
+    if facts["format"] == "age":
+        lines.append(("encrypted", "by age: `pvdump collect --identity FILE` opens it"))
     if facts["reason"]:
         lines.append(("reason", facts["reason"]))
     return "\n".join(f"{name:<9} {value}" for name, value in lines)
+
+
+def _cause(disk: TargetDisk, block: superblock.Superblock) -> str:
+    """Return why the kernel died, as the first chunk of its dump says it; "" where it does not."""
+    if block.version == superblock.VERSION_ELF or block.state == superblock.READY:
+        return ""
+    stream = Stream(disk, block)
+    header, _ = stream.header(0)
+    if header is None or header.kind != chunks.FACTS:
+        return ""
+    chunk = stream.chunk(header, 0)
+    return "" if isinstance(chunk, str) else cause(facts(chunk.payload))
 
 
 def _written(facts: dict[str, Any]) -> str:

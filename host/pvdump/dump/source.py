@@ -1,7 +1,7 @@
 """The dump on a target: where its vmcore is, how much of it there is, and its checked headers.
 
 Used by collect. The rule: the superblock tells what the guest wrote; where it is lost, the vmcore's
-own header has to.
+own header has to. A file that holds a stream, or an age file, and nothing else is a source too.
 """
 
 from __future__ import annotations
@@ -49,7 +49,13 @@ def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
     Raises: as TargetDisk.superblock().
     """
     if not salvage:
-        return disk.superblock()
+        try:
+            return disk.superblock()
+        except TargetRefused:
+            found = _file(disk)
+            if found is None:
+                raise
+            return found
     copy = disk.superblock_copy()
     if copy is not None and copy.state != superblock.READY:
         return copy
@@ -59,8 +65,36 @@ def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
         return None
     found = superblock.Superblock(NO_UUID, disk.size // PAGE * PAGE)
     found.dump, found.state = header.dump, superblock.PARTIAL
+    if header.kind == chunks.AGE:
+        found.format = superblock.FORMAT_AGE
     found.reason = "the superblock was not looked at"
     return found
+
+
+def _file(disk: TargetDisk) -> superblock.Superblock | None:
+    """Return what a superblock would say of a file that begins with a stream or an age file.
+
+    None where it begins otherwise, as a target does.
+    """
+    raw = disk.read_around(0, chunks.HEADER_SIZE)[0]
+    header = chunks.decode(raw, None, 0)
+    is_age = raw.startswith(chunks.AGE_INTRO)
+    if header is None and not is_age:
+        return None
+    found = superblock.Superblock(NO_UUID, disk.size + superblock.COPY_SIZE)
+    found.state = superblock.COMPLETE
+    found.data_offset = 0
+    found.dump_size = found.written = disk.size
+    if is_age:
+        found.format = superblock.FORMAT_AGE
+    else:
+        found.dump = header.dump
+    return found
+
+
+def is_file(block: superblock.Superblock) -> bool:
+    """Tell whether block() made this superblock for a file, which has none."""
+    return bool(block.data_offset == 0)
 
 
 def recorded(disk: TargetDisk, block: superblock.Superblock) -> Dump:
@@ -116,6 +150,8 @@ def look_again(disk: TargetDisk, dump: Dump) -> str:
 
 def unchanged(disk: TargetDisk, before: superblock.Superblock) -> str:
     """Do as look_again(), for the superblock or copy that was read first."""
+    if is_file(before):
+        return disk.doubt()
     if before.uuid == NO_UUID:
         return ""
     try:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from pvfw import chunks, superblock
 from pvfw.chunks import Header
+from xenpv.text import printable
 
 from .disk import PAGE, TargetDisk
 
@@ -272,3 +273,9 @@ def facts(text: bytes) -> dict[str, str]:
     """Return the lines KEY=VALUE of a chunk."""
     lines = text[:FACTS_MAX].decode("utf-8", "replace").split("\n")
     return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def cause(told: dict[str, str]) -> str:
+    """Return why the kernel died, by what facts() returned; "" where that is not known."""
+    text: str = printable(told.get("cause", "").encode(), " ")
+    return text

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pvfw import chunks, superblock
+from pvfw import chunks, config, superblock
 from pvfw.errors import TargetRefused
-from xenpv.text import printable
+from xenpv.text import decimal, printable
 
 from . import source
 from .compression import ZSTD, Compression, unpacker
@@ -27,7 +27,7 @@ from .meter import Progress
 from .notes import SIZE_MAX, Notes
 from .output import OutputFile, OutputStream
 from .pageruns import Runs, TooMany, stored
-from .stream import Chunk, Damage, Page, Stream, facts, pages, ranges
+from .stream import Chunk, Damage, Page, Stream, cause, facts, pages, ranges
 
 # Pages that a KDUMP file is made of: 128 GiB, whose descriptors take 800 MiB of memory.
 PAGES_MAX = 1 << 25
@@ -36,6 +36,7 @@ IN_ORDER_MAX = 3 * PAGES_MAX
 # Twice what an elfcorehdr can name.
 RANGES_MAX = 1 << 17
 KINDS = (chunks.PAGES, chunks.RAW)
+SECONDS_MAX = (1 << 63) - 1
 
 
 @dataclass
@@ -53,6 +54,11 @@ class Told:
     facts: dict[str, str] = field(default_factory=dict)
     memory: list[tuple[int, int, int]] = field(default_factory=list)
     notes: bytes = b""
+
+    @property
+    def alone(self) -> bool:
+        """Whether the log, the notes and the stacks are all that the dump was to have."""
+        return self.facts.get("level") == str(config.LOG_ONLY)
 
     def take(self, chunk: Chunk) -> None:
         """Take a chunk."""
@@ -77,6 +83,8 @@ class Made:
         reason: why something is missing, or "".
         damage: a line for each damaged place.
         pages: that are in the file.
+        cause: why the kernel died, as far as its log says it; "" where it does not.
+        alone: as of Told.
         marked: whether the file tells of the reason.
     """
 
@@ -84,7 +92,9 @@ class Made:
     reason: str
     damage: list[str]
     pages: int
-    marked: bool
+    cause: str = ""
+    alone: bool = False
+    marked: bool = False
 
 
 def refuse(disk: TargetDisk, block: superblock.Superblock) -> str:
@@ -143,8 +153,8 @@ def make_kdump(
                 file.stored(page.pfn, page.data, ZSTD)
             else:
                 file.raw(page.pfn, _unpacked(page, unpack, stream.damage))
-        made = _made(stream, disk, block, reason, count - file.left_out)
-        file.finish(bool(made.reason))
+        made = _made(stream, told, disk, block, reason, count - file.left_out)
+        file.finish(bool(made.reason) or made.alone)
         output.publish()
     return made
 
@@ -159,7 +169,7 @@ def make_elf(
     unpack = unpacker()
     layout = Layout(disk.path, told.memory, told.notes)
     if out is None:
-        return _send_elf(stream, block, layout, reason, unpack, progress)
+        return _send_elf(stream, block, told, layout, reason, progress)
     with OutputFile(out, block.written) as output:
         count = 0
         for page in _pages(stream, progress):
@@ -170,8 +180,8 @@ def make_elf(
             if page.data:
                 output.put(place, _unpacked(page, unpack, stream.damage))
             count += page.length
-        made = _made(stream, disk, block, reason, count)
-        output.put(0, layout.header(bool(made.reason)))
+        made = _made(stream, told, disk, block, reason, count)
+        output.put(0, layout.header(bool(made.reason) or made.alone))
         output.extend(layout.end)
         output.publish()
     return made
@@ -180,13 +190,13 @@ def make_elf(
 def _send_elf(
     stream: Stream,
     block: superblock.Superblock,
+    told: Told,
     layout: Layout,
     reason: str,
-    unpack: Callable[[bytes], bytes],
     progress: Progress,
 ) -> Made:
     """Write an ELF vmcore to standard output: all is checked before its first byte."""
-    output = stdout()
+    output, unpack = stdout(), unpacker()
     runs, _ = _stored(stream, layout.frames, IN_ORDER_MAX, "name a file instead of -")
     places = InOrder(stream, runs, lambda page: _unpacked(page, unpack, stream.damage))
     count = 0
@@ -195,16 +205,16 @@ def _send_elf(
             stream.damage.add(f"frame {page.pfn:#x} is no memory")
         else:
             count += page.length
-    made = _made(stream, stream.disk, block, reason, count)
-    header = layout.header(bool(made.reason))
+    made = _made(stream, told, stream.disk, block, reason, count)
+    marked = bool(made.reason)
+    header = layout.header(marked or made.alone)
     progress.expect(stream.known + layout.end)
     output.write(header.ljust(chunks.padded(len(header)), b"\0"))
     for piece in places.read(layout.frames):
         output.write(piece)
         progress.advance(len(piece))
     output.publish()
-    marked = bool(made.reason)
-    return replace(_made(stream, stream.disk, block, reason, count), marked=marked)
+    return replace(_made(stream, told, stream.disk, block, reason, count), marked=marked)
 
 
 def _stored(
@@ -277,7 +287,12 @@ def _same(data: bytes) -> bytes:
 
 
 def _made(
-    stream: Stream, disk: TargetDisk, block: superblock.Superblock, reason: str, count: int
+    stream: Stream,
+    told: Told,
+    disk: TargetDisk,
+    block: superblock.Superblock,
+    reason: str,
+    count: int,
 ) -> Made:
     damage = stream.damage
     if damage.number and not reason:
@@ -285,13 +300,18 @@ def _made(
     if reason and stream.manifest and not damage.number:
         reason += "; all that was to be in it is there all the same"
     reason = reason or source.unchanged(disk, block)
-    return Made(stream.end, reason, damage.lines, count, bool(reason))
+    return Made(
+        stream.end, reason, damage.lines, count, cause(told.facts), told.alone, bool(reason)
+    )
 
 
 def _crash(told: Told, block: superblock.Superblock) -> Crash:
     """Return what a KDUMP file's headers tell of the crash."""
     notes = Notes(told.notes)
     release = printable(notes.text("OSRELEASE")) or block.release
-    known = block.crash_vcpu != superblock.UNKNOWN_VCPU
-    when = notes.number("CRASHTIME") or min(block.started, (1 << 63) - 1)
-    return Crash(notes, release, when, block.crash_vcpu if known else 0)
+    vcpu = block.crash_vcpu
+    if vcpu == superblock.UNKNOWN_VCPU:
+        vcpu = decimal(told.facts.get("vcpu", ""), 0, superblock.UNKNOWN_VCPU - 1) or 0
+    started = block.started or decimal(told.facts.get("started", ""), 0, SECONDS_MAX) or 0
+    when = notes.number("CRASHTIME") or min(started, SECONDS_MAX)
+    return Crash(notes, release, when, vcpu)

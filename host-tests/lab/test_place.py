@@ -1,0 +1,103 @@
+"""A real guest dumps to a file of its own file system, and finds it whole when it boots again."""
+
+import struct
+
+import pytest
+from fixtures.xens import ONE
+
+from lab import linux, python
+
+pytestmark = [pytest.mark.xen, pytest.mark.matrix(xen=ONE, indirect=["xen"])]
+
+MIB = 1 << 20
+# Begin and length of the disk's partitions, MiB.
+PARTS = ((1, 500), (501, 500))
+PROGRAMS = [
+    *("/sbin/mke2fs", "/sbin/e2fsck", "/sbin/mkfs.xfs", "/sbin/xfs_repair"),
+    *("/sbin/lvm", "/sbin/dmsetup"),
+]
+UNPACK = """\
+for name in python pvdump; do (cd / && cpio -idu </$name.cpio 2>/dev/null); rm /$name.cpio; done
+mkdir -p /mnt /run
+LVM="--config activation{udev_sync=0,udev_rules=0}"
+"""
+# Each kind: shell lines that make the file system, those that find it again, and the check.
+KINDS = {
+    "ext4 on a partition": (
+        "mke2fs -q -t ext4 -b 4096 /dev/xvdb1; DEV=/dev/xvdb1",
+        "DEV=/dev/xvdb1",
+        "e2fsck -f -n",
+        "ext4",
+    ),
+    "xfs on LVM": (
+        "lvm pvcreate -q /dev/xvdb2; lvm vgcreate -q vg /dev/xvdb2\n"
+        'lvm lvcreate -q "$LVM" -Wn -Zn -L 400M -n dump vg; lvm vgmknodes\n'
+        "DEV=/dev/mapper/vg-dump; mkfs.xfs -q $DEV",
+        'lvm vgchange -q "$LVM" -ay vg; lvm vgmknodes; DEV=/dev/mapper/vg-dump',
+        "xfs_repair -n",
+        "xfs",
+    ),
+}
+CRASH = """\
+mount -t {kind} $DEV /mnt || echo lab: mount failed
+dd if=/dev/urandom of=/mnt/other bs=1M count=8 2>/dev/null
+pvdump prepare --file /mnt/pvdump.img --size 96M || poweroff -f
+sha256sum /mnt/other >/mnt/sum
+sync
+pvdump arm --print --out /run/blob --target file:/mnt/pvdump.img --image /pvdump.bin \
+    --then poweroff >/run/load || poweroff -f
+sh /run/load || poweroff -f
+cp /mnt/other /mnt/late
+"""
+AGAIN = """\
+mount -t {kind} $DEV /mnt || echo lab: mount failed
+pvdump info /mnt/pvdump.img
+sha256sum -c /mnt/sum
+pvdump collect --log /mnt/pvdump.img -
+pvdump collect /mnt/pvdump.img /run/vmcore; echo lab: collect $?
+pvdump prepare --again /mnt/pvdump.img; echo lab: again $?
+umount /mnt
+{check} $DEV >/run/check 2>&1; echo lab: check $?
+cat /run/check
+"""
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk with two partitions."""
+    path = tmp_path / "disk.img"
+    table = b"".join(
+        struct.pack("<B3sB3sII", 0, bytes(3), 0x83, bytes(3), begin * 2048, length * 2048)
+        for begin, length in PARTS
+    )
+    with path.open("wb") as stream:
+        stream.write(bytes(446) + table.ljust(64, b"\0") + b"\x55\xaa")
+        stream.truncate((PARTS[-1][0] + PARTS[-1][1]) * MIB)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dump_to_a_file_is_found_at_the_next_boot_and_the_file_system_is_whole(
+    xen, guest, disk, kind
+):
+    base, ours = python.archives(xen.suite)
+    make, find, check, name = KINDS[kind]
+    fields = {
+        "memory": 640,
+        "programs": PROGRAMS,
+        "modules": ["ext4", "xfs", "dm-mod"],
+        "disks": [{"vdev": "xvdb", "file": str(disk)}],
+        "files": {"pvdump.bin": "image-bin", "python.cpio": str(base), "pvdump.cpio": str(ours)},
+    }
+
+    def boot(*lines):
+        domain = xen.boot(guest("linux-crash.yaml", run="\n".join([UNPACK, *lines]), **fields))
+        assert domain.wait_end() == "poweroff"
+        return domain.console()
+
+    said = boot(make, CRASH.format(kind=name), linux.crash(0))
+    assert "pvdump: dump complete" in said, said[-3000:]
+    said = boot(find, AGAIN.format(kind=name, check=check))
+    for line in ("/mnt/other: OK", "sysrq: Trigger a crash", "lab: collect 0", "lab: again 0"):
+        assert line in said, said[-3000:]
+    assert "lab: check 0" in said, said[-3000:]

@@ -1,0 +1,148 @@
+"""The file system that a file is on, and the attributes of the file.
+
+Used by locate.py, create.py and dump/disk.py. The rule: only file systems are accepted that leave
+the blocks of a file where they are, and whose journal has no data: ext4 and xfs.
+Source: Linux include/uapi/linux/{magic,fs}.h; proc_pid_mountinfo(5); fs/ext4/super.c
+(ext4_seq_options_show).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from pvfw.errors import DumpError
+
+MOUNTS = Path("/proc/self/mountinfo")
+PROC_EXT4 = Path("/proc/fs/ext4")
+SYS_DEV_BLOCK = Path("/sys/dev/block")
+MAGICS = {0xEF53: "ext4", 0x58465342: "xfs"}
+STATFS = 256  # bytes, more than the structure; it begins with the magic
+FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR = 0x80086601, 0x40086602, 0x801C581F
+IMMUTABLE, JOURNAL_DATA = 0x10, 0x4000
+REALTIME = 1
+XATTR = 28  # bytes of struct fsxattr; it begins with the flags
+
+
+class FileSystemError(DumpError):
+    """A file system cannot have a target."""
+
+
+def check(fd: int, path: Path) -> None:
+    """Refuse a file, or a folder for files, that a target cannot be in.
+
+    Raises:
+        FileSystemError: the file system or an attribute does not allow it.
+    """
+    device = os.fstat(fd).st_dev
+    kinds, options = _mounted(device)
+    magic = _magic(fd)
+    if magic not in MAGICS or MAGICS[magic] not in kinds:
+        kind = ", ".join(sorted(kinds)) or f"of magic 0x{magic:x}"
+        raise FileSystemError(f"{path} is on a file system {kind}: ext4 or xfs is needed")
+    if "data=journal" in options | _ext4_options(device):
+        raise FileSystemError(
+            f"{path}: the file system journals data (data=journal), so that after a crash older "
+            "data would be written over the dump: mount it with data=ordered"
+        )
+    flags = attributes(fd)
+    if flags & JOURNAL_DATA and magic == 0xEF53:
+        raise FileSystemError(f"{path}: its data is journaled (chattr +j): chattr -j {path}")
+    if magic == 0x58465342 and _xflags(fd) & REALTIME:
+        raise FileSystemError(f"{path} is on the realtime device of its xfs")
+
+
+def attributes(fd: int) -> int:
+    """Return the attributes of a file as chattr has them; 0 where its file system has none."""
+    buffer = bytearray(8)
+    try:
+        fcntl.ioctl(fd, FS_IOC_GETFLAGS, buffer)
+    except OSError:
+        return 0
+    flags: int = struct.unpack_from("<I", buffer)[0]
+    return flags
+
+
+def set_immutable(fd: int, path: Path, wanted: bool) -> None:
+    """Set or clear the attribute "immutable" of a file, as chattr +i does.
+
+    Raises:
+        FileSystemError: it cannot be.
+    """
+    flags = attributes(fd)
+    flags = flags | IMMUTABLE if wanted else flags & ~IMMUTABLE
+    try:
+        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("<Q", flags))
+    except OSError as error:
+        sign = "+" if wanted else "-"
+        raise FileSystemError(f"chattr {sign}i {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def mutable(path: Path) -> Iterator[None]:
+    """Let a file that is immutable be written meanwhile.
+
+    Raises:
+        FileSystemError: this user may not do so.
+    """
+    fd = -1
+    try:
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if fd < 0 or not attributes(fd) & IMMUTABLE:
+            yield
+            return
+        set_immutable(fd, path, False)
+        try:
+            yield
+        finally:
+            set_immutable(fd, path, True)
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _mounted(device: int) -> tuple[set[str], set[str]]:
+    """Return the types and options of the mounts of a device."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    kinds: set[str] = set()
+    options: set[str] = set()
+    for line in MOUNTS.read_text(errors="replace").splitlines():
+        fields, _, rest = line.partition(" - ")
+        words, more = fields.split(), rest.split()
+        if len(words) > 5 and len(more) > 2 and words[2] == number:
+            kinds.add(more[0])
+            options.update(words[5].split(","), more[2].split(","))
+    return kinds, options
+
+
+def _ext4_options(device: int) -> set[str]:
+    """Return the options of an ext4, with those that it has from its superblock."""
+    name = (SYS_DEV_BLOCK / f"{os.major(device)}:{os.minor(device)}").resolve().name
+    try:
+        return set((PROC_EXT4 / name / "options").read_text().split())
+    except OSError:
+        return set()
+
+
+def _magic(fd: int) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(STATFS)
+    if libc.fstatfs(fd, buffer):
+        code = ctypes.get_errno() or errno.EIO
+        raise OSError(code, os.strerror(code))
+    magic: int = struct.unpack_from("<q", buffer)[0]
+    return magic & 0xFFFFFFFF
+
+
+def _xflags(fd: int) -> int:
+    buffer = bytearray(XATTR)
+    fcntl.ioctl(fd, FS_IOC_FSGETXATTR, buffer)
+    flags: int = struct.unpack_from("<I", buffer)[0]
+    return flags

@@ -1,0 +1,111 @@
+"""The nonce of arm time, written into a target's superblock through its extents.
+
+Used by arm. The superblock is written as the image will write: on the PV disk, past the file system
+and past the partition, by O_DIRECT. Before, what the extents have must be what the file has; so a
+place that was found wrongly is never written. The file's pages are dropped from the page cache
+afterwards, and read again from the disk; so both ways give the same again.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+from pvfw import superblock
+from pvfw.errors import TargetRefused
+
+from ..dump.disk import PAGE, DiskError
+from .device import SECTOR
+from .locate import Place
+
+
+def look(path: Path, place: Place) -> superblock.Superblock:
+    """Read a target's superblock, by name and through its extents.
+
+    Raises:
+        DiskError: they differ, or cannot be read.
+        TargetRefused: there is none, or it is another target's; or it is not ready.
+    """
+    block = _block(path, place, 0)
+    if why := superblock.refusal(block, place.size, False, 0):
+        raise TargetRefused(f"{path}: {why}")
+    if block.size != place.size:
+        raise TargetRefused(
+            f"{path} has {place.size} bytes, its superblock says {block.size}: prepare it anew"
+        )
+    if not place.swap:
+        copy = _block(path, place, block.copy_at())
+        if copy.uuid != block.uuid:
+            raise TargetRefused(f"{path}: the copy of its superblock is another target's")
+    return block
+
+
+def stamp(path: Path, place: Place, nonce: bytes) -> None:
+    """Write a nonce into the superblock of a target, and into its copy where it has one.
+
+    Raises: as look().
+    """
+    block = look(path, place)
+    block.nonce = nonce
+    raw = block.encode()
+    # The copy goes first: until the superblock has the nonce, the one of before counts.
+    for at in [0] if place.swap else [block.copy_at(), 0]:
+        page = bytearray(_agreed(path, place, at))
+        page[: len(raw)] = raw
+        _transfer(place.disk.node, _sector(place, at) * SECTOR, bytes(page))
+        if _agreed(path, place, at) != page:
+            raise DiskError(f"{path}: what was written through its extents is not what is there")
+
+
+def _block(path: Path, place: Place, at: int) -> superblock.Superblock:
+    try:
+        return superblock.decode(_agreed(path, place, at))
+    except TargetRefused as error:
+        raise TargetRefused(f"{path}: byte {at}: {error}") from error
+
+
+def _agreed(path: Path, place: Place, at: int) -> bytes:
+    """Return a page of the target that reads the same by name and through the extents."""
+    named = _transfer(path, at)
+    found = _transfer(place.disk.node, _sector(place, at) * SECTOR)
+    if named != found:
+        raise DiskError(
+            f"{path}: byte {at} is not at sector {_sector(place, at)} of {place.disk.name}, where "
+            "it was looked for; nothing was written"
+        )
+    return named
+
+
+def _sector(place: Place, at: int) -> int:
+    """Return the sector of the disk that has a byte of the target."""
+    for first, sectors in place.extents:
+        if at < sectors * SECTOR:
+            return first + at // SECTOR
+        at -= sectors * SECTOR
+    raise DiskError("a byte behind the end of the target")
+
+
+def _transfer(path: Path, offset: int, page: bytes | None = None) -> bytes:
+    """Read a page past the page cache, or write one."""
+    flags = os.O_RDONLY if page is None else os.O_WRONLY
+    try:
+        fd = os.open(path, flags | os.O_DIRECT | os.O_CLOEXEC)
+        try:
+            with mmap.mmap(-1, PAGE) as buffer:
+                if page is None:
+                    done = os.preadv(fd, [buffer], offset)
+                    # A page that was read before may be older than what is on the disk.
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                else:
+                    buffer[:] = page
+                    done = os.pwritev(fd, [buffer], offset)
+                    os.fsync(fd)
+                found = buffer[:]
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise DiskError(f"{path}: byte {offset}: {error.strerror}") from error
+    if done != PAGE:
+        raise DiskError(f"{path} ends at byte {offset + done}")
+    return found
