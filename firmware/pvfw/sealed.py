@@ -96,7 +96,7 @@ class Sealed:
         """Do nothing: what was given has been copied."""
 
     async def sync(self):
-        """Have what was encrypted so far on stable storage; what waits in the piece is not."""
+        """Have what was encrypted so far on stable storage: all but the last piece."""
         await self._target.sync()
 
     async def end(self):

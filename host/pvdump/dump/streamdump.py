@@ -83,18 +83,18 @@ class Made:
         reason: why something is missing, or "".
         damage: a line for each damaged place.
         pages: that are in the file.
-        marked: whether the file tells of the reason.
         cause: why the kernel died, as far as its log says it; "" where it does not.
         alone: as of Told.
+        marked: whether the file tells of the reason.
     """
 
     size: int
     reason: str
     damage: list[str]
     pages: int
-    marked: bool = True
     cause: str = ""
     alone: bool = False
+    marked: bool = False
 
 
 def refuse(disk: TargetDisk, block: superblock.Superblock) -> str:
@@ -169,7 +169,7 @@ def make_elf(
     unpack = unpacker()
     layout = Layout(disk.path, told.memory, told.notes)
     if out is None:
-        return _send_elf(stream, told, block, layout, reason, unpack, progress)
+        return _send_elf(stream, block, told, layout, reason, progress)
     with OutputFile(out, block.written) as output:
         count = 0
         for page in _pages(stream, progress):
@@ -189,15 +189,14 @@ def make_elf(
 
 def _send_elf(
     stream: Stream,
-    told: Told,
     block: superblock.Superblock,
+    told: Told,
     layout: Layout,
     reason: str,
-    unpack: Callable[[bytes], bytes],
     progress: Progress,
 ) -> Made:
     """Write an ELF vmcore to standard output: all is checked before its first byte."""
-    output = stdout()
+    output, unpack = stdout(), unpacker()
     runs, _ = _stored(stream, layout.frames, IN_ORDER_MAX, "name a file instead of -")
     places = InOrder(stream, runs, lambda page: _unpacked(page, unpack, stream.damage))
     count = 0
@@ -207,16 +206,15 @@ def _send_elf(
         else:
             count += page.length
     made = _made(stream, told, stream.disk, block, reason, count)
-    header = layout.header(bool(made.reason) or made.alone)
+    marked = bool(made.reason)
+    header = layout.header(marked or made.alone)
     progress.expect(stream.known + layout.end)
     output.write(header.ljust(chunks.padded(len(header)), b"\0"))
     for piece in places.read(layout.frames):
         output.write(piece)
         progress.advance(len(piece))
     output.publish()
-    marked = bool(made.reason)
-    made = _made(stream, told, stream.disk, block, reason, count)
-    return replace(made, marked=marked)
+    return replace(_made(stream, told, stream.disk, block, reason, count), marked=marked)
 
 
 def _stored(
@@ -303,7 +301,7 @@ def _made(
         reason += "; all that was to be in it is there all the same"
     reason = reason or source.unchanged(disk, block)
     return Made(
-        stream.end, reason, damage.lines, count, bool(reason), cause(told.facts), told.alone
+        stream.end, reason, damage.lines, count, cause(told.facts), told.alone, bool(reason)
     )
 
 
