@@ -229,6 +229,20 @@ def test_drgn_walks_tasks_modules_and_slabs_of_the_kdump_file(dump):
 
 
 @each_way
+@pytest.mark.parametrize("form", ["kdump", "elf"])
+def test_crash_tells_of_system_stack_log_tasks_and_slabs(dump, form):
+    vmlinux = symbols.vmlinux(dump.way["suite"])
+    said = readers.crash(vmlinux, getattr(dump, form), "sys", "bt", "log", "ps", "kmem -i", "kmem -s")
+    assert f"RELEASE: {linux.release(dump.way['suite'])}" in said
+    assert re.search(r"PANIC: .*sysrq triggered crash", said)
+    assert "sysrq_handle_crash at" in said
+    assert "sysrq: Trigger a crash" in said
+    assert re.search(r"^ +2 +0 .* \[kthreadd\]", said, re.MULTILINE)
+    assert re.search(r"TOTAL MEM +\d+", said)
+    assert re.search(r" task_struct$", said, re.MULTILINE)
+
+
+@each_way
 def test_both_formats_hold_the_same_pages(dump):
     program = drgn.Program()
     program.set_core_dump(dump.kdump)
