@@ -1,12 +1,13 @@
 """What a crash took is told from the guest's console, and its dump is checked."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
-from lab import LabTimeout
 
 from bench import crash
 from bench.crash import OURS, Dump, linux_kdump
+from lab import LabTimeout
 
 PANIC = "[    3.1] Kernel panic - not syncing: sysrq triggered crash\n"
 BOOT = "[    0.0] Linux version 6.1\nlab: run\nbench: armed\n"
@@ -34,8 +35,6 @@ class Console:
         pass
 
     def wait_console(self, pattern, timeout=0):
-        import re
-
         if found := re.search(pattern, self.text, re.MULTILINE):
             return found
         raise LabTimeout(pattern)

@@ -12,11 +12,16 @@ def test_the_least_size_that_works_is_found_wherever_it_is(sizes):
         assert least(sizes, lambda size, wanted=wanted: size >= wanted) == wanted
 
 
-def test_three_tries_suffice_for_seven_sizes():
-    for wanted in THEIR_SIZES:
-        tried = []
-        least(THEIR_SIZES, lambda size, tried=tried, wanted=wanted: tried.append(size) or size >= wanted)
-        assert len(tried) == len(set(tried)) == 3
+@pytest.mark.parametrize("wanted", THEIR_SIZES)
+def test_three_tries_suffice_for_seven_sizes(wanted):
+    tried = []
+
+    def works(size):
+        tried.append(size)
+        return size >= wanted
+
+    least(THEIR_SIZES, works)
+    assert len(tried) == len(set(tried)) == 3
 
 
 def test_sizes_of_which_none_works_are_refused():

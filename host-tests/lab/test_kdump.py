@@ -34,6 +34,6 @@ def test_both_crash_kernels_write_a_dump_of_the_same_guest(built, tmp_path):
     rearranged(tmp_path / "disk.img", tmp_path / "vmcore")
     log = readers.dmesg(tmp_path / "vmcore", tmp_path / "log")
     assert "Kernel panic - not syncing: sysrq triggered crash" in log
-    assert ours.cpu > 0 and theirs.cpu > 0
+    assert min(ours.cpu, theirs.cpu) > 0
     # Both leave out the same; what runs meanwhile differs a little.
     assert ours.dumps[""].pages == pytest.approx(theirs.dumps["l"].pages, rel=0.1)
