@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.linuxguest import ran
-from lab import LabTimeout, kdump, linux
+from lab import LabTimeout, flattened, kdump, linux
 from lab.domain import Domain
 from lab.guest import Guest
 from lab.xen import Xen
@@ -167,7 +167,7 @@ def _measured(xen: Xen, domain: Domain, kind: Kind, path: Path) -> Crash | None:
         return None
     domain.wait_end(SECONDS)
     cpu = ran(xen, domain.domid) - before
-    dumps = _theirs(domain.console()) or {"": _ours(path, end[1])}
+    dumps = _theirs(domain.console(), path) or {"": _ours(path, end[1])}
     return Crash(first - panic, complete - first, cpu, dumps)
 
 
@@ -190,8 +190,12 @@ def _ours(path: Path, said: str) -> Dump:
     return Dump(block.dump_size, kept, float(took[1]))
 
 
-def _theirs(console: str) -> dict[str, Dump]:
-    found = re.findall(
-        r"^kdump: (\w+) 0, (\d+) bytes, (\d+) pages, ([\d.]+) s", console, re.MULTILINE
-    )
-    return {way: Dump(int(size), int(pages), float(s)) for way, size, pages, s in found}
+def _theirs(console: str, path: Path) -> dict[str, Dump]:
+    """Return what Linux wrote in each way; the last one is still on the disk."""
+    found = re.findall(r"^kdump: (\w+) 0, (\d+) bytes, ([\d.]+) s", console, re.MULTILINE)
+    dumps = {way: Dump(int(size), 0, float(s)) for way, size, s in found}
+    for way in [way for way, *_ in found[-1:] if way != "dd"]:
+        vmcore = path.with_suffix(".kdump")
+        flattened.rearranged(path, vmcore)
+        dumps[way] = replace(dumps[way], pages=flattened.pages(vmcore))
+    return dumps

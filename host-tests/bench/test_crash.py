@@ -14,8 +14,8 @@ BOOT = "[    0.0] Linux version 6.1\nlab: run\nbench: armed\n"
 THEIRS = """\
 [    0.0] Linux version 6.1
 kdump: init
-kdump: l 0, 9000 bytes, 20 pages, 1.50 s
-kdump: z 0, 8000 bytes, 20 pages, 2.25 s
+kdump: l 0, 9000 bytes, 1.50 s
+kdump: dd 0, 8000 bytes, 2.25 s
 """
 
 
@@ -48,8 +48,8 @@ def measured(text, kind, monkeypatch):
 
 
 def test_each_way_of_linux_kdump_has_its_figures(monkeypatch):
-    found = measured(BOOT + PANIC + THEIRS, linux_kdump("l", "z"), monkeypatch)
-    assert found.dumps == {"l": Dump(9000, 20, 1.5), "z": Dump(8000, 20, 2.25)}
+    found = measured(BOOT + PANIC + THEIRS, linux_kdump("l", "dd"), monkeypatch)
+    assert found.dumps == {"l": Dump(9000, 0, 1.5), "dd": Dump(8000, 0, 2.25)}
     assert found.cpu == 2.5
 
 
@@ -59,12 +59,12 @@ def test_each_way_of_linux_kdump_has_its_figures(monkeypatch):
         "bench: not loaded\nbench: armed\n",
         BOOT + PANIC,
         BOOT + PANIC + "[    0.0] Linux version 6.1\n" + PANIC,
-        BOOT + PANIC + THEIRS.replace("z 0,", "z 1,"),
+        BOOT + PANIC + THEIRS.replace("dd 0,", "dd 1,"),
     ],
     ids=["not loaded", "no crash kernel", "it panics too", "makedumpfile fails"],
 )
 def test_a_crash_without_a_dump_is_none(text, monkeypatch):
-    assert measured(text, linux_kdump("l", "z"), monkeypatch) is None
+    assert measured(text, linux_kdump("l", "dd"), monkeypatch) is None
 
 
 def test_a_failed_dump_of_the_image_is_none(monkeypatch):
