@@ -33,10 +33,7 @@ def records(path: Path) -> Iterator[tuple[int, bytes]]:
             at, size = RECORD.unpack(head)
             if at < 0:
                 return
-            data = stream.read(size) if size > 0 else b""
-            if len(data) != size:
-                break
-            yield at, data
+            yield at, stream.read(max(size, 0))
     raise LabError(f"{path}: the flattened form ends early")
 
 
