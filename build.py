@@ -116,10 +116,12 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument(
         "name",
         choices=[
+            *("dump", "sizes", "classify", "growth", "xenstore", "watches"),
+            *("block", "blkfront", "blkback", "neighbours", "pack"),
+        ],
         help="dump: a guest's dump, beside Linux's own kdump; "
         "sizes: dumps of real guests of 1, 4 and 8 GiB; "
         "growth: dumps of the same pages in guests of 4 GiB to 1 TiB; "
-        "classify: judge struct pages, beside a copy; "
         "classify: judge struct pages, beside a copy; "
         "xenstore: requests in flight, beside one at a time and beside libxenstore; "
         "watches: many domains, one stalled; "
