@@ -116,24 +116,32 @@ def bench(arguments: list[str]) -> int:
     parser.add_argument(
         "name",
         choices=[
-            *("dump", "classify", "growth", "xenstore", "watches"),
+            *("dump", "sizes", "classify", "growth", "xenstore", "watches"),
             *("block", "blkfront", "blkback", "neighbours", "pack"),
         ],
-        help="dump: write a vmcore, beside dd; classify: judge struct pages, beside a copy; "
+        help="dump: a guest's dump, beside Linux's own kdump; "
+        "sizes: dumps of real guests of 1, 4 and 8 GiB; "
         "growth: dumps of the same pages in guests of 4 GiB to 1 TiB; "
+        "classify: judge struct pages, beside a copy; "
         "xenstore: requests in flight, beside one at a time and beside libxenstore; "
         "watches: many domains, one stalled; "
         "block: the next three together, streams of our front end beside Linux', "
         "our backend beside Linux' and qdisk, and fifteen disks beside a faulty guest's; "
         "pack: compression of pages, CRC-32, encryption, beside zstandard, zlib and pyrage",
     )
-    name = parser.parse_args(arguments).name
+    parser.add_argument(
+        "--smallest", action="store_true", help="dump: also the least crashkernel= that works"
+    )
+    options = parser.parse_args(arguments)
+    if options.smallest and options.name != "dump":
+        parser.error("--smallest is for dump")
 
     from tools import progress
 
-    figures = importlib.import_module(f"bench.{name}").run
+    names = [options.name, *(["smallest"] if options.smallest else [])]
     with progress.display(sys.stderr) as display:
-        figures(display)
+        for name in names:
+            importlib.import_module(f"bench.{name}").run(display)
     return 0
 
 

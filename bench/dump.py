@@ -1,67 +1,78 @@
-"""`./build.py bench dump`: how fast a dump is written, beside Linux's own direct write.
+"""`./build.py bench dump`: a guest's dump by the image, beside Linux's own kdump.
 
-In one guest on one Xen, for each block backend: Linux writes a disk with `dd oflag=direct bs=1M`,
-then it panics and pvdump writes its memory to a second disk of the same kind. The figures are the
-guest's own: dd's by its uptime, pvdump's by Xen's clock, from the first request to the last FLUSH.
+On one Xen, for each block backend: a Debian guest panics with the image loaded, and panics again,
+twice, with Debian's own kernel as crash kernel, which runs makedumpfile. The second time that
+kernel writes the dump in other ways. With --smallest both are also given less and less
+memory (bench/smallest.py). The rule: what is compared runs one after the other on the same Xen.
 """
 
 from __future__ import annotations
 
-import json
-import re
 import tempfile
 from pathlib import Path
 
-from lab import linux
-from lab.guest import Guest
+from bench.crash import OURS, Crash, crash, linux_kdump
+from bench.figure import show
 from lab.xen import Xen
-from pvdump.dump.prepare import prepare
+from pvdump.dump.disk import PAGE
 from tools import Trouble, image
 from tools.progress import MIB, Display
 
 ROOT = Path(__file__).resolve().parent.parent
-GUEST = ROOT / "lab/guests/linux-crash.yaml"
 BACKENDS = ("blkback", "qdisk")
-DISK_MIB = 512
-DD_MIB = 367  # about what the guest of 384 MiB dumps
-SECONDS = 600
+MEMORY = 1024  # MiB of the guest
+RESERVED, THEIRS = 4, 128  # MiB for the image, and for Linux
+FIRST = "l"  # as Debian's kdump-tools calls makedumpfile
+# zlib and zstd take the time that they take, whatever the disk is.
+OTHERS = {"blkback": ("c", "z", "dd"), "qdisk": ("dd",)}
+NAMES = {
+    "l": "makedumpfile -l -d 31",
+    "c": "makedumpfile -c -d 31",
+    "z": "makedumpfile -z -d 31",
+    "dd": "dd of /proc/vmcore",
+}
 
 
 def run(progress: Display) -> None:
-    """Measure on each backend and print a line for each."""
+    """Measure on each backend and print a line for each figure."""
     image.build(ROOT / "out", progress=progress)
     with (
         tempfile.TemporaryDirectory(prefix="pvdump-bench-") as folder,
         Xen(progress=progress) as xen,
     ):
         for backend in BACKENDS:
-            with progress.stage(backend):
-                ours, peer = measure(xen, backend, Path(folder))
-            line = {"name": f"dump {backend}", "ours": ours, "peer": peer, "unit": "MiB/s"}
-            print(json.dumps({**line, "ratio": round(ours / peer, 2)}), flush=True)
+            with progress.stage(f"{backend}, pvdump"):
+                ours = needed(crash(xen, OURS, backend, Path(folder), MEMORY, RESERVED))
+            with progress.stage(f"{backend}, {NAMES[FIRST]}"):
+                theirs = linux_kdump(FIRST)
+                first = needed(crash(xen, theirs, backend, Path(folder), MEMORY, THEIRS))
+            with progress.stage(f"{backend}, {', '.join(NAMES[way] for way in OTHERS[backend])}"):
+                theirs = linux_kdump(*OTHERS[backend])
+                others = needed(crash(xen, theirs, backend, Path(folder), MEMORY, THEIRS))
+            figures(f"dump {backend}", ours, first, others)
 
 
-def measure(xen: Xen, backend: str, folder: Path) -> tuple[float, float]:
-    """Return the MiB/s of pvdump and of dd in one guest."""
-    target, scratch = folder / f"{backend}-target.img", folder / f"{backend}-scratch.img"
-    prepare(target, size=DISK_MIB * MIB)
-    with scratch.open("wb") as stream:
-        stream.truncate(DISK_MIB * MIB)
-    load = linux.kexec("/pvdump.bin", "pvdump.disk=xvdb pvdump.then=poweroff", file_mode=True)
-    guest = Guest.load(
-        GUEST,
-        name=f"bench-{backend}",
-        run=f"{load}\n{linux.disk_speed('xvdc', 'write', DD_MIB)}\n{linux.crash()}\n",
-        disks=[
-            {"vdev": "xvdb", "file": str(target), "backend": backend},
-            {"vdev": "xvdc", "file": str(scratch), "backend": backend},
-        ],
-    )
-    domain = xen.boot(guest)
-    domain.wait_end(SECONDS)
-    said = domain.console()
-    dump = re.search(r"pvdump: dump complete: (\d+) MiB in \d+ MiB, ([\d.]+) s", said)
-    dd = re.search(r"lab: dd xvdc write (\d+) MiB ([\d.]+) s", said)
-    if not dump or not dd:
-        raise Trouble(f"{backend}: no figures on the guest's console:\n{said[-2000:]}")
-    return round(int(dump[1]) / float(dump[2]), 1), round(int(dd[1]) / float(dd[2]), 1)
+def needed(found: Crash | None) -> Crash:
+    """Return what a crash took. Raises Trouble if there was no dump."""
+    if found is None:
+        raise Trouble("no dump was written")
+    return found
+
+
+def figures(name: str, ours: Crash, first: Crash, others: Crash) -> None:
+    """Print the figures of a backend."""
+    show(f"{name}, panic to first line", ours.entry, first.entry, "s")
+    show(f"{name}, first line to complete", ours.took, first.took, "s")
+    show(f"{name}, panic to complete", ours.entry + ours.took, first.entry + first.took, "s")
+    show(f"{name}, CPU from panic to end", ours.cpu, first.cpu, "s")
+    dump, peer = ours.dumps[""], first.dumps[FIRST]
+    show(f"{name}, pages kept", dump.pages, peer.pages, "pages")
+    show(f"{name}, kept a second", speed(ours, dump.pages), speed(first, peer.pages), "MiB/s")
+    for way, peer in (first.dumps | others.dumps).items():
+        show(f"{name}, written, beside {NAMES[way]}", dump.size, peer.size, "bytes")
+        show(f"{name}, writing, beside {NAMES[way]}", dump.writing, peer.writing, "s")
+
+
+def speed(found: Crash, pages: int) -> float:
+    """Return MiB of pages a second, from the first line on."""
+    return pages * PAGE / MIB / found.took

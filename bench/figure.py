@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 
-LESS_IS_BETTER = ("us/MiB", "bytes", "s/GiB", "ns/page", "s", "pages")
+LESS_IS_BETTER = ("us/MiB", "bytes", "s/GiB", "ns/page", "s", "pages", "MiB")
 
 
 def show(name: str, ours: float, peer: float, unit: str) -> None:

@@ -11,13 +11,14 @@ import contextlib
 import io
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lab import LabError, bootdisk, packages
 from lab.cpio import Cpio
 from lab.guest import Guest, image
 from lab.kernel import Kernel
+from lab.root import Root
 from tools import cache
 from tools.progress import NULL, Display
 
@@ -79,23 +80,13 @@ def _base(suite: str, guest: Guest, progress: Display) -> Path:
     def make(folder: Path) -> None:
         with (folder / "base.cpio").open("wb") as stream:
             archive = Cpio(stream)
-            for top in ("bin", "sbin", "lib", "lib64"):
-                archive.folder(f"usr/{top}")
-                archive.symlink(top, f"usr/{top}")
-            for name in ("proc", "sys", "dev", "tmp", "run", "etc"):
-                archive.folder(name)
-            archive.device("dev/console", 5, 1)
-            archive.file("bin/busybox", root.find("/bin/busybox").read_bytes(), 0o755)
-            archive.symlink("bin/sh", "busybox")
+            skeleton(archive, root)
             root.put(archive, ["/sbin/kexec"])
             if more:
                 with _blamed(guest, "programs", f"expected {PROGRAMS}"):
                     more.put(archive, guest.programs)
             with _blamed(guest, "modules", "expected names as modprobe takes them"):
-                loads = Kernel(root).modules((*MODULES, *guest.modules))
-            for name, content in loads:
-                archive.file(f"modules/{name}", content)
-            archive.file("modules/order", "".join(f"{name}\n" for name, _ in loads))
+                put_modules(archive, root, (*MODULES, *guest.modules))
             archive.file("init", INIT.read_bytes(), 0o755)
             archive.close()
 
@@ -109,6 +100,26 @@ def _blamed(guest: Guest, field: str, expected: str) -> Iterator[None]:
         yield
     except LabError as error:
         raise LabError(f"guest {guest.name}: {field}: {error}; {expected}") from None
+
+
+def skeleton(archive: Cpio, root: Root) -> None:
+    """Put in the folders of a Debian system, /dev/console and busybox."""
+    for top in ("bin", "sbin", "lib", "lib64"):
+        archive.folder(f"usr/{top}")
+        archive.symlink(top, f"usr/{top}")
+    for name in ("proc", "sys", "dev", "tmp", "run", "etc"):
+        archive.folder(name)
+    archive.device("dev/console", 5, 1)
+    archive.file("bin/busybox", root.find("/bin/busybox").read_bytes(), 0o755)
+    archive.symlink("bin/sh", "busybox")
+
+
+def put_modules(archive: Cpio, root: Root, names: Iterable[str]) -> None:
+    """Put in a kernel's modules and their order, for init to load. Raises LabError."""
+    loads = Kernel(root).modules(names)
+    for name, content in loads:
+        archive.file(f"modules/{name}", content)
+    archive.file("modules/order", "".join(f"{name}\n" for name, _ in loads))
 
 
 def release(suite: str) -> str:

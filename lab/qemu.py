@@ -26,7 +26,7 @@ from lab.channel import Channel, Qmp
 from lab.dom0 import Dom0
 
 PROGRAM = "qemu-system-x86_64"
-MEMORY = "4096M"
+MEMORY = 4096  # MiB, if no other amount is asked for
 XEN_OPTIONS = (
     "console=com1 com1=115200 loglvl=info guest_loglvl=all/all conring_size=1M "
     "dom0_mem=1024M,max:1024M dom0_max_vcpus=1"
@@ -44,24 +44,28 @@ class Machine:
         xenstored: The daemon that dom0 runs.
         node_size: Bytes of the largest node that xenstored lets a guest write.
         cpus: Number of CPUs.
+        memory: MiB.
     """
 
     dom0: Dom0
     xenstored: str
     node_size: int
     cpus: int
+    memory: int = MEMORY
 
     def arguments(self) -> list[str]:
         """Return QEMU's arguments, without those that name files of one run."""
         kernel = f"{self.dom0.vmlinux} console=hvc0 quiet random.trust_cpu=on"
         store = f"xenstored={self.xenstored} node_size={self.node_size}"
+        # Xen would else write to all of a large memory before it starts dom0.
+        scrub = " bootscrub=0" if self.memory > MEMORY else ""
         return [
             # One CPU unless more are asked for. With two, the threads of guest and dom0 wait for
             # each other at each access to a device, which takes 30 times as long when the host is
             # busy.
             *("-accel", "tcg", "-cpu", "qemu64,+svm,+npt,+rdrand", "-smp", str(self.cpus)),
-            *("-m", MEMORY, "-nodefaults", "-no-reboot", "-display", "none"),
-            *("-kernel", str(self.dom0.xen), "-append", XEN_OPTIONS),
+            *("-m", f"{self.memory}M", "-nodefaults", "-no-reboot", "-display", "none"),
+            *("-kernel", str(self.dom0.xen), "-append", XEN_OPTIONS + scrub),
             *("-initrd", f"{kernel} {store},{self.dom0.initramfs}"),
             *("-device", "virtio-serial-pci", "-device", "virtio-scsi-pci,id=scsi"),
             *("-device", "virtserialport,chardev=lab,name=lab"),
@@ -114,10 +118,9 @@ class Qemu:
         ]
         if file := memory or (saved and saved.memory):
             share = "on" if memory else "off"
-            ram = (
-                f"memory-backend-file,id=ram,size={MEMORY},share={share},mem-path={_escaped(file)}"
-            )
-            command += ["-object", ram, "-machine", "pc,memory-backend=ram"]
+            ram = f"memory-backend-file,id=ram,size={machine.memory}M,share={share}"
+            command += ["-object", f"{ram},mem-path={_escaped(file)}"]
+            command += ["-machine", "pc,memory-backend=ram"]
         if saved:
             command += ["-incoming", "defer"]
         with (workdir / "qemu.log").open("wb") as log:

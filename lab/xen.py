@@ -25,7 +25,7 @@ from lab.channel import Qmp
 from lab.domain import Domain
 from lab.guest import Guest
 from lab.prompt import Prompt
-from lab.qemu import RESTORE_SECONDS, Machine, Qemu
+from lab.qemu import MEMORY, RESTORE_SECONDS, Machine, Qemu
 from tools.progress import NULL, Display
 
 XENSTOREDS = ("oxenstored", "xenstored")
@@ -44,6 +44,7 @@ class Xen:
         progress: Shows the steps.
         node_size: Bytes of the largest node that xenstored lets a guest write.
         cpus: CPUs of the machine that Xen runs on.
+        memory: MiB of that machine, of which Xen and dom0 take 1,200.
         restored: Restore a saved Xen instead of booting one; see lab.base.
         prompted: A guest of prompt.guest() that has booted in the saved Xen; implies `restored`.
         pvdump: Have Python and `pvdump` in its dom0, as python.put() does; implies `restored`.
@@ -69,13 +70,14 @@ class Xen:
         restored: bool = False,
         prompted: Guest | None = None,
         pvdump: bool = False,
+        memory: int = MEMORY,
     ) -> None:
         if xenstored not in XENSTOREDS:
             raise LabError(f"xenstored {xenstored!r}: expected {' or '.join(XENSTOREDS)}")
         if suite not in packages.SUITES:
             raise LabError(f"suite {suite!r}: expected {' or '.join(packages.SUITES)}")
         self.suite, self.xenstored, self.progress = suite, xenstored, progress
-        self.node_size, self.cpus = node_size, cpus
+        self.node_size, self.cpus, self.memory = node_size, cpus, memory
         self.wanted = list(disks or [])
         self.prompted, self.pvdump = prompted, pvdump
         self.restored = restored or prompted is not None or pvdump
@@ -90,7 +92,7 @@ class Xen:
 
     def __enter__(self) -> Xen:
         files = dom0.build(self.suite, self.progress)
-        machine = Machine(files, self.xenstored, self.node_size, self.cpus)
+        machine = Machine(files, self.xenstored, self.node_size, self.cpus, self.memory)
         saved = base.of(self, machine) if self.restored else None
         if self.temporary:
             self.settle(Path(tempfile.mkdtemp(prefix="lab-")))

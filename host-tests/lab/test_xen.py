@@ -77,6 +77,15 @@ def test_a_machine_s_arguments_name_nothing_of_one_run(tmp_path):
     assert one == same != other
 
 
+def test_a_machine_of_more_memory_does_not_write_to_all_of_it_at_boot(tmp_path):
+    files = dom0.Dom0(tmp_path / "xen", tmp_path / "vmlinux", tmp_path / "dom0.cpio")
+    usual = qemu.Machine(files, "oxenstored", 2048, 1).arguments()
+    more = qemu.Machine(files, "oxenstored", 2048, 1, 2 * qemu.MEMORY).arguments()
+    assert f"{2 * qemu.MEMORY}M" in more
+    assert any(word.endswith(" bootscrub=0") for word in more)
+    assert not any("bootscrub" in word for word in usual)
+
+
 def test_a_new_file_with_the_name_of_an_attached_one_is_a_disk_of_its_own(tmp_path, monkeypatch):
     machine, path = xen.Xen(), tmp_path / "disk"
     machine.qemu = SimpleNamespace(qmp=SimpleNamespace(ask=lambda *_, **__: None))
