@@ -1,4 +1,4 @@
-"""A guest changes between being armed and its panic: it is saved and restored, it gives memory back.
+"""A guest changes between being armed and its panic: it is saved and restored, gives memory back.
 
 A migration to the same host does what a save and a restore do.
 """

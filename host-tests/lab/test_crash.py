@@ -232,7 +232,8 @@ def test_drgn_walks_tasks_modules_and_slabs_of_the_kdump_file(dump):
 @pytest.mark.parametrize("form", ["kdump", "elf"])
 def test_crash_tells_of_system_stack_log_tasks_and_slabs(dump, form):
     vmlinux = symbols.vmlinux(dump.way["suite"])
-    said = readers.crash(vmlinux, getattr(dump, form), "sys", "bt", "log", "ps", "kmem -i", "kmem -s")
+    commands = ("sys", "bt", "log", "ps", "kmem -i", "kmem -s")
+    said = readers.crash(vmlinux, getattr(dump, form), *commands)
     assert f"RELEASE: {linux.release(dump.way['suite'])}" in said
     assert re.search(r"PANIC: .*sysrq triggered crash", said)
     assert "sysrq_handle_crash at" in said
