@@ -219,6 +219,17 @@ class Domain:
         what = f"guest {self.guest.name}: waited {timeout:g} s for its init"
         raise LabTimeout(f"{what}\n{self.xen.tails()}")
 
+    def wait_until(
+        self, wanted: Callable[[], bool], what: str, timeout: float = WAIT_SECONDS
+    ) -> None:
+        """Wait until `wanted` returns True; `what` names it in the error. Raises LabTimeout."""
+        deadline = time.monotonic() + timeout
+        while not wanted():
+            if time.monotonic() > deadline:
+                waited = f"guest {self.guest.name}: waited {timeout:g} s for {what}"
+                raise LabTimeout(f"{waited}\n{self.xen.tails()}")
+            self._rest()
+
     def _wait(self, pattern: str, timeout: float, where: str, read: object) -> re.Match[str]:
         deadline = time.monotonic() + timeout
         while True:
