@@ -11,7 +11,7 @@ def main():
     try:
         chosen = options.read(hw.boot(), ("dump",), ("halt", "poweroff", "reboot"))
         config = chosen.config
-        print("names", chosen.names)
+        print("names", [str(target) for target in chosen.targets])
         print("then", chosen.then)
         print("release", config.release)
         print("targets", [(target.name, target.uuid) for target in config.targets])
