@@ -1,7 +1,7 @@
 """makedumpfile's flattened form, in which a KDUMP file passes a pipe.
 
-Used to count what Linux's own crash kernel has written to a disk. The rule: makedumpfile's own
-report is no source, since it counts the frames of the kernel twice, once for each mapping.
+Used to count what Linux's own crash kernel has written to a disk. The rule: pages are counted by
+the bitmap, since makedumpfile's own report of remaining pages is higher than what its file has.
 Source: makedumpfile's makedumpfile.h (makedumpfile_header), diskdump_mod.h (disk_dump_header).
 """
 

@@ -22,8 +22,8 @@ from tools.progress import NULL, Display
 INIT = Path(__file__).parent / "linux" / "kdump"
 MAKEDUMPFILE = "/usr/bin/makedumpfile"
 KERNEL, RAMDISK = "/kdump/vmlinuz", "/kdump/initrd"  # in the guest
-# Linux's banner is a notice, of level 5. Debian has irqpoll too; in the lab the crash kernel then
-# asks the emulated devices all the time, and does not get to its init.
+# Linux's banner is a notice, of level 5. Debian has irqpoll too; with it the crash kernel had not
+# come to its init in the lab after two minutes.
 CMDLINE = "console=hvc0 loglevel=6 reset_devices nr_cpus=1 random.trust_cpu=on"
 
 
