@@ -44,9 +44,10 @@ from .config import LOG_ONLY
 from .errors import DumpError, NoTarget, OptionError, TargetRefused, reason, withheld
 from .holes import Holes
 from .oldmem import OldMemory
+from .packer import BUFFERS
 from .report import say
 from .sealed import OVERHEAD, Sealed
-from .stream import BUFFERS, Stream
+from .stream import Stream
 from .target import MIB
 
 REPORT_EVERY = SECOND

@@ -172,7 +172,7 @@ def test_a_dump_that_ends_early_has_all_that_was_given_and_its_end(capsys, monke
     def fail(*_):
         raise CoreError("here it ends")
 
-    monkeypatch.setattr(pvfw.stream.Writer, "manifest", fail)
+    monkeypatch.setattr(pvfw.writer.Writer, "manifest", fail)
     crash = armed(settings([ALICE]))
     crash.run()
     assert crash.superblock().state == superblock.PARTIAL

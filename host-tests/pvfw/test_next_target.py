@@ -7,7 +7,7 @@ from fixtures.placedcrash import LINE, MIB, NONCE, UUID, Place, PlacedCrash, dis
 
 import hw
 from pvfw import superblock
-from pvfw.stream import Packer
+from pvfw.packer import Packer
 from pvfw.target import Target
 from xenpv import abi
 from xenpv.block.front import BlkFront

@@ -5,7 +5,7 @@ from fixtures import streamreader
 from fixtures.crashedguest import GOOD, LOADS, Crash
 from fixtures.streamreader import LOG, PAGES, RAW, UNREADABLE
 
-from pvfw import stream, superblock
+from pvfw import stream, superblock, writer
 from xenpv import abi
 
 PAGE = 4096
@@ -135,14 +135,14 @@ def test_what_is_kept_is_said_by_class_before_anything_is_written(capsys, monkey
     crash = Crash()
     crash.die()
     said = []
-    save = stream.Writer.put
+    save = writer.Writer.put
 
     async def put(writer, *args, **more):
         if not said:
             said.append(capsys.readouterr().out)
         await save(writer, *args, **more)
 
-    monkeypatch.setattr(stream.Writer, "put", put)
+    monkeypatch.setattr(writer.Writer, "put", put)
     crash.run()
     assert (
         "to be kept: 24 of 24 MiB (slab 0, page tables 0, other 24); left out: free 0\n" in said[0]

@@ -5,7 +5,7 @@ from fixtures import streamreader
 from fixtures.crashedguest import Crash
 
 from pvfw import main, superblock
-from pvfw.stream import BUFFER_PAGES
+from pvfw.packer import BUFFER_PAGES
 from pvfw.target import Target
 from xenpv import abi
 from xenpv.block.front import BlkFront

@@ -11,7 +11,7 @@ from fixtures.crashedguest import GOOD, LOADS, REGION, Crash
 from fixtures.streamreader import INDEX, LOG, MANIFEST, MEMORY, NOTES, PAGES, RAW
 
 from pvdump.dump.collect import collect
-from pvfw import stream, superblock
+from pvfw import superblock, writer
 from xenpv import abi
 
 PAGE = 4096
@@ -82,7 +82,7 @@ def test_it_tells_the_ranges_of_memory_and_the_notes(dump):
 
 
 def test_the_indexes_name_every_chunk_but_themselves(capsys, monkeypatch):
-    monkeypatch.setattr(stream, "PLACES_MAX", 8)
+    monkeypatch.setattr(writer, "PLACES_MAX", 8)
     _, found = dumped()
     named = [place for place in found.chunks if place[1] not in (INDEX, MANIFEST)]
     assert found.indexed == named
