@@ -275,10 +275,11 @@ def test_memory_that_a_balloon_driver_gave_back_is_left_out_and_counted(xen, gue
 
 
 def test_a_disk_that_is_full_half_way_has_a_partial_dump_and_says_why(at_prompt, target, tmp_path):
-    limit = 12 << 20
+    limit = 64 << 20
     domain = at_prompt(*ONE, "hvm")
     domain.xen.attach(target, full_at=limit // 512)
-    crash_at_prompt(domain, target, file_mode=False, more="pvdump.level=0")
+    more = "pvdump.level=0 pvdump.compress=none"
+    crash_at_prompt(domain, target, file_mode=False, more=more)
     assert "dump failed: device/vbd/51728: write of sector" in domain.console()
     block = read_superblock(target)
     assert block.state == superblock.PARTIAL
