@@ -20,7 +20,7 @@ PROGRAMS = [
 UNPACK = """\
 for name in python pvdump; do (cd / && cpio -idu </$name.cpio 2>/dev/null); rm /$name.cpio; done
 mkdir -p /mnt /run
-LVM="activation{udev_sync=0,udev_rules=0}"
+LVM="activation{udev_sync=0 udev_rules=0}"
 """
 # Each kind: shell lines that make the file system, those that find it again, and the check.
 KINDS = {
