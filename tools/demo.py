@@ -121,7 +121,7 @@ def report(out: Path, disk: Path, seconds: float) -> str:
         f"panic message      {panic[0] if panic else 'none in the log'}",
         f"crashed on         vCPU {block.crash_vcpu}",
         f"dump               {vmcore.relative_to(ROOT)}, {vmcore.stat().st_size / MIB:.1f} MiB",
-        f"memory             {told(console, 'dump complete: (.*? MiB) in')}",
+        f"kept               {told(console, 'to be kept: (.*?);')}",
         f"left out           {told(console, 'left out, MiB: (.*)')} MiB",
         f"panic to complete  {seconds:.1f} s",
         f"memory reserved    {reserved[1] if reserved else 'not in the log'}",
