@@ -77,7 +77,12 @@ def disk(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def pytest_generate_tests(metafunc):
+    # Each kind takes two boots.
+    kinds = list(KINDS)
+    metafunc.parametrize("kind", kinds if metafunc.config.getoption("all") else kinds[:1])
+
+
 def test_a_dump_to_a_file_is_found_at_the_next_boot_and_the_file_system_is_whole(
     xen, guest, disk, kind
 ):
