@@ -10,7 +10,6 @@ import importlib
 import io
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -138,6 +137,8 @@ class _Age(Tool):
 
     def __init__(self, program: str, pieces: Iterator[bytes], identity: Path) -> None:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+        import subprocess  # takes a while, and few commands need it
+
         self._process = process = subprocess.Popen(
             [program, "--decrypt", "--identity", os.path.abspath(identity)],  # noqa: PTH100
             stdin=subprocess.PIPE,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -125,6 +124,8 @@ def _table(name: str, number: int) -> list[tuple[int, int, str, list[str]]]:
     if program is None:
         raise DiskError(f"{name}: no dmsetup, which tells where it is: `apt install dmsetup`")
     command = [program, "table", "--major", str(os.major(number)), "--minor", str(os.minor(number))]
+    import subprocess  # takes a while, and few commands need it
+
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     lines = [line.split() for line in done.stdout.splitlines() if line.strip()]
     if done.returncode or not lines:
