@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from fixtures import streamreader
 from fixtures.guestdisks import MIB, START, Disk, program
+from fixtures.placed import arm, refused, target
 from fixtures.placedcrash import PlacedCrash
 
 from pvdump import cli
 from pvdump.arm import command
 from pvdump.place import filesystem, freeze
-from pvfw import config, superblock
+from pvfw import superblock
 
 KINDS = ["ext4", "xfs"]
 SIZE = 48 * MIB
@@ -27,20 +28,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepare(path: Path, *words: str) -> int:
     return cli.main(["prepare", "--file", str(path), "--size=48M", *words])
-
-
-def arm(path: Path, *words: str) -> int:
-    return cli.main(["arm", "--print", "--out=blob", "--force", f"--target=file:{path}", *words])
-
-
-def target() -> config.Target:
-    return config.decode(Path("blob").read_bytes()).targets[0]
-
-
-def refused(capsys: pytest.CaptureFixture[str], message: str) -> None:
-    said = capsys.readouterr()
-    assert message in said.err
-    assert said.err.count("\n") == 1
 
 
 def chattr(path: Path, sign: str) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from fixtures import streamreader
 from fixtures.guestdisks import MIB, START, Disk
+from fixtures.placed import arm, refused, target
 from fixtures.placedcrash import PlacedCrash
 
 from pvdump import cli
 from pvdump.place import swap
-from pvfw import config, superblock
+from pvfw import superblock
 
 PAGE = 4096
 
@@ -24,20 +25,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepare(path: Path, *words: str) -> int:
     return cli.main(["prepare", "--swap", str(path), *words])
-
-
-def arm(path: Path, *words: str) -> int:
-    return cli.main(["arm", "--print", "--out=blob", "--force", f"--target=file:{path}", *words])
-
-
-def target() -> config.Target:
-    return config.decode(Path("blob").read_bytes()).targets[0]
-
-
-def refused(capsys: pytest.CaptureFixture[str], message: str) -> None:
-    said = capsys.readouterr()
-    assert message in said.err
-    assert said.err.count("\n") == 1
 
 
 def run(*words: object) -> None:
