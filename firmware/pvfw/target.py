@@ -344,10 +344,6 @@ class Target:
         await self.disk.connect(REOPEN_TIMEOUT)
         return written
 
-    def zeroed(self):
-        """Return how many frames zeros were written for."""
-        return self._holes.count
-
     # The superblock.
 
     async def _put_superblock(self, state):
