@@ -53,7 +53,6 @@ class Kind:
     failed: str
 
 
-
 def image(level: int) -> Kind:
     """Return the image, which keeps what makedumpfile's level says."""
     line = f"pvdump.disk={DISK} pvdump.then=poweroff pvdump.level={level}"
