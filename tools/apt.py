@@ -231,8 +231,7 @@ class Suite:
             'APT::Sandbox::User "";\n'
             'Debug::NoLocking "true";\n'  # the cache has its own lock
             'Acquire::Retries "3";\nAcquire::Languages "none";\n'
-            'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";\n'
-            + preferred,
+            'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";\n' + preferred,
             encoding="utf-8",
         )
         return conf
