@@ -84,7 +84,7 @@ def configure(wanted: dict[str, Any]) -> config.Config:
     made.release = os.uname().release
     made.targets = [targets.made(each, wanted["level"], DEVICES) for each in wanted["targets"]]
     made.level = wanted["level"]
-    made.algorithm, made.compression = wanted["compress"], wanted["compress-level"]
+    made.algorithm, made.compression = wanted["compress"], wanted["compress_level"]
     made.then = wanted["then"]
     made.recipients = wanted["recipients"]
     made.log_clear = wanted["log"] is not None
