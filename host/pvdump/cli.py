@@ -24,7 +24,7 @@ from .streams import complain, ensure_streams, leave_output, one_line
 FAILED = 1
 # Each command: the module that has arguments(parser) and run(options), and a line for --help.
 COMMANDS = {
-    "prepare": ("dump.prepare", "make a disk or file a dump target"),
+    "prepare": ("place.command", "make a disk or file a dump target"),
     "arm": ("arm.command", "make the configuration of the crash kernel"),
     "collect": ("dump.collect", "copy the vmcore off a target"),
     "info": ("dump.info", "show the superblock of a target"),
