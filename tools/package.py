@@ -33,9 +33,15 @@ from tools.progress import NULL, Display
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
-# Source roots of the packages that users import, and the folder of each in the wheel's sources.
+# What users import.
 PACKAGES = ("drivers/xenpv", "firmware/pvfw", "host/pvdump")
+# Where the systemd of a guest finds these; setup installs the others where they are wanted.
 UNITS = "host/pvdump/guest/units"
+SYSTEM = {
+    ".service": "usr/lib/systemd/system",
+    ".timer": "usr/lib/systemd/system",
+    ".rules": "usr/lib/udev/rules.d",
+}
 # Below it everything in both packages has its place; see packaging/nfpm.yaml.
 PYTHON = "usr/lib/pvdump/python"
 SCRIPTS = ("postinstall", "preremove", "postremove")
@@ -166,11 +172,10 @@ def _lay_out(folder: Path, binary: Path, progress: Display, time: datetime) -> N
     root = folder / "root"
     for top in PACKAGES:
         for path, place in _sources(top):
-            if not path.is_relative_to(ROOT / UNITS):
-                _put(path, root / PYTHON / place)
-    for path in sorted((ROOT / UNITS).iterdir()):
-        where = "udev/rules.d" if path.suffix == ".rules" else "systemd/system"
-        _put(path, root / f"usr/lib/{where}/{path.name}")
+            _put(path, root / PYTHON / place)
+    for path, _ in _sources(UNITS):
+        if where := SYSTEM.get(path.suffix):
+            _put(path, root / where / path.name)
     _put(PACKAGING / "pvdump", root / "usr/bin/pvdump", 0o755)
     _put(PACKAGING / "pvdump.yaml", root / "etc/pvdump.yaml")
     _put(binary, root / "usr/lib/pvdump/pvdump.bin")
@@ -220,7 +225,9 @@ def _nfpm(folder: Path, kind: str) -> Path:
     out.mkdir()
     command = [lint.tool("nfpm"), "package", "--config", str(config), "--packager", kind]
     environment = _environment(newest["date"])
-    process.output([*command, "--target", str(out)], PackageError, cwd=folder, environment=environment)
+    process.output(
+        [*command, "--target", str(out)], PackageError, cwd=folder, environment=environment
+    )
     (package,) = out.iterdir()
     return package
 
