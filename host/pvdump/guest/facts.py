@@ -17,6 +17,7 @@ from typing import Optional
 from pvfw.errors import DumpError
 
 from ..arm import image
+from ..arm.estimate import estimate
 from . import loaders, record, rivals, targetlook, xen
 from .loaders import Loader
 from .rivals import Rival
@@ -131,7 +132,10 @@ def read(root: Path, store: Mapping[str, str]) -> Guest:
     guest.armed = bool(record.load(root / record.RUN / "armed.json"))
     wants = root / "etc/systemd/system"
     guest.units = tuple(unit for unit in UNITS if any(wants.glob(f"*.wants/{unit}")))
-    guest.settings_error, guest.targets, guest.level = targetlook.read(root)
+    guest.settings_error, values, guest.targets = targetlook.read(root)
+    guest.level = values["level"]
+    with contextlib.suppress(DumpError, OSError):
+        guest.estimate = estimate(guest.level, values["compress"], root)
     return guest
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Protocol, Union
 
 from . import programs, steps
-from .steps import File, Program
+from .steps import File, Folder, Program, folders
 from .xen import text
 
-Steps = list[Union[File, Program]]
+Steps = list[Union[File, Folder, Program]]
 WORD = re.compile(r"""(?<![^\s"'])crashkernel=([^\s"']*)""")
 COMMENT = "# Memory for the crash kernel of pvdump. `pvdump remove` takes this file away.\n"
 
@@ -128,7 +128,7 @@ class SystemdBoot:
             return []
         undo = [Program((), words, "") for words in adds]
         run = [Program(words, (), "writes the entry of this kernel anew") for words in adds]
-        return [*undo, made, *run]
+        return [*undo, *folders(made.path), made, *run]
 
     def _kernels(self, root: Path) -> list[tuple[str, Path]]:
         """Return the version and the file of each kernel that is installed."""
@@ -219,7 +219,7 @@ def _with_tool(
     """Return the steps of a file and of the tool that reads it, now and when it is undone."""
     if not made.needed() and loader.next_boot(root) == value:
         return []
-    return [Program((), run, ""), made, Program(run, (), why)]
+    return [Program((), run, ""), *folders(made.path), made, Program(run, (), why)]
 
 
 def _cmdline(root: Path, value: str) -> str:

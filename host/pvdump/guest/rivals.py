@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
 from . import steps
-from .steps import File, Program
+from .steps import File, Folder, Program, folders
 from .xen import text
 
 UNITS = ("usr/lib/systemd/system", "lib/systemd/system")
@@ -90,9 +90,9 @@ def read(root: Path) -> list[Rival]:
     return found
 
 
-def take_place(root: Path, rival: Rival) -> list[Union[File, Program]]:
+def take_place(root: Path, rival: Rival) -> list[Union[File, Folder, Program]]:
     """Return the steps after which a package loads and unloads nothing."""
-    made: list[Union[File, Program]] = []
+    made: list[Union[File, Folder, Program]] = []
     kind = rival.kind
     if kind.default is not None:
         before = steps.read(root / kind.default)
@@ -110,6 +110,7 @@ def take_place(root: Path, rival: Rival) -> list[Union[File, Program]]:
         reload = ["udevadm", "control", "--reload"]
         made += [
             Program((), reload, ""),
+            *folders(root / OVERRIDES / kind.rule),
             File(root / OVERRIDES / kind.rule, EMPTY_RULE),
             Program(reload, (), f"the rule of {kind.name} is out of force"),
         ]

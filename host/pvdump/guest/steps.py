@@ -13,6 +13,7 @@ import hashlib
 import os
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable
 
@@ -76,6 +77,39 @@ class File:
         if read(self.path) != self.before:
             raise StepError(f"{self.path} was changed meanwhile: once more")
         write(self.path, self.content, self.mode)
+
+
+class Folder:
+    """A folder that is made.
+
+    Args:
+        path: of the folder.
+        mode: of the folder.
+    """
+
+    def __init__(self, path: Path, mode: int = 0o755) -> None:
+        self.path, self.mode = path, mode
+
+    def needed(self) -> bool:
+        return not self.path.is_dir()
+
+    def describe(self) -> str:
+        return f"make the folder {self.path}"
+
+    def entry(self, known: Entry | None) -> Entry:
+        return {"kind": "folder", "key": str(self.path)}
+
+    def do(self) -> None:
+        try:
+            self.path.mkdir(self.mode)
+        except OSError as error:
+            raise StepError(f"{self.path}: {error.strerror}") from error
+
+
+def folders(path: Path, mode: int = 0o755) -> list[Folder]:
+    """Return the folders that a file needs and that are not there, the uppermost first."""
+    missing = [each for each in path.parents if not each.is_dir()]
+    return [Folder(each, mode) for each in reversed(missing)]
 
 
 class Sysctl:
@@ -173,6 +207,13 @@ def undo_file(entry: Entry) -> str:
     return ""
 
 
+def undo_folder(entry: Entry) -> str:
+    """Remove a folder if it is empty. Returns what is to be said, or ""."""
+    with suppress(OSError):
+        Path(entry["key"]).rmdir()
+    return ""
+
+
 def undo_sysctl(entry: Entry) -> str:
     """Give a number of the kernel its value of before. Returns what is to be said, or ""."""
     path = Path(entry["key"])
@@ -219,7 +260,6 @@ def write(path: Path, text: str | None, mode: int) -> None:
         if text is None:
             path.unlink(missing_ok=True)
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
         made.unlink(missing_ok=True)  # of a run that was killed
         fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor

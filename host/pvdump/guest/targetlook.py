@@ -6,7 +6,7 @@ Used by facts.py.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pvfw import superblock
 from pvfw.errors import DumpError
@@ -59,18 +59,19 @@ def _superblock(wanted: Wanted) -> superblock.Superblock:
         return disk.superblock()
 
 
-def read(root: Path) -> tuple[str, list[Look], int]:
+def read(root: Path) -> tuple[str, dict[str, Any], list[Look]]:
     """Look at the targets that the settings name.
 
     Args:
         root: of the settings' file.
 
     Returns:
-        why the settings cannot be read, or ""; the targets; the level of the dump.
+        why the settings cannot be read, or ""; the settings, or else their defaults; the targets.
     """
+    why = ""
     try:
-        found = settings.load(root / SETTINGS)
+        values = settings.load(root / SETTINGS)
     except DumpError as error:
-        return str(error), [], 0
-    level = found["level"]
-    return "", [look(each, level) for each in found["targets"]], level
+        why = str(error)
+        values = {name: setting.default for name, setting in settings.SETTINGS.items()}
+    return why, values, [look(each, values["level"]) for each in values["targets"]]
