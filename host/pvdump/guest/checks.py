@@ -78,20 +78,20 @@ def disks(guest: Guest) -> Iterator[Finding]:
 def kernel(guest: Guest) -> Iterator[Finding]:
     """Whether the kernel loads a crash kernel, and tells of itself."""
     release = guest.release
-    if guest.crash_loaded is None:
+    if not guest.crash.known:
         yield found("no-kexec", release=release)
         return
     findings = []
     if not guest.kexec:
         findings.append(found("no-kexec-tools"))
-    if guest.sysctls.get("kexec_load_disabled") == 1:
-        findings.append(found("kexec-frozen" if guest.crash_loaded else "kexec-disabled"))
+    if guest.crash.disabled:
+        findings.append(found("kexec-frozen" if guest.crash.loaded else "kexec-disabled"))
     if not guest.has_image:
         findings.append(found("no-image", image=guest.image))
-    elif guest.lockdown != "none" and not guest.signed:
-        findings.append(found("unsigned", lockdown=guest.lockdown, image=guest.image))
-    if guest.lockdown != "none" and guest.config and "CONFIG_KEXEC_FILE" not in guest.config:
-        findings.append(found("no-kexec-file", lockdown=guest.lockdown, release=release))
+    elif guest.crash.lockdown != "none" and not guest.signed:
+        findings.append(found("unsigned", lockdown=guest.crash.lockdown, image=guest.image))
+    if guest.crash.lockdown != "none" and guest.config and "CONFIG_KEXEC_FILE" not in guest.config:
+        findings.append(found("no-kexec-file", lockdown=guest.crash.lockdown, release=release))
     if not guest.btf:
         findings.append(found("no-btf", release=release))
     yield from findings or [found("kernel", release=release)]
@@ -99,12 +99,12 @@ def kernel(guest: Guest) -> Iterator[Finding]:
 
 def reservation(guest: Guest) -> Iterator[Finding]:
     """The memory for the crash kernel."""
-    if guest.crash_loaded is None:
+    if not guest.crash.known:
         return
-    need, size = guest.need() // MIB, guest.crash_size // MIB
+    need, size = guest.need() // MIB, guest.crash.reserved // MIB
     value = loaders.crashkernel(guest.cmdline)
     following = guest.loader.next_boot(guest.root) if guest.loader else ""
-    if guest.crash_size == 0:
+    if guest.crash.reserved == 0:
         if value:
             yield found("reservation-failed", value=value, memory=guest.memory // MIB)
         elif following:
@@ -113,9 +113,9 @@ def reservation(guest: Guest) -> Iterator[Finding]:
             yield found("no-loader", need=need)
         else:
             yield found("not-reserved", need=need)
-    elif guest.crash_size < guest.need():
+    elif guest.crash.reserved < guest.need():
         yield found("too-small", size=size, need=need)
-    elif guest.crash_size > LARGE * guest.need():
+    elif guest.crash.reserved > LARGE * guest.need():
         yield found("larger", size=size, need=need)
     else:
         yield found("reserved", size=size)
@@ -156,12 +156,14 @@ def rivals(guest: Guest) -> Iterator[Finding]:
 
 def armed(guest: Guest) -> Iterator[Finding]:
     """What is loaded, and what the next boot loads."""
-    if guest.crash_loaded is None:
+    if not guest.crash.known:
         return
-    if not guest.crash_loaded:
+    if not guest.crash.loaded:
         yield found("not-armed")
     elif not guest.armed:
         yield found("other-image")
+    elif guest.unfit:
+        yield found("unfit", why=guest.unfit)
     else:
         yield found("armed")
     missing = [unit for unit in UNITS if unit not in guest.units]
@@ -178,11 +180,11 @@ def targets(guest: Guest) -> Iterator[Finding]:
         yield found("no-target", file=file)
     usable = any(not look.error for look in guest.targets)
     for look in guest.targets:
-        room = look.room // MIB
+        room = "?" if look.room is None else look.room // MIB
         if look.error:
             bad = "target-holds-dump" if look.dump else "target-refused"
             yield found("spare-refused" if usable else bad, target=look.name, why=look.error)
-        elif guest.estimate is not None and look.room < guest.estimate:
+        elif guest.estimate and look.room is not None and look.room < guest.estimate:
             estimate = -(-guest.estimate // MIB)
             yield found("target-small", target=look.name, room=room, estimate=estimate)
         else:

@@ -16,6 +16,7 @@ from typing import NamedTuple, Optional
 from pvfw import superblock
 from pvfw.errors import DumpError
 
+from ..arm import targets
 from ..arm.settings import Wanted
 from ..dump import disk as disks
 from ..dump import prepare, swapspace
@@ -26,11 +27,11 @@ from ..place.locate import locate
 from . import targetlook, unmake
 from .changes import Step
 from .steps import Action, folders
+from .targetlook import Look
 
 FILE = "pvdump.img"
 SPARE = 3, 2  # a target has 3/2 of the estimate
 USER_PAGES = 8  # of a level: they are left out
-SWAP_UNIT = Path("etc/systemd/system/swap.d/pvdump.conf")
 
 
 class Choice(NamedTuple):
@@ -100,7 +101,7 @@ def best(wish: Wish) -> tuple[Optional[Choice], list[str]]:
 
 def prepared() -> Optional[Choice]:
     """Return the first PV disk that is a target and waits for a dump."""
-    for path in sorted(device.DEVICES.glob("xvd*")):
+    for path in sorted(targets.DEVICES.glob("xvd*")):
         try:
             vbd = _whole_disk(path)
             with disks.reading(path) as disk:
@@ -125,7 +126,7 @@ def in_file(path: Path, wish: Wish) -> Choice:
         look = targetlook.look(Wanted("", None, path), wish.level)
         if look.error:
             raise DiskError(look.error)
-        return Choice(name, f"the file {path}, which is a target: {look.room // MIB} MiB", [])
+        return Choice(name, f"the file {path}, which is a target: {_mib(look)} MiB", [])
     there = next(each for each in path.absolute().parents if each.is_dir())
     create.check_folder(there)
     size = file_size(wish.need)
@@ -205,7 +206,7 @@ def on_device(path: Path, wish: Wish) -> Choice:
     name = whole.name if whole else f"file:{path}"
     look = targetlook.look(wanted, wish.level)
     if not look.error:
-        return Choice(name, f"{path}, which is prepared: {look.room // MIB} MiB", [])
+        return Choice(name, f"{path}, which is prepared: {_mib(look)} MiB", [])
     if look.dump:
         raise DiskError(look.error)
     size = _size(path)
@@ -241,6 +242,10 @@ def _whole_disk(path: Path) -> Optional[device.Vbd]:
     if not more and span.disk.node == path.resolve() and span.offset == 0:
         return span.disk
     return None
+
+
+def _mib(look: Look) -> int:
+    return (look.room or 0) // MIB
 
 
 def _size(path: Path) -> int:

@@ -12,12 +12,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from pvfw.errors import DumpError
 
-from ..arm import image
+from ..arm import arming, image, kexec, status
 from ..arm.estimate import estimate
+from ..arm.kexec import State
 from . import loaders, record, rivals, targetlook, xen
 from .loaders import Loader
 from .rivals import Rival
@@ -32,7 +33,7 @@ RESERVED = 4 * MIB
 HELD, MAP = 330, 4096  # GiB, bytes
 SYSCTLS = (
     *("panic_on_oops", "unknown_nmi_panic", "hung_task_panic", "softlockup_panic"),
-    *("sysrq", "kexec_load_disabled"),
+    "sysrq",
 )
 UNITS = ("pvdump.service", "pvdump-collect.service", "pvdump-check.timer")
 CONFIG_MAX = 4 * MIB  # of a kernel's configuration
@@ -52,9 +53,7 @@ class Guest:
         cmdline: its command line.
         memory: bytes.
         gigabyte_pages: whether the CPU has pages of 1 GiB.
-        crash_loaded: whether a crash kernel is loaded, None where the kernel has no kexec.
-        crash_size: bytes that are reserved for it.
-        lockdown: "none", "integrity" or "confidentiality".
+        crash: what the kernel says of its crash kernel.
         kexec: whether the program is there.
         sysctls: of kernel.*, numbers by name.
         loader: None where none is known.
@@ -62,7 +61,8 @@ class Guest:
         image: its path.
         has_image: whether it is there, and is one.
         signed: whether it has a signature.
-        armed: whether pvdump has loaded what is loaded.
+        armed: the record of what pvdump has loaded, {} where it has nothing.
+        unfit: why what is loaded would not dump, or "".
         units: of UNITS, those that are enabled.
         settings_error: why the settings cannot be read, or "".
         targets: that are configured, as they look.
@@ -79,9 +79,7 @@ class Guest:
     cmdline: str = ""
     memory: int = 0
     gigabyte_pages: bool = False
-    crash_loaded: Optional[bool] = None
-    crash_size: int = 0
-    lockdown: str = "none"
+    crash: State = State(False, 0, False, False, "none")
     kexec: bool = False
     sysctls: Mapping[str, int] = field(default_factory=dict)
     loader: Optional[Loader] = None
@@ -89,7 +87,8 @@ class Guest:
     image: Path = image.PLACES[-1]
     has_image: bool = False
     signed: bool = False
-    armed: bool = False
+    armed: Mapping[str, Any] = field(default_factory=dict)
+    unfit: str = ""
     units: tuple[str, ...] = ()
     settings_error: str = ""
     targets: list[Look] = field(default_factory=list)
@@ -118,18 +117,16 @@ def read(root: Path, store: Mapping[str, str]) -> Guest:
     guest.cmdline = text(root / "proc/cmdline")
     guest.memory = _memory(root)
     guest.gigabyte_pages = " pdpe1gb " in text(root / "proc/cpuinfo").replace("\n", " ") + " "
-    loaded = text(root / "sys/kernel/kexec_crash_loaded")
-    guest.crash_loaded = None if loaded == "" else loaded == "1"
-    guest.crash_size = _number(root / "sys/kernel/kexec_crash_size") or 0
-    match = re.search(r"\[(\w+)\]", text(root / "sys/kernel/security/lockdown"))
-    guest.lockdown = match[1] if match else "none"
+    guest.crash = kexec.state(root)
     guest.kexec = any((root / place / "kexec").exists() for place in ("sbin", "usr/sbin"))
     numbers = {name: _number(root / "proc/sys/kernel" / name) for name in SYSCTLS}
     guest.sysctls = {name: value for name, value in numbers.items() if value is not None}
     guest.loader = loaders.find(root)
     guest.rivals = rivals.read(root)
     _read_image(guest)
-    guest.armed = bool(record.load(root / record.RUN / "armed.json"))
+    guest.armed = record.load(root / arming.ARMED)
+    if guest.armed and guest.crash.loaded:
+        guest.unfit = status.why_not(guest.armed, root)
     wants = root / "etc/systemd/system"
     guest.units = tuple(unit for unit in UNITS if any(wants.glob(f"*.wants/{unit}")))
     guest.settings_error, values, guest.targets = targetlook.read(root)

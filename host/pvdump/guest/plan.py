@@ -124,7 +124,9 @@ def _target(
             )
         return None
     wish = Wish(
-        estimate(values["level"], values["compress"], guest.root), values["level"], values["directory"]
+        estimate(values["level"], values["compress"], guest.root),
+        values["level"],
+        values["directory"],
     )
     if target is not None:
         chosen: Optional[Choice] = choice.named(target, wish)
@@ -165,7 +167,7 @@ def _settings(guest: Guest, chosen: Optional[Choice], level: Optional[str], plan
 def _reservation(guest: Guest, plan: Plan) -> None:
     """Have memory reserved at the next boot."""
     need = guest.need()
-    enough = need <= guest.crash_size <= checks.LARGE * need
+    enough = need <= guest.crash.reserved <= checks.LARGE * need
     plan.reboot = not enough
     value = f"{need // MIB}M"
     if guest.loader is None:
@@ -205,8 +207,8 @@ def _units(guest: Guest, swap: bool, changed: bool, plan: Plan) -> None:
         plan.add([Program(["systemctl", "enable", *missing], undo, "from the next boot on")])
         if timers:
             plan.add([Program(["systemctl", "start", *timers], (), "the daily check")])
-    ready = guest.crash_size >= guest.need()
-    if ready and (changed or missing or not guest.armed or not guest.crash_loaded):
+    ready = guest.crash.reserved >= guest.need()
+    if ready and (changed or missing or not guest.armed or not guest.crash.loaded):
         plan.add([Program(RESTART, (), "loads the crash kernel; `pvdump arm` says why if not")])
 
 

@@ -264,6 +264,12 @@ STATES = {
         "after a panic it would start in the place of pvdump",
         "pvdump arm",
     ),
+    "unfit": State(
+        NO,
+        "what is loaded would not dump: {why}",
+        "the crash kernel has what was true when it was loaded: memory, CPUs, place of the target",
+        "pvdump arm",
+    ),
     "not-enabled": State(
         ADVICE,
         "not enabled: {units}",

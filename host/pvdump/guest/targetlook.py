@@ -5,8 +5,9 @@ Used by facts.py.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 from pvfw import superblock
 from pvfw.errors import DumpError
@@ -25,13 +26,13 @@ class Look(NamedTuple):
     Attributes:
         name: as in the settings.
         error: why it would be refused, or "".
-        room: bytes for a dump.
+        room: bytes for a dump; None where that is not known.
         dump: whether it holds a dump.
     """
 
     name: str
     error: str
-    room: int
+    room: Optional[int]
     dump: bool
 
 
@@ -42,21 +43,17 @@ def look(wanted: Wanted, level: int) -> Look:
         wanted: as the settings have it.
         level: of the dump.
     """
-    name = f"file:{wanted.place}" if wanted.place is not None else wanted.name
-    room, dump = 0, False
     try:
-        block = _superblock(wanted)
-        room, dump = block.room(), block.state != superblock.READY
-        targets.made(wanted, level, DEVICES)
+        return Look(str(wanted), "", targets.find(wanted, level).room, False)
     except (DumpError, OSError) as error:
-        return Look(name, str(error), room, dump)
-    return Look(name, "", room, dump)
+        return Look(str(wanted), str(error), None, _holds_dump(wanted))
 
 
-def _superblock(wanted: Wanted) -> superblock.Superblock:
-    path = DEVICES / wanted.name if wanted.place is None else wanted.place
-    with disks.reading(path) as disk:
-        return disk.superblock()
+def _holds_dump(wanted: Wanted) -> bool:
+    path = targets.DEVICES / wanted.name if wanted.place is None else wanted.place
+    with suppress(DumpError, OSError), disks.reading(path) as disk:
+        return bool(disk.superblock().state != superblock.READY)
+    return False
 
 
 def read(root: Path) -> tuple[str, dict[str, Any], list[Look]]:
