@@ -45,6 +45,7 @@ class Guest:
 
     Attributes:
         root: of its files.
+        crash: what the kernel says of its crash kernel.
         xen: None where there is no Xen.
         disks: driven by xen-blkfront.
         release: of the running kernel.
@@ -53,7 +54,6 @@ class Guest:
         cmdline: its command line.
         memory: bytes.
         gigabyte_pages: whether the CPU has pages of 1 GiB.
-        crash: what the kernel says of its crash kernel.
         kexec: whether the program is there.
         sysctls: of kernel.*, numbers by name.
         loader: None where none is known.
@@ -71,6 +71,7 @@ class Guest:
     """
 
     root: Path
+    crash: State
     xen: Optional[Xen] = None
     disks: list[Disk] = field(default_factory=list)
     release: str = ""
@@ -79,7 +80,6 @@ class Guest:
     cmdline: str = ""
     memory: int = 0
     gigabyte_pages: bool = False
-    crash: State = State(False, 0, False, False, "none")
     kexec: bool = False
     sysctls: Mapping[str, int] = field(default_factory=dict)
     loader: Optional[Loader] = None
@@ -110,14 +110,13 @@ def read(root: Path, store: Mapping[str, str]) -> Guest:
         root: of its files.
         store: its nodes in xenstore, as xen.read_store() gives them.
     """
-    guest = Guest(root, xen.read(root, store), xen.read_disks(root, store))
+    guest = Guest(root, kexec.state(root), xen.read(root, store), xen.read_disks(root, store))
     guest.release = text(root / "proc/sys/kernel/osrelease")
     guest.config = _config(root, guest.release)
     guest.btf = (root / "sys/kernel/btf/vmlinux").exists()
     guest.cmdline = text(root / "proc/cmdline")
     guest.memory = _memory(root)
     guest.gigabyte_pages = " pdpe1gb " in text(root / "proc/cpuinfo").replace("\n", " ") + " "
-    guest.crash = kexec.state(root)
     guest.kexec = any((root / place / "kexec").exists() for place in ("sbin", "usr/sbin"))
     numbers = {name: _number(root / "proc/sys/kernel" / name) for name in SYSCTLS}
     guest.sysctls = {name: value for name, value in numbers.items() if value is not None}
@@ -127,8 +126,7 @@ def read(root: Path, store: Mapping[str, str]) -> Guest:
     guest.armed = record.load(root / arming.ARMED)
     if guest.armed and guest.crash.loaded:
         guest.unfit = status.why_not(guest.armed, root)
-    wants = root / "etc/systemd/system"
-    guest.units = tuple(unit for unit in UNITS if any(wants.glob(f"*.wants/{unit}")))
+    guest.units = tuple(unit for unit in UNITS if rivals.is_wanted(root, unit))
     guest.settings_error, values, guest.targets = targetlook.read(root)
     guest.level = values["level"]
     with contextlib.suppress(DumpError, OSError):

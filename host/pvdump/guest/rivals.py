@@ -8,6 +8,7 @@ Source: kdump-tools 1.8.1 (50-kdump-tools.rules, kdump-config try-reload); kdump
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -78,7 +79,7 @@ def read(root: Path) -> list[Rival]:
             continue
         link = root / SYSTEM / kind.unit
         masked = link.is_symlink() and str(link.readlink()) == "/dev/null"
-        wanted = any((root / SYSTEM).glob(f"*.wants/{kind.unit}"))
+        wanted = is_wanted(root, kind.unit)
         use = USE_KDUMP.search(text(root / kind.default)) if kind.default else None
         off = use is not None and use[0].endswith("=0")
         rule = next((root / p / kind.rule for p in RULES if (root / p / kind.rule).exists()), None)
@@ -88,6 +89,12 @@ def read(root: Path) -> list[Rival]:
             rule = None
         found.append(Rival(kind, wanted and not masked and not off, masked, rule))
     return found
+
+
+def is_wanted(root: Path, unit: str) -> bool:
+    """Tell whether systemd starts a unit at boot, as `systemctl enable` has it."""
+    folders = (root / SYSTEM).glob("*.wants")
+    return any(os.path.lexists(folder / unit) for folder in folders)
 
 
 def take_place(root: Path, rival: Rival) -> list[Union[File, Folder, Program]]:
