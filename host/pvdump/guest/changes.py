@@ -42,8 +42,11 @@ class Step(Protocol):
     def needed(self) -> bool:
         """Tell whether anything would change."""
 
+    def name(self) -> str:
+        """Return what it does, one line; "" where that need not be said."""
+
     def describe(self) -> str:
-        """Return what it changes, for a person; "" where that need not be said."""
+        """Return what it does with all details, for a person who is to agree."""
 
     def entry(self, known: Optional[Entry]) -> Optional[Entry]:
         """Return its entry in the record, None where there is nothing to undo."""
@@ -69,8 +72,8 @@ def apply(wanted: Sequence[Step], root: Path, say: Say) -> None:
         if not step.needed():
             continue
         _note(path, entries, step)
-        if line := step.describe().splitlines()[:1]:
-            say(line[0])
+        if line := step.name():
+            say(line)
         step.do()
 
 

@@ -78,7 +78,7 @@ def named(text: str, wish: Wish) -> Choice:
             raise DiskError("no swap can be the target: " + "; ".join(reasons or ["there is none"]))
         return choice
     path = Path(text)
-    if text.startswith("/dev/"):
+    if path.is_block_device() or text.startswith("/dev/"):
         return on_device(path, wish)
     return in_file(path, wish)
 

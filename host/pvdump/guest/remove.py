@@ -9,8 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..arm import arming
 from ..streams import complain, tell
-from . import changes
+from . import changes, record
 from .doctor import require_root
 from .setup import ask
 
@@ -37,6 +38,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask")
 
 
+def armed() -> bool:
+    """Tell whether pvdump has loaded a crash kernel."""
+    return bool(record.load(ROOT / arming.ARMED))
+
+
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
     require_root("remove")
@@ -48,6 +54,10 @@ def run(options: argparse.Namespace) -> int:
         tell("remove", f"    undo: {LINES[entry['kind']]} {entry['key']}")
     if not options.yes:
         ask("Undo this?")
+    # Before a target is taken away: its blocks may be another file's then.
+    with arming.locked(ROOT):
+        if any(entry["kind"].startswith("target-") for entry in entries) or armed():
+            arming.disarm(ROOT)
     if not changes.revert(ROOT, lambda line: complain("remove", line)):
         complain("remove", "what failed is still recorded: `pvdump remove` tries it again")
         return FAILED

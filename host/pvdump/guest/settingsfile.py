@@ -28,15 +28,17 @@ def edited(text: str, values: Mapping[str, Value]) -> str:
     import yaml
 
     for key, value in values.items():
-        before = _content(yaml, text)
-        changed = _with(yaml, text, key, value)
-        wanted = value if isinstance(value, str) else list(value)
-        if _content(yaml, changed) != {**before, key: wanted}:
+        wanted = {**_content(yaml, text), key: value if isinstance(value, str) else list(value)}
+        text = _with(yaml, text, key, value)
+        try:
+            as_meant = _content(yaml, text) == wanted
+        except yaml.YAMLError:
+            as_meant = False
+        if not as_meant:
             raise DumpError(
-                f"write `{_line(key, value)}` into the settings by hand: they are in "
-                "a form that is not edited"
+                f"write `{_line(key, value)}` into the settings by hand: they are in a form that "
+                "is not edited"
             )
-        text = changed
     return text
 
 

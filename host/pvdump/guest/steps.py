@@ -47,6 +47,9 @@ class File:
     def needed(self) -> bool:
         return self.before != self.content
 
+    def name(self) -> str:
+        return f"{'remove' if self.content is None else 'write'} {self.path}"
+
     def describe(self) -> str:
         """Return a unified diff."""
         old, new = (
@@ -93,8 +96,10 @@ class Folder:
     def needed(self) -> bool:
         return not self.path.is_dir()
 
-    def describe(self) -> str:
+    def name(self) -> str:
         return f"make the folder {self.path}"
+
+    describe = name
 
     def entry(self, known: Entry | None) -> Entry:
         return {"kind": "folder", "key": str(self.path)}
@@ -128,8 +133,10 @@ class Sysctl:
     def needed(self) -> bool:
         return self.before not in ("", str(self.value))
 
-    def describe(self) -> str:
+    def name(self) -> str:
         return f"write {self.value} to {self.path} (now {self.before})"
+
+    describe = name
 
     def entry(self, known: Entry | None) -> Entry:
         before = known["before"] if known else self.before
@@ -155,8 +162,11 @@ class Program:
     def needed(self) -> bool:
         return True
 
+    def name(self) -> str:
+        return f"run {shlex.join(self.words)}" if self.words else ""
+
     def describe(self) -> str:
-        return f"run {shlex.join(self.words)}    # {self.why}" if self.words else ""
+        return f"{self.name()}    # {self.why}" if self.words else ""
 
     def entry(self, known: Entry | None) -> Entry | None:
         if not self.undo:
@@ -185,8 +195,10 @@ class Action:
     def needed(self) -> bool:
         return True
 
-    def describe(self) -> str:
+    def name(self) -> str:
         return self.what
+
+    describe = name
 
     def entry(self, known: Entry | None) -> Entry | None:
         return {**self.made} if self.made is not None else None
