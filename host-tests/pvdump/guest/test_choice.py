@@ -91,7 +91,14 @@ def test_swap_is_taken_where_no_file_can_be(
     swaps: Path, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
-    monkeypatch.setattr(programs, "run", lambda words: ran.append(words[0]))
+    lines = swaps.read_text()
+
+    def run(words: list[str]) -> None:
+        """What swapoff and swapon do to /proc/swaps."""
+        ran.append(words[0])
+        swaps.write_text(lines if words[0] == "swapon" else lines.splitlines()[0])
+
+    monkeypatch.setattr(programs, "run", run)
     chosen, reasons = choice.best(wish(Path("/proc/sys")))
     assert chosen is not None
     assert (chosen.name, chosen.swap) == (f"file:{disk.part}", True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -193,6 +194,30 @@ def test_state_is_found_with_the_line_that_mends_it(guest: GuestRoot, name: str)
 def test_state_is_not_found_where_all_is_well(guest: GuestRoot, name: str) -> None:
     # What dom0 does can never be seen.
     assert (name in guest.found()) == (name == "dom0-actions")
+
+
+def rows() -> list[str]:
+    """The table of docs/doctor.md: one row a state."""
+    lines = []
+    for name, state in STATES.items():
+        what, why, mend = (
+            re.sub(r"\{(\w+)\}", lambda found: found[1].upper(), text.replace("${{", "${{ "))
+            .replace("${{ EDITOR:-vi}}", "${EDITOR:-vi}")
+            .replace("|", "\\|")
+            for text in (state.what, state.why, state.mend)
+        )
+        who = "dom0's owner: " if state.owner else ""
+        mended = f"{who}`{mend}`" if mend else ""
+        why = f": {why}" if why else ""
+        lines.append(f"| {name} | {state.verdict} | {what}{why} | {mended} |")
+    return lines
+
+
+def test_every_state_is_documented_with_the_line_that_mends_it() -> None:
+    text = DOCS.read_text(encoding="utf-8").splitlines()
+    assert [
+        line for line in text if re.match(r"\| [a-z0-9-]+ \| (ok|advice|dom0|no) ", line)
+    ] == rows()
 
 
 def exit_code(guest: GuestRoot) -> int:
