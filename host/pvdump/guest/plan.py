@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,10 +15,9 @@ from typing import Any, Optional
 
 from pvfw.errors import DumpError
 
-from .. import arguments
 from ..arm import settings
 from ..arm.estimate import estimate
-from . import checks, choice, facts, rivals, settingsfile, steps, targetlook
+from . import checks, choice, facts, loaders, rivals, settingsfile, steps, targetlook
 from .changes import Step
 from .choice import Choice, Wish
 from .facts import MIB, Guest
@@ -166,10 +164,9 @@ def _settings(guest: Guest, chosen: Optional[Choice], level: Optional[str], plan
 
 def _reservation(guest: Guest, plan: Plan) -> None:
     """Have memory reserved at the next boot."""
-    need = guest.need()
-    enough = need <= guest.crash.reserved <= checks.LARGE * need
+    enough = guest.is_enough(guest.crash.reserved)
     plan.reboot = not enough
-    value = f"{need // MIB}M"
+    value = f"{guest.need() // MIB}M"
     if guest.loader is None:
         if not enough:
             plan.notes.append(
@@ -177,16 +174,8 @@ def _reservation(guest: Guest, plan: Plan) -> None:
                 "command line, in this guest or in dom0 (extra= in xl.cfg)"
             )
         return
-    size = _plain_size(guest.loader.next_boot(guest.root))
-    if size is None or not need <= size <= checks.LARGE * need:
+    if not guest.is_enough(loaders.size(guest.loader.next_boot(guest.root))):
         plan.add(guest.loader.steps(guest.root, value))
-
-
-def _plain_size(value: str) -> Optional[int]:
-    try:
-        return arguments.size(value)
-    except ArgumentTypeError:
-        return None
 
 
 def _units(guest: Guest, swap: bool, changed: bool, plan: Plan) -> None:

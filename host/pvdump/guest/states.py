@@ -300,13 +300,13 @@ STATES = {
         NO,
         "target {target} is refused: {why}",
         "the crash kernel would not write to it",
-        "pvdump setup",
+        "pvdump setup --target file",
     ),
     "spare-refused": State(
         ADVICE,
         "target {target} is refused: {why}",
         "it is no help if the others fail",
-        "pvdump setup",
+        "${{EDITOR:-vi}} {file}",
     ),
     "target-small": State(
         ADVICE,
