@@ -22,7 +22,7 @@ from pvfw.errors import ConfigError, DumpError, TargetRefused
 
 from ..guest import record
 from ..streams import complain
-from . import blob, configuration, estimate, kexec, memory, settings, targets
+from . import blob, configuration, estimate, kexec, loaded, memory, settings, targets
 from .targets import Found
 
 CONFIGURATION = record.RUN / "pvdump.conf"
@@ -213,6 +213,12 @@ def verify(armed: dict[str, Any], root: Path) -> list[int]:
     if cpus(root) != armed["cpus"]:
         raise ArmError("the guest's CPUs have changed since")
     made = loaded_configuration(armed, root)
+    try:
+        loaded.Region(root).check_configuration((root / CONFIGURATION).read_bytes())
+    except loaded.NotThere as error:
+        raise ArmError("another crash kernel was loaded since") from error
+    except memory.MemoryUnknown:
+        pass  # under lockdown what is loaded cannot be looked at
     return [
         targets.hold(settings.target(each["name"]), target)
         for each, target in zip(armed["targets"], made.targets)
