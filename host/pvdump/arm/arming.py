@@ -28,6 +28,10 @@ from .targets import Found
 CONFIGURATION = record.RUN / "pvdump.conf"
 ARMED = record.RUN / "armed.json"
 LOCK = record.RUN / "lock"
+KEYS = frozenset(
+    "time release image image_sha256 call configuration_sha256 nonce_sha256 settings_sha256 level "
+    "compress targets memory cpus estimate".split()
+)
 CPUS = Path("sys/devices/system/cpu/present")
 MIB = 1 << 20
 
@@ -100,6 +104,8 @@ def arm(wanted: dict[str, Any], image: Path, root: Path) -> dict[str, Any]:
         "memory": dumped,
         "cpus": cpus(root),
     }
+    # The estimate of a large guest takes a while.
+    save_record({**done, "estimate": None}, root)
     done["estimate"] = estimated(done, root)
     save_record(done, root)
     return done
@@ -179,15 +185,15 @@ def room_problem(armed: dict[str, Any]) -> str:
 
 
 def load_record(root: Path) -> dict[str, Any]:
-    """Read the record of what is armed.
+    """Read the record of what is armed; {} if nothing is.
 
     Raises:
         RecordError: it is damaged.
-        ArmError: nothing is armed; the message says why.
+        ArmError: another version of pvdump wrote it.
     """
     armed = record.load(root / ARMED)
-    if not armed:
-        raise ArmError("not armed: `pvdump arm`")
+    if armed and not KEYS.issubset(armed):
+        raise ArmError("another version of pvdump armed: `pvdump arm`")
     return armed
 
 

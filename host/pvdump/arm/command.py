@@ -94,6 +94,8 @@ def _arm(wanted: dict[str, Any], image: Path, root: Path) -> int:
 def _check(wanted: dict[str, Any], image: Path, root: Path) -> int:
     """Arm anew where what is armed does not hold any more."""
     armed = arming.load_record(root)
+    if not armed:
+        raise ArmError("not armed: `pvdump arm`")
     try:
         rooms = arming.verify(armed, root)
         why = arming.outdated(armed, wanted, image)

@@ -53,7 +53,7 @@ def status(root: Path) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"ready": False, "why": "", "armed": {}, "dump": {}, "test": {}}
     try:
-        armed = record.load(root / arming.ARMED)
+        armed = arming.load_record(root)
         found["armed"] = {key: armed[key] for key in SHOWN if key in armed}
         found["why"] = why_not(armed, root)
         found["ready"] = not found["why"]
