@@ -76,25 +76,12 @@ def arm(wanted: dict[str, Any], image: Path, root: Path) -> dict[str, Any]:
     made = configuration.make(wanted, found)
     assert made.nonce is not None
     content = blob.encode(made)
-    path = root / CONFIGURATION
-    try:
-        record.replace(path, content)
-    except OSError as error:
-        raise ArmError(f"{path}: {error.strerror}") from error
-    (root / ARMED).unlink(missing_ok=True)
-    call = kexec.load(root, image, path, configuration.cmdline(made))
-    try:
-        targets.stamp(found)
-    except BaseException:
-        with suppress(DumpError):
-            kexec.unload()
-        raise
     done = {
         "time": int(time.time()),
         "release": made.release,
         "image": os.path.abspath(image),  # noqa: PTH100 - with the links that the person named
         "image_sha256": hashlib.sha256(raw).hexdigest(),
-        "call": call,
+        "call": _load(root, image, content, configuration.cmdline(made), found),
         "configuration_sha256": hashlib.sha256(content).hexdigest(),
         "nonce_sha256": hashlib.sha256(made.nonce).hexdigest(),
         "settings_sha256": digest(wanted),
@@ -109,6 +96,24 @@ def arm(wanted: dict[str, Any], image: Path, root: Path) -> dict[str, Any]:
     done["estimate"] = estimated(done, root)
     save_record(done, root)
     return done
+
+
+def _load(root: Path, image: Path, content: bytes, cmdline: str, found: Sequence[Found]) -> str:
+    """Load an image with a configuration, and write the nonces. Returns the system call."""
+    path = root / CONFIGURATION
+    try:
+        record.replace(path, content)
+        (root / ARMED).unlink(missing_ok=True)
+    except OSError as error:
+        raise ArmError(f"{path}: {error.strerror}") from error
+    call = kexec.load(root, image, path, cmdline)
+    try:
+        targets.stamp(found)
+    except BaseException:
+        with suppress(DumpError):
+            kexec.unload()
+        raise
+    return call
 
 
 def save_record(armed: dict[str, Any], root: Path) -> None:
