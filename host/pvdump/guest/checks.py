@@ -192,6 +192,8 @@ def targets(guest: Guest) -> Iterator[Finding]:
             yield found("target-small", target=look.name, room=room, estimate=estimate)
         else:
             yield found("target", target=look.name, room=room)
+        if look.swap and not (guest.root / targetlook.SWAP_UNIT).exists():
+            yield found("swap-first", target=look.name)
 
 
 def panics(guest: Guest) -> Iterator[Finding]:

@@ -308,6 +308,12 @@ STATES = {
         "it is no help if the others fail",
         "${{EDITOR:-vi}} {file}",
     ),
+    "swap-first": State(
+        NO,
+        "target {target} is swap, and nothing makes swap wait for the dump to be collected",
+        "after the panic the kernel would swap over the dump",
+        "pvdump setup",
+    ),
     "target-small": State(
         ADVICE,
         "target {target} has room for {room} MiB, and a dump would take about {estimate} MiB",
