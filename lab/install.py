@@ -1,9 +1,9 @@
-"""Disks with an installed Debian: packages configured by mmdebstrap, GRUB and an initrd of their own.
+"""Disks with an installed Debian: configured packages, GRUB, an initrd of its own.
 
-Used by lab.installed. mmdebstrap makes the tree of files from packages that lie in the cache, as an
-ordinary user (where /etc/subuid gives him a range) or as root. A machine of QEMU without Xen then
-boots that tree and copies it to the partitions of a disk, with the programs that a person would use.
-The rule: a disk is made once, kept in the cache, and never booted; tests boot copies.
+Used by lab.installed. mmdebstrap makes the tree of files from packages that lie in the cache, as
+root or as a user to whom /etc/subuid gives a range. A machine of QEMU without Xen then boots that
+tree and copies it to the partitions of a disk, with the programs that a person would use. The rule:
+a disk is made once, kept in the cache, and never booted; tests boot copies.
 Source: mmdebstrap(1), mke2fs(8).
 """
 
@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import WAIT_SECONDS, LabError, packages
-from lab.root import Root, run
 from lab.qemu import PROGRAM
+from lab.root import Root, run
 from tools import cache, process
 from tools.progress import NULL, Display
 
