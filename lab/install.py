@@ -9,6 +9,7 @@ Source: mmdebstrap(1), mke2fs(8).
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import struct
@@ -126,7 +127,9 @@ def _bootstrap(
         f"--customize-hook={FILES / 'customize'}",
         *("", str(tree), f"deb [trusted=yes] copy://{scratch / 'repository'} ./"),
     ]
-    process.output(command, LabError, cwd=scratch)
+    # Its own mmtarfilter is looked for in PATH.
+    path = f"{program.find('/usr/bin')}:{os.environ['PATH']}"
+    process.output(command, LabError, cwd=scratch, environment={**os.environ, "PATH": path})
     return tree
 
 
