@@ -24,7 +24,7 @@ from .streams import complain, ensure_streams, leave_output, one_line
 FAILED = 1
 # Each command: the module that has arguments(parser) and run(options), and a line for --help.
 COMMANDS = {
-    "prepare": ("dump.prepare", "make a disk or file a dump target"),
+    "prepare": ("place.command", "make a disk or file a dump target"),
     "arm": ("arm.command", "load the crash kernel"),
     "disarm": ("arm.disarm", "unload the crash kernel"),
     "test": ("arm.trial", "verify the way of a dump, without a panic or with one"),
@@ -34,6 +34,9 @@ COMMANDS = {
     "info": ("dump.info", "show the superblock of a target"),
     "watches": ("watches.command", "run a command after each change of a node in any domain"),
     "xenstored": ("xenstored.command", "serve a xenstore on a unix socket"),
+    "setup": ("guest.setup", "set this guest up so that a panic is dumped"),
+    "remove": ("guest.remove", "undo what setup did"),
+    "doctor": ("guest.doctor", "say whether a panic would be dumped, and what mends it"),
     "blkback": ("blkback.command", "serve disks to guests"),
 }
 # Commands that serve end by these signals themselves; the others are interrupted by them.

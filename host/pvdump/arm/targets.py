@@ -20,7 +20,8 @@ from xenpv.block.blkif import PAGE_SECTORS, SECTOR
 
 from ..dump import disk as disks
 from ..dump.disk import PAGE, DiskError
-from ..place import filesystem, swap
+from ..dump.immutable import IMMUTABLE, attributes
+from ..dump.swapspace import is_swap
 from ..place import stamp as stamps
 from ..place.locate import Place, locate
 from .settings import Wanted
@@ -147,10 +148,10 @@ def _checked(path: Path, level: int) -> Place:
     if place.file and not place.swap:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            flags = filesystem.attributes(fd)
+            flags = attributes(fd)
         finally:
             os.close(fd)
-        if not flags & filesystem.IMMUTABLE:
+        if not flags & IMMUTABLE:
             raise DiskError(f"{path} is not immutable, so it may be moved: chattr +i {path}")
     return place
 
@@ -161,6 +162,6 @@ def _read_superblock(path: Path) -> Superblock:
         block = disk.superblock()
         if why := superblock.refusal(block, disk.size, False, 0):
             raise TargetRefused(f"{disk.path}: {why}")
-        if swap.is_swap(disk.read(0, PAGE)):
+        if is_swap(disk.read(0, PAGE)):
             raise TargetRefused(f"{disk.path} is swap as well: say --target file:{disk.path}")
         return block
