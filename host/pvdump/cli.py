@@ -26,7 +26,10 @@ FAILED = 1
 COMMANDS = {
     "prepare": ("place.command", "make a disk or file a dump target"),
     "arm": ("arm.command", "make the configuration of the crash kernel"),
-    "collect": ("dump.collect", "copy the vmcore off a target"),
+    "collect": ("guest.collect", "copy dumps off targets"),
+    "list": ("guest.listing", "show the dumps that were collected"),
+    "log": ("guest.lastlog", "show the kernel's log of the last dump"),
+    "sign": ("guest.sign", "sign the image for Secure Boot"),
     "info": ("dump.info", "show the superblock of a target"),
     "watches": ("watches.command", "run a command after each change of a node in any domain"),
     "xenstored": ("xenstored.command", "serve a xenstore on a unix socket"),
