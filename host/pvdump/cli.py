@@ -25,7 +25,11 @@ FAILED = 1
 # Each command: the module that has arguments(parser) and run(options), and a line for --help.
 COMMANDS = {
     "prepare": ("place.command", "make a disk or file a dump target"),
-    "arm": ("arm.command", "make the configuration of the crash kernel"),
+    "arm": ("arm.command", "load the crash kernel"),
+    "disarm": ("arm.disarm", "unload the crash kernel"),
+    "test": ("arm.trial", "verify the way of a dump, without a panic or with one"),
+    "estimate": ("arm.estimate", "tell what a dump would take"),
+    "status": ("arm.status", "tell whether a panic would be dumped"),
     "collect": ("guest.collect", "copy dumps off targets"),
     "list": ("guest.listing", "show the dumps that were collected"),
     "log": ("guest.lastlog", "show the kernel's log of the last dump"),

@@ -13,7 +13,7 @@ from fixtures.btftypes import Types
 from fixtures.targets import SIZE, make, vmcore
 
 from pvdump import cli
-from pvdump.arm import btf, command, settings
+from pvdump.arm import btf, settings, targets
 from pvfw import config, superblock
 from pvfw.config import Config
 
@@ -31,7 +31,7 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "vmlinux").write_bytes(types.encode())
     (tmp_path / "dev").mkdir()
     monkeypatch.setattr(btf, "SYSTEM", tmp_path / "vmlinux")
-    monkeypatch.setattr(command, "DEVICES", tmp_path / "dev")
+    monkeypatch.setattr(targets, "DEVICES", tmp_path / "dev")
     monkeypatch.setattr(settings, "SYSTEM", tmp_path / "pvdump.yaml")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -4,21 +4,9 @@ import struct
 from pathlib import Path
 
 import pytest
+from fixtures.armingroot import bzimage
 
 from pvdump.arm import image
-
-
-def bzimage(certificates: tuple[int, int] = (0, 0), size: int = 0x2000) -> bytearray:
-    """The headers of pvdump.bin, as boot/setup.S has them."""
-    raw = bytearray(size)
-    raw[:2] = b"MZ"
-    struct.pack_into("<I", raw, 0x3C, 0x40)
-    raw[0x40:0x44] = b"PE\0\0"
-    struct.pack_into("<H", raw, 0x58, 0x20B)
-    struct.pack_into("<I", raw, 0x58 + 108, 6)
-    struct.pack_into("<II", raw, 0x58 + 144, *certificates)
-    raw[0x202:0x206] = b"HdrS"
-    return raw
 
 
 def test_the_first_place_that_has_an_image_counts(
@@ -51,7 +39,7 @@ def test_what_is_no_image_is_refused(tmp_path: Path, content: bytes | None, mess
 
 @pytest.mark.parametrize(
     ("certificates", "signed"),
-    [((0, 0), False), ((0x1000, 0x600), True), ((0x1F00, 0x600), False)],
+    [((0, 0), False), ((0x1000, 0x600), True), ((0x2F00, 0x600), False)],
 )
 def test_a_signature_is_seen(tmp_path: Path, certificates: tuple[int, int], signed: bool) -> None:
     path = tmp_path / "pvdump.bin"
@@ -59,8 +47,8 @@ def test_a_signature_is_seen(tmp_path: Path, certificates: tuple[int, int], sign
     assert image.is_signed(image.read(path)) is signed
 
 
-@pytest.mark.parametrize("at", [0x1FFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("at", [0x2FFF, 0xFFFFFFFF])
 def test_a_pe_header_outside_the_file_is_no_signature(at: int) -> None:
-    raw = bzimage((0x1000, 0x600))
+    raw = bytearray(bzimage((0x1000, 0x600)))
     struct.pack_into("<I", raw, 0x3C, at)
     assert not image.is_signed(bytes(raw))

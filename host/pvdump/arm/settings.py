@@ -48,6 +48,11 @@ class Wanted(NamedTuple):
     uuid: Optional[bytes]
     place: Optional[Path] = None
 
+    def __str__(self) -> str:
+        if self.place is not None:
+            return f"file:{self.place}"
+        return self.name if self.uuid is None else f"{self.name}={uuid.UUID(bytes=self.uuid)}"
+
 
 def target(text: str) -> Wanted:
     """Read NAME, NAME=UUID or file:PATH. Raises ArgumentTypeError."""

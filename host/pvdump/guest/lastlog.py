@@ -16,7 +16,7 @@ from ..dump.output import OutputStream
 from . import dumps
 
 PIECE = 1 << 20  # bytes
-CONTROL = re.compile(rb"[^\t\n -~\x80-\xff]|\xc2[\x80-\x9f]")
+CONTROL = re.compile(rb"[^\t\n -~]")  # and what is no ASCII
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,4 +49,4 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _escaped(found: re.Match[bytes]) -> bytes:
-    return b"".join(b"\\x%02x" % byte for byte in found[0])
+    return b"\\x%02x" % found[0][0]

@@ -35,14 +35,14 @@ def save(path: Path, mapping: Mapping[str, Any]) -> None:
     """
     content = json.dumps(mapping, indent=1, sort_keys=True).encode() + b"\n"
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         replace(path, content)
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from error
 
 
 def replace(path: Path, content: bytes) -> None:
-    """Write a file that its owner alone can read, in one step. Raises OSError."""
+    """Write a file that its owner alone can read, with its folder, in one step. Raises OSError."""
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     made = path.with_name(f".{path.name}.new")
     made.unlink(missing_ok=True)  # of a run that was killed
     try:
