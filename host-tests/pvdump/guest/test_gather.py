@@ -15,7 +15,7 @@ from fixtures.targets import PAGE, make, vmcore
 
 from pvdump.dump.collect import collect
 from pvdump.dump.info import info
-from pvdump.guest import dumps, gather, record, reports
+from pvdump.guest import crashtest, dumps, gather, record, reports
 from pvdump.guest.gather import Guest
 from pvdump.guest.motd import MOTD
 from pvfw import superblock
@@ -228,6 +228,23 @@ def test_the_last_dump_is_recorded_and_shown_at_login(guest: Guest, disk: Path) 
 def test_who_logs_in_sees_nothing_of_the_kernel_s_log(guest: Guest, disk: Path) -> None:
     run(guest, disk)
     assert "sysrq" not in (guest.root / MOTD).read_text()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_a_test_that_panicked_the_guest_gets_its_result(
+    guest: Guest, tmp_path: Path, complete: bool
+) -> None:
+    boot = guest.root / crashtest.BOOT_ID
+    boot.parent.mkdir(parents=True)
+    boot.write_text("before\n")
+    crashtest.begin(guest.root)
+    boot.write_text("after\n")
+    state = superblock.COMPLETE if complete else superblock.PARTIAL
+    make(tmp_path / "disk", state, DATA, None if complete else 50 * PAGE)
+    run(guest, tmp_path / "disk")
+    part = "" if complete else "part of "
+    line = f"{part}the dump is in {only(guest).path}"
+    assert crashtest.result(guest.root) == (complete, line)
 
 
 def test_a_second_run_beside_the_first_is_refused(guest: Guest, disk: Path) -> None:

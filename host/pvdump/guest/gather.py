@@ -23,7 +23,7 @@ from ..dump.disk import DiskError
 from ..dump.meter import Meter
 from ..dump.prepare import prepare_again
 from ..streams import complain, tell
-from . import dumps, hooks, motd, record, reports, retention
+from . import crashtest, dumps, hooks, motd, record, reports, retention
 from .dumps import Dump, Facts
 
 FAILED, INCOMPLETE = 1, 3  # exit codes
@@ -199,15 +199,17 @@ def _log(path: Path, part: Path) -> list[str]:
 
 
 def _announce(guest: Guest, dump: Dump) -> None:
-    """Say what there is to a person, at each login, and to `pvdump status`."""
+    """Say what there is to a person, at each login, to `pvdump status`, and to a test by panic."""
     facts = dump.facts
     if facts.reason:
         tell("collect", f"why the kernel died: {facts.reason}")
     for line in facts.missing:
         complain("collect", f"the dump is partial: {line}")
+    line = f"the dump is in {dump.path}" if facts.complete else f"part of the dump is in {dump.path}"
     try:
         motd.write(guest.root, dump)
         _record(guest, dump)
+        crashtest.settle(guest.root, facts.complete, line)
     except DumpError as error:
         complain("collect", str(error))
 
