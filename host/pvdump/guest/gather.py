@@ -8,6 +8,7 @@ Reports and hooks that fail cost only themselves.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,8 +21,10 @@ from pvfw.superblock import MIB, Superblock
 from ..dump import disk as disks
 from ..dump.collect import Collected, collect, collect_log, note
 from ..dump.disk import DiskError
+from ..dump.immutable import IMMUTABLE, attributes, set_immutable
 from ..dump.meter import Meter
 from ..dump.prepare import prepare_again
+from ..place.locate import locate
 from ..streams import complain, tell
 from . import crashtest, dumps, hooks, motd, record, reports, retention
 from .dumps import Dump, Facts
@@ -84,6 +87,7 @@ def gather(guest: Guest, paths: list[Path], defer_hooks: bool, own: bool = True)
         for path in paths:
             try:
                 codes.add(_one(guest, path, own))
+                _fix(path)
             except DumpError as error:
                 complain("collect", str(error))
                 codes.add(FAILED)
@@ -122,6 +126,23 @@ def _one(guest: Guest, path: Path, own: bool) -> int:
     room = f"room for a dump of {ready.room / MIB:.1f} MiB"
     tell("collect", f"{path} is ready for the next dump, {room}; `pvdump arm` arms it")
     return 0 if dump is None or dump.facts.complete else INCOMPLETE
+
+
+def _fix(path: Path) -> None:
+    """Have a target in a file system immutable again, where a run was cut that had it otherwise."""
+    try:
+        place = locate(path)
+    except DumpError:  # no place of this guest
+        return
+    if not place.file or place.swap:
+        return
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if not attributes(fd) & IMMUTABLE:
+            set_immutable(fd, path, True)
+            tell("collect", f"{path} is immutable again")
+    finally:
+        os.close(fd)
 
 
 def _published(directory: Path, block: Superblock) -> Optional[Dump]:

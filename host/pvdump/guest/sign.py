@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import stat
 from pathlib import Path
 
 from ..arguments import file_name
@@ -57,11 +58,11 @@ def sign(image: Path, key: Path, cert: Path, out: Path) -> None:
     Raises:
         DumpError: it cannot be signed, or the signature does not hold; nothing was changed.
     """
+    for path in (image, key, cert):
+        _refuse_unreadable(path)
     for tool in TOOLS:
         if programs.find(tool) is None:
             raise DiskError(f"{tool} is missing: apt install sbsigntool (dnf install sbsigntools)")
-    for path in (image, key, cert):
-        _refuse_unreadable(path)
     made = out.with_name(out.name + NEW)
     try:
         made.unlink(missing_ok=True)
@@ -82,6 +83,11 @@ def sign(image: Path, key: Path, cert: Path, out: Path) -> None:
 
 def _refuse_unreadable(path: Path) -> None:
     try:
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise DiskError(f"{path} is no file")
+    finally:
+        os.close(fd)
