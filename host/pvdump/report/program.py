@@ -8,6 +8,7 @@ Source: drgn's API reference; Linux kernel/bpf/btf.c, include/linux/module.h.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
@@ -47,6 +48,8 @@ class Core:
     """
 
     def __init__(self, path: Path, symbols: Sequence[Path] = ()) -> None:
+        # What drgn says of symbols that it misses is said by has_debug_info.
+        logging.getLogger("drgn").addHandler(logging.NullHandler())
         self.program = drgn.Program()
         self.lacks: list[str] = []
         self._tables: list[Table] = []

@@ -65,6 +65,7 @@ class State:
         ip, sp, bp: registers.
         exact: as of Frame.
         more: other registers of PT_REGS, where they are known.
+        entry: how to go on from there, where it is known better than by `ip`.
     """
 
     ip: int
@@ -72,6 +73,7 @@ class State:
     bp: int
     exact: bool
     more: dict[str, int] = field(default_factory=dict)
+    entry: Optional[Entry] = None
 
 
 class Unwinder:
@@ -112,7 +114,7 @@ class Unwinder:
         if state.ip == 0:
             entry = NULL_CALL
         else:
-            entry = self._find(frame.place) or FRAME_POINTER
+            entry = state.entry or self._find(frame.place) or FRAME_POINTER
         if entry.type == orc.END:
             return None
         if entry.type == orc.NOTHING:
