@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Optional
 
 import drgn
@@ -18,6 +17,7 @@ import drgn
 from pvfw.errors import CoreError
 
 from . import orc
+from .facts import Function, Stack
 from .orc import Entry
 from .program import Core
 from .registers import Registers
@@ -29,40 +29,6 @@ CALL_CODE = 0xE8
 FRAME_MAX = 1024  # bytes of a function's frame that are searched
 
 SOURCE_DEPTH = 4  # directories and file of a source location that are shown
-
-
-@dataclass
-class Function:
-    """A frame of a stack.
-
-    Attributes:
-        name: of the function; "" where no symbol is known.
-        address: of the next instruction.
-        offset: of it in the function, bytes.
-        size: of the function, bytes.
-        module: that it is in, "" for the kernel's own.
-        source: FILE:LINE, innermost inlined function first; [] without debug symbols.
-    """
-
-    name: str
-    address: int
-    offset: int
-    size: int
-    module: str
-    source: list[str]
-
-
-@dataclass
-class Stack:
-    """A stack.
-
-    Attributes:
-        frames: the innermost first.
-        ends: why it could not be followed further, "" if it was followed to its end.
-    """
-
-    frames: list[Function] = field(default_factory=list)
-    ends: str = ""
 
 
 class Stacks:
@@ -152,9 +118,9 @@ class Stacks:
         symbol = self._symbol(place)
         module = self._core.module_of(place)
         if symbol is None:
-            return Function("", ip, 0, 0, module, [])
+            return Function("", hex(ip), 0, 0, module, [])
         offset = ip - symbol.address
-        return Function(symbol.name, ip, offset, symbol.size, module, self._source(place))
+        return Function(symbol.name, hex(ip), offset, symbol.size, module, self._source(place))
 
     def _symbol(self, place: int) -> Optional[drgn.Symbol]:
         try:
