@@ -24,9 +24,7 @@ from .facts import Crash, Kernel, Module, Report
 
 LOG_LINES = 200
 TIME_MAX = 1 << 40  # seconds since 1970
-WITHOUT = (
-    "tasks, stacks and memory need drgn: `pip install drgn`, with the Python that runs pvdump"
-)
+WITHOUT = "tasks, stacks and memory need drgn: `pip install drgn`, with the Python that runs pvdump"
 
 
 def gather(path: Path, symbols: Sequence[Path]) -> Report:

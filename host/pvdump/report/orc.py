@@ -74,9 +74,7 @@ class Layout:
     def decode(self, raw: bytes) -> Entry:
         """Read an entry of SIZE bytes."""
         whole = int.from_bytes(raw, "little")
-        value = {
-            name: whole >> at & (1 << bits) - 1 for name, (at, bits) in self.places.items()
-        }
+        value = {name: whole >> at & (1 << bits) - 1 for name, (at, bits) in self.places.items()}
         kind = value["type"]
         if "end" in self.places:
             kind = END if value["end"] else kind + CALL

@@ -47,7 +47,7 @@ class TypeFinder:
 
     Args:
         program: it finds types for.
-        sources: the kernel's types, then those of modules; the first that has a name gives its type.
+        sources: the kernel's types, then those of modules; the first that has a name has it.
     """
 
     def __init__(self, program: Program, sources: Sequence[Types]) -> None:
@@ -188,9 +188,7 @@ class TypeFinder:
             found.append(TypeMember(make, types.name(name) or None, offset))
         return found
 
-    def _member(
-        self, types: Types, number: int, width: int
-    ) -> Callable[[], drgn.Type | Object]:
+    def _member(self, types: Types, number: int, width: int) -> Callable[[], drgn.Type | Object]:
         def make() -> drgn.Type | Object:
             kind = self._type(types, number)
             if not width:

@@ -1,7 +1,7 @@
 """The kernel's variables for drgn, without debug symbols: addresses of kallsyms, types of a table.
 
-Registered with a drgn program by program.py. BTF names the types of functions and per-CPU variables;
-of other variables only those in the table can be had, which are those that drgn's helpers use.
+Registered with a drgn program by program.py. BTF names the types of functions and of per-CPU
+variables; of others only those in the table can be had, which are those that drgn's helpers use.
 Source: drgn/helpers/linux; the declarations in Linux 5.10 to 6.12.
 """
 
