@@ -38,8 +38,8 @@ COMMANDS = {
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 DESCRIPTION = """\
-Prepare disks for crash dumps of Xen guests, configure the crash kernel, collect the dumps, tell what
-they say. Also: watch nodes of many domains, serve a xenstore for tests, serve disks to guests."""
+Prepare disks for crash dumps of Xen guests, configure the crash kernel, collect the dumps, tell
+what they say. Also: watch nodes of many domains, serve a xenstore for tests, serve disks."""
 EXITS = """\
 exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
 3 collect: part of the dump is missing, and what there is of it was collected"""

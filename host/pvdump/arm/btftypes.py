@@ -85,6 +85,7 @@ class Types:
     ) -> None:
         self._data = data
         self._base = base
+        self.end: int
         self.first = base.end if base else 1
         self._text_first: int = base._text_first + base._text_size if base else 0
         types, types_end = self._sections()

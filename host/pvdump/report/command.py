@@ -20,9 +20,9 @@ from .text import Text
 DONE = 0
 DESCRIPTION = """\
 Tell why a guest died: kernel, reason, stacks, tasks, memory, the end of the log. No debug symbols
-are needed: the kernel's own tables in the dump are read, with drgn. Debug symbols that are installed
-in the usual places are used; none are fetched. Without drgn there are the log, the registers and the
-kernel's release."""
+are needed: the kernel's own tables in the dump are read, with drgn. Debug symbols that are
+installed in the usual places are used; none are fetched. Without drgn there are the log, the
+registers and the kernel's release."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

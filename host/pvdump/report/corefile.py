@@ -37,7 +37,7 @@ PAGES_KEPT = 256
 # What a file that is none of these may be, and what to do with it.
 OTHERS = (
     (b"makedumpfile\0", "a flattened dump: `makedumpfile -R NEW < {}` makes a file to be read"),
-    (b"age-encryption.org/", "encrypted: decrypt it first, `age -d -i KEY -o NEW {}`"),
+    (b"age-encryption.org/", "encrypted: `pvdump collect --identity KEY {} NEW` decrypts it"),
     (b"PVDUMP", "a dump target: `pvdump collect {} NEW` makes a vmcore of it"),
 )
 

@@ -8,10 +8,11 @@ itself, and is told.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from pvfw.cause import Cause
 from pvfw.errors import CoreError, DumpError
@@ -23,6 +24,7 @@ from .corefile import CoreFile
 from .facts import Crash, Kernel, Module, Report
 
 LOG_LINES = 200
+CPU = re.compile(r"CPU: ([0-9]{1,5}) PID: ")  # in the log of an oops or panic
 TIME_MAX = 1 << 40  # seconds since 1970
 WITHOUT = "tasks, stacks and memory need drgn: `pip install drgn`, with the Python that runs pvdump"
 
@@ -98,7 +100,11 @@ def _core(report: Report, symbols: Sequence[Path]) -> Any:
 def _log(report: Report, memory: Any, info: Vmcoreinfo) -> None:
     log = Log(memory, info)
     cause = Cause(log)
-    report.crash.reason, report.crash.lines = cause.text, cause.lines
+    crash = report.crash
+    crash.reason, crash.lines = cause.text, cause.lines
+    found = CPU.search(" ".join(cause.lines))
+    if crash.cpu is None and found:
+        crash.cpu = int(found[1])
     for time, _, _ in log.records(1):
         report.kernel.uptime = time / 1e9
     report.log = list(log.lines(LOG_LINES))[-LOG_LINES:]
@@ -187,14 +193,10 @@ def _part(report: Report, what: str) -> Iterator[None]:
     """Make a part of the report; where the dump lacks it, say so."""
     try:
         yield
-    except (CoreError, LookupError, AttributeError, ValueError, OverflowError) as error:
+    except (DumpError, LookupError, AttributeError, ValueError, OverflowError) as error:
         report.missing.append(f"{what}: {error}")
     except Exception as error:
-        if not _is_fault(error):
+        # drgn, which need not be there, has a class of its own for memory that the dump lacks.
+        if type(error).__name__ != "FaultError":
             raise
         report.missing.append(f"{what}: {error}")
-
-
-def _is_fault(error: Optional[BaseException]) -> bool:
-    """Tell whether an error is drgn's for memory that the dump does not have."""
-    return type(error).__module__.endswith("drgn") and isinstance(error, Exception)

@@ -25,8 +25,8 @@ def find(path: Path) -> Path:
             return folder / NAME
         if (folder / ENCRYPTED).is_file():
             raise DumpError(
-                f"{folder / ENCRYPTED} is encrypted: where the key is, decrypt it, "
-                f"`age -d -i KEY -o vmcore {folder / ENCRYPTED}`"
+                f"{folder / ENCRYPTED} is encrypted: where the key is, "
+                f"`pvdump collect --identity KEY {folder / ENCRYPTED} NEW` decrypts it"
             )
     raise DumpError(f"{path}: there is no dump, no file named {NAME} in it or in its folders")
 

@@ -67,7 +67,8 @@ class Tasks:
         return Task(
             task.pid.value_(),
             task.tgid.value_(),
-            task.real_parent.tgid.value_(),
+            # An idle task has the task that started its CPU for a parent.
+            task.real_parent.tgid.value_() if task.pid else 0,
             task_cpu(task),
             task_state_to_char(task),
             task.comm.string_().decode(errors="backslashreplace"),
