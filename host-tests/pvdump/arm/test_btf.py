@@ -10,7 +10,7 @@ import pytest
 from fixtures.btftypes import Types
 
 from lab.root import Root, run
-from pvdump.arm import btf, btftypes
+from pvdump.arm import btftypes
 from pvdump.arm.btf import Btf, BtfError, Field
 from tools.apt import Suite
 

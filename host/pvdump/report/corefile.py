@@ -10,6 +10,7 @@ Source: makedumpfile IMPLEMENTATION and diskdump_mod.h; elf(5).
 from __future__ import annotations
 
 import os
+import stat
 import zlib
 from array import array
 from bisect import bisect_right
@@ -70,8 +71,11 @@ class CoreFile:
         self.path = path
         self.cpu: Optional[int] = None
         self.incomplete = False
-        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        # Nobody need be writing to what turns out to be a pipe.
+        self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
+            if not stat.S_ISREG(os.fstat(self._fd).st_mode):
+                raise DumpError(f"{path}: no file, so no vmcore")
             start = self._at(0, PAGE)
             if start.startswith(KDUMP):
                 self._read = self._open_kdump(start)
@@ -122,7 +126,10 @@ class CoreFile:
 
     def _at(self, offset: int, size: int) -> bytes:
         """Read the file. Returns fewer bytes at its end."""
-        return os.pread(self._fd, size, offset) if 0 <= offset < 1 << 62 else b""
+        try:
+            return os.pread(self._fd, size, offset) if 0 <= offset < 1 << 62 else b""
+        except OSError as error:
+            raise DumpError(f"{self.path}: {error.strerror}") from error
 
     def _whole(self, offset: int, size: int, what: str) -> bytes:
         data = self._at(offset, size)

@@ -7,7 +7,6 @@ itself, and is told.
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,12 +20,14 @@ from pvfw.vmcoreinfo import Vmcoreinfo
 from xenpv.text import decimal, printable
 
 from .corefile import CoreFile
-from .facts import Crash, Kernel, Module, Report
+from .engine import NoDrgn, engine
+from .facts import Crash, Kernel, Report
 
 LOG_LINES = 200
 CPU = re.compile(r"CPU: ([0-9]{1,5}) PID: ")  # in the log of an oops or panic
 TIME_MAX = 1 << 40  # seconds since 1970
-WITHOUT = "tasks, stacks and memory need drgn: `pip install drgn`, with the Python that runs pvdump"
+BLOCKED = "D"
+BLOCKED_MAX = 64  # stacks of blocked tasks that are shown; a hung disk can block thousands
 
 
 def gather(path: Path, symbols: Sequence[Path]) -> Report:
@@ -48,53 +49,31 @@ def gather(path: Path, symbols: Sequence[Path]) -> Report:
         report = Report(
             str(path), path.stat().st_size, file.incomplete, "no drgn", kernel, Crash(cpu=file.cpu)
         )
-        core = _core(report, symbols)
+        drgn, core = _core(report, symbols)
         with _part(report, "the kernel's log"):
-            _log(report, file if core is None else Physical(core.program), info)
-        if core is not None:
-            _tell(report, core, file)
+            _log(report, drgn.system.Physical(core.program) if drgn else file, info)
+        if drgn:
+            _tell(report, drgn, core, file)
         _registers(report, file)
     return report
 
 
-class Physical:
-    """The physical memory of a dump, by drgn."""
-
-    def __init__(self, program: Any) -> None:
-        self._program = program
-
-    def read(self, paddr: int, size: int) -> bytes:
-        """Read memory at a physical address.
-
-        Raises:
-            CoreError: the dump does not have it.
-        """
-        import drgn
-
-        try:
-            data: bytes = self._program.read(paddr, size, physical=True)
-        except (drgn.FaultError, OverflowError) as error:
-            raise CoreError(f"the memory at {paddr:#x} is not in the dump") from error
-        return data
-
-
-def _core(report: Report, symbols: Sequence[Path]) -> Any:
-    """Open the dump in drgn, None where that cannot be."""
-    if importlib.util.find_spec("drgn") is None:
-        if symbols:
-            raise DumpError(f"--symbols needs drgn: {WITHOUT}")
-        report.missing.append(WITHOUT)
-        return None
-    from .program import Core
-
+def _core(report: Report, symbols: Sequence[Path]) -> tuple[Any, Any]:
+    """Open the dump in drgn. Returns the modules that use drgn and the dump, None without."""
     try:
-        core = Core(Path(report.vmcore), symbols)
+        drgn = engine()
+        core = drgn.program.Core(Path(report.vmcore), symbols)
+    except NoDrgn as error:
+        if symbols:
+            raise
+        report.missing.append(str(error))
+        return None, None
     except CoreError as error:
         report.missing.append(f"no tasks, stacks and memory: {error}")
-        return None
+        return None, None
     report.source = "debug symbols" if core.has_debug_info else "the dump itself"
     report.missing += core.lacks
-    return core
+    return drgn, core
 
 
 def _log(report: Report, memory: Any, info: Vmcoreinfo) -> None:
@@ -125,20 +104,17 @@ def _registers(report: Report, file: CoreFile) -> None:
                 return
 
 
-def _tell(report: Report, core: Any, file: CoreFile) -> None:
+def _tell(report: Report, drgn: Any, core: Any, file: CoreFile) -> None:
     """Add what drgn reads."""
-    from .memory import memory
-    from .stacks import Stacks
-    from .tasks import BLOCKED, BLOCKED_MAX, Tasks
-
+    program = core.program
     with _part(report, "the kernel's name and command line"):
-        _kernel(report.kernel, core)
+        drgn.system.name_kernel(report.kernel, program)
     with _part(report, "modules"):
-        report.modules = list(_modules(core))
+        report.modules = list(drgn.system.modules(program))
     with _part(report, "memory"):
-        report.memory = memory(core.program)
+        report.memory = drgn.memory.memory(program)
     with _part(report, "tasks"):
-        tasks = Tasks(core, Stacks(core, file.registers()))
+        tasks = drgn.tasks.Tasks(core, drgn.stacks.Stacks(core, file.registers()))
         report.kernel.cpus = len(tasks.cpus)
         _running(report, tasks)
         for task, raw in tasks.all():
@@ -159,33 +135,6 @@ def _running(report: Report, tasks: Any) -> None:
                 crash.thread = thread
             else:
                 crash.others.append(thread)
-
-
-def _kernel(kernel: Kernel, core: Any) -> None:
-    from drgn.helpers.linux.panic import tainted
-    from drgn.helpers.linux.sched import loadavg
-
-    program = core.program
-    name = program["init_uts_ns"].name
-    kernel.version = _text(name.version)
-    kernel.hostname = _text(name.nodename)
-    kernel.command_line = _text(program["saved_command_line"])
-    kernel.load = list(loadavg(program))
-    # G and blanks stand for what does not taint it.
-    kernel.taints = tainted(program).replace(" ", "").replace("G", "")
-
-
-def _modules(core: Any) -> Iterator[Module]:
-    from drgn.helpers.linux.module import for_each_module, module_address_regions, module_taints
-
-    for module in for_each_module(core.program):
-        size = sum(size for _, size in module_address_regions(module))
-        yield Module(_text(module.name), size, module_taints(module))
-
-
-def _text(value: Any) -> str:
-    text: str = value.string_().decode(errors="backslashreplace")
-    return text
 
 
 @contextmanager

@@ -43,8 +43,8 @@ class Core:
         lacks: lines on what could not be had of the dump.
 
     Raises:
-        DumpError: drgn cannot open it, or a file of symbols.
-        CoreError: there are neither debug symbols nor symbols and types in the dump.
+        DumpError: a file of symbols cannot be used.
+        CoreError: drgn cannot open it, or there are neither debug symbols nor the dump's own.
     """
 
     def __init__(self, path: Path, symbols: Sequence[Path] = ()) -> None:
@@ -57,7 +57,7 @@ class Core:
         try:
             self.program.set_core_dump(path)
         except (OSError, ValueError, drgn.FaultError) as error:
-            raise DumpError(f"{path}: drgn cannot open it: {error}") from error
+            raise CoreError(f"drgn cannot open it: {error}") from error
         self.has_debug_info = self._load_debug_info(symbols)
         types = self._add_kernel()
         if types is not None:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import runpy
 import sys
 
-from pvfw.errors import DumpError
-
 from ..arguments import file_name
+from .engine import engine
 from .place import find
 
 DONE = 0
@@ -44,14 +42,9 @@ def run(options: argparse.Namespace) -> int:
         DumpError: drgn is not installed, or cannot open the dump.
         OSError: the script cannot be read.
     """
-    if importlib.util.find_spec("drgn") is None:
-        raise DumpError("drgn is not installed: `pip install drgn`")
-    import drgn
+    core = engine().program.Core(find(options.vmcore), options.symbols)
     import drgn.cli
 
-    from .program import Core
-
-    core = Core(find(options.vmcore), options.symbols)
     for line in core.lacks:
         print(line, file=sys.stderr)
     if options.script is None:

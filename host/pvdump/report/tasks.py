@@ -19,8 +19,6 @@ from .program import Core
 from .stacks import Stacks
 
 PF_KTHREAD = 0x00200000
-BLOCKED = "D"
-BLOCKED_MAX = 64  # stacks of blocked tasks that are shown; a hung disk can block thousands
 
 
 class Tasks:

@@ -174,7 +174,7 @@ def moment(seconds: int) -> str:
     """Write a time since 1970, UTC."""
     try:
         return f"{datetime.fromtimestamp(seconds, timezone.utc):%Y-%m-%d %H:%M:%S} UTC"
-    except (OverflowError, ValueError):
+    except (OSError, OverflowError, ValueError):
         return f"{seconds} s since 1970"
 
 
