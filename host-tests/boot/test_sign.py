@@ -40,7 +40,9 @@ def test_with_out_the_image_stays_as_it_is(folder: Path, signer: Signer) -> None
 
 
 def test_a_certificate_of_another_key_changes_nothing(
-    folder: Path, signer: Signer, tmp_path_factory: pytest.TempPathFactory,
+    folder: Path,
+    signer: Signer,
+    tmp_path_factory: pytest.TempPathFactory,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     other = Signer(tmp_path_factory.mktemp("other"))
@@ -54,8 +56,10 @@ def test_a_certificate_of_another_key_changes_nothing(
 def test_a_signature_that_does_not_hold_changes_nothing(
     folder: Path, signer: Signer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "bin/sbsign").write_text('#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\n'
-                                       'read -r line < "$3"; echo "$line" > "$2"\n')
+    (folder / "bin/sbsign").write_text(
+        '#!/bin/sh\nwhile [ "$1" != --output ]; do shift; done\n'
+        'read -r line < "$3"; echo "$line" > "$2"\n'
+    )
     before = (folder / "pvdump.bin").read_bytes()
     assert sign(signer, folder / "pvdump.bin") == 1
     assert "sbverify" in capsys.readouterr().err

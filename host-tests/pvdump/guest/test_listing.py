@@ -34,7 +34,9 @@ def test_list_shows_a_line_a_dump_the_oldest_first(
     heads, first, second = capsys.readouterr().out.splitlines()
     assert heads.split() == ["TIME", "RELEASE", "SIZE", "COMPLETE", "FOLDER", "REASON"]
     assert first.startswith("2023-11-14 23:13:20  6.1.0-test  3.0 MiB")
-    assert first.endswith(f"yes       {directory}/2023-11-14T231320Z-6.1.0-test  sysrq triggered crash")
+    assert first.endswith(
+        f"yes       {directory}/2023-11-14T231320Z-6.1.0-test  sysrq triggered crash"
+    )
     assert "  no  " in second
     assert second.endswith(r"a NULL pointer\x1b[2J")
 

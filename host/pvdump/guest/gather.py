@@ -226,7 +226,9 @@ def _announce(guest: Guest, dump: Dump) -> None:
         tell("collect", f"why the kernel died: {facts.reason}")
     for line in facts.missing:
         complain("collect", f"the dump is partial: {line}")
-    line = f"the dump is in {dump.path}" if facts.complete else f"part of the dump is in {dump.path}"
+    line = (
+        f"the dump is in {dump.path}" if facts.complete else f"part of the dump is in {dump.path}"
+    )
     try:
         motd.write(guest.root, dump)
         _record(guest, dump)

@@ -27,6 +27,8 @@ from .typefinder import TypeFinder
 from .variables import VariableFinder
 
 NAME = "pvdump"  # of the finders
+# What comes of a dump whose symbols or types cannot be had.
+UNUSABLE = (ValueError, LookupError, drgn.FaultError, drgn.MissingDebugInfoError, DumpError)
 ORCS_MAX = 16 << 20  # entries; Debian's kernels have 0.4 million
 
 
@@ -111,7 +113,7 @@ class Core:
         try:
             program.register_symbol_finder(NAME, load_vmlinux_kallsyms(program), enable_index=-1)
             types = Btf(self._section("__start_BTF", "__stop_BTF", SIZE_MAX))
-        except (ValueError, LookupError, drgn.FaultError, DumpError) as error:
+        except UNUSABLE as error:
             lack = (
                 f"the dump has no symbols and types that can be read ({error}): Linux 6.0 and "
                 f"newer have them, with CONFIG_KALLSYMS and CONFIG_DEBUG_INFO_BTF"
