@@ -8,8 +8,8 @@ import pytest
 from fixtures import powercut
 from fixtures.agetools import Person
 from fixtures.crashedguest import GOOD, Crash
+from fixtures.cutcrash import CutCrash
 from fixtures.dyingkernel import OOPS
-from fixtures.kdumpreader import Reader
 from fixtures.sealing import sealed_stream, target
 from fixtures.targets import PAGE, make, vmcore
 
@@ -40,6 +40,12 @@ def disk(tmp_path: Path, dumped: bytes) -> Path:
     path = tmp_path / "disk"
     path.write_bytes(dumped)
     return path
+
+
+@pytest.fixture(scope="module")
+def small() -> bytes:
+    """The disk with a small dump."""
+    return bytes(CutCrash(1).by_firmware().disk.data)
 
 
 @pytest.fixture
@@ -255,14 +261,15 @@ def test_a_second_run_beside_the_first_is_refused(guest: Guest, disk: Path) -> N
 @pytest.mark.parametrize("loses", [False, True], ids=["keeps", "loses"])
 @pytest.mark.parametrize("moment", range(MOMENTS))
 def test_a_power_cut_at_any_moment_loses_nothing(
-    guest: Guest, disk: Path, moment: int, loses: bool
+    guest: Guest, tmp_path: Path, small: bytes, moment: int, loses: bool
 ) -> None:
-    dump = disk.read_bytes()
+    disk = tmp_path / "disk"
+    disk.write_bytes(small)
     collect(disk, disk.with_name("expected"), form="kdump", noted=False)
     number = powercut.moments(lambda: run(guest, disk), disk)
     for folder in (guest.directory, guest.root):
         shutil.rmtree(folder)
-    disk.write_bytes(dump)
+    disk.write_bytes(small)
     # A few while the dump is copied, most while all else is done.
     at = number * moment // EARLY if moment < EARLY else number - 3 * (MOMENTS - moment)
     cut = powercut.run(lambda: run(guest, disk), at, loses, disk)

@@ -88,7 +88,7 @@ def test_on_a_terminal_control_characters_are_escaped(directory: Path, config: s
     (dump.path / dumps.LOG).write_bytes(b"a\tb\x1b[31m\r\x9b1m\xc2\x9b2J\x7f\n")
     pid, terminal = pty.fork()
     if pid == 0:
-        sys.stdout = open(1, "w", closefd=False)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115 - to its end
         os._exit(cli.main(["log", config]))
     said = b""
     while b"\n" not in said:
