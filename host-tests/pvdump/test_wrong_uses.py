@@ -130,7 +130,6 @@ TABLE = [
     ("arm --force", USAGE, "--out and --force go with --print"),
     ("arm --print", USAGE, "--print needs --out FILE"),
     ("arm --print --check --out out", USAGE, "not allowed with argument"),
-    ("arm --image none", FAILED, ""),
     ("arm --config none", FAILED, "none: No such file or directory"),
     ("disarm now", USAGE, "unrecognized arguments: now"),
     ("test --yes", USAGE, "--yes goes with --crash"),

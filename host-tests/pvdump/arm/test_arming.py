@@ -220,13 +220,27 @@ def test_too_little_room_is_told(guest: ArmingRoot) -> None:
 def test_disarming_unloads_and_leaves_nothing(guest: ArmingRoot) -> None:
     arm(guest, "xvdb")
     assert arming.disarm(guest.path)
-    assert guest.commands[-1] == ["kexec", "-p", "-u"]
+    assert guest.commands[-1] == ["kexec", "-p", "-s", "-u"]
     assert list((guest.path / "run/pvdump").iterdir()) == []
     assert not arming.disarm(guest.path)
 
 
-def test_nothing_is_armed_without_a_record(guest: ArmingRoot) -> None:
-    with pytest.raises(DumpError, match="not armed: `pvdump arm`"):
+def test_where_one_system_call_does_not_unload_the_other_one_does(guest: ArmingRoot) -> None:
+    arm(guest)
+    guest.refuses["-s"] = "syscall kexec_file_load not available."
+    assert arming.disarm(guest.path)
+    guest.write("sys/kernel/kexec_crash_loaded", "1\n")
+    guest.refuses["-c"] = "Operation not permitted"
+    with pytest.raises(DumpError, match="kexec_file_load not available"):
+        arming.disarm(guest.path)
+
+
+def test_the_record_of_another_version_is_refused(guest: ArmingRoot) -> None:
+    assert arming.load_record(guest.path) == {}
+    arm(guest)
+    assert set(arming.load_record(guest.path)) == arming.KEYS
+    guest.write("run/pvdump/armed.json", '{"time": 1}')
+    with pytest.raises(DumpError, match="another version of pvdump armed: `pvdump arm`"):
         arming.load_record(guest.path)
 
 

@@ -22,12 +22,16 @@ from pvfw.errors import ConfigError, DumpError, TargetRefused
 
 from ..guest import record
 from ..streams import complain
-from . import blob, configuration, estimate, kexec, memory, settings, targets
+from . import blob, configuration, estimate, kexec, loaded, memory, settings, targets
 from .targets import Found
 
 CONFIGURATION = record.RUN / "pvdump.conf"
 ARMED = record.RUN / "armed.json"
 LOCK = record.RUN / "lock"
+KEYS = frozenset(
+    "time release image image_sha256 call configuration_sha256 nonce_sha256 settings_sha256 level "
+    "compress targets memory cpus estimate".split()
+)
 CPUS = Path("sys/devices/system/cpu/present")
 MIB = 1 << 20
 
@@ -72,25 +76,12 @@ def arm(wanted: dict[str, Any], image: Path, root: Path) -> dict[str, Any]:
     made = configuration.make(wanted, found)
     assert made.nonce is not None
     content = blob.encode(made)
-    path = root / CONFIGURATION
-    try:
-        record.replace(path, content)
-    except OSError as error:
-        raise ArmError(f"{path}: {error.strerror}") from error
-    (root / ARMED).unlink(missing_ok=True)
-    call = kexec.load(root, image, path, configuration.cmdline(made))
-    try:
-        targets.stamp(found)
-    except BaseException:
-        with suppress(DumpError):
-            kexec.unload()
-        raise
     done = {
         "time": int(time.time()),
         "release": made.release,
         "image": os.path.abspath(image),  # noqa: PTH100 - with the links that the person named
         "image_sha256": hashlib.sha256(raw).hexdigest(),
-        "call": call,
+        "call": _load(root, image, content, configuration.cmdline(made), found),
         "configuration_sha256": hashlib.sha256(content).hexdigest(),
         "nonce_sha256": hashlib.sha256(made.nonce).hexdigest(),
         "settings_sha256": digest(wanted),
@@ -100,9 +91,29 @@ def arm(wanted: dict[str, Any], image: Path, root: Path) -> dict[str, Any]:
         "memory": dumped,
         "cpus": cpus(root),
     }
+    # The estimate of a large guest takes a while.
+    save_record({**done, "estimate": None}, root)
     done["estimate"] = estimated(done, root)
     save_record(done, root)
     return done
+
+
+def _load(root: Path, image: Path, content: bytes, cmdline: str, found: Sequence[Found]) -> str:
+    """Load an image with a configuration, and write the nonces. Returns the system call."""
+    path = root / CONFIGURATION
+    try:
+        record.replace(path, content)
+        (root / ARMED).unlink(missing_ok=True)
+    except OSError as error:
+        raise ArmError(f"{path}: {error.strerror}") from error
+    call = kexec.load(root, image, path, cmdline)
+    try:
+        targets.stamp(found)
+    except BaseException:
+        with suppress(DumpError):
+            kexec.unload()
+        raise
+    return call
 
 
 def save_record(armed: dict[str, Any], root: Path) -> None:
@@ -179,15 +190,15 @@ def room_problem(armed: dict[str, Any]) -> str:
 
 
 def load_record(root: Path) -> dict[str, Any]:
-    """Read the record of what is armed.
+    """Read the record of what is armed; {} if nothing is.
 
     Raises:
         RecordError: it is damaged.
-        ArmError: nothing is armed; the message says why.
+        ArmError: another version of pvdump wrote it.
     """
     armed = record.load(root / ARMED)
-    if not armed:
-        raise ArmError("not armed: `pvdump arm`")
+    if armed and not KEYS.issubset(armed):
+        raise ArmError("another version of pvdump armed: `pvdump arm`")
     return armed
 
 
@@ -213,6 +224,12 @@ def verify(armed: dict[str, Any], root: Path) -> list[int]:
     if cpus(root) != armed["cpus"]:
         raise ArmError("the guest's CPUs have changed since")
     made = loaded_configuration(armed, root)
+    try:
+        loaded.Region(root).check_configuration((root / CONFIGURATION).read_bytes())
+    except loaded.NotThere as error:
+        raise ArmError("another crash kernel was loaded since") from error
+    except memory.MemoryUnknown:
+        pass  # under lockdown what is loaded cannot be looked at
     return [
         targets.hold(settings.target(each["name"]), target)
         for each, target in zip(armed["targets"], made.targets)

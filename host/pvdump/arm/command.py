@@ -17,6 +17,7 @@ from pvfw.errors import DumpError
 
 from ..arguments import file_name
 from ..dump import disk as disks
+from ..guest import record
 from ..streams import complain, tell
 from . import arming, blob, configuration, kexec, settings, targets
 from . import image as images
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     image = options.image or images.find()
     if options.print:
         return _print(wanted, image, options.out, options.force)
-    root = Path("/")
+    root = record.ROOT
     with arming.locked(root):
         return _check(wanted, image, root) if options.check else _arm(wanted, image, root)
 
@@ -93,6 +94,8 @@ def _arm(wanted: dict[str, Any], image: Path, root: Path) -> int:
 def _check(wanted: dict[str, Any], image: Path, root: Path) -> int:
     """Arm anew where what is armed does not hold any more."""
     armed = arming.load_record(root)
+    if not armed:
+        raise ArmError("not armed: `pvdump arm`")
     try:
         rooms = arming.verify(armed, root)
         why = arming.outdated(armed, wanted, image)

@@ -7,8 +7,8 @@ when it ends without an error; the targets stay as they are.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from ..guest import record
 from ..streams import tell
 from . import arming
 
@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
-    root = Path("/")
+    root = record.ROOT
     with arming.locked(root):
         loaded = arming.disarm(root)
     tell("disarm", "disarmed" if loaded else "no crash kernel was loaded")

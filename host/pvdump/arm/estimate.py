@@ -22,6 +22,7 @@ from typing import NamedTuple
 from pvfw import chunks, config
 from pvfw.superblock import MIB
 
+from ..guest import record
 from . import memory, settings
 from .memory import Kcore, MemoryUnknown
 
@@ -88,7 +89,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
     wanted = settings.settled(options)
-    root = Path("/")
+    root = record.ROOT
     contents = survey(root)
     levels = sorted({*SHOWN, config.LOG_ONLY, wanted["level"]})
     sizes = {level: size(contents, level, wanted["compress"]) for level in levels}
@@ -189,7 +190,6 @@ class Sample:
             self._skip += self._every
             if len(self.pfns) == 2 * SAMPLE:
                 del self.pfns[1::2]
-                self._skip += self._every
                 self._every *= 2
         self._skip -= count
 

@@ -1,8 +1,8 @@
 """The crash kernel's place in the running kernel: what is reserved, loaded, allowed; load, unload.
 
 Used by arm, disarm, test and status. The rule: what kexec would refuse with an errno is refused
-before, with what to do. kexec_file_load is tried first; where the kernel does not have it,
-kexec_load.
+before, with what to do. kexec_file_load is tried first, which lockdown allows; where the
+kernel does not have it, kexec_load.
 Source: Linux Documentation/ABI/testing/sysfs-kernel-kexec, kernel/kexec_core.c,
 security/lockdown/lockdown.c; kexec(8).
 """
@@ -130,7 +130,16 @@ def load(root: Path, image: Path, configuration: Path, cmdline: str) -> str:
 
 def unload() -> None:
     """Unload the crash kernel. Raises: DumpError."""
-    programs.run(["kexec", "-p", "-u"])
+    refused: DumpError | None = None
+    for option in OPTIONS.values():
+        try:
+            programs.run(["kexec", "-p", option, "-u"])
+        except programs.ProgramError as error:
+            refused = refused or error
+        else:
+            return
+    assert refused is not None
+    raise refused
 
 
 def shown(image: Path, configuration: Path, cmdline: str) -> str:

@@ -18,7 +18,7 @@ from pvfw.errors import DumpError
 from pvfw.superblock import MIB
 
 from ..arguments import file_name
-from ..guest import crashtest
+from ..guest import crashtest, record
 from ..streams import complain, tell
 from . import arming, estimate, kexec, loaded, memory, settings, targets
 from . import image as images
@@ -73,7 +73,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
-    root = Path("/")
+    root = record.ROOT
     if options.yes and not options.crash:
         complain("test", "--yes goes with --crash; see pvdump test --help")
         return 2

@@ -14,6 +14,7 @@ from typing import Any
 
 from pvfw.errors import DumpError
 
+ROOT = Path("/")  # of the system; tests lay out one of their own
 RUN = Path("run/pvdump")  # below the root; until the next boot
 STATE = Path("var/lib/pvdump")
 RECORD_MAX = 1 << 20  # bytes
