@@ -39,6 +39,9 @@ COMMANDS = {
     "info": ("dump.info", "show the superblock of a target"),
     "watches": ("watches.command", "run a command after each change of a node in any domain"),
     "xenstored": ("xenstored.command", "serve a xenstore on a unix socket"),
+    "setup": ("guest.setup", "set this guest up so that a panic is dumped"),
+    "remove": ("guest.remove", "undo what setup did"),
+    "doctor": ("guest.doctor", "say whether a panic would be dumped, and what mends it"),
     "blkback": ("blkback.command", "serve disks to guests"),
 }
 # Commands that serve end by these signals themselves; the others are interrupted by them.

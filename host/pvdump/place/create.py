@@ -44,7 +44,8 @@ def file(path: Path, size: int, progress: Progress) -> superblock.Superblock:
         raise DiskError(
             f"{path} exists; --file makes a new file. A target of ours is taken by --again"
         )
-    _check_folder(path)
+    # With the links of its name.
+    check_folder(Path(os.path.abspath(path)).parent)  # noqa: PTH100
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -69,9 +70,12 @@ def file(path: Path, size: int, progress: Progress) -> superblock.Superblock:
     return block
 
 
-def _check_folder(path: Path) -> None:
-    """Refuse a folder whose files cannot be targets, before anything is written."""
-    folder = Path(os.path.abspath(path)).parent  # noqa: PTH100 - with the links of its name
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose files cannot be targets, before anything is written.
+
+    Raises:
+        DumpError: it cannot be opened, or its file system or disk is not of the kind.
+    """
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
