@@ -100,6 +100,13 @@ class Types:
         """Return the numbers of the types of a name; those of a base are not looked at."""
         return [number for at in self._places(name) for number in self._named.get(at, ())]
 
+    def of_kinds(self, kinds: tuple[int, ...]) -> Iterator[int]:
+        """Yield the numbers of the types of some kinds; those of a base are not looked at."""
+        unpack, data = TYPE.unpack_from, self._data
+        for number, at in enumerate(self._starts[1:], self.first):
+            if unpack(data, at)[1] >> 24 & 0x7F in kinds:
+                yield number
+
     def home(self, number: int) -> Types:
         """Return these types or the base, whichever has a number."""
         return self if self._base is None or number >= self.first else self._base

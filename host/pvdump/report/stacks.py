@@ -21,7 +21,7 @@ from .facts import Function, Stack
 from .orc import Entry
 from .program import Core
 from .registers import Registers
-from .unwind import WORD, State, Unwinder
+from .unwind import USER, WORD, State, Unwinder
 
 # A call of x86-64 by a distance: its code, and bytes from behind it to the function.
 CALL = struct.Struct("<Bi")
@@ -49,10 +49,13 @@ class Stacks:
         if not self._core.has_orc:
             return self._by_drgn(task)
         pid = task.pid.value_()
-        at = self._registers[cpu : cpu + 1] + self._registers
+        # Notes are in the order of CPUs, but one that was offline has none.
+        at = self._registers[cpu : cpu + 1] + (self._registers if pid else [])
         values = next((each.values for each in at if each.pid == pid), None)
         if values is None:
             return Stack(ends="the dump does not have the CPU's registers")
+        if values["cs"] & USER == USER:
+            return Stack(ends="it ran in user space")
         state = State(values["ip"], values["sp"], values["bp"], True, values)
         state.entry = self._entry(state)
         return self._walk(state)

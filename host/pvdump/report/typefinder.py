@@ -55,7 +55,8 @@ class TypeFinder:
         self._sources = list(sources)
         self._made: dict[tuple[int, int], drgn.Type] = {}
         self._making: set[tuple[int, int]] = set()
-        self._constants: Optional[dict[str, tuple[Types, int, int]]] = None
+        self._constants: dict[str, tuple[Types, int, int]] = {}
+        self._counted = 0  # sources whose constants are among them
 
     def __call__(
         self, program: Program, kinds: drgn.TypeKindSet, name: str, filename: Optional[str]
@@ -77,7 +78,6 @@ class TypeFinder:
     def add(self, sources: Sequence[Types]) -> None:
         """Take types of modules. They are looked at after those that are there."""
         self._sources += sources
-        self._constants = None
 
     def of(self, name: str, kind: int) -> Optional[drgn.Type]:
         """Return the type of a variable or function that BTF names, None where it does not.
@@ -102,21 +102,18 @@ class TypeFinder:
         Raises:
             BtfError: the types are damaged.
         """
-        if self._constants is None:
-            self._constants = {}
-            for types in self._sources:
-                self._note_constants(types, self._constants)
+        for types in self._sources[self._counted :]:
+            self._note_constants(types)
+            self._counted += 1
         if name not in self._constants:
             return None
         types, number, value = self._constants[name]
         return Object(self._program, self._type(types, number), value)
 
-    def _note_constants(self, types: Types, found: dict[str, tuple[Types, int, int]]) -> None:
-        for number in range(types.first, types.end):
-            kind = types.type(number)
-            if kind.kind in (btftypes.ENUM, btftypes.ENUM64):
-                for name, value in _values(types, kind):
-                    found.setdefault(name, (types, number, value))
+    def _note_constants(self, types: Types) -> None:
+        for number in types.of_kinds((btftypes.ENUM, btftypes.ENUM64)):
+            for name, value in _values(types, types.type(number)):
+                self._constants.setdefault(name, (types, number, value))
 
     def _type(self, types: Types, number: int) -> drgn.Type:
         if number == 0:

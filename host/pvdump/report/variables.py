@@ -92,17 +92,13 @@ class VariableFinder:
         """Find an object, as drgn asks for it."""
         if filename is not None:
             return None
-        if flags & FindObjectFlags.CONSTANT:
-            constant = self._types.constant(name)
-            if constant is not None:
-                return constant
         kind = None
         if flags & FindObjectFlags.VARIABLE:
             kind = _declared(program, name) or self._types.of(name, VAR)
         if kind is None and flags & FindObjectFlags.FUNCTION:
             kind = self._types.of(name, FUNC)
         if kind is None:
-            return None
+            return self._types.constant(name) if flags & FindObjectFlags.CONSTANT else None
         try:
             return Object(program, kind, address=program.symbol(name).address)
         except LookupError:
