@@ -1,14 +1,15 @@
-"""Disks with an installed Debian: packages configured by mmdebstrap, GRUB and an initrd of their own.
+"""Disks with an installed Debian: configured packages, GRUB, an initrd of its own.
 
-Used by lab.installed. mmdebstrap makes the tree of files from packages that lie in the cache, as an
-ordinary user (where /etc/subuid gives him a range) or as root. A machine of QEMU without Xen then
-boots that tree and copies it to the partitions of a disk, with the programs that a person would use.
-The rule: a disk is made once, kept in the cache, and never booted; tests boot copies.
+Used by lab.installed. mmdebstrap makes the tree of files from packages that lie in the cache, as
+root or as a user to whom /etc/subuid gives a range. A machine of QEMU without Xen then boots that
+tree and copies it to the partitions of a disk, with the programs that a person would use. The rule:
+a disk is made once, kept in the cache, and never booted; tests boot copies.
 Source: mmdebstrap(1), mke2fs(8).
 """
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import struct
@@ -20,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab import WAIT_SECONDS, LabError, packages
-from lab.root import Root, run
 from lab.qemu import PROGRAM
+from lab.root import Root, run
 from tools import cache, process
 from tools.progress import NULL, Display
 
@@ -54,9 +55,10 @@ class Layout:
     partitions: tuple[tuple[int, int], ...]
 
 
+# A new dump leaves 2 GiB free (keep_free). What is not written takes no room of the host.
 LAYOUTS = {
-    "ext4": Layout((), (), ((1, 2559),)),
-    "lvm": Layout(("lvm2", "xfsprogs"), ("xfs", "dm-mod"), ((1, 255), (256, 2304))),
+    "ext4": Layout((), (), ((1, 8191),)),
+    "lvm": Layout(("lvm2", "xfsprogs"), ("xfs", "dm-mod"), ((1, 255), (256, 7936))),
 }
 
 
@@ -126,7 +128,9 @@ def _bootstrap(
         f"--customize-hook={FILES / 'customize'}",
         *("", str(tree), f"deb [trusted=yes] copy://{scratch / 'repository'} ./"),
     ]
-    process.output(command, LabError, cwd=scratch)
+    # Its own mmtarfilter is looked for in PATH.
+    path = f"{program.find('/usr/bin')}:{os.environ['PATH']}"
+    process.output(command, LabError, cwd=scratch, environment={**os.environ, "PATH": path})
     return tree
 
 

@@ -7,7 +7,6 @@ new domain each time; what it printed before its last boot is of no interest to 
 from __future__ import annotations
 
 import base64
-import re
 import shlex
 import tarfile
 from collections.abc import Mapping

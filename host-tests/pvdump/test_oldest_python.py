@@ -25,9 +25,20 @@ SOURCES = [str(ROOT / top) for top in ("drivers", "firmware", "host")]
 # cffi is a part of PyPy.
 PACKAGES = ["pypy3", "libxenevtchn1", "libxengnttab1", "libxentoollog1"]
 DATA = vmcore()
+# drgn has no wheel for PyPy.
 IMPORT = """
 import importlib, pkgutil, sys
+from unittest.mock import MagicMock
 import pvdump, pvfw, xenpv
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "drgn":
+            return importlib.machinery.ModuleSpec(name, self, is_package=True)
+    def create_module(self, spec):
+        return MagicMock(__path__=[], __spec__=spec)
+    def exec_module(self, module):
+        pass
+sys.meta_path.append(Finder())
 assert sys.version_info[:2] == (3, 9), sys.version
 for package in (pvdump, xenpv):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):

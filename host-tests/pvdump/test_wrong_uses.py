@@ -11,6 +11,13 @@ from pvfw import superblock
 
 USAGE, FAILED = 2, 1
 LONG = "n" * 256
+SETTINGS = {
+    "here": "directory: /nonexistent",
+    "wrong": "keep: 5\nkept: 5",
+    "keep": "keep: 0",
+    "proc": "directory: /proc/none",
+    "sys": "directory: /proc/version",
+}
 # The words, the exit code, and a part of the line. In the folder: see files().
 TABLE = [
     ("", USAGE, "required: COMMAND"),
@@ -77,6 +84,48 @@ TABLE = [
     ("collect --log dump out", FAILED, "VMCOREINFO has no usable NUMBER(phys_base)"),
     ("collect --log --format kdump dump out", USAGE, "--log is text"),
     ("collect --log ready out", FAILED, "holds no dump"),
+    ("collect --log", USAGE, "required: DISK, OUT"),
+    ("collect --salvage", USAGE, "required: DISK, OUT"),
+    ("collect --format elf", USAGE, "required: DISK, OUT"),
+    ("collect --compress zlib", USAGE, "required: DISK, OUT"),
+    ("collect --identity data", USAGE, "required: DISK, OUT"),
+    ("collect --format elf --compress zlib dump out", USAGE, "--compress is for --format kdump"),
+    ("collect dump out more", USAGE, "unrecognized arguments: more"),
+    ("collect --from", USAGE, "expected one argument"),
+    ("collect --from ''", USAGE, "a name expected"),
+    ("collect --from dump out", USAGE, "required: OUT"),
+    ("collect --from ready dump out", USAGE, "are for collecting without names"),
+    ("collect --defer-hooks dump out", USAGE, "are for collecting without names"),
+    ("collect --config here.yaml dump out", USAGE, "are for collecting without names"),
+    ("collect --config none", FAILED, "none: No such file or directory"),
+    ("collect --config folder", FAILED, "folder: Is a directory"),
+    ("collect --config data", FAILED, "data has more than 65536 bytes"),
+    ("collect --config wrong.yaml", FAILED, "wrong.yaml: line 2: no setting 'kept'"),
+    ("collect --config keep.yaml", FAILED, "keep.yaml: line 1: keep: '0' is no number of dumps"),
+    ("collect --config proc.yaml --from ready", FAILED, "/proc/none: No such file or directory"),
+    ("collect --config sys.yaml --from ready", FAILED, "/proc/version: File exists"),
+    ("list dump", USAGE, "unrecognized arguments: dump"),
+    ("list --yaml", USAGE, "unrecognized arguments: --yaml"),
+    ("list --config", USAGE, "expected one argument"),
+    ("list --config none", FAILED, "none: No such file or directory"),
+    ("list --json --config sys.yaml", FAILED, "/proc/version: Not a directory"),
+    ("log dump", USAGE, "unrecognized arguments: dump"),
+    ("log --json", USAGE, "unrecognized arguments: --json"),
+    ("log --config wrong.yaml", FAILED, "wrong.yaml: line 2: no setting 'kept'"),
+    ("log --config proc.yaml", FAILED, "there is no dump in /proc/none"),
+    ("log --config sys.yaml", FAILED, "/proc/version: Not a directory"),
+    ("sign", USAGE, "required: IMAGE, --key, --cert"),
+    ("sign data", USAGE, "required: --key, --cert"),
+    ("sign data --key data", USAGE, "required: --cert"),
+    ("sign data --key '' --cert data", USAGE, "a name expected"),
+    ("sign data --key data --cert data --out=", USAGE, "a name expected"),
+    ("sign none --key data --cert data", FAILED, "none: No such file or directory"),
+    ("sign data --key none --cert data", FAILED, "none: No such file or directory"),
+    ("sign data --key data --cert none", FAILED, "none: No such file or directory"),
+    ("sign folder --key data --cert data", FAILED, "folder is no file"),
+    ("sign data --key fifo --cert data", FAILED, "fifo is no file"),
+    ("sign data --key data --cert socket", FAILED, "socket: No such device or address"),
+    ("sign data --key data --cert data", FAILED, "sbsign"),
     ("arm --out out", USAGE, "--out and --force go with --print"),
     ("arm --force", USAGE, "--out and --force go with --print"),
     ("arm --print", USAGE, "--print needs --out FILE"),
@@ -108,6 +157,23 @@ TABLE = [
     ("arm --print --out folder --force", FAILED, "folder: Is a directory"),
     (f"arm --print --out {LONG}", FAILED, "File name too long"),
     ("arm --print --out /dev/pvdump-none", FAILED, "files are not made below /dev"),
+    ("report ''", USAGE, "a name expected"),
+    ("report data extra", USAGE, "unrecognized arguments: extra"),
+    ("report --json --html out data", USAGE, "not allowed with argument"),
+    ("report --html", USAGE, "expected one argument"),
+    ("report none", FAILED, "none: No such file or directory"),
+    ("report data", FAILED, "data: no vmcore: it begins 01 01"),
+    ("report dump", FAILED, "dump: a dump target: `pvdump collect dump NEW`"),
+    ("report empty", FAILED, "empty: no vmcore: it begins with nothing"),
+    ("report folder", FAILED, "folder: there is no dump"),
+    ("report socket", FAILED, "socket: No such device or address"),
+    ("report fifo", FAILED, "fifo: no file, so no vmcore"),
+    ("report /dev/zero", FAILED, "/dev/zero: no file, so no vmcore"),
+    ("report /proc/self/mem", FAILED, "/proc/self/mem: "),
+    ("drgn", USAGE, "required: VMCORE"),
+    ("drgn ''", USAGE, "a name expected"),
+    ("drgn folder", FAILED, "folder: there is no dump"),
+    ("drgn data", FAILED, "drgn cannot open it"),
     ("doctor now", USAGE, "unrecognized arguments: now"),
     ("doctor --jsn", USAGE, "unrecognized arguments: --jsn"),
     ("setup --target xvdb", USAGE, "'xvdb': file, swap or /... expected"),
@@ -166,6 +232,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "empty").touch()
     (path / "folder").mkdir()
     (path / "dangling").symlink_to("nowhere")
+    for name, line in SETTINGS.items():
+        (path / f"{name}.yaml").write_text(f"{line}\n")
     os.mkfifo(path / "fifo")
     os.mknod(path / "socket", 0o140600)
     return path

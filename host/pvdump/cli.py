@@ -1,4 +1,4 @@
-"""The command line: pvdump prepare | arm | collect | info | watches | xenstored | blkback.
+"""The command line: pvdump and the commands in COMMANDS.
 
 Called by the console script `pvdump` and by `python -m pvdump`. It needs nothing but the standard
 library, so that it runs in any guest and any dom0. The rules: only the command that is asked for is
@@ -30,7 +30,12 @@ COMMANDS = {
     "test": ("arm.trial", "verify the way of a dump, without a panic or with one"),
     "estimate": ("arm.estimate", "tell what a dump would take"),
     "status": ("arm.status", "tell whether a panic would be dumped"),
-    "collect": ("dump.collect", "copy the vmcore off a target"),
+    "collect": ("guest.collect", "copy dumps off targets"),
+    "list": ("guest.listing", "show the dumps that were collected"),
+    "log": ("guest.lastlog", "show the kernel's log of the last dump"),
+    "report": ("report.command", "tell why a guest died, from its dump"),
+    "drgn": ("report.shell", "open a dump in drgn"),
+    "sign": ("guest.sign", "sign the image for Secure Boot"),
     "info": ("dump.info", "show the superblock of a target"),
     "watches": ("watches.command", "run a command after each change of a node in any domain"),
     "xenstored": ("xenstored.command", "serve a xenstore on a unix socket"),
@@ -43,8 +48,8 @@ COMMANDS = {
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 DESCRIPTION = """\
-Prepare disks for crash dumps of Xen guests, configure the crash kernel, collect the dumps. Also:
-watch nodes of many domains, serve a xenstore for tests, serve disks to guests."""
+Prepare disks for crash dumps of Xen guests, configure the crash kernel, collect the dumps, tell
+what they say. Also: watch nodes of many domains, serve a xenstore for tests, serve disks."""
 EXITS = """\
 exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
 3 collect: part of the dump is missing, and what there is of it was collected"""

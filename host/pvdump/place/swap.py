@@ -1,6 +1,7 @@
 """Swap space as a target: the dump goes over its pages, and its header stays.
 
-Used by locate.py and create.py; dump/swapspace.py has its header. Rules: swap that holds a hibernated system or is to take one is refused; so is, to prepare it, swap that is in use.
+Used by locate.py and create.py; dump/swapspace.py has the first page. Rules: swap that holds a
+hibernated system or is to take one is refused; so is, to prepare it, swap that is in use.
 Source: Linux include/linux/swap.h (union swap_header), kernel/power/swap.c, mkswap(8).
 """
 
