@@ -11,7 +11,7 @@ import pytest
 from fixtures.guestroot import XVDA, GuestRoot
 
 from pvdump import cli
-from pvdump.guest import checks, doctor, xen
+from pvdump.guest import checks, doctor, targetlook, xen
 from pvdump.guest.states import ADVICE, DOM0, NO, OK, STATES, Finding
 from pvfw import superblock
 
@@ -103,6 +103,11 @@ def full(root: GuestRoot) -> None:
     root.arm()
 
 
+def swap_target(root: GuestRoot) -> None:
+    """Swap as the target, armed, without the order of units that setup makes."""
+    root.looks = [targetlook.Look("file:/dev/xvda3", "", 1 << 30, False, True)]
+
+
 def unloaded(root: GuestRoot) -> None:
     root.write("sys/kernel/kexec_crash_loaded", "0")
 
@@ -163,7 +168,8 @@ TABLE: dict[str, tuple[Callable[[GuestRoot], object], str]] = {
         "pvdump collect",
     ),
     "target-refused": (gone("dev/xvdb"), "pvdump setup"),
-    "spare-refused": (spare, "pvdump setup"),
+    "spare-refused": (spare, "${EDITOR:-vi} /etc/pvdump.yaml"),
+    "swap-first": (swap_target, "pvdump setup"),
     "target-small": (full, "pvdump remove && pvdump setup"),
     "panics": (lambda root: None, ""),
     "no-oops-panic": (text("proc/sys/kernel/panic_on_oops", "0"), "kernel.panic_on_oops=1"),
@@ -216,7 +222,7 @@ def rows() -> list[str]:
 def test_every_state_is_documented_with_the_line_that_mends_it() -> None:
     text = DOCS.read_text(encoding="utf-8").splitlines()
     assert [
-        line for line in text if re.match(r"\| [a-z0-9-]+ \| (ok|advice|dom0|no) ", line)
+        line for line in text if re.match(r"\| [a-z][a-z0-9-]+ \| (ok|advice|dom0|no) ", line)
     ] == rows()
 
 

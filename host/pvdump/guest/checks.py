@@ -22,7 +22,6 @@ BROKEN = (
     ((4, 17, 0), (4, 17, 0), "4.17.1", "Failed to apply CPUID policy"),
 )
 SYSRQ_DUMPS = 8  # of kernel.sysrq: sysrq-c from the console
-LARGE = 2  # times what is needed
 SECTOR = "512"
 
 
@@ -115,7 +114,7 @@ def reservation(guest: Guest) -> Iterator[Finding]:
             yield found("not-reserved", need=need)
     elif guest.crash.reserved < guest.need():
         yield found("too-small", size=size, need=need)
-    elif guest.crash.reserved > LARGE * guest.need():
+    elif not guest.is_enough(guest.crash.reserved):
         yield found("larger", size=size, need=need)
     else:
         yield found("reserved", size=size)
@@ -131,6 +130,8 @@ def _overridden(guest: Guest) -> Iterator[Finding]:
     if not isinstance(guest.loader, loaders.Grub) or not said:
         return
     last, counting = said[-1]
+    if guest.is_enough(loaders.size(counting)):
+        return
     for path, value in said[:-1]:
         if value != counting and last.name != loaders.Grub.FILE:
             file, other = (f"/{each.relative_to(guest.root)}" for each in (path, last))
@@ -183,12 +184,16 @@ def targets(guest: Guest) -> Iterator[Finding]:
         room = "?" if look.room is None else look.room // MIB
         if look.error:
             bad = "target-holds-dump" if look.dump else "target-refused"
-            yield found("spare-refused" if usable else bad, target=look.name, why=look.error)
+            yield found(
+                "spare-refused" if usable else bad, target=look.name, why=look.error, file=file
+            )
         elif guest.estimate and look.room is not None and look.room < guest.estimate:
             estimate = -(-guest.estimate // MIB)
             yield found("target-small", target=look.name, room=room, estimate=estimate)
         else:
             yield found("target", target=look.name, room=room)
+        if look.swap and not (guest.root / targetlook.SWAP_UNIT).exists():
+            yield found("swap-first", target=look.name)
 
 
 def panics(guest: Guest) -> Iterator[Finding]:

@@ -31,6 +31,7 @@ GIB = 1 << 30
 # further GiB of memory takes.
 RESERVED = 4 * MIB
 HELD, MAP = 330, 4096  # GiB, bytes
+LARGE = 2  # times what is needed; more is lost to the guest
 SYSCTLS = (
     *("panic_on_oops", "unknown_nmi_panic", "hung_task_panic", "softlockup_panic"),
     "sysrq",
@@ -101,6 +102,10 @@ class Guest:
         if not self.gigabyte_pages:
             more = max(0, -(-self.memory // GIB) - HELD) * MAP
         return RESERVED + -(-more // MIB) * MIB
+
+    def is_enough(self, size: int) -> bool:
+        """Tell whether a reservation is large enough, and not larger than what is useful."""
+        return self.need() <= size <= LARGE * self.need()
 
 
 def read(root: Path, store: Mapping[str, str]) -> Guest:

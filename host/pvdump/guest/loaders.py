@@ -9,10 +9,12 @@ Source: Debian's grub-mkconfig (grub.d) and u-boot-update; grubby's BLS entries;
 from __future__ import annotations
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, Union
 
+from .. import arguments
 from . import programs, steps
 from .steps import File, Folder, Program, folders
 from .xen import text
@@ -205,6 +207,14 @@ def crashkernel(line: str) -> str:
     """Return the value of crashkernel= that counts on a command line, the last one, or ""."""
     values = WORD.findall(line)
     return values[-1] if values else ""
+
+
+def size(value: str) -> int:
+    """Return the bytes that a value of crashkernel= reserves, if it is a plain size; else 0."""
+    try:
+        return arguments.size(value)
+    except ArgumentTypeError:
+        return 0
 
 
 def with_word(line: str, value: str) -> str:

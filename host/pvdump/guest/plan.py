@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,15 +15,14 @@ from typing import Any, Optional
 
 from pvfw.errors import DumpError
 
-from .. import arguments
 from ..arm import settings
 from ..arm.estimate import estimate
-from . import checks, choice, facts, rivals, settingsfile, steps, targetlook
+from . import checks, choice, facts, loaders, rivals, settingsfile, steps, targetlook
 from .changes import Step
 from .choice import Choice, Wish
 from .facts import MIB, Guest
 from .states import DOM0, Finding
-from .steps import File, Program, Sysctl, folders
+from .steps import File, Folder, Program, Sysctl, folders
 
 # States of doctor's in which setup can do nothing for a guest.
 HOPELESS = (
@@ -40,7 +38,6 @@ RULE_PLACES = ("usr/lib/udev/rules.d", "lib/udev/rules.d")
 LOCAL_RULES = Path("etc/udev/rules.d")
 PACKAGED = Path(__file__).resolve().parent / "units"
 PROGRAM = "/usr/bin/pvdump"  # in the packaged units
-SWAP_UNIT = Path("etc/systemd/system/swap.d/pvdump.conf")
 SYSCTL_FILE = Path("etc/sysctl.d/60-pvdump.conf")
 SYSCTL_TEXT = """\
 # After an oops the kernel panics, so that it is dumped. `pvdump remove` takes this file away.
@@ -68,7 +65,8 @@ class Plan:
 
     def add(self, more: Sequence[Step]) -> None:
         """Add the steps that change something."""
-        self.steps += [step for step in more if step.needed()]
+        known = {step.name() for step in self.steps if isinstance(step, Folder)}
+        self.steps += [step for step in more if step.needed() and step.name() not in known]
 
 
 def make(guest: Guest, target: Optional[str], level: Optional[str]) -> Plan:
@@ -102,7 +100,8 @@ def make(guest: Guest, target: Optional[str], level: Optional[str]) -> Plan:
     _reservation(guest, plan)
     plan.add([*folders(guest.root / SYSCTL_FILE), File(guest.root / SYSCTL_FILE, SYSCTL_TEXT)])
     plan.add([Sysctl(guest.root / "proc/sys/kernel/panic_on_oops", 1)])
-    _units(guest, chosen is not None and chosen.swap, changed, plan)
+    swap = any(look.swap for look in guest.targets) or (chosen is not None and chosen.swap)
+    _units(guest, swap, changed, plan)
     return plan
 
 
@@ -166,10 +165,9 @@ def _settings(guest: Guest, chosen: Optional[Choice], level: Optional[str], plan
 
 def _reservation(guest: Guest, plan: Plan) -> None:
     """Have memory reserved at the next boot."""
-    need = guest.need()
-    enough = need <= guest.crash.reserved <= checks.LARGE * need
-    plan.reboot = not enough
-    value = f"{need // MIB}M"
+    enough = guest.is_enough(guest.crash.reserved)
+    plan.reboot = guest.crash.reserved < guest.need()
+    value = f"{guest.need() // MIB}M"
     if guest.loader is None:
         if not enough:
             plan.notes.append(
@@ -177,16 +175,8 @@ def _reservation(guest: Guest, plan: Plan) -> None:
                 "command line, in this guest or in dom0 (extra= in xl.cfg)"
             )
         return
-    size = _plain_size(guest.loader.next_boot(guest.root))
-    if size is None or not need <= size <= checks.LARGE * need:
+    if not guest.is_enough(loaders.size(guest.loader.next_boot(guest.root))):
         plan.add(guest.loader.steps(guest.root, value))
-
-
-def _plain_size(value: str) -> Optional[int]:
-    try:
-        return arguments.size(value)
-    except ArgumentTypeError:
-        return None
 
 
 def _units(guest: Guest, swap: bool, changed: bool, plan: Plan) -> None:
@@ -226,7 +216,7 @@ def _unit_files(root: Path, swap: bool) -> list[Step]:
         path = root / local / source.name
         made += [*folders(path), File(path, text)]
     if swap:
-        path = root / SWAP_UNIT
+        path = root / targetlook.SWAP_UNIT
         made += [*folders(path), File(path, (PACKAGED / "pvdump-swap.conf").read_text("utf-8"))]
     return made
 

@@ -300,12 +300,18 @@ STATES = {
         NO,
         "target {target} is refused: {why}",
         "the crash kernel would not write to it",
-        "pvdump setup",
+        "pvdump setup --target file",
     ),
     "spare-refused": State(
         ADVICE,
         "target {target} is refused: {why}",
         "it is no help if the others fail",
+        "${{EDITOR:-vi}} {file}",
+    ),
+    "swap-first": State(
+        NO,
+        "target {target} is swap, and nothing makes swap wait for the dump to be collected",
+        "after the panic the kernel would swap over the dump",
         "pvdump setup",
     ),
     "target-small": State(

@@ -18,6 +18,7 @@ from ..dump import disk as disks
 
 DEVICES = Path("/dev")
 SETTINGS = Path("etc/pvdump.yaml")  # below the root
+SWAP_UNIT = Path("etc/systemd/system/swap.d/pvdump.conf")
 
 
 class Look(NamedTuple):
@@ -28,12 +29,14 @@ class Look(NamedTuple):
         error: why it would be refused, or "".
         room: bytes for a dump; None where that is not known.
         dump: whether it holds a dump.
+        swap: whether it is swap.
     """
 
     name: str
     error: str
     room: Optional[int]
     dump: bool
+    swap: bool = False
 
 
 def look(wanted: Wanted, level: int) -> Look:
@@ -44,7 +47,8 @@ def look(wanted: Wanted, level: int) -> Look:
         level: of the dump.
     """
     try:
-        return Look(str(wanted), "", targets.find(wanted, level).room, False)
+        found = targets.find(wanted, level)
+        return Look(str(wanted), "", found.room, False, found.target.swap)
     except (DumpError, OSError) as error:
         return Look(str(wanted), str(error), None, _holds_dump(wanted))
 
