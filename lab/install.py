@@ -55,9 +55,10 @@ class Layout:
     partitions: tuple[tuple[int, int], ...]
 
 
+# A new dump leaves 2 GiB free (keep_free). What is not written takes no room of the host.
 LAYOUTS = {
-    "ext4": Layout((), (), ((1, 2559),)),
-    "lvm": Layout(("lvm2", "xfsprogs"), ("xfs", "dm-mod"), ((1, 255), (256, 2304))),
+    "ext4": Layout((), (), ((1, 8191),)),
+    "lvm": Layout(("lvm2", "xfsprogs"), ("xfs", "dm-mod"), ((1, 255), (256, 7936))),
 }
 
 
