@@ -130,7 +130,8 @@ def _one(guest: Guest, path: Path, own: bool) -> int:
         note(path, block)
     ready = prepare_again(path)
     room = f"room for a dump of {ready.room / MIB:.1f} MiB"
-    tell("collect", f"{path} is ready for the next dump, {room}; `pvdump arm` arms it")
+    arm = "; `pvdump arm` arms it" if own else ""
+    tell("collect", f"{path} is ready for the next dump, {room}{arm}")
     return 0 if dump is None or dump.facts.complete else INCOMPLETE
 
 
