@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pvfw.cause import Cause
-from pvfw.errors import CoreError, DumpError
+from pvfw.errors import CoreError
 from pvfw.printk import Log
 from pvfw.vmcoreinfo import Vmcoreinfo
 from xenpv.text import decimal, printable
@@ -139,13 +139,8 @@ def _running(report: Report, tasks: Any) -> None:
 
 @contextmanager
 def _part(report: Report, what: str) -> Iterator[None]:
-    """Make a part of the report; where the dump lacks it, say so."""
+    """Make a part of the report; where the dump lacks it, or has damage there, say so."""
     try:
         yield
-    except (DumpError, LookupError, AttributeError, ValueError, OverflowError) as error:
-        report.missing.append(f"{what}: {error}")
-    except Exception as error:
-        # drgn, which need not be there, has a class of its own for memory that the dump lacks.
-        if type(error).__name__ != "FaultError":
-            raise
-        report.missing.append(f"{what}: {error}")
+    except Exception as error:  # damaged memory has drgn's helpers raise any
+        report.missing.append(f"{what}: {error or type(error).__name__}")

@@ -27,7 +27,7 @@ from .unwind import USER, WORD, State, Unwinder
 CALL = struct.Struct("<Bi")
 CALL_CODE = 0xE8
 FRAME_MAX = 1024  # bytes of a function's frame that are searched
-
+KERNEL = 1 << 63  # the kernel's addresses begin here
 SOURCE_DEPTH = 4  # directories and file of a source location that are shown
 
 
@@ -126,6 +126,8 @@ class Stacks:
         return Function(symbol.name, hex(ip), offset, symbol.size, module, self._source(place))
 
     def _symbol(self, place: int) -> Optional[drgn.Symbol]:
+        if place < KERNEL:
+            return None  # the symbols there are offsets of per-CPU variables
         try:
             return self._core.program.symbol(place)
         except LookupError:
