@@ -36,6 +36,7 @@ usage: ./build.py COMMAND [ARGUMENTS]
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
   bench    measure ours beside a peer's, one JSON line a figure: ./build.py bench NAME
   lab      start a guest on a real Xen: ./build.py lab GUEST.yaml
+  package  build the wheel, the .deb and the .rpm, with the image inside, in out/
 
 Downloads and build products are kept in $PVDUMP_CACHE (default: ~/.cache/pvdump)."""
 
@@ -57,6 +58,21 @@ def image(arguments: list[str]) -> int:
 
     with progress.display() as display:
         result = build(options.out, config=options.config, progress=display)
+    print(result)
+    return 0
+
+
+def package(arguments: list[str]) -> int:
+    """Build the packages and print their names and sizes."""
+    parser = argparse.ArgumentParser(prog="build.py package")
+    parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder (default: out)")
+    options = parser.parse_args(arguments)
+
+    from tools import progress
+    from tools.package import build
+
+    with progress.display() as display:
+        result = build(options.out, display)
     print(result)
     return 0
 
@@ -162,6 +178,7 @@ COMMANDS = {
     "lint": lint,
     "bench": bench,
     "lab": lab,
+    "package": package,
 }
 
 

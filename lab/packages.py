@@ -23,6 +23,7 @@ PROGRAMS = ("fio", "e2fsprogs", "xfsprogs", "lvm2")
 DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
 NBD = ("nbdkit",)
+FORMATTER = ("e2fsprogs", "libarchive13t64")  # of trixie, whose mke2fs reads tar files
 READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
 
 
@@ -77,6 +78,11 @@ def python(name: str, progress: Display = NULL) -> Root:
 def nbd(name: str, progress: Display = NULL) -> Root:
     """Unpack nbdkit, an NBD server."""
     return Root(suite(name, progress).unpack(NBD))
+
+
+def formatter(progress: Display = NULL) -> Root:
+    """Unpack mke2fs, and the library that it reads tar files with."""
+    return Root(Suite("trixie", progress).unpack(FORMATTER))
 
 
 def readers(progress: Display = NULL) -> Root:

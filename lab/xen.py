@@ -24,6 +24,7 @@ from lab.base import Base
 from lab.channel import Qmp
 from lab.domain import Domain
 from lab.guest import Guest
+from lab.installed import Installed
 from lab.prompt import Prompt
 from lab.qemu import MEMORY, RESTORE_SECONDS, Machine, Qemu
 from tools.progress import NULL, Display
@@ -267,6 +268,19 @@ class Xen:
         if domain.wait_init(timeout):
             return domain
         raise LabTimeout(f"guest {guest.name} stood still twice\n{self.tails()}")
+
+    def boot_installed(self, layout: str = "ext4", **fields: Any) -> Installed:
+        """Boot a guest with an installed Debian, and wait until it has booted.
+
+        Args:
+            layout: What is on its disk; one of install.LAYOUTS.
+            fields: Fields of a guest, as docs/lab.md has them.
+
+        Raises:
+            LabError: The disk cannot be made, or a field is wrong.
+            LabTimeout: It has not booted in time.
+        """
+        return Installed.boot(self, layout, **fields)
 
     @contextlib.contextmanager
     def stalled(self) -> Iterator[None]:

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from tools import Trouble
 
-EVERY = ("image", "run", "demo", "test", "fuzz", "lint", "lab", "bench")
-COMPILING = ("image", "run", "demo", "test", "fuzz", "lab", "bench")
+EVERY = ("image", "run", "demo", "test", "fuzz", "lint", "lab", "bench", "package")
+COMPILING = ("image", "run", "demo", "test", "fuzz", "lab", "bench", "package")
 RUNNING = ("demo", "test", "lab", "bench")
 
 

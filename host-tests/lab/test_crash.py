@@ -15,7 +15,7 @@ from drgn.helpers.linux.pid import for_each_task
 from drgn.helpers.linux.printk import get_dmesg
 from drgn.helpers.linux.sched import task_cpu
 from drgn.helpers.linux.slab import find_slab_cache, slab_cache_for_each_allocated_object
-from fixtures import domainmemory, vmcorefilter
+from fixtures import crashtool, domainmemory, vmcorefilter
 from fixtures.xens import ONE, XENS
 
 from lab import linux, packages, readers, symbols
@@ -24,6 +24,11 @@ from pvdump import cli
 from pvdump.dump.collect import collect, collect_log
 from pvdump.dump.info import read_superblock
 from pvdump.dump.prepare import prepare
+from pvdump.report.corefile import CoreFile
+from pvdump.report.gather import gather
+from pvdump.report.program import Core
+from pvdump.report.stacks import Stacks
+from pvdump.report.tasks import Tasks
 from pvfw import superblock
 
 pytestmark = pytest.mark.xen
@@ -252,6 +257,146 @@ def test_crash_tells_of_system_stack_log_tasks_and_slabs(dump, form):
     assert re.search(r"^ +2 +0 .* \[kthreadd\]", said, re.MULTILINE)
     assert re.search(r"TOTAL MEM +\d+", said)
     assert re.search(r" task_struct$", said, re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def report(dump):
+    """What `pvdump report` tells of a dump without debug symbols."""
+    return gather(dump.kdump, [])
+
+
+@pytest.fixture(scope="module")
+def said(dump):
+    """What crash says of it."""
+    commands = ("bt", "ps", "kmem -i", "foreach bt")
+    return readers.crash(symbols.vmlinux(dump.way["suite"]), dump.kdump, *commands)
+
+
+def frames(stack):
+    """A stack as crashtool has it."""
+    assert stack.ends == ""
+    return [(frame.name, frame.address) for frame in stack.frames]
+
+
+@each_way
+def test_a_report_of_either_format_needs_no_debug_symbols(dump, report):
+    assert report.source == "the dump itself"
+    assert report.missing == []
+    assert report.kernel.release == linux.release(dump.way["suite"])
+    assert "Kernel panic - not syncing: sysrq triggered crash" in report.crash.lines
+    assert report.crash.cpu == dump.way["cpu"]
+    assert "xen_blkfront" in [module.name for module in report.modules]
+    other = gather(dump.elf, [])
+    other.vmcore, other.size = report.vmcore, report.size
+    assert other == report
+
+
+@each_way
+def test_a_report_has_the_tasks_that_crash_has(report, said):
+    tasks = {
+        task.address: (
+            *(task.pid, task.ppid, task.cpu, task.state),
+            *(task.virtual >> 10, task.resident >> 10),
+            f"[{task.comm}]" if task.is_kernel else task.comm,
+        )
+        for task in report.tasks
+    }
+    assert tasks == crashtool.tasks(said)
+
+
+@each_way
+def test_a_report_has_the_crashed_task_s_stack_as_crash_has_it(report, said):
+    stack = report.crash.thread.stack
+    # crash does not show a function whose last instruction is the call, as panic's of vpanic.
+    ours = [(each.name, each.address) for each in stack.frames if each.offset < each.size]
+    theirs = crashtool.stacks(said)[report.crash.thread.task.address]
+    assert stack.ends == ""
+    assert [name for name, _ in theirs[:2]] == ["machine_kexec", "__crash_kexec"]
+    assert ours[0][0] == "__crash_kexec"
+    assert ours[1:] == theirs[2:]
+
+
+@each_way
+def test_a_report_has_the_crashed_task_s_stack_as_the_kernel_told_it(report):
+    told = [re.search(r"\]  ([^ ?]+\+0x\w+/0x\w+)$", line) for line in report.log]
+    told = [found[1] for found in told if found]
+    ours = [
+        f"{frame.name}+{frame.offset:#x}/{frame.size:#x}"
+        for frame in report.crash.thread.stack.frames
+    ]
+    at = told.index(next(line for line in told if line.startswith("sysrq_handle_crash")))
+    assert ours[-len(told[at:]) :] == told[at:]
+
+
+@each_way
+def test_stacks_of_sleeping_tasks_are_those_that_crash_has(dump, report, said):
+    theirs = crashtool.stacks(said)
+    running = {thread.task.address for thread in (report.crash.thread, *report.crash.others)}
+    with CoreFile(dump.kdump) as file:
+        core = Core(dump.kdump)
+        tasks = Tasks(core, Stacks(core, file.registers()))
+        sleeping = [
+            (task.address, frames(tasks.thread(task, raw).stack))
+            for task, raw in tasks.all()
+            if task.address not in running
+        ]
+    assert len(sleeping) > 20
+    assert dict(sleeping) == {address: theirs[address] for address, _ in sleeping}
+
+
+@each_way
+def test_a_report_has_the_memory_that_crash_counts(report, said):
+    theirs = crashtool.memory(said)
+    memory = report.memory
+    named = {
+        "TOTAL MEM": memory.total,
+        "FREE": memory.free,
+        "USED": memory.total - memory.free,
+        "BUFFERS": memory.buffers,
+        "CACHED": memory.cached,
+        "SLAB": memory.slab,
+        "TOTAL SWAP": memory.swap_total,
+        "SWAP USED": memory.swap_used,
+        "COMMIT LIMIT": memory.commit_limit,
+    }
+    assert {name: size // PAGE for name, size in named.items()} == {
+        name: theirs[name] for name in named
+    }
+    assert sum(memory.classes.values()) == memory.total
+
+
+@each_way
+def test_a_report_ends_with_the_log(dump, report, tmp_path):
+    log = readers.dmesg(dump.full, tmp_path / "dmesg").splitlines()
+    assert report.log == log[-len(report.log) :]
+    assert len(report.log) > 40
+
+
+@each_way
+def test_debug_symbols_add_lines_of_source_to_the_same_stack(dump, report):
+    other = gather(dump.kdump, [symbols.vmlinux(dump.way["suite"])])
+    assert other.source == "debug symbols"
+    stack = other.crash.thread.stack
+    assert frames(stack) == frames(report.crash.thread.stack)
+    assert stack.frames[1].source[-1].startswith("kernel/panic.c:")
+    other.source, other.crash = report.source, report.crash
+    assert other == report
+
+
+@each_way
+def test_a_script_in_drgn_has_variables_and_types_of_kernel_and_modules(dump, tmp_path, capsys):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from drgn.helpers.linux.sched import cpu_curr\n"
+        "print(prog['init_task'].comm.string_().decode(), sys.argv[1])\n"
+        "print(prog.type('struct blkfront_info').member('xbdev').type.type.tag)\n"
+        "print(cpu_curr(prog, int(sys.argv[1])).comm.string_().decode())\n"
+    )
+    assert cli.main(["drgn", str(dump.kdump), str(script), str(dump.way["cpu"])]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"swapper/0 {dump.way['cpu']}", "xenbus_device"]
+    assert lines[2] in ("sh", "busybox")
 
 
 @each_way

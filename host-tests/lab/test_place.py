@@ -1,4 +1,4 @@
-"""A real guest dumps to a file of its own file system, and finds it whole when it boots again."""
+"""A real guest arms a file of its own, dumps to it, and finds it whole when it boots again."""
 
 import re
 import struct
@@ -11,6 +11,7 @@ from lab import linux, python
 pytestmark = [pytest.mark.xen, pytest.mark.matrix(xen=ONE, indirect=["xen"])]
 
 MIB = 1 << 20
+CHECKS = 7  # of `pvdump test`
 # Begin and length of the disk's partitions, MiB.
 PARTS = ((1, 500), (501, 500))
 PROGRAMS = [
@@ -24,12 +25,14 @@ mkdir -p /mnt /run
 LVM="activation{udev_sync=0 udev_rules=0}"
 """
 # Each kind: shell lines that make the file system, those that find it again, and the check.
+# The level of the dump comes last.
 KINDS = {
     "ext4 on a partition": (
         "/sbin/mke2fs -q -t ext4 -b 4096 /dev/xvdb1; DEV=/dev/xvdb1",
         "DEV=/dev/xvdb1",
         "/sbin/e2fsck -f -n",
         "ext4",
+        31,
     ),
     "xfs on LVM": (
         "lvm pvcreate -q /dev/xvdb2; lvm vgcreate -q vg /dev/xvdb2\n"
@@ -38,6 +41,7 @@ KINDS = {
         'lvm vgchange -q --config "$LVM" -ay vg; lvm vgmknodes; DEV=/dev/mapper/vg-dump',
         "/sbin/xfs_repair -n",
         "xfs",
+        1,
     ),
 }
 CRASH = """\
@@ -46,18 +50,22 @@ dd if=/dev/urandom of=/mnt/other bs=1M count=8 2>/dev/null
 pvdump prepare --file /mnt/pvdump.img --size 96M || poweroff -f
 sha256sum /mnt/other >/mnt/sum
 sync
-pvdump arm --print --out /run/blob --target file:/mnt/pvdump.img --image /pvdump.bin \
-    --then poweroff >/run/load || poweroff -f
-sh /run/load || poweroff -f
+OPTIONS="--target file:/mnt/pvdump.img --image /pvdump.bin --then poweroff --level {level}"
+pvdump arm $OPTIONS; echo lab: arm $?
+pvdump arm --check $OPTIONS; echo lab: recheck $?
+pvdump disarm; echo lab: disarm $? $(cat /sys/kernel/kexec_crash_loaded)
+pvdump test $OPTIONS; echo lab: test $?
+pvdump status; echo lab: status $?
 cp /mnt/other /mnt/late
 """
 AGAIN = """\
 mount -t {kind} $DEV /mnt || echo lab: mount failed
 pvdump info /mnt/pvdump.img
 sha256sum -c /mnt/sum
-pvdump collect --log /mnt/pvdump.img -
-pvdump collect /mnt/pvdump.img /run/vmcore; echo lab: collect $?
-pvdump prepare --again /mnt/pvdump.img; echo lab: again $?
+pvdump collect --from /mnt/pvdump.img; echo lab: collect $?
+pvdump log
+pvdump list; cat /var/crash/*/report.txt | sed 's/^/lab: report /'
+pvdump info /mnt/pvdump.img | sed 's/^/lab: then /'
 umount /mnt
 {check} $DEV >/run/check 2>&1; echo lab: check $?
 cat /run/check
@@ -118,13 +126,22 @@ def boot(xen, guest, disk):
 
 @pytest.mark.matrix(kind=list(KINDS)[:1], more={"kind": list(KINDS)[1:]})
 def test_a_dump_to_a_file_is_found_at_the_next_boot_and_the_file_system_is_whole(boot, kind):
-    make, find, check, name = KINDS[kind]
-    said = boot(make, CRASH.format(kind=name), linux.crash(0))
+    make, find, check, name, level = KINDS[kind]
+    said = boot(make, CRASH.format(kind=name, level=level), linux.crash(0))
     assert "pvdump: dump complete" in said, said[-3000:]
+    for line in ("arm 0", "recheck 0", "disarm 0 0", "test 0", "status 0"):
+        assert f"lab: {line}" in said, said[-6000:]
+    # Each check could look at what it is for.
+    assert len(re.findall(r"^ok      ", said, re.MULTILINE)) == CHECKS, said[-6000:]
+    expected = float(re.search(r"would take ([\d.]+) MiB now", said)[1])
     said = boot(find, AGAIN.format(kind=name, check=check))
-    for line in ("/mnt/other: OK", "sysrq: Trigger a crash", "lab: collect 0", "lab: again 0"):
+    for line in ("/mnt/other: OK", "sysrq: Trigger a crash", "lab: collect 0"):
         assert line in said, said[-3000:]
+    assert re.search(r"^lab: then state +ready", said, re.MULTILINE), said[-3000:]
+    assert re.search(r"^lab: report .*sysrq", said, re.MULTILINE), said[-3000:]
     assert "lab: check 0" in said, said[-3000:]
+    size = float(re.search(r"^written +[\d.]+ of ([\d.]+) MiB", said, re.MULTILINE)[1])
+    assert expected == pytest.approx(size, rel=0.25)
 
 
 def test_a_dump_over_swap_in_use_is_collected_before_the_next_swapon(boot):

@@ -1,4 +1,4 @@
-"""The command line: pvdump prepare | arm | collect | info | watches | xenstored | blkback.
+"""The command line: pvdump and the commands in COMMANDS.
 
 Called by the console script `pvdump` and by `python -m pvdump`. It needs nothing but the standard
 library, so that it runs in any guest and any dom0. The rules: only the command that is asked for is
@@ -24,20 +24,32 @@ from .streams import complain, ensure_streams, leave_output, one_line
 FAILED = 1
 # Each command: the module that has arguments(parser) and run(options), and a line for --help.
 COMMANDS = {
-    "prepare": ("dump.prepare", "make a disk or file a dump target"),
-    "arm": ("arm.command", "make the configuration of the crash kernel"),
-    "collect": ("dump.collect", "copy the vmcore off a target"),
+    "prepare": ("place.command", "make a disk or file a dump target"),
+    "arm": ("arm.command", "load the crash kernel"),
+    "disarm": ("arm.disarm", "unload the crash kernel"),
+    "test": ("arm.trial", "verify the way of a dump, without a panic or with one"),
+    "estimate": ("arm.estimate", "tell what a dump would take"),
+    "status": ("arm.status", "tell whether a panic would be dumped"),
+    "collect": ("guest.collect", "copy dumps off targets"),
+    "list": ("guest.listing", "show the dumps that were collected"),
+    "log": ("guest.lastlog", "show the kernel's log of the last dump"),
+    "report": ("report.command", "tell why a guest died, from its dump"),
+    "drgn": ("report.shell", "open a dump in drgn"),
+    "sign": ("guest.sign", "sign the image for Secure Boot"),
     "info": ("dump.info", "show the superblock of a target"),
     "watches": ("watches.command", "run a command after each change of a node in any domain"),
     "xenstored": ("xenstored.command", "serve a xenstore on a unix socket"),
+    "setup": ("guest.setup", "set this guest up so that a panic is dumped"),
+    "remove": ("guest.remove", "undo what setup did"),
+    "doctor": ("guest.doctor", "say whether a panic would be dumped, and what mends it"),
     "blkback": ("blkback.command", "serve disks to guests"),
 }
 # Commands that serve end by these signals themselves; the others are interrupted by them.
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 DESCRIPTION = """\
-Prepare disks for crash dumps of Xen guests, configure the crash kernel, collect the dumps. Also:
-watch nodes of many domains, serve a xenstore for tests, serve disks to guests."""
+Prepare disks for crash dumps of Xen guests, configure the crash kernel, collect the dumps, tell
+what they say. Also: watch nodes of many domains, serve a xenstore for tests, serve disks."""
 EXITS = """\
 exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
 3 collect: part of the dump is missing, and what there is of it was collected"""

@@ -10,7 +10,7 @@ import pytest
 from fixtures.btftypes import Types
 
 from lab.root import Root, run
-from pvdump.arm import btf
+from pvdump.arm import btftypes
 from pvdump.arm.btf import Btf, BtfError, Field
 from tools.apt import Suite
 
@@ -32,7 +32,7 @@ def test_what_is_not_there_is_none(types: Types) -> None:
     number = types.integer("int", 4)
     types.struct("page", 64, [("flags", number, 0)])
     types.enum("pageflags", {"PG_lru": 5})
-    types.add(btf.FWD, "folio")
+    types.add(btftypes.FWD, "folio")
     found = Btf(types.encode(), ["page", "folio", "zone", "pageflags"])
     assert found.size("zone") is None
     assert found.size("folio") is None
@@ -61,8 +61,8 @@ def test_a_dotted_path_goes_into_named_members(types: Types) -> None:
 def test_names_and_qualifiers_of_a_type_are_followed(types: Types) -> None:
     number = types.integer("int", 4)
     counter = types.struct("", 4, [("counter", number, 0)])
-    kind = types.add(btf.TYPEDEF, "atomic_t", counter)
-    for each in (btf.CONST, btf.VOLATILE, btf.RESTRICT, btf.TYPE_TAG):
+    kind = types.add(btftypes.TYPEDEF, "atomic_t", counter)
+    for each in (btftypes.CONST, btftypes.VOLATILE, btftypes.RESTRICT, btftypes.TYPE_TAG):
         kind = types.add(each, "", kind)
     types.struct("page", 64, [("_refcount", kind, 416)])
     found = Btf(types.encode(), ["page"])
@@ -78,7 +78,7 @@ def test_an_array_has_a_length_and_the_size_of_the_whole(types: Types) -> None:
 
 
 def test_a_pointer_has_eight_bytes(types: Types) -> None:
-    types.struct("page", 64, [("mapping", types.add(btf.PTR, "", 0), 0)])
+    types.struct("page", 64, [("mapping", types.add(btftypes.PTR, "", 0), 0)])
     assert Btf(types.encode(), ["page"]).field("page", "mapping") == Field(0, 8, 0, None)
 
 
@@ -117,7 +117,7 @@ def test_types_of_one_name_that_differ_have_no_answer(types: Types) -> None:
 def test_a_name_that_is_another_ones_end_is_found(types: Types) -> None:
     types.struct("subpage", 8, [])
     at = types.names.index(b"page\0")
-    types.types.append(struct.pack("<III", at, btf.STRUCT << 24, 64))
+    types.types.append(struct.pack("<III", at, btftypes.STRUCT << 24, 64))
     assert Btf(types.encode(), ["page"]).size("page") == 64
 
 
@@ -171,7 +171,7 @@ def test_a_damaged_header_is_refused_in_one_line(raw: bytes, message: str) -> No
 
 
 def test_a_type_that_is_its_own_name_is_refused(types: Types) -> None:
-    types.add(btf.TYPEDEF, "t", 1)
+    types.add(btftypes.TYPEDEF, "t", 1)
     types.struct("page", 64, [("flags", 1, 0)])
     with pytest.raises(BtfError, match="a chain of more than 32"):
         Btf(types.encode(), ["page"]).field("page", "flags")
@@ -242,7 +242,7 @@ def sample(choose: random.Random) -> bytes:
     number = types.integer("long", 8, choose.choice([64, 64, 3]))
     inner = types.struct("list_head", 16, [("next", number, 0), ("prev", number, 64)])
     union = types.union("", 16, [("lru", inner, 0), ("private", number, 0)])
-    pages = types.array(types.add(btf.CONST, "", inner), choose.randrange(12))
+    pages = types.array(types.add(btftypes.CONST, "", inner), choose.randrange(12))
     page = types.struct(
         "page",
         64,
@@ -252,7 +252,7 @@ def sample(choose: random.Random) -> bytes:
     types.struct("zone", 999, [("free_area", pages, 0), ("pages", page, choose.getrandbits(20))])
     types.enum("pageflags", {"PG_lru": choose.getrandbits(32)}, choose.random() < 0.5)
     types.enum64("wide", {"PG_lru": choose.getrandbits(64)}, choose.random() < 0.5)
-    types.add(choose.choice([btf.FLOAT, btf.FUNC, btf.FWD]), "page")
+    types.add(choose.choice([btftypes.FLOAT, btftypes.FUNC, btftypes.FWD]), "page")
     return types.encode(kinds={40: (4, 8)} if choose.random() < 0.3 else None)
 
 

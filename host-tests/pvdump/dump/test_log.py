@@ -5,17 +5,16 @@ import struct
 from pathlib import Path
 
 import pytest
-from fixtures.kernellog import BASE, IMAGE, RESERVED, TEXTS, Ring
+from fixtures.kernellog import BASE, RESERVED, TEXTS, Ring
+from fixtures.loggedcore import PAGES, vmcore
 from fixtures.targets import MIB, PAGE, bad_places, make
 
 from pvdump import cli
 from pvdump.dump import collect as collecting
 from pvdump.dump import disk as disks
 from pvdump.dump.disk import DiskError
-from pvfw import elf, superblock
+from pvfw import superblock
 
-PAGES = 64  # of the kernel's image, which come first, as the image writes them
-MORE = 600  # of other memory
 TEXT_PAGE = TEXTS // PAGE
 LINES = [f"[    {number}.500000] [     T{number + 1}7] line {number}" for number in range(6)]
 WHOLE = "".join(f"{line}\n" for line in LINES)
@@ -29,28 +28,6 @@ def log() -> Ring:
             ring.add(bytes(PAGE), state=RESERVED)
         ring.add(b"line %d" % number, number * 10**9 + 5 * 10**8, number * 10 + 17)
     return ring
-
-
-def vmcore(ring: Ring, **info: str) -> bytes:
-    """A vmcore as the image writes it, with the kernel's image first."""
-    text = "".join(f"{key}={value}\n" for key, value in {**ring.info, **info}.items()).encode()
-    notes = struct.pack("<III", 5, 336, 1) + b"CORE".ljust(8, b"\0") + bytes(336)
-    notes += struct.pack("<III", 11, len(text), 0) + b"VMCOREINFO\0\0" + text
-    notes = notes.ljust((len(notes) + 3) // 4 * 4, b"\0")
-    start = 2 * PAGE
-    loads = [
-        (start, IMAGE, BASE, PAGES * PAGE),
-        (start, 0, BASE, PAGES * PAGE),
-        (start + PAGES * PAGE, 0, BASE + PAGES * PAGE, MORE * PAGE),
-    ]
-    phnum = 1 + len(loads)
-    raw = elf.core_header(phnum)
-    raw += elf.program_header(elf.PT_NOTE, 64 + 56 * phnum, 0, 0, len(notes))
-    for place, vaddr, paddr, size in loads:
-        raw += elf.program_header(elf.PT_LOAD, place, vaddr, paddr, size)
-    assert len(raw) + len(notes) <= start
-    memory = bytes(ring.memory.data).ljust(PAGES * PAGE, b"\0")
-    return (raw + notes).ljust(start, b"\0") + memory + b"\x5a" * (MORE * PAGE)
 
 
 @pytest.fixture

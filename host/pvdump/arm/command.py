@@ -1,120 +1,130 @@
-"""`pvdump arm`: make the configuration of the dump image, and the command that loads both.
+"""`pvdump arm`: load the crash kernel for the kernel that runs now, or make what loads it.
 
-Called by the command line, in the guest. The rules: nothing of the system is changed, but one new
-file is made, and targets in files, partitions and swap get a nonce; a target that would be refused
-when the kernel has crashed is refused now.
+Called by the command line, in the guest. The rules: a target that would be refused when the kernel
+has crashed is refused now; with --print nothing of the system is changed, but one new file is made,
+and targets in files, partitions and swap get a nonce.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from pvfw import config
 from pvfw.errors import DumpError
 
 from ..arguments import file_name
 from ..dump import disk as disks
+from ..guest import record
 from ..streams import complain, tell
-from . import blob, btf, layout, settings, targets
+from . import arming, blob, configuration, kexec, settings, targets
+from . import image as images
+from .arming import ArmError
 
-DEVICES = Path("/dev")
-IMAGE = Path("/boot/pvdump.bin")
 NEW = ".pvdump-new"  # ends the name of what is to take another file's place
 
 DESCRIPTION = """\
-Make the configuration of the crash kernel, for the kernel that runs now, and print the command that
-loads both. Nothing is loaded."""
-EPILOG = """\
-The file holds a secret (a nonce): it is made with mode 0600, and belongs to this boot of this
-kernel. The printed command has the disks on the command line, too, for the case that the
-configuration is damaged when the kernel crashes; not so where a target is a file:, which only the
-configuration can describe. Such a target belongs to the newest configuration: load it at once."""
+Make the configuration of the crash kernel for the kernel that runs now, and load both. As root."""
+EPILOG = f"""\
+The configuration holds a secret (a nonce): it has mode 0600, and belongs to this boot of this
+kernel. Arming anew is always possible; a target in a file, partition or swap belongs to the newest
+configuration alone.
 
+--print loads nothing: it prints the command that does. That has the disks on the command line, too,
+for the case that the configuration is damaged when the kernel crashes; not so where a target is a
+file:, which only the configuration can describe. Load such a configuration at once.
 
-class ArmError(DumpError):
-    """The configuration cannot be made; the message says why."""
+exit codes: 0 armed; 1 refused, with the reason in one line, or with --check also where the room of
+the targets is too small. The record of what is armed is /{arming.ARMED}."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument(
-        "--print", action="store_true", required=True, help="print the command, load nothing"
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument(
+        "--check",
+        action="store_true",
+        help="arm only if what is armed does not hold any more: the target was moved, memory or "
+        "CPUs were added, the image was unloaded, the settings were changed",
     )
+    way.add_argument("--print", action="store_true", help="print the command, load nothing")
     parser.add_argument(
-        "--out", type=file_name, required=True, metavar="FILE", help="the configuration to make"
+        "--out", type=file_name, metavar="FILE", help="with --print: the configuration to make"
     )
-    parser.add_argument("--force", action="store_true", help="replace FILE")
+    parser.add_argument("--force", action="store_true", help="with --print: replace FILE")
     parser.add_argument(
         "--image",
         type=file_name,
-        default=IMAGE,
         metavar="FILE",
-        help=f"the image (default: {IMAGE})",
+        help="the image (default: the installed one)",
     )
     settings.add_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
+    if not options.print and (options.out is not None or options.force):
+        complain("arm", "--out and --force go with --print; see pvdump arm --help")
+        return 2
+    if options.print and options.out is None:
+        complain("arm", "--print needs --out FILE; see pvdump arm --help")
+        return 2
     wanted = settings.settled(options)
-    made = configure(wanted)
-    save(options.out, blob.encode(made), options.force)
-    # Last, since what was armed before is void from here on.
-    targets.stamp(wanted["targets"], made.targets)
-    tell("arm", command(options.image, options.out, made))
+    image = options.image or images.find()
+    if options.print:
+        return _print(wanted, image, options.out, options.force)
+    root = record.ROOT
+    with arming.locked(root):
+        return _check(wanted, image, root) if options.check else _arm(wanted, image, root)
+
+
+def _arm(wanted: dict[str, Any], image: Path, root: Path) -> int:
+    """Arm, and say what was armed."""
+    armed = arming.arm(wanted, image, root)
+    names = ", ".join(each["name"] for each in armed["targets"])
+    tell("arm", f"armed, {names or 'without a target: the log goes to console and xenstore'}")
+    if problem := arming.room_problem(armed):
+        complain("arm", problem)
     return 0
 
 
-def configure(wanted: dict[str, Any]) -> config.Config:
-    """Make the configuration for the kernel that runs.
-
-    Args:
-        wanted: the value of each of settings.SETTINGS.
-
-    Raises:
-        DumpError: a target would be refused, or what the kernel says of itself cannot be used.
-    """
-    made = config.Config()
-    made.release = os.uname().release
-    made.targets = [targets.made(each, wanted["level"], DEVICES) for each in wanted["targets"]]
-    made.level = wanted["level"]
-    made.algorithm, made.compression = wanted["compress"], wanted["compress-level"]
-    made.then = wanted["then"]
-    made.recipients = wanted["recipients"]
-    made.log_clear = wanted["log"] is not None
-    made.nonce = os.urandom(config.NONCE_SIZE)
+def _check(wanted: dict[str, Any], image: Path, root: Path) -> int:
+    """Arm anew where what is armed does not hold any more."""
+    armed = arming.load_record(root)
+    if not armed:
+        raise ArmError("not armed: `pvdump arm`")
     try:
-        made.facts = layout.facts(btf.read(btf.SYSTEM, layout.NAMES))
-    except FileNotFoundError:
-        complain(
-            "arm",
-            f"this kernel has no {btf.SYSTEM}: only what VMCOREINFO is sufficient for is left out",
-        )
-    return made
+        rooms = arming.verify(armed, root)
+        why = arming.outdated(armed, wanted, image)
+    except DumpError as error:
+        why = str(error)
+    if why:
+        tell("arm", f"arming anew: {why}")
+        armed = arming.arm(wanted, image, root)
+    else:
+        for each, room in zip(armed["targets"], rooms):
+            each["room"] = room
+        armed["estimate"] = arming.estimated(armed, root)
+        arming.save_record(armed, root)
+    if problem := arming.room_problem(armed):
+        raise ArmError(problem)
+    return 0
 
 
-def command(image: Path, out: Path, made: config.Config) -> str:
-    """Return the command that loads the image with its configuration."""
-    words = []
-    # A command line cannot say extents, and what it says counts before the configuration.
-    if made.targets and all(target.extents is None for target in made.targets):
-        words.append("pvdump.disk=" + ",".join(target.name for target in made.targets))
-    if made.recipients:
-        words.append("pvdump.recipients=required")
-    if made.then is not None:
-        words.append(f"pvdump.then={made.then}")
+def _print(wanted: dict[str, Any], image: Path, out: Path, force: bool) -> int:
+    """Make a configuration and print the command that loads it."""
+    found = [targets.find(each, wanted["level"]) for each in wanted["targets"]]
+    made = configuration.make(wanted, found)
+    save(out, blob.encode(made), force)
+    # Last, since what was armed before is void from here on.
+    targets.stamp(found)
     # Absolute, but with the links that the person named.
     image, out = (Path(os.path.abspath(path)) for path in (image, out))  # noqa: PTH100
-    options = [f"--initrd={out}"]
-    if words:
-        options.append(f"--command-line={' '.join(words)}")
-    return shlex.join(["kexec", "-p", "-s", str(image), *options])
+    tell("arm", kexec.shown(image, out, configuration.cmdline(made)))
+    return 0
 
 
 def save(path: Path, content: bytes, force: bool) -> None:

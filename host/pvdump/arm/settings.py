@@ -1,14 +1,17 @@
-"""What a person asks of the image: the options of `pvdump arm`, or a YAML file with the same names.
+"""What a person asks of pvdump: /etc/pvdump.yaml, or the options of `pvdump arm`.
 
-Used by command.py. The rules: both are read by the same functions; what an option says counts
-before what the file says; an unknown name or a value that cannot be is refused in one line.
+Used by arm, and by all commands that the guest runs by itself. The rules: file and options are read
+by the same functions; what an option says counts before what the file says; an unknown name or a
+value that cannot be is refused in one line, which has the number of the file's line.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import uuid
 from argparse import ArgumentTypeError
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
@@ -18,12 +21,14 @@ from xenpv.block import vdev
 from xenpv.errors import BadDiskName
 from xenpv.text import decimal
 
-from ..arguments import file_name
+from ..arguments import file_name, size
 from .recipient import recipient
 
+SYSTEM = Path("/etc/pvdump.yaml")
 FILE_MAX = 65536  # bytes
 LOG_ONLY = "log"
 COMPRESSION_MIN, COMPRESSION_MAX = -7, 22  # zstd's, as far as anybody uses them
+KEEP_MAX = 1_000_000  # dumps
 
 
 class SettingsError(DumpError):
@@ -42,6 +47,11 @@ class Wanted(NamedTuple):
     name: str
     uuid: Optional[bytes]
     place: Optional[Path] = None
+
+    def __str__(self) -> str:
+        if self.place is not None:
+            return f"file:{self.place}"
+        return self.name if self.uuid is None else f"{self.name}={uuid.UUID(bytes=self.uuid)}"
 
 
 def target(text: str) -> Wanted:
@@ -95,22 +105,38 @@ def one_of(*words: str) -> Callable[[str], str]:
     return read
 
 
+def dumps(text: str) -> int:
+    """Read a number of dumps, 1 at least. Raises ArgumentTypeError."""
+    number = decimal(text, 1, KEEP_MAX)
+    if number is None:
+        raise ArgumentTypeError(f"{text[:40]!r} is no number of dumps, 1 to {KEEP_MAX}")
+    return number
+
+
+def folder(text: str) -> Path:
+    """Read the name of a folder, from the root on. Raises ArgumentTypeError."""
+    path = file_name(text)
+    if not path.is_absolute():
+        raise ArgumentTypeError(f"{text[:40]!r}: a name that begins with / expected")
+    return path
+
+
 class Setting(NamedTuple):
     """A setting.
 
     Attributes:
         read: makes a value of a text, or raises ArgumentTypeError.
         default: the value where nothing else is said; a list where several may be said.
-        metavar, help: for --help.
+        metavar, help: of its option; "" for a setting that only the file has.
     """
 
     read: Callable[[str], Any]
     default: Any
-    metavar: str
-    help: str
+    metavar: str = ""
+    help: str = ""
 
 
-# By the name in the file. The option has the singular: --target, --recipient.
+# By the name in the file. The option has the singular, and "-" for "_": --target.
 SETTINGS = {
     "targets": Setting(
         target,
@@ -130,7 +156,7 @@ SETTINGS = {
     "compress": Setting(
         one_of(*config.ALGORITHMS), "zstd", "|".join(config.ALGORITHMS), "(default: zstd)"
     ),
-    "compress-level": Setting(compression, 1, "LEVEL", "zstd's (default: 1)"),
+    "compress_level": Setting(compression, 1, "LEVEL", "zstd's (default: 1)"),
     "recipients": Setting(
         recipient, [], "age1...", "encrypt the dump to this key; may be said several times"
     ),
@@ -146,72 +172,118 @@ SETTINGS = {
         "|".join(config.ENDS),
         "what the image does afterwards (default: reboot)",
     ),
+    # Of dumps that were collected: where they are, and how many are kept.
+    "directory": Setting(folder, Path("/var/crash")),
+    "keep": Setting(dumps, 5),
+    "keep_free": Setting(size, 2 << 30),  # bytes
+    "hooks": Setting(folder, Path("/etc/pvdump/hooks")),
 }
+OPTIONS = {name: setting for name, setting in SETTINGS.items() if setting.metavar}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for all settings, and the one for the file."""
-    for name, setting in SETTINGS.items():
+    """Add the options for the settings that have one, and the one for the file."""
+    for name, setting in OPTIONS.items():
         many = isinstance(setting.default, list)
+        option = (name[:-1] if many else name).replace("_", "-")
         parser.add_argument(
-            f"--{name[:-1] if many else name}",
+            f"--{option}",
             dest=name,
             action="append" if many else "store",
             type=setting.read,
             metavar=setting.metavar,
             help=setting.help,
         )
+    add_file(parser)
+
+
+def add_file(parser: argparse.ArgumentParser) -> None:
+    """Add the option for the file."""
     parser.add_argument(
-        "--config", type=file_name, metavar="FILE", help="a YAML file with settings: docs/arm.md"
+        "--config",
+        type=file_name,
+        metavar="FILE",
+        help=f"a YAML file with settings (default: {SYSTEM}, if it is there)",
     )
 
 
 def settled(options: argparse.Namespace) -> dict[str, Any]:
     """Return the value of each setting, from the options, the file, or the defaults.
 
+    Args:
+        options: made by a parser with add_options(), or with add_file() alone.
+
     Raises:
         SettingsError: the file cannot be used.
     """
-    values = {name: setting.default for name, setting in SETTINGS.items()}
-    if options.config is not None:
-        values.update(_read(options.config))
-    said = {name: getattr(options, name) for name in SETTINGS}
+    values = load(SYSTEM) if options.config is None else load(options.config, needed=True)
+    said = {name: getattr(options, name, None) for name in OPTIONS}
     values.update({name: value for name, value in said.items() if value is not None})
     return values
 
 
+def load(path: Path, needed: bool = False) -> dict[str, Any]:
+    """Read a file of settings.
+
+    Args:
+        path: a YAML file.
+        needed: whether it must be there; else it may not, and nothing is said.
+
+    Returns:
+        the value of each of SETTINGS: what its read() gives, or its default.
+
+    Raises:
+        SettingsError: the file cannot be used; the message has its name and the line.
+    """
+    values = {
+        name: list(setting.default) if isinstance(setting.default, list) else setting.default
+        for name, setting in SETTINGS.items()
+    }
+    if needed or os.path.lexists(path):
+        values.update(_read(path))
+    return values
+
+
 def _read(path: Path) -> dict[str, Any]:
-    """Read a file of settings."""
-    found = {}
-    for name, value in _mapping(path).items():
+    """Return what a file says."""
+    found: dict[str, Any] = {}
+    for key, value in _pairs(path):
+        name, line = key.value, key.start_mark.line + 1
         if name not in SETTINGS:
             known = ", ".join(SETTINGS)
-            raise SettingsError(f"{path}: no setting {str(name)[:40]!r}; there are: {known}")
+            raise SettingsError(
+                f"{path}: line {line}: no setting {name[:40]!r}; there are: {known}"
+            )
+        if name in found:
+            raise SettingsError(f"{path}: line {line}: {name} is said a second time")
         setting = SETTINGS[name]
-        try:
-            if not isinstance(setting.default, list):
-                found[name] = setting.read(_text(value))
-            elif not isinstance(value, list):
-                raise ArgumentTypeError("a list expected")
-            else:
-                found[name] = [setting.read(_text(each)) for each in value]
-        except ArgumentTypeError as error:
-            raise SettingsError(f"{path}: {name}: {error}") from error
+        if not isinstance(setting.default, list):
+            found[name] = _value(path, name, setting, value)
+        elif value.id != "sequence":
+            raise SettingsError(f"{path}: line {line}: {name}: a list expected, as in [xvdb, xvdc]")
+        else:
+            found[name] = [_value(path, name, setting, each) for each in value.value]
     return found
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ArgumentTypeError("a text or a number expected")
-    return value
+def _value(path: Path, name: str, setting: Setting, node: Any) -> Any:
+    """Read the value of a setting, or one of a list."""
+    try:
+        if node.id != "scalar":
+            raise ArgumentTypeError("a text or a number expected")
+        return setting.read(node.value)
+    except ArgumentTypeError as error:
+        line = node.start_mark.line + 1
+        raise SettingsError(f"{path}: line {line}: {name}: {error}") from error
 
 
-def _mapping(path: Path) -> dict[Any, Any]:
+def _pairs(path: Path) -> Iterator[tuple[Any, Any]]:
+    """Give the nodes of names and values of a YAML file; a file without any says nothing."""
     try:
         import yaml
     except ImportError as error:
         raise SettingsError(
-            "--config needs PyYAML: `apt install python3-yaml`, or use the options instead"
+            f"{path} needs PyYAML: `apt install python3-yaml`, or use the options instead"
         ) from error
     try:
         with path.open("rb") as stream:
@@ -219,7 +291,7 @@ def _mapping(path: Path) -> dict[Any, Any]:
         if len(raw) > FILE_MAX:
             raise SettingsError(f"{path} has more than {FILE_MAX} bytes; no settings have as many")
         # Of this loader all scalars are texts: "no" is no boolean, 010 not 8.
-        found = yaml.load(raw, Loader=yaml.BaseLoader)
+        found: Any = yaml.compose(raw, Loader=yaml.BaseLoader)
     except OSError as error:
         raise SettingsError(f"{path}: {error.strerror}") from error
     except yaml.MarkedYAMLError as error:
@@ -228,6 +300,9 @@ def _mapping(path: Path) -> dict[Any, Any]:
         raise SettingsError(f"{path}:{line} {error.problem}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise SettingsError(f"{path}: no YAML: {type(error).__name__}") from error
-    if not isinstance(found, dict):
-        raise SettingsError(f"{path}: lines such as `level: 31` expected")
-    return found
+    if found is None or (found.id == "scalar" and not found.value):
+        return
+    if found.id != "mapping" or any(key.id != "scalar" for key, _ in found.value):
+        first = found.start_mark.line + 1
+        raise SettingsError(f"{path}: line {first}: lines such as `level: 31` expected")
+    yield from found.value

@@ -138,18 +138,7 @@ def key_needed() -> DumpError:
 def save(
     disk: TargetDisk, block: superblock.Superblock, out: Path | None, progress: Progress
 ) -> Made:
-    """Write the age file to a new file.
-
-    Args:
-        disk: open for reading.
-        block: its superblock.
-        out: of the file; None for standard output.
-        progress: is told the bytes of the dump.
-
-    Raises:
-        DiskError: the disk or the file cannot be used.
-        TargetRefused: there is no dump to be had.
-    """
+    """Write the age file to a new file. Args, Raises: as streamdump.make_kdump()."""
     if source.is_file(block):
         raise DiskError(
             f"{disk.path} is an encrypted dump already: give --identity FILE to open it"

@@ -1,13 +1,12 @@
-"""`pvdump collect`: get the dump off a target, as a KDUMP file or an ELF vmcore.
+"""Gets the dump off a target, as a KDUMP file or an ELF vmcore.
 
-Called by the command line and by the demo. The rules: of the target nothing is written but the note
+Used by `pvdump collect` and by the demo. The rules: of the target nothing is written but the note
 in its superblock that the dump was collected; the result appears whole and in one step, or not at
 all; what cannot be read of a dump costs no more than itself, and is told to the readers.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,117 +14,11 @@ from pathlib import Path
 from pvfw import superblock
 from pvfw.errors import TargetRefused
 
-from ..arguments import file_name, output_name
-from ..streams import complain, tell
 from . import agechunks, decryption, elfdump, log, source, streamdump, streamlog
 from . import compression as compressions
 from . import disk as disks
-from .disk import MIB, DiskError, TargetDisk
-from .meter import SILENT, Meter, Progress
-
-WRONG_USAGE, INCOMPLETE = 2, 3  # exit codes
-DESCRIPTION = """\
-Copy the dump off a target into a new file, which crash, drgn and makedumpfile open: the ELF vmcore
-as it is, or a compressed KDUMP file. When all that the target has of it is there, the target's
-superblock gets a note, for `pvdump prepare --again`; nothing else of the target is written. With
---log OUT is the crashed kernel's log alone, and nothing is noted. An encrypted dump needs
---identity; without, it is checked and saved as it is, in OUT.age. Such a file, or what `age
---decrypt` made of it, may stand in place of DISK."""
-EPILOG = """\
-exit codes: 0 done; 1 refused or failed; 2 wrong usage; 3 part of the dump is missing, what there is
-was collected and is marked incomplete; with --log: part of the log is missing, OUT has the rest"""
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("disk", type=file_name, metavar="DISK")
-    parser.add_argument(
-        "out",
-        type=output_name,
-        metavar="OUT",
-        help="file to be made, must not exist; - for standard output, where kdump has "
-        "makedumpfile's flattened form",
-    )
-    parser.add_argument(
-        "--format",
-        choices=("elf", "kdump"),
-        help="of the file; default: kdump, of a dump that is an ELF vmcore elf",
-    )
-    parser.add_argument(
-        "--compress",
-        choices=compressions.NAMES,
-        default="",
-        help="of a kdump file's pages; zstd needs Python 3.14 or python3-zstandard, zlib suits old "
-        "readers; default: zstd where this Python has it, else zlib",
-    )
-    parser.add_argument(
-        "--identity",
-        type=file_name,
-        metavar="FILE",
-        help="file with private keys, as of `age --identity`, to decrypt an encrypted dump; needs "
-        "the program age or the Python module pyrage",
-    )
-    parser.add_argument(
-        "--salvage",
-        action="store_true",
-        help="do not look at the superblock: take its copy at the target's end, or "
-        "without that what stands behind it, by its own headers",
-    )
-    parser.add_argument(
-        "--log",
-        action="store_true",
-        help="only the crashed kernel's log, as text; reads no more of the dump than that needs",
-    )
-
-
-def run(options: argparse.Namespace) -> int:
-    """Run the command. Returns the exit code."""
-    if options.compress and options.format == "elf":
-        complain("collect", "--compress is for --format kdump")
-        return WRONG_USAGE
-    if options.log and (options.format or options.compress):
-        complain("collect", "--log is text and has no --format or --compress")
-        return WRONG_USAGE
-    if options.log:
-        missing = collect_log(options.disk, options.out, options.salvage, options.identity)
-        for line in missing:
-            complain("collect", line)
-        return INCOMPLETE if missing else 0
-    with Meter() as meter:
-        done = collect(
-            options.disk,
-            options.out,
-            meter,
-            options.salvage,
-            options.format or ("kdump" if options.compress else ""),
-            options.compress,
-            options.identity,
-        )
-    how = f", KDUMP, compression: {done.compression}" if done.compression else ""
-    if done.encrypted:
-        how = ", still encrypted: `pvdump collect --identity FILE` or `age --decrypt` opens it"
-    say = complain if done.out is None else tell
-    say("collect", f"{done.out or 'standard output'}: {meter}{how}")
-    if done.cause:
-        say("collect", f"why the kernel died: {done.cause}")
-    if done.alone:
-        say("collect", "log, notes and stacks alone, as the dump's level says")
-    if done.unnoted:
-        complain("collect", f"the target does not note it as collected: {done.unnoted}")
-    if not done.reason:
-        return 0
-    complain("collect", f"the dump is partial: {done.reason}")
-    for line in done.detail:
-        complain("collect", line)
-    if done.encrypted:
-        complain("collect", "it opens up to the first place where something is missing")
-        return INCOMPLETE
-    mark = "is" if done.marked else "could not be"
-    lost = done.missing + done.unreadable
-    lack = f"{lost / MIB:.1f} MiB are missing; " if lost else ""
-    complain("collect", f"{lack}the header {mark} marked incomplete")
-    return INCOMPLETE
+from .disk import DiskError, TargetDisk
+from .meter import SILENT, Progress
 
 
 @dataclass(frozen=True)
@@ -141,6 +34,7 @@ class Collected:
         detail: a line for each place of a stream that is damaged, but for very many.
         compression: of a KDUMP file; "" of an ELF file.
         unnoted: why the target does not say that the dump was collected, or "".
+        lost: what could not be read of the target, though it is there, or "".
         out: the file; None for standard output.
         encrypted: whether it is an age file.
         cause: why the kernel died, as far as its log says it; "" where it does not.
@@ -155,6 +49,7 @@ class Collected:
     detail: list[str] = field(default_factory=list)
     compression: str = ""
     unnoted: str = ""
+    lost: str = ""
     out: Path | None = None
     encrypted: bool = False
     cause: str = ""
@@ -169,6 +64,7 @@ def collect(
     form: str = "elf",
     compress: str = "",
     identity: Path | None = None,
+    noted: bool = True,
 ) -> Collected:
     """Make a file of the dump on a target.
 
@@ -181,6 +77,7 @@ def collect(
         compress: of a KDUMP file's pages, see compression.find().
         identity: of a file with private keys. Without one an encrypted dump is saved as it is, with
             ".age" at the end of its name, if form is "".
+        noted: whether the target is to note that its dump was collected.
 
     Raises:
         DiskError: the target or the file cannot be used.
@@ -203,7 +100,8 @@ def collect(
             lost = "part of the dump is damaged" if done.detail else ""
         else:
             done, lost = _of_elf(disk, block, out, progress, form or "elf", compress)
-    return replace(done, unnoted=_note(path, block, out, lost), out=out)
+    unnoted = _unnoted(path, block, out, lost) if noted else ""
+    return replace(done, unnoted=unnoted, lost=lost, out=out)
 
 
 def _saved(
@@ -290,7 +188,7 @@ def collect_log(
         return log.collect(disk, block, out)
 
 
-def _note(path: Path, block: superblock.Superblock | None, out: Path | None, lost: str) -> str:
+def _unnoted(path: Path, block: superblock.Superblock | None, out: Path | None, lost: str) -> str:
     """Note on the target that its dump was collected. Returns why that was not done, or ""."""
     if block is not None and source.is_file(block):
         return ""
@@ -301,10 +199,23 @@ def _note(path: Path, block: superblock.Superblock | None, out: Path | None, los
     if lost:
         return "part of the disk could not be read"
     try:
-        with disks.writing(path) as disk:
-            source.refuse_changed(disk, block)
-            block.collected = int(time.time())
-            disk.write_superblock(block)
+        note(path, block)
     except (DiskError, TargetRefused) as error:
         return str(error)
     return ""
+
+
+def note(path: Path, block: superblock.Superblock) -> None:
+    """Note on a target that its dump was collected.
+
+    Args:
+        path: of the target.
+        block: its superblock, as it was when the dump was copied.
+
+    Raises:
+        DiskError, TargetRefused: it has another dump meanwhile, or cannot be written.
+    """
+    with disks.writing(path) as disk:
+        source.refuse_changed(disk, block)
+        block.collected = int(time.time())
+        disk.write_superblock(block)

@@ -18,8 +18,8 @@ from pvfw import chunks, elf, superblock
 from pvfw.errors import DumpError, OtherVersion, TargetRefused
 from pvfw.superblock import Superblock
 
-from ..place.filesystem import mutable
 from . import holders
+from .immutable import mutable
 
 MIB = superblock.MIB
 PAGE = 4096  # the kernel reads whole pages, so a smaller part of an unreadable one is not to be had

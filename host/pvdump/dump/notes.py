@@ -53,13 +53,13 @@ class Notes:
 
     Attributes:
         raw: as given.
-        cpus: CPUs that have a note.
+        prstatus: (offset in raw, bytes) of the registers of each CPU that has a note.
         vmcoreinfo: (offset in raw, bytes) of the text of VMCOREINFO; (0, 0) without one.
     """
 
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
-        self.cpus = 0
+        self.prstatus: list[tuple[int, int]] = []
         self.vmcoreinfo = (0, 0)
         at = 0
         while at + NHDR.size <= len(raw):
@@ -69,10 +69,15 @@ class Notes:
                 break
             name = raw[at + NHDR.size : at + NHDR.size + min(namesz, 16)].rstrip(b"\0")
             if name == b"CORE" and kind == NT_PRSTATUS:
-                self.cpus += 1
+                self.prstatus.append((begin, descsz))
             elif name == b"VMCOREINFO":
                 self.vmcoreinfo = (begin, descsz)
             at = begin + (descsz + 3) // 4 * 4
+
+    @property
+    def cpus(self) -> int:
+        """CPUs that have a note."""
+        return len(self.prstatus)
 
     def text(self, key: str) -> bytes:
         """Return the value of a line KEY=VALUE of VMCOREINFO, b"" without one."""

@@ -1,15 +1,14 @@
-"""`pvdump prepare`: make a disk or file a dump target by giving it a superblock.
+"""Makes a disk or file a dump target by giving it a superblock.
 
-Called by the command line. The rules: only what is empty, or a target without a dump, is written
+Used by `pvdump prepare`. The rules: only what is empty, or a target without a dump, is written
 unasked; a target whose dump was collected is taken with --again, anything else with --force, after
 the person was told what was found. What the kernel uses is never written, and what a guest uses
-only if it is a target or empty. Only the first MiB, which the superblock owns,
-and the last page, which has its copy, are ever written.
+only if it is a target or empty. Only the first MiB, which the superblock owns, and the last page,
+which has its copy, are ever written.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import uuid
@@ -19,77 +18,13 @@ from pathlib import Path
 from pvfw import superblock
 from pvfw.errors import TargetRefused
 
-from ..arguments import file_name, size
-from ..place import create, swap
-from ..streams import complain, tell
 from . import disk as disks
-from . import holders
+from . import holders, swapspace
 from .contents import Contents, look
 from .disk import MIB, PAGE, DiskError, TargetDisk
-from .meter import SILENT, Meter, Progress
+from .meter import SILENT, Progress
 
-WRONG_USAGE = 2
 SMALLEST = superblock.DATA_OFFSET + MIB
-
-DESCRIPTION = """\
-Make a disk or file a dump target. Its first MiB gets a superblock; only a disk that has one is ever
-written by the crash kernel. In the guest itself, --file makes a file on ext4 or xfs that the crash
-kernel writes by its extents, and --swap takes swap space."""
-EPILOG = """\
-A disk counts as empty when all of it was read and is zero; of a sparse file the parts that the file
-system has stored are read. A target takes one dump: collect it, then prepare it with --again."""
-
-
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the command's arguments."""
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
-    parser.add_argument("disk", type=file_name, metavar="DISK-OR-FILE")
-    parser.add_argument("--size", type=size, help="make the file, with this size (512M, 4G)")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument(
-        "--file", action="store_true", help="make a file of this guest, with the size of --size"
-    )
-    where.add_argument(
-        "--swap", action="store_true", help="take swap of this guest, which stays swap"
-    )
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--force", action="store_true", help="also when it holds something")
-    how.add_argument(
-        "--again", action="store_true", help="only a target, and only if its dump was collected"
-    )
-
-
-def run(options: argparse.Namespace) -> int:
-    """Run the command. Returns the exit code."""
-    path = options.disk
-    if options.file and not options.again and (options.size is None or options.force):
-        complain("prepare", "--file needs --size, or --again; it has no --force")
-        return WRONG_USAGE
-    with Meter() as meter:
-        if options.again:
-            done = prepare_again(path)
-        elif options.file:
-            done = _prepared(create.file(path, _whole(options.size), meter))
-        elif options.swap:
-            done = _prepared(create.take_swap(path, options.force))
-        else:
-            done = prepare(path, options.size, options.force, meter)
-    if done.lost:
-        tell("prepare", f"{path} held {done.lost}")
-    room = f"room for a dump of {done.room / MIB:.1f} MiB"
-    tell("prepare", f"{path} is ready: {room}, uuid {done.uuid}")
-    return 0
-
-
-def _whole(size: int) -> int:
-    """Return a size for a file, whole pages."""
-    if size < SMALLEST:
-        raise DiskError(f"--size {size}: a target needs {SMALLEST} bytes at least")
-    return size // PAGE * PAGE
-
-
-def _prepared(block: superblock.Superblock) -> Prepared:
-    return Prepared(uuid.UUID(bytes=block.uuid), block.size, block.room(), "")
 
 
 @dataclass(frozen=True)
@@ -107,6 +42,11 @@ class Prepared:
     size: int
     room: int
     lost: str
+
+
+def prepared(block: superblock.Superblock) -> Prepared:
+    """Return what a superblock says of a new target."""
+    return Prepared(uuid.UUID(bytes=block.uuid), block.size, block.room(), "")
 
 
 def prepare(
@@ -140,7 +80,7 @@ def prepare(
         _refuse_foreign_use(disk, found)
         if found.name and not force:
             raise TargetRefused(f"{path} holds {found.name}; nothing was changed. {_way(found)}")
-        if not force and swap.is_swap(disk.read(0, PAGE)):
+        if not force and swapspace.is_swap(disk.read(0, PAGE)):
             raise TargetRefused(f"{path} is swap as well: `pvdump prepare --swap {path}`")
         return _sign(disk, uuid.uuid4(), found.name)
 
@@ -161,10 +101,10 @@ def prepare_again(path: Path) -> Prepared:
                 f"{path} holds {found.name}, which was not collected; nothing was changed. "
                 f"{_way(found)}"
             )
-        if swap.is_swap(disk.read(0, PAGE)):
+        if swapspace.is_swap(disk.read(0, PAGE)):
             ready = superblock.Superblock(block.uuid, block.size)
-            create.sign_swap(disk, ready)
-            return dataclasses.replace(_prepared(ready), lost=found.name)
+            swapspace.sign(disk, ready)
+            return dataclasses.replace(prepared(ready), lost=found.name)
         return _sign(disk, uuid.UUID(bytes=block.uuid), found.name)
 
 

@@ -18,7 +18,8 @@ from pvfw import superblock
 from pvfw.errors import DumpError, TargetRefused
 
 from ..dump import disk as disks
-from ..dump.disk import MIB, PAGE, DiskError, TargetDisk
+from ..dump import immutable, swapspace
+from ..dump.disk import MIB, PAGE, DiskError
 from ..dump.meter import Progress
 from . import device, filesystem, freeze, stamp, swap
 from .locate import locate
@@ -43,7 +44,8 @@ def file(path: Path, size: int, progress: Progress) -> superblock.Superblock:
         raise DiskError(
             f"{path} exists; --file makes a new file. A target of ours is taken by --again"
         )
-    _check_folder(path)
+    # With the links of its name.
+    check_folder(Path(os.path.abspath(path)).parent)  # noqa: PTH100
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -53,11 +55,11 @@ def file(path: Path, size: int, progress: Progress) -> superblock.Superblock:
         _fill(fd, block, progress)
         locate(path)
         freeze.settle(fd, path)
-        filesystem.set_immutable(fd, path, True)
+        immutable.set_immutable(fd, path, True)
         stamp.look(path, locate(path))
     except BaseException as error:
         with suppress(DumpError):
-            filesystem.set_immutable(fd, path, False)
+            immutable.set_immutable(fd, path, False)
         with suppress(OSError):
             path.unlink()
         if isinstance(error, OSError):
@@ -68,9 +70,12 @@ def file(path: Path, size: int, progress: Progress) -> superblock.Superblock:
     return block
 
 
-def _check_folder(path: Path) -> None:
-    """Refuse a folder whose files cannot be targets, before anything is written."""
-    folder = Path(os.path.abspath(path)).parent  # noqa: PTH100 - with the links of its name
+def check_folder(folder: Path) -> None:
+    """Refuse a folder whose files cannot be targets, before anything is written.
+
+    Raises:
+        DumpError: it cannot be opened, or its file system or disk is not of the kind.
+    """
     try:
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -122,7 +127,7 @@ def take_swap(path: Path, force: bool) -> superblock.Superblock:
         if head.strip(b"\0") and not force:
             _refuse_other(path, head)
         block = superblock.Superblock(uuid.uuid4().bytes, place.size)
-        sign_swap(disk, block)
+        swapspace.sign(disk, block)
         if place.file:
             freeze.settle(disk.fd, path)
     stamp.look(path, place)
@@ -143,17 +148,6 @@ def _refuse_other(path: Path, head: bytes) -> None:
             f"{path} holds a dump, which was not collected; nothing was changed. "
             f"`pvdump collect {path} OUT` gets it. If it is not needed any more, say --force"
         )
-
-
-def sign_swap(disk: TargetDisk, block: superblock.Superblock) -> None:
-    """Write a superblock to swap, whose header is in the same page and stays as it is.
-
-    Swap has no copy of the superblock before there is a dump: its last page is a page like others.
-    """
-    page = bytearray(disk.read(0, PAGE))
-    raw = block.encode()
-    page[: len(raw)] = raw
-    disk.write(0, bytes(page))
 
 
 def _status(path: Path) -> os.stat_result:

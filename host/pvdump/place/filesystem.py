@@ -1,31 +1,31 @@
-"""The file system that a file is on, and the attributes of the file.
+"""The file system that a file is on.
 
-Used by locate.py, create.py and dump/disk.py. The rule: only file systems are accepted that leave
-the blocks of a file where they are, and whose journal has no data: ext4 and xfs.
+Used by locate.py and create.py. The rule: only file systems are accepted that leave the blocks of a
+file where they are, and whose journal has no data: ext4 and xfs.
 Source: Linux include/uapi/linux/{magic,fs}.h; proc_pid_mountinfo(5); fs/ext4/super.c
 (ext4_seq_options_show).
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 from pvfw.errors import DumpError
+
+from ..dump.immutable import attributes
 
 MOUNTS = Path("/proc/self/mountinfo")
 PROC_EXT4 = Path("/proc/fs/ext4")
 SYS_DEV_BLOCK = Path("/sys/dev/block")
 MAGICS = {0xEF53: "ext4", 0x58465342: "xfs"}
 STATFS = 256  # bytes, more than the structure; it begins with the magic
-FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, FS_IOC_FSGETXATTR = 0x80086601, 0x40086602, 0x801C581F
-IMMUTABLE, JOURNAL_DATA = 0x10, 0x4000
+FS_IOC_FSGETXATTR = 0x801C581F
+JOURNAL_DATA = 0x4000
 REALTIME = 1
 XATTR = 28  # bytes of struct fsxattr; it begins with the flags
 
@@ -56,56 +56,6 @@ def check(fd: int, path: Path) -> None:
         raise FileSystemError(f"{path}: its data is journaled (chattr +j): chattr -j {path}")
     if magic == 0x58465342 and _xflags(fd) & REALTIME:
         raise FileSystemError(f"{path} is on the realtime device of its xfs")
-
-
-def attributes(fd: int) -> int:
-    """Return the attributes of a file as chattr has them; 0 where its file system has none."""
-    buffer = bytearray(8)
-    try:
-        fcntl.ioctl(fd, FS_IOC_GETFLAGS, buffer)
-    except OSError:
-        return 0
-    flags: int = struct.unpack_from("<I", buffer)[0]
-    return flags
-
-
-def set_immutable(fd: int, path: Path, wanted: bool) -> None:
-    """Set or clear the attribute "immutable" of a file, as chattr +i does.
-
-    Raises:
-        FileSystemError: it cannot be.
-    """
-    flags = attributes(fd)
-    flags = flags | IMMUTABLE if wanted else flags & ~IMMUTABLE
-    try:
-        fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("<Q", flags))
-    except OSError as error:
-        sign = "+" if wanted else "-"
-        raise FileSystemError(f"chattr {sign}i {path}: {error.strerror}") from error
-
-
-@contextlib.contextmanager
-def mutable(path: Path) -> Iterator[None]:
-    """Let a file that is immutable be written meanwhile.
-
-    Raises:
-        FileSystemError: this user may not do so.
-    """
-    fd = -1
-    try:
-        with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        if fd < 0 or not attributes(fd) & IMMUTABLE:
-            yield
-            return
-        set_immutable(fd, path, False)
-        try:
-            yield
-        finally:
-            set_immutable(fd, path, True)
-    finally:
-        if fd >= 0:
-            os.close(fd)
 
 
 def _mounted(device: int) -> tuple[set[str], set[str]]:

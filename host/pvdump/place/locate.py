@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from pvfw import extents as layout
 
+from ..dump import swapspace
 from ..dump.disk import PAGE, DiskError, TargetDisk
 from . import device, fiemap, filesystem, swap
 from .device import SECTOR, Vbd
@@ -59,7 +60,7 @@ def locate(path: Path) -> Place:
         page = disk.read(0, PAGE)
         size = disk.size // PAGE * PAGE
         status = os.fstat(fd)
-        is_swap = swap.is_swap(page)
+        is_swap = swapspace.is_swap(page)
         if is_swap or page[-10:] in swap.SUSPENDED:
             swap.refuse_hibernation(path, status, page)
         if disk.device:

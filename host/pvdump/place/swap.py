@@ -1,8 +1,7 @@
 """Swap space as a target: the dump goes over its pages, and its header stays.
 
-Used by locate.py, create.py and arm. The first 1024 bytes of swap belong to nobody; there the
-superblock stands. What stands from there to the end of the first page is mkswap's. Rules: swap that
-holds a hibernated system or is to take one is refused; so is, to prepare it, swap that is in use.
+Used by locate.py and create.py; dump/swapspace.py has the first page. Rules: swap that holds a
+hibernated system or is to take one is refused; so is, to prepare it, swap that is in use.
 Source: Linux include/linux/swap.h (union swap_header), kernel/power/swap.c, mkswap(8).
 """
 
@@ -14,12 +13,12 @@ import stat
 from pathlib import Path
 
 from ..dump.disk import PAGE, DiskError
+from ..dump.swapspace import SIGNATURE
 
 SWAPS = Path("/proc/swaps")
 CMDLINE = Path("/proc/cmdline")
 POWER = Path("/sys/power")
 DISK_LINKS = Path("/dev/disk")
-SIGNATURE = b"SWAPSPACE2"
 SUSPENDED = (b"S1SUSPEND\0", b"S2SUSPEND\0")
 BY = {
     "UUID": "by-uuid",
@@ -27,11 +26,6 @@ BY = {
     "PARTUUID": "by-partuuid",
     "PARTLABEL": "by-partlabel",
 }
-
-
-def is_swap(page: bytes) -> bool:
-    """Tell whether the first page of a disk or file is that of swap."""
-    return page[PAGE - len(SIGNATURE) : PAGE] == SIGNATURE
 
 
 def refuse_hibernation(path: Path, status: os.stat_result, page: bytes) -> None:

@@ -1,0 +1,440 @@
+"""Setup says what it will do and does it once; remove leaves the system as it was before."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fixtures.guestdisks import Sys
+from fixtures.guestroot import WANTS, GuestRoot
+from fixtures.systemtools import (
+    SystemTools,
+    alpine,
+    fresh,
+    grubby,
+    systemd_boot,
+    tree,
+    u_boot_menu,
+)
+
+from pvdump import cli
+from pvdump.guest import changes, choice, doctor, facts, programs, remove, setup, xen
+from pvdump.place import device
+
+LOADERS: list[Callable[[GuestRoot], None]] = [
+    lambda guest: None,
+    GuestRoot.kdump_tools,
+    grubby,
+    lambda guest: grubby(guest, " crashkernel=1G-4G:192M,4G-64G:256M"),
+    systemd_boot,
+    u_boot_menu,
+    alpine,
+]
+NAMES = ["grub", "kdump-tools", "grubby", "rhel", "systemd-boot", "u-boot-menu", "alpine"]
+
+
+@pytest.fixture
+def tools(unarmed: GuestRoot, monkeypatch: pytest.MonkeyPatch) -> SystemTools:
+    """A guest that is not set up; its prepared disk xvdb; the programs of its system."""
+    fresh(unarmed)
+    made = SystemTools(unarmed)
+    system = Sys(unarmed.path.with_name("sysfs"))
+    system.disk("xvdb", "0:0", 16384, 51728)  # of a file, which stands for the device
+    monkeypatch.setattr(device, "SYS_DEV_BLOCK", system.block)
+    monkeypatch.setattr(device, "DEVICES", unarmed.path / "dev")
+    monkeypatch.setattr(programs, "run", made.run)
+    for module in (setup, remove, doctor):
+        monkeypatch.setattr(module, "ROOT", unarmed.path)
+    monkeypatch.setattr(xen, "read_store", lambda path: unarmed.store)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return made
+
+
+@pytest.fixture
+def guest(tools: SystemTools) -> GuestRoot:
+    return tools.guest
+
+
+def crashed_size(guest: GuestRoot, size: int) -> None:
+    guest.write("sys/kernel/kexec_crash_size", str(size))
+
+
+def next_boot(guest: GuestRoot) -> str:
+    loader = guest.facts().loader
+    assert loader is not None
+    return loader.next_boot(guest.path)
+
+
+@pytest.mark.parametrize("lay_out", LOADERS, ids=NAMES)
+def test_next_boot_reserves_the_memory(
+    guest: GuestRoot, lay_out: Callable[[GuestRoot], None]
+) -> None:
+    lay_out(guest)
+    assert next_boot(guest) != "4M"
+    assert cli.main(["setup", "--yes"]) == 0
+    assert next_boot(guest) == "4M"
+    assert "reboot" in guest.found()
+
+
+@pytest.mark.parametrize("lay_out", LOADERS, ids=NAMES)
+def test_remove_leaves_the_system_as_it_was(
+    guest: GuestRoot, lay_out: Callable[[GuestRoot], None]
+) -> None:
+    lay_out(guest)
+    if lay_out is GuestRoot.kdump_tools:
+        programs.run(["update-grub"])
+    before = tree(guest.path)
+    assert cli.main(["setup", "--yes"]) == 0
+    assert tree(guest.path) != before
+    assert cli.main(["remove", "--yes"]) == 0
+    assert tree(guest.path) == before
+
+
+@pytest.mark.parametrize("lay_out", LOADERS, ids=NAMES)
+def test_second_setup_changes_nothing(
+    tools: SystemTools,
+    guest: GuestRoot,
+    lay_out: Callable[[GuestRoot], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lay_out(guest)
+    assert cli.main(["setup", "--yes"]) == 0
+    before = tree(guest.path)
+    tools.commands.clear()
+    assert cli.main(["setup", "--yes"]) == 0
+    assert "Nothing is to be changed." in capsys.readouterr().out
+    assert (tree(guest.path), tools.commands) == (before, [])
+
+
+@pytest.mark.parametrize("lay_out", LOADERS, ids=NAMES)
+def test_dry_run_changes_nothing_and_shows_diffs_and_programs(
+    tools: SystemTools,
+    guest: GuestRoot,
+    lay_out: Callable[[GuestRoot], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lay_out(guest)
+    before = tree(guest.path)
+    assert cli.main(["setup", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert tree(guest.path) == before
+    assert all(line.startswith("grubby --info") for line in tools.commands)
+    assert "+targets: [xvdb]" in out
+    assert "-#targets: []" in out
+    assert "run systemctl enable pvdump.service" in out
+
+
+def test_guest_that_has_the_memory_is_armed_at_once(tools: SystemTools, guest: GuestRoot) -> None:
+    crashed_size(guest, 4 << 20)
+    guest.write("proc/cmdline", "ro crashkernel=4M")
+    assert cli.main(["setup", "--yes"]) == 0
+    assert "systemctl restart pvdump.service" in tools.commands
+    assert guest.facts().crash.loaded
+    assert cli.main(["doctor"]) == 0
+
+
+def test_doctor_is_green_after_setup_and_a_reboot(guest: GuestRoot) -> None:
+    assert cli.main(["doctor"]) == 1
+    assert cli.main(["setup", "--yes"]) == 0
+    guest.write("proc/cmdline", "ro crashkernel=4M")
+    crashed_size(guest, 4 << 20)
+    guest.arm()
+    assert cli.main(["doctor"]) == 0
+
+
+def test_kdump_tools_is_told_of_and_put_out_of_the_way(
+    tools: SystemTools, guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest.kdump_tools()
+    assert cli.main(["setup", "--yes"]) == 0
+    assert "kdump-tools is installed: pvdump takes its place" in capsys.readouterr().out
+    assert "USE_KDUMP=0\n" in (guest.path / "etc/default/kdump-tools").read_text()
+    assert "systemctl mask --now kdump-tools.service" in tools.commands
+    assert not {"rival", "rival-rule"} & set(guest.found())
+
+
+def test_settings_keep_what_a_person_wrote(guest: GuestRoot) -> None:
+    text = "# ours\nlevel: 23   # with user pages\n\nkeep: 2\n"
+    guest.write("etc/pvdump.yaml", text)
+    assert cli.main(["setup", "--yes"]) == 0
+    assert (guest.path / "etc/pvdump.yaml").read_text() == f"{text}targets: [xvdb]\n"
+
+
+def test_level_is_written_where_it_was_asked_for(guest: GuestRoot) -> None:
+    assert cli.main(["setup", "--yes", "--level", "17"]) == 0
+    assert (guest.path / "etc/pvdump.yaml").read_text().endswith("level: 17\n")
+
+
+def test_target_that_a_person_configured_stays(guest: GuestRoot) -> None:
+    guest.target("xvdc")
+    guest.write("etc/pvdump.yaml", "targets:\n  - xvdc\n")
+    assert cli.main(["setup", "--yes"]) == 0
+    assert (guest.path / "etc/pvdump.yaml").read_text() == "targets:\n  - xvdc\n"
+
+
+def test_configured_target_that_is_refused_is_told(
+    guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest.write("etc/pvdump.yaml", "targets: [xvdd]\n")
+    before = tree(guest.path)
+    assert cli.main(["setup", "--yes"]) == 1
+    assert "xvdd: No such file or directory; say --target" in capsys.readouterr().err
+    assert tree(guest.path) == before
+
+
+def test_named_target_comes_before_those_of_before(
+    guest: GuestRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "named", lambda name, wish: choice.Choice("xvdb", "", []))
+    guest.target("xvdc")
+    guest.write("etc/pvdump.yaml", "targets: [xvdc]\n")
+    assert cli.main(["setup", "--yes", "--target", "/dev/xvdb"]) == 0
+    assert (guest.path / "etc/pvdump.yaml").read_text() == "targets: [xvdb, xvdc]\n"
+
+
+def test_oops_panics_from_now_on(guest: GuestRoot) -> None:
+    assert cli.main(["setup", "--yes"]) == 0
+    assert (guest.path / "proc/sys/kernel/panic_on_oops").read_text() == "1"
+    assert "kernel.panic_on_oops = 1" in (guest.path / "etc/sysctl.d/60-pvdump.conf").read_text()
+
+
+def test_what_else_may_panic_is_offered_and_not_done(
+    guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest.write("proc/sys/kernel/hung_task_panic", "0")
+    assert cli.main(["setup", "--yes"]) == 0
+    assert "you may also want: echo kernel.hung_task_panic=1" in capsys.readouterr().out
+    assert (guest.path / "proc/sys/kernel/hung_task_panic").read_text() == "0"
+
+
+def test_units_of_a_wheel_are_installed_with_its_own_program(guest: GuestRoot) -> None:
+    for name in list((guest.path / "usr/lib/systemd/system").glob("pvdump*")):
+        name.unlink()
+    guest.remove("usr/lib/udev/rules.d/90-pvdump.rules")
+    assert cli.main(["setup", "--yes"]) == 0
+    local = guest.path / "etc/systemd/system"
+    assert {path.name for path in local.glob("pvdump*")} == {
+        *facts.UNITS,
+        "pvdump-check.service",
+        "pvdump-hotplug.timer",
+    }
+    unit = (local / "pvdump.service").read_text()
+    assert "ExecStart=/usr/bin/pvdump " not in unit
+    assert "-m pvdump arm" in unit
+    assert (guest.path / "etc/udev/rules.d/90-pvdump.rules").exists()
+
+
+def test_reservation_that_a_person_made_larger_stays(tools: SystemTools, guest: GuestRoot) -> None:
+    guest.write("etc/default/grub", 'GRUB_CMDLINE_LINUX_DEFAULT="crashkernel=6M"\n')
+    programs.run(["update-grub"])
+    crashed_size(guest, 6 << 20)
+    assert cli.main(["setup", "--yes"]) == 0
+    assert tools.commands.count("update-grub") == 1
+    assert next_boot(guest) == "6M"
+
+
+def test_guest_without_a_known_loader_is_told_what_to_add(
+    guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest.remove("usr/sbin/update-grub")
+    assert cli.main(["setup", "--yes"]) == 0
+    assert "add crashkernel=4M to the kernel's command line" in capsys.readouterr().out
+
+
+def test_guest_without_systemd_is_told_what_to_run_at_boot(
+    tools: SystemTools, guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest.remove("run/systemd")
+    assert cli.main(["setup", "--yes"]) == 0
+    assert "have `pvdump collect` and then `pvdump arm` run at boot" in capsys.readouterr().out
+    assert not [line for line in tools.commands if line.startswith("systemctl")]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("sys/hypervisor/type", "kvm", "no Xen guest"),
+        ("sys/hypervisor/guest_type", "PV", "this is a PV guest"),
+        ("proc/xen/capabilities", "control_d", "this is dom0"),
+        ("pvdump.bin", "x", "there is no image"),
+    ],
+)
+def test_guest_that_cannot_dump_is_refused_with_the_reason(
+    guest: GuestRoot,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    content: str,
+    line: str,
+) -> None:
+    guest.write(name, content)
+    before = tree(guest.path)
+    assert cli.main(["setup", "--yes"]) == 1
+    assert line in capsys.readouterr().err
+    assert tree(guest.path) == before
+
+
+def test_what_depends_on_dom0_is_told_and_setup_goes_on(
+    guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest.write("sys/hypervisor/guest_type", "PVH")
+    assert cli.main(["setup", "--yes"]) == 0
+    assert 'ask for: type = "hvm"' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["setup", "remove"])
+def test_without_a_terminal_and_yes_nothing_is_changed(
+    guest: GuestRoot, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    if command == "remove":
+        assert cli.main(["setup", "--yes"]) == 0
+    before = tree(guest.path)
+    assert cli.main([command]) == 1
+    assert "say --yes" in capsys.readouterr().err
+    assert tree(guest.path) == before
+
+
+@pytest.mark.parametrize(("answer", "code"), [("y\n", 0), ("yes\n", 0), ("\n", 1), ("n\n", 1)])
+def test_person_is_asked_once(
+    guest: GuestRoot,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: str,
+    code: int,
+) -> None:
+    answers = [answer]
+
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+        def readline(self) -> str:
+            return answers.pop(0)
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    assert cli.main(["setup"]) == code
+    assert capsys.readouterr().out.count("Do this? [y/N]") == 1
+    assert bool((guest.path / changes.RECORD).exists()) == (code == 0)
+
+
+COMMANDS = [
+    "systemctl mask",
+    "udevadm control",
+    "update-grub",
+    "systemctl enable",
+    "systemctl start",
+    "systemctl restart",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_setup_that_fails_midway_is_undone_by_remove(
+    tools: SystemTools, guest: GuestRoot, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guest.kdump_tools()
+    crashed_size(guest, 4 << 20)
+    programs.run(["update-grub"])
+    before = tree(guest.path)
+    tools.fails = command
+    assert cli.main(["setup", "--yes"]) == 1
+    assert command in capsys.readouterr().err
+    tools.fails = ""
+    assert cli.main(["remove", "--yes"]) == 0
+    assert tree(guest.path) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_setup_that_failed_midway_goes_on_when_it_is_run_again(
+    tools: SystemTools, guest: GuestRoot, command: str
+) -> None:
+    guest.kdump_tools()
+    programs.run(["update-grub"])
+    before = tree(guest.path)
+    crashed_size(guest, 4 << 20)
+    tools.fails = command
+    assert cli.main(["setup", "--yes"]) == 1
+    tools.fails = ""
+    assert cli.main(["setup", "--yes"]) == 0
+    assert next_boot(guest) == "4M"
+    assert guest.facts().units == facts.UNITS
+    assert cli.main(["remove", "--yes"]) == 0
+    crashed_size(guest, 0)
+    assert tree(guest.path) == before
+
+
+def test_file_that_a_person_changed_since_stays_and_is_told(
+    guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["setup", "--yes"]) == 0
+    path = guest.path / "etc/pvdump.yaml"
+    path.write_text(path.read_text() + "keep: 3\n")
+    assert cli.main(["remove", "--yes"]) == 0
+    assert "pvdump.yaml was changed since by somebody else" in capsys.readouterr().err
+    assert path.read_text().endswith("keep: 3\n")
+
+
+def test_remove_that_fails_keeps_what_is_left_to_undo(
+    tools: SystemTools, guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(guest.path)
+    assert cli.main(["setup", "--yes"]) == 0
+    tools.fails = "systemctl disable"
+    assert cli.main(["remove", "--yes"]) == 1
+    assert "`pvdump remove` tries it again" in capsys.readouterr().err
+    assert not (guest.path / "etc/default/grub.d/zz-pvdump.cfg").exists()
+    tools.fails = ""
+    assert cli.main(["remove", "--yes"]) == 0
+    assert not list((guest.path / WANTS).iterdir())
+    assert tree(guest.path) == before
+
+
+def test_nothing_is_loaded_when_targets_are_taken_away(
+    tools: SystemTools, guest: GuestRoot
+) -> None:
+    assert cli.main(["setup", "--yes"]) == 0
+    crashed_size(guest, 4 << 20)
+    guest.arm()
+    tools.fails = "systemctl disable"
+    assert cli.main(["remove", "--yes"]) == 1
+    assert not guest.facts().crash.loaded
+
+
+def test_what_cannot_be_unloaded_ends_remove_before_anything_is_undone(
+    tools: SystemTools, guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["setup", "--yes"]) == 0
+    crashed_size(guest, 4 << 20)
+    guest.arm()
+    before = tree(guest.path)
+    tools.fails = "kexec"
+    assert cli.main(["remove", "--yes"]) == 1
+    assert "it fails" in capsys.readouterr().err
+    assert tree(guest.path) == before
+
+
+def test_remove_without_setup_does_nothing(
+    guest: GuestRoot, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["remove"]) == 0
+    assert capsys.readouterr().out == "nothing was set up\n"
+
+
+def test_damaged_record_is_named(guest: GuestRoot, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ('{"changes": [{"kind": "file", "key": "x"}]}', '{"changes": 3}', "{"):
+        guest.write(str(changes.RECORD), text)
+        assert cli.main(["remove", "--yes"]) == 1
+        path = guest.path / changes.RECORD
+        assert capsys.readouterr().err == f"pvdump remove: {path} is damaged: rm {path}\n"
+
+
+@pytest.mark.parametrize("value", ["disk", "xvdb", "", "dev/xvdb"])
+def test_target_is_a_word_or_an_absolute_name(value: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="file, swap or /"):
+        setup.target(value)
+
+
+def test_mode_of_a_changed_file_stays(guest: GuestRoot) -> None:
+    path = Path(guest.path / "etc/pvdump.yaml")
+    path.chmod(0o640)
+    assert cli.main(["setup", "--yes"]) == 0
+    assert path.stat().st_mode & 0o777 == 0o640

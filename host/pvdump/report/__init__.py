@@ -1,0 +1,1 @@
+"""What a dump says of the crash: `pvdump report` and `pvdump drgn`."""

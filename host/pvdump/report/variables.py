@@ -1,0 +1,115 @@
+"""The kernel's variables for drgn, without debug symbols: addresses of kallsyms, types of a table.
+
+Registered with a drgn program by program.py. BTF names the types of functions and of per-CPU
+variables; of others only those in the table can be had, which are those that drgn's helpers use.
+Source: drgn/helpers/linux; the declarations in Linux 5.10 to 6.12.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from drgn import FindObjectFlags, Object, Program, Type
+
+from ..arm.btftypes import FUNC, VAR
+from .typefinder import TypeFinder
+
+VARIABLES = {
+    "__cpu_online_mask": "struct cpumask",
+    "__cpu_possible_mask": "struct cpumask",
+    "__cpu_present_mask": "struct cpumask",
+    "__highest_present_section_nr": "unsigned long",
+    "__per_cpu_offset": "unsigned long []",
+    "_totalram_pages": "atomic_long_t",
+    "avenrun": "unsigned long [3]",
+    "blockdev_superblock": "struct super_block *",
+    "btf_modules": "struct list_head",
+    "cgrp_dfl_root": "struct cgroup_root",
+    "class_kset": "struct kset *",
+    "contig_page_data": "struct pglist_data",
+    "crashing_cpu": "int",
+    "hstates": "struct hstate []",
+    "hugetlb_max_hstate": "int",
+    "init_ipc_ns": "struct ipc_namespace",
+    "init_mm": "struct mm_struct",
+    "init_net": "struct net",
+    "init_pid_ns": "struct pid_namespace",
+    "init_task": "struct task_struct",
+    "init_uts_ns": "struct uts_namespace",
+    "irq_desc_tree": "struct radix_tree_root",
+    "jiffies_64": "u64",
+    "linux_banner": "const char []",
+    "max_low_pfn": "unsigned long",
+    "max_pfn": "unsigned long",
+    "mem_section": "struct mem_section **",
+    "min_low_pfn": "unsigned long",
+    "modules": "struct list_head",
+    "net_namespace_list": "struct list_head",
+    "node_data": "struct pglist_data *[]",
+    "node_states": "nodemask_t []",
+    "nr_cpu_ids": "unsigned int",
+    "nr_irqs": "unsigned int",
+    "nr_node_ids": "unsigned int",
+    "nr_swapfiles": "unsigned int",
+    "nr_swap_pages": "atomic_long_t",
+    "page_offset_base": "unsigned long",
+    "panic_cpu": "atomic_t",
+    "prb": "struct printk_ringbuffer *",
+    "root_task_group": "struct task_group",
+    "saved_command_line": "char *",
+    "slab_caches": "struct list_head",
+    "sparse_irqs": "struct maple_tree",
+    "swap_info": "struct swap_info_struct *[]",
+    "sysctl_overcommit_kbytes": "unsigned long",
+    "sysctl_overcommit_ratio": "int",
+    "taint_flags": "const struct taint_flag [19]",
+    "tainted_mask": "unsigned long",
+    # R, S, D, T, t, X, Z, P, I: since Linux 4.14.
+    "task_state_array": "const char * const [9]",
+    "timekeeper_data": "struct tk_data []",
+    "total_swap_pages": "long",
+    "vm_committed_as": "struct percpu_counter",
+    "vm_node_stat": "atomic_long_t []",
+    "vm_zone_stat": "atomic_long_t []",
+    "vmap_area_list": "struct list_head",
+    "vmap_area_root": "struct rb_root",
+}
+
+
+class VariableFinder:
+    """A finder of variables, functions and constants.
+
+    Args:
+        types: finds the types that BTF names.
+    """
+
+    def __init__(self, types: TypeFinder) -> None:
+        self._types = types
+
+    def __call__(
+        self, program: Program, name: str, flags: FindObjectFlags, filename: Optional[str]
+    ) -> Optional[Object]:
+        """Find an object, as drgn asks for it."""
+        if filename is not None:
+            return None
+        kind = None
+        if flags & FindObjectFlags.VARIABLE:
+            kind = _declared(program, name) or self._types.of(name, VAR)
+        if kind is None and flags & FindObjectFlags.FUNCTION:
+            kind = self._types.of(name, FUNC)
+        if kind is None:
+            return self._types.constant(name) if flags & FindObjectFlags.CONSTANT else None
+        try:
+            return Object(program, kind, address=program.symbol(name).address)
+        except LookupError:
+            return None
+
+
+def _declared(program: Program, name: str) -> Optional[Type]:
+    """Return a variable's type by the table, None where the kernel has neither."""
+    if name not in VARIABLES:
+        return None
+    try:
+        return program.type(VARIABLES[name])
+    except LookupError:
+        return None
