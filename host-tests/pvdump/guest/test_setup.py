@@ -19,7 +19,7 @@ from fixtures.systemtools import (
 )
 
 from pvdump import cli
-from pvdump.guest import changes, choice, doctor, facts, programs, record, remove, setup, xen
+from pvdump.guest import changes, choice, doctor, facts, plan, programs, record, remove, setup, xen
 from pvdump.place import device
 
 LOADERS: list[Callable[[GuestRoot], None]] = [
@@ -223,6 +223,11 @@ def test_units_of_a_wheel_are_installed_with_its_own_program(guest: GuestRoot) -
     assert "ExecStart=/usr/bin/pvdump " not in unit
     assert "-m pvdump arm" in unit
     assert (guest.path / "etc/udev/rules.d/90-pvdump.rules").exists()
+
+
+def test_every_unit_that_systemd_can_enable_is_enabled() -> None:
+    units = [path for path in plan.PACKAGED.iterdir() if "\n[Install]\n" in path.read_text()]
+    assert {path.name for path in units} == set(facts.UNITS)
 
 
 def test_reservation_that_a_person_made_larger_stays(tools: SystemTools, guest: GuestRoot) -> None:
