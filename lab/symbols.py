@@ -27,7 +27,8 @@ def vmlinux(suite: str, progress: Display = NULL) -> Path:
         (deb,) = store.debs([f"{package}-dbg={version}"], dependencies=False)
         with progress.stage("unpack") as stage:
             stage.note(f"symbols of {release}")
-            extract(deb, folder, f"./{name}")
+            # In /boot, or a link from there to the modules.
+            extract(deb, folder, "--wildcards", "./usr/lib/debug/*/vmlinux*")
         deb.unlink()  # only vmlinux is kept
 
     key = cache.digest(release, version)
