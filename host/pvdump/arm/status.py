@@ -98,9 +98,8 @@ def _lines(found: dict[str, Any]) -> list[str]:
         if not armed["targets"]:
             lines.append("target     none: the log goes to console and xenstore")
         if armed["estimate"] is not None:
-            lines.append(
-                f"estimate   {armed['estimate'] / MIB:.1f} MiB when it was armed or checked"
-            )
+            size = armed["estimate"] / MIB
+            lines.append(f"estimate   {size:.1f} MiB, when it was armed or checked last")
     lines.append(f"last dump  {_dump(dump)}")
     lines.append(f"last test  {_test(test)}")
     return lines
