@@ -140,6 +140,7 @@ TABLE: dict[str, tuple[Callable[[GuestRoot], object], str]] = {
     "no-image": (gone("pvdump.bin"), "apt reinstall pvdump"),
     "no-btf": (gone("sys/kernel/btf"), "apt install linux-image-amd64"),
     "reserved": (lambda root: None, ""),
+    "loader": (lambda root: None, ""),
     "not-reserved": (unreserved, "pvdump setup && reboot"),
     "reboot": (lambda root: unreserved(root, words=" crashkernel=4M"), "reboot"),
     "no-loader": (no_loader, 'extra = "... crashkernel=4M"'),
@@ -277,6 +278,12 @@ def test_xl_that_works_is_not_complained_of(guest: GuestRoot, version: str) -> N
     _, minor, patch = version.split(".")
     xl(f".{patch}", minor)(guest)
     assert exit_code(guest) == 0
+
+
+def test_disks_are_told_with_what_their_backends_offer(guest: GuestRoot) -> None:
+    finding = guest.found()["disks"]
+    assert isinstance(finding, Finding)
+    assert "xvda (vbd: flush-cache, barrier, persistent, max-indirect-segments 256" in finding.what
 
 
 def test_pvh_guest_of_xapi_can_dump(guest: GuestRoot) -> None:

@@ -19,7 +19,7 @@ from fixtures.systemtools import (
 )
 
 from pvdump import cli
-from pvdump.guest import changes, choice, doctor, facts, programs, remove, setup, xen
+from pvdump.guest import changes, choice, doctor, facts, plan, programs, record, remove, setup, xen
 from pvdump.place import device
 
 LOADERS: list[Callable[[GuestRoot], None]] = [
@@ -225,6 +225,11 @@ def test_units_of_a_wheel_are_installed_with_its_own_program(guest: GuestRoot) -
     assert (guest.path / "etc/udev/rules.d/90-pvdump.rules").exists()
 
 
+def test_every_unit_that_systemd_can_enable_is_enabled() -> None:
+    units = [path for path in plan.PACKAGED.iterdir() if "\n[Install]\n" in path.read_text()]
+    assert {path.name for path in units} == set(facts.UNITS)
+
+
 def test_reservation_that_a_person_made_larger_stays(tools: SystemTools, guest: GuestRoot) -> None:
     guest.write("etc/default/grub", 'GRUB_CMDLINE_LINUX_DEFAULT="crashkernel=6M"\n')
     programs.run(["update-grub"])
@@ -360,6 +365,61 @@ def test_setup_that_failed_midway_goes_on_when_it_is_run_again(
     assert cli.main(["remove", "--yes"]) == 0
     crashed_size(guest, 0)
     assert tree(guest.path) == before
+
+
+class PowerCut(BaseException):
+    """Nothing runs after it."""
+
+
+def cut(monkeypatch: pytest.MonkeyPatch, saves: int, before: bool) -> None:
+    """Cut the power at one of the times that the record is written, before or after that."""
+    save = record.save
+    count = 0
+
+    def counting(path: Path, mapping: dict[str, object]) -> None:
+        nonlocal count
+        count += 1
+        if count == saves and before:
+            raise PowerCut
+        save(path, mapping)
+        if count == saves:
+            raise PowerCut
+
+    monkeypatch.setattr(record, "save", counting)
+
+
+CUTS = [(saves, before) for saves in range(1, 11) for before in (True, False)]
+
+
+@pytest.mark.parametrize(("saves", "before"), CUTS)
+def test_power_cut_during_setup_is_undone_by_remove(
+    guest: GuestRoot, monkeypatch: pytest.MonkeyPatch, saves: int, before: bool
+) -> None:
+    guest.kdump_tools()
+    programs.run(["update-grub"])
+    was = tree(guest.path)
+    with monkeypatch.context() as patch:
+        cut(patch, saves, before)
+        with pytest.raises(PowerCut):
+            cli.main(["setup", "--yes"])
+    assert cli.main(["remove", "--yes"]) == 0
+    assert tree(guest.path) == was
+
+
+@pytest.mark.parametrize(("saves", "before"), CUTS)
+def test_power_cut_during_remove_is_gone_on_from(
+    guest: GuestRoot, monkeypatch: pytest.MonkeyPatch, saves: int, before: bool
+) -> None:
+    guest.kdump_tools()
+    programs.run(["update-grub"])
+    was = tree(guest.path)
+    assert cli.main(["setup", "--yes"]) == 0
+    with monkeypatch.context() as patch:
+        cut(patch, saves, before)
+        with pytest.raises(PowerCut):
+            cli.main(["remove", "--yes"])
+    assert cli.main(["remove", "--yes"]) == 0
+    assert tree(guest.path) == was
 
 
 def test_file_that_a_person_changed_since_stays_and_is_told(

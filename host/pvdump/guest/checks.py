@@ -59,8 +59,6 @@ def platform(guest: Guest) -> Iterator[Finding]:
 
 def disks(guest: Guest) -> Iterator[Finding]:
     """The PV disks and their backends."""
-    if guest.xen is None:
-        return
     if not guest.disks:
         yield found("no-pv-disk")
         return
@@ -118,6 +116,8 @@ def reservation(guest: Guest) -> Iterator[Finding]:
         yield found("larger", size=size, need=need)
     else:
         yield found("reserved", size=size)
+    if guest.loader is not None:
+        yield found("loader", loader=guest.loader.name, next=following or "none")
     yield from _overridden(guest)
 
 
@@ -235,4 +235,11 @@ def verdict(findings: Iterable[Finding]) -> str:
 
 
 def _shown(disk: xen.Disk) -> str:
-    return f"{disk.name} ({disk.backend})" if disk.backend else disk.name
+    """Return a disk with its backend and what that offers, for a person."""
+    offers = [
+        name.replace("feature-", "") + ("" if value == "1" else f" {value}")
+        for name, value in disk.features.items()
+        if value != "0"
+    ]
+    backend = ": ".join(filter(None, [disk.backend, ", ".join(offers)]))
+    return f"{disk.name} ({backend})" if backend else disk.name

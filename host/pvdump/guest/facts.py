@@ -36,7 +36,10 @@ SYSCTLS = (
     *("panic_on_oops", "unknown_nmi_panic", "hung_task_panic", "softlockup_panic"),
     "sysrq",
 )
-UNITS = ("pvdump.service", "pvdump-collect.service", "pvdump-check.timer")
+UNITS = (
+    *("pvdump.service", "pvdump-collect.service", "pvdump-hooks.service"),
+    "pvdump-check.timer",
+)
 CONFIG_MAX = 4 * MIB  # of a kernel's configuration
 
 

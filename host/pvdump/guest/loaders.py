@@ -154,7 +154,7 @@ class Extlinux:
     RUN = ("u-boot-update",)
 
     def is_here(self, root: Path) -> bool:
-        # Versions before 4.0.3 read no drop-ins.
+        # Older versions read no drop-ins.
         tool = text(root / "usr/sbin/u-boot-update")
         return "/etc/u-boot-menu/conf.d" in tool and (root / self.CONFIG).exists()
 

@@ -23,9 +23,15 @@ def edited(text: str, values: Mapping[str, Value]) -> str:
         values: by key: a text, or a list of texts.
 
     Raises:
-        DumpError: the file is of a form that cannot be edited.
+        DumpError: the file is of a form that cannot be edited, or PyYAML is not there.
     """
-    import yaml
+    try:
+        import yaml
+    except ImportError as error:
+        raise DumpError(
+            "the settings are edited with PyYAML: apt install python3-yaml || dnf install "
+            "python3-pyyaml"
+        ) from error
 
     for key, value in values.items():
         wanted = {**_content(yaml, text), key: value if isinstance(value, str) else list(value)}

@@ -193,6 +193,7 @@ STATES = {
     ),
     # The reservation.
     "reserved": State(OK, "{size} MiB are reserved for the crash kernel (crashkernel=)"),
+    "loader": State(OK, "boot loader: {loader}; crashkernel= of the next boot: {next}"),
     "not-reserved": State(
         NO,
         "no memory is reserved for the crash kernel",

@@ -23,6 +23,7 @@ from . import programs
 
 Entry = dict[str, Any]
 FILE_MAX = 1 << 20  # bytes of a file that is changed
+MODE = 0o644  # of a file that is made
 
 
 class StepError(DumpError):
@@ -34,29 +35,25 @@ class File:
 
     Args:
         path: of the file; a link is followed.
-        content: the new text; None removes the file.
-        mode: of a file that is made.
+        content: the new text.
     """
 
-    def __init__(self, path: Path, content: str | None, mode: int = 0o644) -> None:
+    def __init__(self, path: Path, content: str) -> None:
         self.path = path.resolve()
         self.content = content
-        self.mode = mode
         self.before = read(self.path)
 
     def needed(self) -> bool:
         return self.before != self.content
 
     def name(self) -> str:
-        return f"{'remove' if self.content is None else 'write'} {self.path}"
+        return f"write {self.path}"
 
     def describe(self) -> str:
         """Return a unified diff."""
-        old, new = (
-            ("/dev/null", []) if text is None else (str(self.path), text.splitlines(keepends=True))
-            for text in (self.before, self.content)
-        )
-        diff = difflib.unified_diff(old[1], new[1], old[0], new[0], n=2)
+        old = "/dev/null" if self.before is None else str(self.path)
+        lines = [text.splitlines(keepends=True) for text in (self.before or "", self.content)]
+        diff = difflib.unified_diff(lines[0], lines[1], old, str(self.path), n=2)
         return "".join(line if line.endswith("\n") else line + "\n" for line in diff).rstrip("\n")
 
     def entry(self, known: Entry | None) -> Entry:
@@ -79,7 +76,7 @@ class File:
     def do(self) -> None:
         if read(self.path) != self.before:
             raise StepError(f"{self.path} was changed meanwhile: once more")
-        write(self.path, self.content, self.mode)
+        write(self.path, self.content)
 
 
 class Folder:
@@ -215,7 +212,7 @@ def undo_file(entry: Entry) -> str:
         return ""
     if _digest(now) != entry["after"]:
         return f"{path} was changed since by somebody else, and stays as it is"
-    write(path, entry["before"], 0o644)
+    write(path, entry["before"])
     return ""
 
 
@@ -258,11 +255,8 @@ def read(path: Path) -> str | None:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def write(path: Path, text: str | None, mode: int) -> None:
-    """Give a file a content in one step; None removes it.
-
-    Args:
-        mode: of a new file; one that is there keeps mode, owner and labels.
+def write(path: Path, text: str | None) -> None:
+    """Give a file a content in one step; None removes it. One that is there keeps mode and owner.
 
     Raises:
         StepError: it cannot be written; what was there before is there.
@@ -276,7 +270,7 @@ def write(path: Path, text: str | None, mode: int) -> None:
         fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor
             stream.write(text.encode("utf-8", "surrogateescape"))
-            os.fchmod(fd, mode)
+            os.fchmod(fd, MODE)
             if path.exists():
                 _take_over(path, made)
             stream.flush()
