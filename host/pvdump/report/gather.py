@@ -24,7 +24,8 @@ from .engine import NoDrgn, engine
 from .facts import Crash, Kernel, Report
 
 LOG_LINES = 200
-CPU = re.compile(r"CPU: ([0-9]{1,5}) PID: ")  # in the log of an oops or panic
+# In the log of an oops or panic; UID since Linux 6.11.
+CPU = re.compile(r"CPU: ([0-9]{1,5}) (?:UID: [0-9]+ )?PID: ")
 TIME_MAX = 1 << 40  # seconds since 1970
 BLOCKED = "D"
 BLOCKED_MAX = 64  # stacks of blocked tasks that are shown; a hung disk can block thousands

@@ -112,7 +112,8 @@ class Core:
         try:
             with _any_error("no symbols and types in the dump"):
                 kallsyms = load_vmlinux_kallsyms(program)
-                program.register_symbol_finder(NAME, kallsyms, enable_index=-1)
+                # First, so that functions have the names that the kernel itself prints.
+                program.register_symbol_finder(NAME, kallsyms, enable_index=0)
                 types = Btf(self._section("__start_BTF", "__stop_BTF", SIZE_MAX))
         except CoreError as error:
             lack = (
@@ -158,7 +159,7 @@ class Core:
                     self._add_module(types, module)
                     symbols += module_kallsyms(module)
                 finder = drgn.SymbolIndex(symbols)
-                self.program.register_symbol_finder(f"{NAME} modules", finder, enable_index=-1)
+                self.program.register_symbol_finder(f"{NAME} modules", finder, enable_index=1)
                 self._finder.add(list(self._module_types(types)))
         except CoreError as error:
             self.lacks.append(str(error))

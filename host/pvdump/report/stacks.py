@@ -28,7 +28,6 @@ CALL = struct.Struct("<Bi")
 CALL_CODE = 0xE8
 FRAME_MAX = 1024  # bytes of a function's frame that are searched
 KERNEL = 1 << 63  # the kernel's addresses begin here
-SOURCE_DEPTH = 4  # directories and file of a source location that are shown
 
 
 class Stacks:
@@ -140,9 +139,4 @@ class Stacks:
             found = self._core.program.source_location(place)
         except LookupError:
             return []
-        return [f"{_short(each.filename)}:{each.line}" for each in found if each.filename]
-
-
-def _short(name: str) -> str:
-    """Return the end of a file's name; the kernel was built in a folder of its own."""
-    return "/".join(name.split("/")[-SOURCE_DEPTH:])
+        return [f"{each.filename}:{each.line}" for each in found if each.filename]
