@@ -29,6 +29,7 @@ from pvdump.report.gather import gather
 from pvdump.report.program import Core
 from pvdump.report.stacks import Stacks
 from pvdump.report.tasks import Tasks
+from pvdump.report.variables import VARIABLES
 from pvfw import superblock
 
 pytestmark = pytest.mark.xen
@@ -381,6 +382,23 @@ def test_debug_symbols_add_lines_of_source_to_the_same_stack(dump, report):
     assert stack.frames[1].source[-1].startswith("kernel/panic.c:")
     other.source, other.crash = report.source, report.crash
     assert other == report
+
+
+@each_way
+def test_variables_have_the_types_that_debug_symbols_give_them(dump):
+    program = opened(dump.kdump, dump.way["suite"])
+    compared = 0
+    for name, told in VARIABLES.items():
+        try:
+            real = program[name].type_.type_name().replace("pg_data_t", "struct pglist_data")
+        except LookupError:
+            continue  # this kernel has no such variable
+        real, told = (re.sub(r"\b(const|volatile) ", "", text) for text in (real, told))
+        if "[]" in told:
+            real = re.sub(r"\[\d+\]", "[]", real)
+        assert (name, real) == (name, told)
+        compared += 1
+    assert compared > 70
 
 
 @each_way
