@@ -82,6 +82,7 @@ def test_under_lockdown_the_signed_image_alone_is_loaded_and_runs(
             *("-append", "console=ttyS0 quiet crashkernel=8M panic=-1"),
             *("-serial", f"file:{console}"),
             until="end",
+            timeout=300,  # s; the firmware is emulated too
         )
     finally:
         print(console.read_text(errors="replace"))

@@ -48,9 +48,10 @@ def test_version_is_told(tmp_path: Path) -> None:
     [
         ("--help", {}),
         ("--version", {}),
-        ("info DISK", {"dump", "place"}),
-        ("collect DISK OUT", {"dump", "place"}),
-        ("arm --help", {"arm", "dump", "place"}),
+        ("info DISK", {"dump"}),
+        ("collect DISK OUT", {"arm", "dump", "guest"}),
+        ("arm --help", {"arm", "dump", "guest", "place"}),
+        ("doctor --help", {"arm", "dump", "guest", "place", "xenstore"}),
         ("watches --help", {"watches", "service", "xenstore"}),
         ("xenstored --help", {"xenstored", "service"}),
     ],

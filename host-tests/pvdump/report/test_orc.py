@@ -1,37 +1,41 @@
 """ORC tables: entries of both layouts, found by an address of code."""
 
 import struct
+from types import SimpleNamespace
 
 import pytest
 from fixtures.btftypes import Types
-from fixtures.orctables import NEW, OLD, entry, layout, table
+from fixtures.orctables import NEW, NEWEST, OLD, entry, layout, table
 
 from pvdump.arm.btf import Btf
 from pvdump.report import orc
 from pvdump.report.orc import Entry, Layout
 from pvfw.errors import CoreError
 
-Fields = dict[str, tuple[int, int]]
 BODY = Entry(orc.SP, 48, orc.PREV_SP, -16, orc.CALL)
 
 
-@pytest.mark.parametrize("version", [OLD, NEW])
+@pytest.mark.parametrize("version", [OLD, NEW, NEWEST])
 @pytest.mark.parametrize(
     "one",
     [
         BODY,
         Entry(orc.BP, 16, orc.UNDEFINED, 0, orc.CALL),
         Entry(orc.SP, 0, orc.BP, -32768, orc.REGS),
+        Entry(orc.AX, 0, orc.UNDEFINED, 0, orc.CALL),
+        Entry(orc.BP_INDIRECT, -40, orc.BP, 0, orc.CALL),
         Entry(orc.SP_INDIRECT, 32767, orc.UNDEFINED, 0, orc.REGS_PARTIAL),
     ],
 )
-def test_an_entry_is_read_in_the_layout_of_the_kernel_s_btf(version: Fields, one: Entry) -> None:
+def test_an_entry_is_read_in_the_layout_of_the_kernel_s_btf(
+    version: SimpleNamespace, one: Entry
+) -> None:
     assert layout(version).decode(entry(version, one)) == one
 
 
-@pytest.mark.parametrize("version", [OLD, NEW])
+@pytest.mark.parametrize("version", [OLD, NEW, NEWEST])
 def test_the_end_of_a_stack_and_unknown_code_are_told_apart(
-    version: Fields,
+    version: SimpleNamespace,
 ) -> None:
     kinds = [
         layout(version).decode(entry(version, Entry(orc.UNDEFINED, 0, 0, 0, kind))).type
@@ -40,11 +44,17 @@ def test_the_end_of_a_stack_and_unknown_code_are_told_apart(
     assert kinds == [orc.NOTHING, orc.END]
 
 
+def test_a_number_that_is_no_register_s_is_told() -> None:
+    raw = bytearray(entry(NEW, BODY))
+    raw[4] |= 0xF
+    assert layout(NEW).decode(bytes(raw)).sp_reg == orc.UNKNOWN
+
+
 def test_a_kernel_without_the_structure_is_refused() -> None:
     types = Types()
     types.struct("orc_entry", 8, [("sp_offset", types.integer("s16", 2), 0)])
     with pytest.raises(CoreError, match="no struct orc_entry that is known"):
-        Layout.of(Btf(types.encode()))
+        Layout.of(Btf(types.encode()), b"")
 
 
 def test_an_address_has_the_last_entry_that_begins_before_it() -> None:

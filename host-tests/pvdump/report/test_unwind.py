@@ -94,6 +94,7 @@ def test_a_saved_rbp_is_the_caller_s() -> None:
         (call(orc.R13, 0), {"r13": STACK + 72}),
         (call(orc.DI, 0), {"di": STACK + 72}),
         (call(orc.DX, 0), {"dx": STACK + 72}),
+        (call(orc.AX, 0), {"ax": STACK + 72}),
     ],
 )
 def test_a_stack_may_have_been_switched(entry: Entry, registers: dict[str, int]) -> None:

@@ -36,10 +36,13 @@ ZLIB_LEVEL, ZSTD_TO_ZLIB = 1, 0.99
 # In a chunk of pages: the buffer of the image, and what a header and the zeros behind it cost.
 CHUNK, CHUNK_EXTRA = 32 * PAGE, chunks.HEADER_SIZE + PAGE // 2
 ENTRY = 8  # bytes of the table, a page
-# Facts, ranges of memory, notes, index, manifest, and what begins a chunk of its own among them.
-FIXED = 64 << 10
-STACK = 16 << 10  # bytes, of a CPU
-LOG_MIN = 128 << 10  # bytes, where the kernel does not tell
+# Facts, ranges of memory, notes, index and manifest: chunks of a page or two.
+FIXED = 6 * PAGE
+STACK = PAGE  # of a CPU, compressed
+# The log's text, as it stands in chunks of 8 KiB; the panic itself adds some of it.
+LOG_CHUNK, LOG_PAGES = 8 << 10, 3
+PANIC = 4 << 10
+LOG_MIN = 32 << 10  # bytes, where the kernel does not tell
 SYSLOG_READ_ALL, SYSLOG_SIZE = 3, 10
 
 # Bits of /proc/kpageflags.
@@ -106,6 +109,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def level_name(level: int) -> str:
+    """Return a level as the settings have it."""
     return settings.LOG_ONLY if level == config.LOG_ONLY else str(level)
 
 
@@ -125,7 +129,8 @@ def estimate(level: int, compress: str = "zstd", root: Path = Path("/")) -> int:
 
 def size(contents: dict[str, Content], level: int, compress: str) -> int:
     """Return the bytes that a dump of such contents would take, as estimate()."""
-    extra = FIXED + _log() + (os.cpu_count() or 1) * STACK
+    logged = (_log() + PANIC) / LOG_CHUNK * LOG_PAGES * PAGE
+    extra = FIXED + int(logged) + (os.cpu_count() or 1) * STACK
     if level == config.LOG_ONLY:
         return extra
     total = 0.0

@@ -167,7 +167,7 @@ class Report:
         vmcore: the file's name.
         size: its bytes.
         incomplete: whether the file says that something is missing.
-        source: "debug symbols", "the dump itself", or "no drgn".
+        source: "debug symbols", "the dump itself", or "log and registers".
         tasks: all; [] without drgn.
         blocked: those in state D.
         log: the last lines of the kernel's log.

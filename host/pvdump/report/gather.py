@@ -48,7 +48,12 @@ def gather(path: Path, symbols: Sequence[Path]) -> Report:
         kernel.crashed_at = decimal(printable(file.notes.text("CRASHTIME")), 0, TIME_MAX) or 0
         kernel.cpus = file.notes.cpus
         report = Report(
-            str(path), path.stat().st_size, file.incomplete, "no drgn", kernel, Crash(cpu=file.cpu)
+            str(path),
+            path.stat().st_size,
+            file.incomplete,
+            "log and registers",
+            kernel,
+            Crash(cpu=file.cpu),
         )
         drgn, core = _core(report, symbols)
         with _part(report, "the kernel's log"):

@@ -2,7 +2,8 @@
 
 Used by unwind.py. An entry tells how the caller's stack pointer, return address and RBP are found
 from any address of the code. The layout of its bit-fields changed in 6.3 and 6.4; the kernel's BTF
-has it, as struct orc_entry.
+has it, as struct orc_entry. Linux 7 has other numbers for the registers, of which nothing in the
+dump tells; but nearly all entries count from RSP, so its number is the most frequent one.
 Source: Linux arch/x86/include/asm/orc_types.h; arch/x86/kernel/unwind_orc.c.
 """
 
@@ -18,8 +19,12 @@ from pvfw.errors import CoreError
 from ..arm.btf import Btf
 
 IP = struct.Struct("<i")  # what is added to its own address
-# Registers: orc_types.h's ORC_REG_*.
-UNDEFINED, PREV_SP, DX, DI, BP, SP, R10, R13, BP_INDIRECT, SP_INDIRECT = range(10)
+# Registers, by their numbers in Linux 6: orc_types.h's ORC_REG_*.
+UNDEFINED, PREV_SP, DX, DI, BP, SP, R10, R13, BP_INDIRECT, SP_INDIRECT, AX = range(11)
+REGISTERS = tuple(range(11))
+REGISTERS_7 = (*(UNDEFINED, AX, DX, SP, BP, DI, R10, R13, PREV_SP, SP_INDIRECT, BP_INDIRECT),)
+UNKNOWN = 15  # a number that stands for no register
+SAMPLES = 4096  # entries that are looked at for the number of RSP
 # What is on the stack. The first two have been types of their own since 6.4; before, an entry had
 # a bit `end`, and was undefined where its sp_reg is.
 NOTHING, END, CALL, REGS, REGS_PARTIAL = range(5)
@@ -51,13 +56,19 @@ class Layout:
 
     Attributes:
         places: first bit and number of bits of each of FIELDS and, in kernels before 6.4, of `end`.
+        registers: by their numbers in the entries.
     """
 
     places: dict[str, tuple[int, int]]
+    registers: tuple[int, ...]
 
     @staticmethod
-    def of(types: Btf) -> Layout:
-        """Read the layout of a kernel.
+    def of(types: Btf, entries: bytes) -> Layout:
+        """Find the layout of a kernel.
+
+        Args:
+            types: the kernel's.
+            entries: of the kernel's own table.
 
         Raises:
             CoreError: its BTF has no such structure, or one that is not known here.
@@ -69,7 +80,15 @@ class Layout:
                 places[name] = (field.bits, field.width or 8 * field.size)
         if types.size("orc_entry") != SIZE or not set(FIELDS) <= set(places):
             raise CoreError("the kernel's BTF has no struct orc_entry that is known here")
-        return Layout(places)
+        layout = Layout(places, REGISTERS)
+        count = len(entries) // SIZE
+        step = max(count // SAMPLES, 1)
+        numbers = [
+            layout.decode(entries[at * SIZE : (at + 1) * SIZE]).sp_reg
+            for at in range(0, count, step)
+        ]
+        newer = numbers.count(REGISTERS_7.index(SP)) > numbers.count(REGISTERS.index(SP))
+        return Layout(places, REGISTERS_7) if newer else layout
 
     def decode(self, raw: bytes) -> Entry:
         """Read an entry of SIZE bytes."""
@@ -81,12 +100,15 @@ class Layout:
             if kind == CALL and value["sp_reg"] == UNDEFINED:
                 kind = NOTHING
         return Entry(
-            value["sp_reg"],
+            self._register(value["sp_reg"]),
             _signed(value["sp_offset"]),
-            value["bp_reg"],
+            self._register(value["bp_reg"]),
             _signed(value["bp_offset"]),
             kind,
         )
+
+    def _register(self, number: int) -> int:
+        return self.registers[number] if number < len(self.registers) else UNKNOWN
 
 
 def _signed(value: int) -> int:

@@ -83,7 +83,7 @@ def _head(report: Report) -> Iterator[str]:
         ("uptime", "" if kernel.uptime is None else duration(kernel.uptime)),
         ("CPUs", str(kernel.cpus)),
         ("load", " ".join(f"{each:.2f}" for each in kernel.load)),
-        ("tainted", kernel.taints or ("no" if report.source != "no drgn" else "")),
+        ("tainted", kernel.taints or ("no" if report.source != "log and registers" else "")),
         ("command line", kernel.command_line),
         ("read by", report.source),
     ]

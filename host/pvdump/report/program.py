@@ -143,12 +143,12 @@ class Core:
         return self.read(begin, size)
 
     def _add_orc(self, types: Btf) -> None:
-        layout = orc.Layout.of(types)
         address = self.program.symbol("__start_orc_unwind_ip").address
         ips = self._section("__start_orc_unwind_ip", "__stop_orc_unwind_ip", 4 * ORCS_MAX)
         entries = self._section("__start_orc_unwind", "__stop_orc_unwind", orc.SIZE * ORCS_MAX)
+        self._layout = orc.Layout.of(types, entries)
         code = self.program.symbol("_stext").address, self.program.symbol("_einittext").address
-        self._tables.append(Table(address, ips, entries, layout, [code]))
+        self._tables.append(Table(address, ips, entries, self._layout, [code]))
 
     def _add_modules(self, types: Btf) -> None:
         """Add the modules' symbols, types and ORC."""
@@ -156,7 +156,7 @@ class Core:
             with _any_error("not all of the modules' symbols, types and stacks"):
                 symbols = []
                 for module in modules(self.program):
-                    self._add_module(types, module)
+                    self._add_module(module)
                     symbols += module_kallsyms(module)
                 finder = drgn.SymbolIndex(symbols)
                 self.program.register_symbol_finder(f"{NAME} modules", finder, enable_index=1)
@@ -164,7 +164,7 @@ class Core:
         except CoreError as error:
             self.lacks.append(str(error))
 
-    def _add_module(self, types: Btf, module: drgn.Object) -> None:
+    def _add_module(self, module: drgn.Object) -> None:
         name = module.name.string_().decode(errors="backslashreplace")
         regions = [(base, base + size) for base, size in module_address_regions(module) if size]
         self._modules += [(first, end, name) for first, end in regions]
@@ -175,7 +175,7 @@ class Core:
         address = arch.orc_unwind_ip.value_()
         ips = self.read(address, 4 * count)
         entries = self.read(arch.orc_unwind.value_(), orc.SIZE * count)
-        self._tables.append(Table(address, ips, entries, orc.Layout.of(types), regions))
+        self._tables.append(Table(address, ips, entries, self._layout, regions))
 
     def _module_types(self, types: Btf) -> Iterator[Btf]:
         listed = self.program["btf_modules"].address_of_()

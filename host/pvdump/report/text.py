@@ -81,7 +81,7 @@ class Text:
             yield self._fact("uptime", duration(kernel.uptime))
         load = "".join(f" {each:.2f}" for each in kernel.load)
         yield self._fact("CPUs", f"{kernel.cpus}{', load' + load if load else ''}")
-        if report.source != "no drgn":
+        if report.source != "log and registers":
             yield self._fact("tainted", kernel.taints or "no")
         if kernel.command_line:
             yield self._fact("command line", kernel.command_line)

@@ -34,7 +34,7 @@ USER = 3  # of CS: the privilege level of user space
 FRAME_POINTER = Entry(orc.BP, 16, orc.PREV_SP, -16, orc.CALL)
 # Of a call of address 0: the return address is on top.
 NULL_CALL = Entry(orc.SP, 8, orc.UNDEFINED, 0, orc.CALL)
-REGISTERS = {orc.R10: "r10", orc.R13: "r13", orc.DI: "di", orc.DX: "dx"}
+REGISTERS = {orc.R10: "r10", orc.R13: "r13", orc.DI: "di", orc.DX: "dx", orc.AX: "ax"}
 
 
 class Frame(NamedTuple):
