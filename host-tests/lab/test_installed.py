@@ -1,32 +1,75 @@
-"""A real Debian, as a person installs it: systemd, GRUB, packages. pvdump comes as its .deb."""
+"""The way of a person who owns a real Debian guest: systemd, GRUB, packages, and no dom0."""
+
+import json
+import re
 
 import pytest
-from fixtures.xens import ONE
+from fixtures.xens import XENS
 
+from lab.xen import Xen
 from tools import package
 
-pytestmark = [pytest.mark.xen, pytest.mark.matrix(xen=ONE, indirect=["xen"])]
+pytestmark = pytest.mark.xen
 
 DEB = "/root/pvdump.deb"
+WAYS = [(XENS[0], "ext4"), (XENS[2], "ext4"), (XENS[0], "lvm")]
 
 
-@pytest.fixture(scope="session")
-def deb(tmp_path_factory):
-    return package.build(tmp_path_factory.mktemp("packages")).deb
+def pytest_generate_tests(metafunc):
+    # Each way takes minutes.
+    metafunc.parametrize("way", WAYS if metafunc.config.getoption("all") else WAYS[:1], ids=" ".join)
 
 
-def test_the_package_comes_and_goes_and_dumps_stay(xen, deb):
-    guest = xen.boot_installed("ext4")
-    guest.put({DEB: deb})
-    guest.run(f"apt-get -q install {DEB}")
-    assert guest.run("pvdump --version").output.startswith("pvdump ")
-    guest.run("systemd-analyze --man=no verify /usr/lib/systemd/system/pvdump*")
-    assert (
-        guest.run("systemctl list-unit-files --state=enabled 'pvdump*'").output.count("pvdump") == 0
-    )
-    guest.run("mkdir -p /var/crash/one; echo dump >/var/crash/one/vmcore")
+@pytest.fixture
+def guest(way, built, tmp_path):
+    """An installed guest that has the package's file."""
+    place, layout = way
+    with Xen(*place.split(), restored=True) as xen:
+        booted = xen.boot_installed(layout)
+        booted.put({DEB: package.build(tmp_path).deb})
+        yield booted
+
+
+def test_from_installing_the_package_to_reading_why_the_guest_died(guest):
+    before = files(guest)
+    guest.run(f"apt-get -q install -y {DEB}")
+    assert guest.run("systemctl list-unit-files --state=enabled 'pvdump*'").output.count(".") == 0
+    assert guest.run("systemd-analyze --man=no verify /usr/lib/systemd/system/pvdump*.*").output == ""
+    red = guest.run("pvdump doctor", check=False)
+    assert (red.code, "mend: pvdump setup && reboot" in red.output) == (1, True), red.output
+
+    done = guest.run("pvdump setup --yes")
+    assert done.output.splitlines()[-1].startswith("Reboot once"), done.output
+    guest.reboot()
+    for command in ("doctor", "status", "test"):
+        done = guest.run(f"pvdump {command}", check=False)
+        assert done.code == 0, done.output
+
+    guest.run("echo 'keep: 1' >>/etc/pvdump.yaml")
+    for number in (1, 2):
+        guest.crash()
+        guest.wait_console("pvdump: dump complete")
+        guest.wait_boot()
+        (newest,) = json.loads(guest.run("pvdump list --json").output)[-1:]
+        assert (newest["complete"], newest["reason"]) == (True, "sysrq triggered crash"), number
+        names = guest.run(f"ls {newest['folder']}").output.split()
+        assert {"vmcore", "log.txt", "report.txt", "report.html"} <= set(names), names
+        done = guest.run("pvdump status", check=False)
+        assert done.code == 0, done.output
+    report = guest.run("pvdump report").output
+    assert re.search("sysrq triggered crash", report), report
+    assert "sysrq: Trigger a crash" in guest.run("pvdump log").output
+    # The second one came after the first, which had to go.
+    assert len(json.loads(guest.run("pvdump list --json").output)) == 1
+
     guest.run("apt-get -q purge -y pvdump")
-    assert guest.run("cat /var/crash/one/vmcore").output == "dump\n"
-    left = guest.run("find / -xdev -name '*pvdump*' -not -path '/var/lib/dpkg/*'").output
-    assert left == f"{DEB}\n"
-    guest.destroy()
+    assert "crashkernel" not in guest.run("cat /boot/grub/grub.cfg").output
+    assert guest.run("cat /sys/kernel/kexec_crash_loaded").output == "0\n"
+    assert files(guest) - before == set()
+    assert newest["folder"] in guest.run("ls -d /var/crash/*").output
+
+
+def files(guest):
+    """The names of pvdump's files in a guest, without the dumps."""
+    found = guest.run("find / -xdev -name '*pvdump*' -not -path '/var/crash/*' -not -path '/run/*'")
+    return set(found.output.split())

@@ -5,6 +5,7 @@ CPython 3.9 is to be had as a package.
 """
 
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -54,6 +55,15 @@ gc.set_threshold = lambda *numbers: None
 os.pwritev = lambda fd, buffers, offset, *flags: os.pwrite(fd, b"".join(buffers), offset)
 """
 PVDUMP = f"{LACKING}\nfrom pvdump.cli import main\nsys.exit(main(sys.argv[1:]))"
+# `pvdump collect` without names, in a folder that passes for a guest.
+GATHER = """
+import sys
+from pathlib import Path
+from pvdump.guest import gather
+folder, sys.executable = Path(sys.argv[1]), sys.argv[2]
+guest = gather.Guest(folder / "crash", 5, 0, folder / "hooks", folder / "root")
+sys.exit(gather.gather(guest, [folder / "disk"], False))
+"""
 # A backend with its threads, and a guest whose memory is this process's: see hostsite.py.
 SITE = f"""{LACKING}
 import struct, threading, types
@@ -183,6 +193,19 @@ def test_dump_is_collected_as_by_this_python(
     done = run(python, "-m", "pvdump", *command, tmp_path / "theirs")
     assert done.returncode == (3, 0)[whole]
     assert (tmp_path / "theirs").read_bytes() == (tmp_path / "ours").read_bytes()
+
+
+def test_a_dump_gets_its_folder_with_a_report(python: list[str], tmp_path: Path) -> None:
+    make(tmp_path / "disk", superblock.COMPLETE, DATA)
+    program = tmp_path / "python"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(python)} "$@"\n')
+    program.chmod(0o755)
+    done = run(python, "-c", GATHER, tmp_path, program)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "crash").iterdir()
+    assert (folder / "vmcore").read_bytes() == DATA
+    assert {path.name for path in folder.iterdir()} >= {"pvdump.json", "report.txt", "report.html"}
+    assert superblock.decode((tmp_path / "disk").read_bytes()).state == superblock.READY
 
 
 def test_configuration_is_made_as_by_this_python(python: list[str], tmp_path: Path) -> None:

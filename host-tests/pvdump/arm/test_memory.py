@@ -84,6 +84,13 @@ def test_an_image_with_another_byte_is_seen(guest: ArmingRoot) -> None:
         loaded.Region(guest.path).check_image(bytes(image))
 
 
+def test_a_copy_that_begins_at_no_page_does_not_count(guest: ArmingRoot) -> None:
+    blob = load(guest)
+    guest.put(9 * MIB, b"\0" * 8 + blob)
+    with pytest.raises(loaded.NotThere, match="the configuration is not in the memory"):
+        loaded.Region(guest.path).check_configuration(blob)
+
+
 def test_another_configuration_is_seen(guest: ArmingRoot) -> None:
     blob = load(guest)
     with pytest.raises(loaded.NotThere, match="the configuration is not in the memory"):

@@ -174,6 +174,12 @@ def test_a_target_that_another_machine_may_still_write_is_refused(
     assert info(path)["state"] == "writing"
 
 
+def test_a_dump_of_another_machine_is_not_told_as_this_one_s(guest: Guest, disk: Path) -> None:
+    assert run(guest, disk, own=False) == 0
+    assert only(guest).facts.complete
+    assert not guest.root.exists()
+
+
 def test_a_dump_that_was_collected_by_hand_is_not_collected_again(
     guest: Guest, disk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

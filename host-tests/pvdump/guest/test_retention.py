@@ -25,7 +25,7 @@ def free(monkeypatch: pytest.MonkeyPatch, room: int, directory: Path) -> None:
     def statvfs(path: Path) -> os.statvfs_result:
         there = sum(dump.size() for dump in dumps.found(directory))
         words = list(real(path))
-        words[1], words[4] = 1, room + before - there
+        words[1], words[2], words[4] = 1, 1 << 40, room + before - there
         return os.statvfs_result(words)
 
     monkeypatch.setattr(os, "statvfs", statvfs)
@@ -70,6 +70,13 @@ def test_none_goes_where_a_new_dump_would_not_fit_all_the_same(
     with pytest.raises(DiskError, match="has 1 MiB free, the dump needs 5 MiB and 2 MiB"):
         retention.make_room(tmp_path, 5 * MIB, 2 * MIB)
     assert left(tmp_path) == [0, 1, 2]
+
+
+def test_a_file_system_without_figures_has_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result([4096, 4096, *[0] * 8]))
+    assert retention.make_room(tmp_path, MIB, MIB) == []
 
 
 def test_the_newest_dump_never_goes_for_a_new_one(

@@ -31,13 +31,14 @@ def dump(tmp_path: Path) -> Path:
     return made(tmp_path / "crash" / "2026-11-28", PANIC)
 
 
-def made(folder: Path, line: bytes) -> Path:
+def made(folder: Path, line: bytes, cpu: bytes = CPU) -> Path:
     ring = Ring(count_bits=4, size_bits=13)
     ring.add(line, 65 * 10**9)
-    ring.add(CPU, 66 * 10**9)
+    ring.add(cpu, 66 * 10**9)
     folder.mkdir(parents=True)
     make(folder / "disk", superblock.COMPLETE, vmcore(ring, OSRELEASE="6.1.0-test", CRASHTIME="9"))
-    assert cli.main(["collect", str(folder / "disk"), str(folder / "vmcore")]) == 0
+    words = ["collect", "--format=elf", str(folder / "disk"), str(folder / "vmcore")]
+    assert cli.main(words) == 0
     return folder
 
 
@@ -86,6 +87,14 @@ def test_without_drgn_there_are_release_log_and_registers(
         "drgn 0.3.0 or newer is needed for tasks, stacks and memory: `pip install drgn`",
     ):
         assert part in said
+
+
+@pytest.mark.parametrize("uid", [b"", b"UID: 0 "])
+def test_an_elf_dump_has_the_crashed_cpu_s_number_from_its_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], uid: bytes
+) -> None:
+    folder = made(tmp_path / "elf", PANIC, CPU.replace(b"PID", uid + b"PID"))
+    assert "registers of CPU 0" in told(capfd, folder)
 
 
 def test_json_has_the_documented_names(dump: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -139,6 +139,14 @@ def test_a_call_of_address_0_has_its_caller_on_top_of_the_stack() -> None:
     assert [frame.ip for frame in frames] == [0, machine.at("outer"), machine.at("last")]
 
 
+def test_a_stack_of_zeros_ends_without_an_address_below_zero() -> None:
+    machine = Machine(inner=call(orc.SP, 8))
+    machine.put(STACK, 0, 0)
+    frames, why = ended(machine, "inner")
+    assert [frame.place for frame in frames] == [machine.at("inner"), 0, 0]
+    assert "nothing at" in why
+
+
 def test_code_without_an_entry_is_taken_to_have_a_frame_pointer() -> None:
     machine = Machine(outer=call(orc.SP, 8))
     machine.put(STACK + 32, 0, machine.at("outer"), machine.at("last"))

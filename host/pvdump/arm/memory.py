@@ -21,7 +21,6 @@ IOMEM = Path("proc/iomem")
 KCORE = Path("proc/kcore")
 LINE = re.compile(r"( *)([0-9a-f]+)-([0-9a-f]+) : (.*)")
 HEADERS_MAX = 1 << 20  # bytes of /proc/kcore's program headers
-NOWHERE = (1 << 64) - 1  # p_paddr of what is no RAM
 
 
 class MemoryUnknown(DumpError):
@@ -111,7 +110,8 @@ class Kcore:
             kind, _, offset, _, address, _, length, _ = struct.unpack_from(
                 elf.PHDR, raw, number * size
             )
-            if kind == elf.PT_LOAD and address != NOWHERE:
+            # What is no RAM has the last address of all.
+            if kind == elf.PT_LOAD:
                 found.append((address, address + length, offset))
         return found
 

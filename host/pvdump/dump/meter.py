@@ -13,6 +13,7 @@ from typing import Protocol
 from pvfw.superblock import MIB
 
 EVERY = 0.2  # seconds between two lines on a terminal
+WIDTH = 20  # characters of the bar
 
 
 class Progress(Protocol):
@@ -39,7 +40,7 @@ SILENT = _Silent()
 
 
 class Meter:
-    """MiB, MiB/s and seconds on one line, removed when the block ends.
+    """A bar, MiB, MiB/s and seconds on one line, removed when the block ends.
 
     with Meter() as meter:
         collect(path, out, meter)
@@ -63,7 +64,7 @@ class Meter:
         now = time.monotonic()
         if self.visible and now - self.shown > EVERY:
             self.shown = now
-            self._show(str(self))
+            self._show(f"[{self._bar()}] {self}")
 
     def __enter__(self) -> Meter:
         return self
@@ -72,6 +73,10 @@ class Meter:
         self.ended = time.monotonic()
         if self.visible:
             self._show("")
+
+    def _bar(self) -> str:
+        part = min(self.done / self.total, 1) if self.total else 0
+        return ("#" * int(part * WIDTH)).ljust(WIDTH)
 
     def _show(self, line: str) -> None:
         """Put a line in place of the one before; a terminal that has gone does not matter."""

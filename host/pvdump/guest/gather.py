@@ -74,7 +74,8 @@ def gather(guest: Guest, paths: list[Path], defer_hooks: bool, own: bool = True)
         guest: where to.
         paths: of the targets.
         defer_hooks: leave the hooks that come after a dump to the next run.
-        own: whether the targets are this guest's own, so that nobody writes to them now.
+        own: whether the targets are this guest's own, so that nobody writes to them now, and this
+            guest is told of its dumps.
 
     Returns:
         the exit code.
@@ -90,6 +91,9 @@ def gather(guest: Guest, paths: list[Path], defer_hooks: bool, own: bool = True)
                 _fix(path)
             except DumpError as error:
                 complain("collect", str(error))
+                codes.add(FAILED)
+            except OSError as error:
+                complain("collect", f"{error.filename or path}: {error.strerror}")
                 codes.add(FAILED)
         if not defer_hooks:
             codes.add(_after(guest))
@@ -115,7 +119,9 @@ def _one(guest: Guest, path: Path, own: bool) -> int:
         tell("collect", f"the dump on {path} was collected before, to another place")
     else:
         dump = dump or _publish(guest, path, block)
-        _announce(guest, dump)
+        _say(dump)
+        if own:
+            _record_all(guest, dump)
         if dump.facts.lost:
             raise DiskError(
                 f"{path} keeps its dump, as {dump.facts.lost}; if it is not needed any more: "
@@ -124,7 +130,8 @@ def _one(guest: Guest, path: Path, own: bool) -> int:
         note(path, block)
     ready = prepare_again(path)
     room = f"room for a dump of {ready.room / MIB:.1f} MiB"
-    tell("collect", f"{path} is ready for the next dump, {room}; `pvdump arm` arms it")
+    arm = "; `pvdump arm` arms it" if own else ""
+    tell("collect", f"{path} is ready for the next dump, {room}{arm}")
     return 0 if dump is None or dump.facts.complete else INCOMPLETE
 
 
@@ -184,15 +191,15 @@ def _facts(path: Path, block: Superblock) -> Facts:
     """Return what a superblock tells of its dump."""
     known = 0 < block.started < TIME_MAX
     return Facts(
-        dumps.FORMAT,
-        str(path),
-        block.uuid.hex(),
-        block.dump,
-        block.started,
-        block.started if known else int(time.time()),
-        block.release,
-        VMCORE,
-        block.state == superblock.COMPLETE,
+        format=dumps.FORMAT,
+        target=str(path),
+        uuid=block.uuid.hex(),
+        dump=block.dump,
+        started=block.started,
+        time=block.started if known else int(time.time()),
+        release=block.release,
+        vmcore=VMCORE,
+        complete=block.state == superblock.COMPLETE,
     )
 
 
@@ -219,20 +226,21 @@ def _log(path: Path, part: Path) -> list[str]:
         return [f"no {dumps.LOG}: {error}"]
 
 
-def _announce(guest: Guest, dump: Dump) -> None:
-    """Say what there is to a person, at each login, to `pvdump status`, and to a test by panic."""
-    facts = dump.facts
-    if facts.reason:
-        tell("collect", f"why the kernel died: {facts.reason}")
-    for line in facts.missing:
+def _say(dump: Dump) -> None:
+    if dump.facts.reason:
+        tell("collect", f"why the kernel died: {dump.facts.reason}")
+    for line in dump.facts.missing:
         complain("collect", f"the dump is partial: {line}")
-    line = (
-        f"the dump is in {dump.path}" if facts.complete else f"part of the dump is in {dump.path}"
-    )
+
+
+def _record_all(guest: Guest, dump: Dump) -> None:
+    """Tell of a dump at each login, in `pvdump status`, and to a test that made the panic."""
+    complete = dump.facts.complete
+    line = f"{'' if complete else 'part of '}the dump is in {dump.path}"
     try:
         motd.write(guest.root, dump)
         _record(guest, dump)
-        crashtest.settle(guest.root, facts.complete, line)
+        crashtest.settle(guest.root, complete, line)
     except DumpError as error:
         complain("collect", str(error))
 
@@ -254,6 +262,14 @@ def _record(guest: Guest, dump: Dump) -> None:
     )
 
 
+def _recorded(guest: Guest) -> Any:
+    """Return the folder that the record names."""
+    try:
+        return record.load(guest.root / record.STATE / COLLECTED).get("folder")
+    except record.RecordError:
+        return None
+
+
 def _after(guest: Guest) -> int:
     """Run the hooks of all dumps whose hooks did not run. Returns the exit code."""
     code = 0
@@ -266,6 +282,6 @@ def _after(guest: Guest) -> int:
         changed = dump.change(hooks=dump.facts.hooks + failed, pending=False)
         if changed.facts.hooks:
             code = FAILED
-        if changed.path == dumps.newest(guest.directory).path:
+        if _recorded(guest) == str(changed.path):
             _record(guest, changed)
     return code

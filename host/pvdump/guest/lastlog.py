@@ -17,14 +17,14 @@ from . import dumps
 
 PIECE = 1 << 20  # bytes
 CONTROL = re.compile(rb"[^\t\n -~]")  # and what is no ASCII
+DESCRIPTION = """\
+Show the kernel's log of the last dump that was collected in this guest. On a terminal control
+characters are escaped."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = (
-        "Show the kernel's log of the last dump that was collected in this guest. On a terminal "
-        "control characters are escaped."
-    )
+    parser.description = DESCRIPTION
     settings.add_file(parser)
 
 

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-SECONDS = 600  # that a report may take
+SECONDS = 120  # that a report may take; the boot waits for it
 TEXT, PAGE = "report.txt", "report.html"
 # The modules are looked for where this process found them, and not in the current folder.
 PROGRAM = """\

@@ -8,6 +8,7 @@ Nothing is removed for a dump that would not fit all the same.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,4 +81,5 @@ def _free(directory: Path) -> int:
         room = os.statvfs(directory)
     except OSError as error:
         raise DiskError(f"{directory}: {error.strerror}") from error
-    return room.f_bavail * room.f_frsize
+    # A file system that has no figures says 0 of 0.
+    return room.f_bavail * room.f_frsize if room.f_blocks else sys.maxsize

@@ -19,14 +19,14 @@ from . import dumps, programs
 
 NEW = ".pvdump-signed"  # ends the name of what is to take another file's place
 TOOLS = ("sbsign", "sbverify")
+DESCRIPTION = """\
+Sign the image with a key whose certificate the guest's firmware or kernel trusts (db, or a machine
+owner key). Needs the programs sbsign and sbverify."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.description = (
-        "Sign the image with a key whose certificate the guest's firmware or kernel trusts (db, or "
-        "a machine owner key). Needs the programs sbsign and sbverify."
-    )
+    parser.description = DESCRIPTION
     parser.add_argument("image", type=file_name, metavar="IMAGE")
     parser.add_argument(
         "--key", type=file_name, required=True, metavar="FILE", help="private key, PEM"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pvfw.cause import Cause
-from pvfw.errors import CoreError, DumpError
+from pvfw.errors import CoreError
 from pvfw.printk import Log
 from pvfw.vmcoreinfo import Vmcoreinfo
 from xenpv.text import decimal, printable
@@ -24,7 +24,8 @@ from .engine import NoDrgn, engine
 from .facts import Crash, Kernel, Report
 
 LOG_LINES = 200
-CPU = re.compile(r"CPU: ([0-9]{1,5}) PID: ")  # in the log of an oops or panic
+# In the log of an oops or panic; UID since Linux 6.11.
+CPU = re.compile(r"CPU: ([0-9]{1,5}) (?:UID: [0-9]+ )?PID: ")
 TIME_MAX = 1 << 40  # seconds since 1970
 BLOCKED = "D"
 BLOCKED_MAX = 64  # stacks of blocked tasks that are shown; a hung disk can block thousands
@@ -139,13 +140,8 @@ def _running(report: Report, tasks: Any) -> None:
 
 @contextmanager
 def _part(report: Report, what: str) -> Iterator[None]:
-    """Make a part of the report; where the dump lacks it, say so."""
+    """Make a part of the report; where the dump lacks it, or has damage there, say so."""
     try:
         yield
-    except (DumpError, LookupError, AttributeError, ValueError, OverflowError) as error:
-        report.missing.append(f"{what}: {error}")
-    except Exception as error:
-        # drgn, which need not be there, has a class of its own for memory that the dump lacks.
-        if type(error).__name__ != "FaultError":
-            raise
-        report.missing.append(f"{what}: {error}")
+    except Exception as error:  # damaged memory has drgn's helpers raise any
+        report.missing.append(f"{what}: {error or type(error).__name__}")

@@ -5,8 +5,10 @@ Used by gather.py. Source: drgn/helpers/linux/mm.py, vmstat.py; Linux fs/proc/me
 
 from __future__ import annotations
 
+from itertools import islice
+
 from drgn import Program
-from drgn.helpers.linux.block import nr_blockdev_pages
+from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.mm import totalram_pages, vm_commit_limit, vm_memory_committed
 from drgn.helpers.linux.slab import slab_total_usage
 from drgn.helpers.linux.swap import swap_total_usage, total_swapcache_pages
@@ -15,6 +17,7 @@ from drgn.helpers.linux.vmstat import global_node_page_state, nr_free_pages
 from .facts import Memory
 
 KIB = 1024
+INODES_MAX = 65536  # of block devices; a list that damage may have made endless
 
 
 def memory(program: Program) -> Memory:
@@ -31,7 +34,7 @@ def memory(program: Program) -> Memory:
 
     total, free = totalram_pages(program), nr_free_pages(program)
     slab = slab_total_usage(program).total_pages
-    file, buffers = pages("NR_FILE_PAGES"), nr_blockdev_pages(program)
+    file, buffers = pages("NR_FILE_PAGES"), _buffers(program)
     classes = {
         "free": free,
         "programs": pages("NR_ANON_MAPPED"),
@@ -56,3 +59,10 @@ def memory(program: Program) -> Memory:
         vm_commit_limit(program) * page,
         vm_memory_committed(program) * page,
     )
+
+
+def _buffers(program: Program) -> int:
+    """Count the pages of block devices, as drgn's nr_blockdev_pages() does."""
+    listed = program["blockdev_superblock"].s_inodes.address_of_()
+    inodes = list_for_each_entry("struct inode", listed, "i_sb_list")
+    return sum(inode.i_mapping.nrpages.value_() for inode in islice(inodes, INODES_MAX))

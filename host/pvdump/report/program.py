@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Optional
 
 import drgn
-from drgn.helpers.linux.kallsyms import load_module_kallsyms, load_vmlinux_kallsyms
+from drgn.helpers.linux.kallsyms import load_vmlinux_kallsyms, module_kallsyms
 from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.module import for_each_module, module_address_regions
 
@@ -27,8 +29,7 @@ from .typefinder import TypeFinder
 from .variables import VariableFinder
 
 NAME = "pvdump"  # of the finders
-# What comes of a dump whose symbols or types cannot be had.
-UNUSABLE = (ValueError, LookupError, drgn.FaultError, drgn.MissingDebugInfoError, DumpError)
+MODULES_MAX = 4096  # of a list that damage may have made endless
 ORCS_MAX = 16 << 20  # entries; Debian's kernels have 0.4 million
 
 
@@ -56,10 +57,8 @@ class Core:
         self.lacks: list[str] = []
         self._tables: list[Table] = []
         self._modules: list[tuple[int, int, str]] = []
-        try:
+        with _any_error("drgn cannot open it"):
             self.program.set_core_dump(path)
-        except (OSError, ValueError, drgn.FaultError) as error:
-            raise CoreError(f"drgn cannot open it: {error}") from error
         self.has_debug_info = self._load_debug_info(symbols)
         types = self._add_kernel()
         if types is not None:
@@ -111,12 +110,15 @@ class Core:
         """Add what the kernel has of symbols, types, variables and ORC. Returns its types."""
         program = self.program
         try:
-            program.register_symbol_finder(NAME, load_vmlinux_kallsyms(program), enable_index=-1)
-            types = Btf(self._section("__start_BTF", "__stop_BTF", SIZE_MAX))
-        except UNUSABLE as error:
+            with _any_error("no symbols and types in the dump"):
+                kallsyms = load_vmlinux_kallsyms(program)
+                # First, so that functions have the names that the kernel itself prints.
+                program.register_symbol_finder(NAME, kallsyms, enable_index=0)
+                types = Btf(self._section("__start_BTF", "__stop_BTF", SIZE_MAX))
+        except CoreError as error:
             lack = (
-                f"the dump has no symbols and types that can be read ({error}): Linux 6.0 and "
-                f"newer have them, with CONFIG_KALLSYMS and CONFIG_DEBUG_INFO_BTF"
+                f"{error}; Linux 6.0 and newer have them, with CONFIG_KALLSYMS and "
+                f"CONFIG_DEBUG_INFO_BTF"
             )
             if not self.has_debug_info:
                 raise CoreError(lack) from error
@@ -126,9 +128,10 @@ class Core:
         program.register_type_finder(NAME, self._finder, enable_index=-1)
         program.register_object_finder(NAME, VariableFinder(self._finder), enable_index=-1)
         try:
-            self._add_orc(types)
-        except (LookupError, DumpError) as error:
-            self.lacks.append(f"no stacks by the kernel's ORC tables: {error}")
+            with _any_error("no stacks by the kernel's ORC tables"):
+                self._add_orc(types)
+        except CoreError as error:
+            self.lacks.append(str(error))
         return types
 
     def _section(self, first: str, end: str, most: int) -> bytes:
@@ -150,14 +153,16 @@ class Core:
     def _add_modules(self, types: Btf) -> None:
         """Add the modules' symbols, types and ORC."""
         try:
-            modules = list(for_each_module(self.program))
-            for module in modules:
-                self._add_module(types, module)
-            finder = load_module_kallsyms(self.program)
-            self.program.register_symbol_finder(f"{NAME} modules", finder, enable_index=-1)
-            self._finder.add(list(self._module_types(types)))
-        except (LookupError, ValueError, drgn.FaultError, DumpError) as error:
-            self.lacks.append(f"not all of the modules' symbols, types and stacks: {error}")
+            with _any_error("not all of the modules' symbols, types and stacks"):
+                symbols = []
+                for module in modules(self.program):
+                    self._add_module(types, module)
+                    symbols += module_kallsyms(module)
+                finder = drgn.SymbolIndex(symbols)
+                self.program.register_symbol_finder(f"{NAME} modules", finder, enable_index=1)
+                self._finder.add(list(self._module_types(types)))
+        except CoreError as error:
+            self.lacks.append(str(error))
 
     def _add_module(self, types: Btf, module: drgn.Object) -> None:
         name = module.name.string_().decode(errors="backslashreplace")
@@ -174,8 +179,23 @@ class Core:
 
     def _module_types(self, types: Btf) -> Iterator[Btf]:
         listed = self.program["btf_modules"].address_of_()
-        for each in list_for_each_entry("struct btf_module", listed, "list"):
+        entries = list_for_each_entry("struct btf_module", listed, "list")
+        for each in islice(entries, MODULES_MAX):
             size = each.btf.data_size.value_()
             if not 0 < size <= SIZE_MAX:
                 raise CoreError(f"a module's BTF has {size} bytes")
             yield Btf(self.read(each.btf.data.value_(), size), base=types)
+
+
+def modules(program: drgn.Program) -> Iterator[drgn.Object]:
+    """Yield struct module * of each module, at most MODULES_MAX."""
+    return islice(for_each_module(program), MODULES_MAX)
+
+
+@contextmanager
+def _any_error(what: str) -> Iterator[None]:
+    """Have whatever damaged memory makes drgn or its helpers raise be a CoreError."""
+    try:
+        yield
+    except Exception as error:
+        raise CoreError(f"{what}: {error}") from error

@@ -27,8 +27,7 @@ from .unwind import USER, WORD, State, Unwinder
 CALL = struct.Struct("<Bi")
 CALL_CODE = 0xE8
 FRAME_MAX = 1024  # bytes of a function's frame that are searched
-
-SOURCE_DEPTH = 4  # directories and file of a source location that are shown
+KERNEL = 1 << 63  # the kernel's addresses begin here
 
 
 class Stacks:
@@ -126,6 +125,8 @@ class Stacks:
         return Function(symbol.name, hex(ip), offset, symbol.size, module, self._source(place))
 
     def _symbol(self, place: int) -> Optional[drgn.Symbol]:
+        if place < KERNEL:
+            return None  # the symbols there are offsets of per-CPU variables
         try:
             return self._core.program.symbol(place)
         except LookupError:
@@ -138,9 +139,4 @@ class Stacks:
             found = self._core.program.source_location(place)
         except LookupError:
             return []
-        return [f"{_short(each.filename)}:{each.line}" for each in found if each.filename]
-
-
-def _short(name: str) -> str:
-    """Return the end of a file's name; the kernel was built in a folder of its own."""
-    return "/".join(name.split("/")[-SOURCE_DEPTH:])
+        return [f"{each.filename}:{each.line}" for each in found if each.filename]

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from drgn import FaultError, Object, Program
-from drgn.helpers.linux.module import for_each_module, module_address_regions, module_taints
+from drgn.helpers.linux.module import module_address_regions, module_taints
 from drgn.helpers.linux.panic import tainted
 from drgn.helpers.linux.sched import loadavg
 
 from pvfw.errors import CoreError
 
 from .facts import Kernel, Module
+from .program import modules as loaded
 
 
 class Physical:
@@ -55,7 +56,7 @@ def modules(program: Program) -> Iterator[Module]:
 
     Raises: as name_kernel().
     """
-    for module in for_each_module(program):
+    for module in loaded(program):
         size = sum(size for _, size in module_address_regions(module))
         yield Module(_text(module.name), size, module_taints(module))
 

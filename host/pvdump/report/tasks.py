@@ -6,6 +6,7 @@ Used by gather.py. Source: drgn/helpers/linux/sched.py, pid.py, mm.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Optional
 
 import drgn
@@ -19,6 +20,7 @@ from .program import Core
 from .stacks import Stacks
 
 PF_KTHREAD = 0x00200000
+TASKS_MAX = 1 << 22  # the kernel's own bound, PID_MAX_LIMIT
 
 
 class Tasks:
@@ -40,7 +42,7 @@ class Tasks:
         for cpu in self.cpus:
             task = idle_task(self._program, cpu)
             yield self._task(task), task
-        for task in for_each_task(self._program):
+        for task in islice(for_each_task(self._program), TASKS_MAX):
             yield self._task(task), task
 
     def running(self, cpu: int) -> Thread:

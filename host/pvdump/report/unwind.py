@@ -54,7 +54,7 @@ class Frame(NamedTuple):
     @property
     def place(self) -> int:
         """An address inside of the instruction that runs."""
-        return self.ip if self.exact else self.ip - 1
+        return self.ip if self.exact or not self.ip else self.ip - 1
 
 
 @dataclass
