@@ -53,12 +53,18 @@ class Kind:
     failed: str
 
 
-OURS = Kind(
-    linux.kexec("/pvdump.bin", f"pvdump.disk={DISK} pvdump.then=poweroff pvdump.level=31", True),
-    "pvdump: crash kernel",
-    r"pvdump: dump complete: .*?, ([\d.]+) s",
-    r"pvdump: dump failed|^Traceback|^MemoryError",
-)
+def image(level: int) -> Kind:
+    """Return the image, which keeps what makedumpfile's level says."""
+    line = f"pvdump.disk={DISK} pvdump.then=poweroff pvdump.level={level}"
+    return Kind(
+        linux.kexec("/pvdump.bin", line, True),
+        "pvdump: crash kernel",
+        r"pvdump: dump complete: .*?, ([\d.]+) s",
+        r"pvdump: dump failed|^Traceback|^MemoryError",
+    )
+
+
+OURS = image(31)
 
 
 def linux_kdump(*ways: str) -> Kind:

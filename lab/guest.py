@@ -68,6 +68,7 @@ class Guest:
     vcpus: int = field(default=1, metadata={"least": 1})
     cmdline: str = ""
     disks: tuple[Disk, ...] = ()
+    suite: Literal["", "bookworm", "trixie", "bullseye", "trixie-backports"] = ""
     run: str = ""
     files: dict[str, str] = field(default_factory=dict)
     programs: tuple[str, ...] = ()
@@ -172,6 +173,8 @@ class Guest:
             raise LabError(f"{where}: files are for kernel: debian")
         if (self.programs or self.modules) and not self.linux:
             raise LabError(f"{where}: programs and modules are for kernel: debian")
+        if self.suite and not self.linux:
+            raise LabError(f"{where}: suite is for kernel: debian")
         if self.run and self.type == "pvh" and not self.linux:
             raise LabError(f"{where}: run is for kernel: debian and for type: firmware")
 

@@ -31,9 +31,10 @@ class Kernel:
     """
 
     def __init__(self, root: Root) -> None:
-        self.image = root.glob("boot/vmlinuz-*")
-        self.release = self.image.name.removeprefix("vmlinuz-")
-        self.folder = root.glob(f"lib/modules/{self.release}")
+        self.folder = root.glob("lib/modules/*")
+        self.release = self.folder.name
+        beside = self.folder / "vmlinuz"  # packages of Linux 7 have it there
+        self.image = beside if beside.exists() else root.find(f"/boot/vmlinuz-{self.release}")
 
     def modules(self, names: Iterable[str]) -> list[tuple[str, bytes]]:
         """Return modules and the modules they depend on, in the order in which they can be loaded.

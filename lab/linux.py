@@ -33,13 +33,14 @@ def put(folder: Path, suite: str, guest: Guest, progress: Display = NULL) -> Non
 
     Args:
         folder: Where the files are written.
-        suite: Debian release that the kernel and the programs are of.
+        suite: Debian release that the kernel and the programs are of, unless the guest says one.
         guest: A guest with `kernel: debian`.
         progress: Shows the steps.
 
     Raises:
         LabError: A file, program or module that the guest names does not exist.
     """
+    suite = guest.suite or suite
     root = packages.guest(suite, progress)
     kernel = Kernel(root)
     own = io.BytesIO()
@@ -66,6 +67,7 @@ def described(suite: str, guest: Guest, progress: Display = NULL) -> str:
     Raises:
         LabError: A program or module that the guest names does not exist.
     """
+    suite = guest.suite or suite
     root = packages.guest(suite, progress)
     return f"{root.path} {_base(suite, guest, progress)}"
 

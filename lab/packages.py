@@ -13,8 +13,11 @@ from tools.apt import Suite
 from tools.progress import NULL, Display
 
 SUITES = ("bookworm", "trixie")
+# Of which there are guests' kernels besides.
+GUESTS = ("bullseye", "trixie-backports")
 DOM0 = ("xen-system-amd64", "qemu-system-xen", "seabios", "busybox-static", "linux-image-amd64")
-GUEST = ("linux-image-cloud-amd64", "kexec-tools", "busybox-static", "grub-pc-bin", "grub-common")
+KERNEL = "linux-image-cloud-amd64"
+GUEST = ("kexec-tools", "busybox-static", "grub-pc-bin", "grub-common")
 GRUB_PVH = ("grub-xen-host",)
 PROGRAMS = ("fio", "e2fsprogs", "xfsprogs", "lvm2")
 DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
@@ -37,7 +40,18 @@ def dom0(name: str, progress: Display = NULL) -> Root:
 
 def guest(name: str, progress: Display = NULL) -> Root:
     """Unpack the Linux guests' kernel, kexec, busybox and GRUB."""
-    return Root(suite(name, progress).unpack(GUEST))
+    return Root(guests(name, progress).unpack(guest_names(name)))
+
+
+def guest_names(name: str) -> tuple[str, ...]:
+    """Return the packages of guest()."""
+    # That of bullseye's security updates is no longer there.
+    return (f"{KERNEL}/bullseye" if name == "bullseye" else KERNEL, *GUEST)
+
+
+def guests(name: str, progress: Display = NULL) -> Suite:
+    """Return a release that guests may be of. Raises LabError unless there is such a one."""
+    return Suite(name, progress) if name in GUESTS else suite(name, progress)
 
 
 def grub_pvh(name: str, progress: Display = NULL) -> Root:

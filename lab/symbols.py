@@ -17,17 +17,18 @@ from tools.progress import NULL, Display
 
 def vmlinux(suite: str, progress: Display = NULL) -> Path:
     """Return vmlinux with debug symbols, for guests of a suite with `kernel: debian`."""
-    store = packages.suite(suite, progress)
+    store = packages.guests(suite, progress)
     release = Kernel(packages.guest(suite, progress)).release
     package = f"linux-image-{release}"
-    version = store.versions(packages.GUEST)[package]
+    version = store.versions(packages.guest_names(suite))[package]
     name = f"usr/lib/debug/boot/vmlinux-{release}"
 
     def make(folder: Path) -> None:
         (deb,) = store.debs([f"{package}-dbg={version}"], dependencies=False)
         with progress.stage("unpack") as stage:
             stage.note(f"symbols of {release}")
-            extract(deb, folder, f"./{name}")
+            # In /boot, or a link from there to the modules.
+            extract(deb, folder, "--wildcards", "./usr/lib/debug/*/vmlinux*")
         deb.unlink()  # only vmlinux is kept
 
     key = cache.digest(release, version)

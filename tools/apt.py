@@ -22,6 +22,7 @@ from pathlib import Path
 from tools import Trouble, cache, process
 from tools.progress import NULL, Display, Stage
 
+BACKPORTS = "-backports"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 MERGED = (
     "bin",
@@ -36,10 +37,14 @@ class AptError(Trouble):
 
 
 class Suite:
-    """One Debian release ("bookworm", "trixie") as a store of unpacked packages."""
+    """One Debian release as a store of unpacked packages.
+
+    Its name is a code name such as "bookworm", or that of a release with its backports,
+    "trixie-backports": packages and their dependencies are of these where there are any.
+    """
 
     def __init__(self, name: str, progress: Display = NULL) -> None:
-        if not re.fullmatch(r"[a-z]+", name):
+        if not re.fullmatch(rf"[a-z]+({BACKPORTS})?", name):
             raise AptError(
                 f"suite {name!r}: expected a Debian code name such as bookworm or trixie"
             )
@@ -206,6 +211,8 @@ class Suite:
         if not listing.exists():
             lines = [f"{kind} {signed}{uri} {suite} main" for uri, suite in addresses(self.name)]
             listing.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        # Backports count less than their release, unless they are asked for.
+        preferred = f'APT::Default-Release "{self.name}";\n' if BACKPORTS in self.name else ""
         conf.write_text(
             "#clear APT::Update::Post-Invoke;\n"
             "#clear APT::Update::Post-Invoke-Success;\n"
@@ -224,7 +231,7 @@ class Suite:
             'APT::Sandbox::User "";\n'
             'Debug::NoLocking "true";\n'  # the cache has its own lock
             'Acquire::Retries "3";\nAcquire::Languages "none";\n'
-            'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";\n',
+            'Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";\n' + preferred,
             encoding="utf-8",
         )
         return conf
@@ -268,8 +275,10 @@ def addresses(codename: str) -> list[tuple[str, str]]:
     """Return (address, suite) pairs of a release, from the machine's own apt settings.
 
     The machine's own release (bookworm) is replaced by `codename` in each suite's name, so a
-    machine with bookworm, bookworm-updates and bookworm-security serves trixie the same way.
+    machine with bookworm, bookworm-updates and bookworm-security serves trixie the same way. Where
+    `codename` has backports, they are where the release itself is.
     """
+    codename, backports, _ = codename.partition(BACKPORTS)
     form = "$(REPO_URI) $(RELEASE) $(ORIGIN)"
     own = process.output(
         ["apt-get", "indextargets", "--format", form, "Created-By: Packages"], AptError
@@ -282,15 +291,15 @@ def addresses(codename: str) -> list[tuple[str, str]]:
         # The origin is known once the machine's own lists were fetched.
         if origin.strip() not in ("Debian", "") or not match:
             continue
-        pair = (uri, codename + (match[2] or ""))
-        if pair not in pairs:
-            pairs.append(pair)
+        pairs.append((uri, codename + (match[2] or "")))
+        if backports and not match[2]:
+            pairs.append((uri, codename + backports))
     if not pairs:
         raise AptError(
             "apt-get indextargets names no Debian mirror: see that this machine's apt sources "
             "hold a Debian suite, and run `apt-get update`"
         )
-    return pairs
+    return list(dict.fromkeys(pairs))
 
 
 def extract(package: Path, root: Path, *members: str) -> None:

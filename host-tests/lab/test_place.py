@@ -1,5 +1,6 @@
 """A real guest dumps to a file of its own file system, and finds it whole when it boots again."""
 
+import re
 import struct
 
 import pytest
@@ -63,6 +64,24 @@ cat /run/check
 """
 
 
+SWAP_CRASH = """\
+mkswap /dev/xvdb2 >/dev/null
+pvdump prepare --swap /dev/xvdb2 && swapon /dev/xvdb2 || poweroff -f
+pvdump arm --print --out /run/blob --target file:/dev/xvdb2 --image /pvdump.bin \
+    --then poweroff >/run/load || poweroff -f
+sh /run/load || poweroff -f
+mount -t tmpfs -o size=500m none /mnt
+dd if=/dev/urandom of=/mnt/large bs=1M count=450 2>/dev/null
+grep xvdb2 /proc/swaps | sed 's/^/lab: used /'
+"""
+SWAP_AGAIN = """\
+pvdump collect --log /dev/xvdb2 -
+pvdump collect /dev/xvdb2 /run/vmcore; echo lab: collect $?
+pvdump prepare --again /dev/xvdb2; echo lab: again $?
+swapon /dev/xvdb2; echo lab: swapon $?
+"""
+
+
 @pytest.fixture
 def disk(tmp_path):
     """A disk with two partitions."""
@@ -77,17 +96,10 @@ def disk(tmp_path):
     return path
 
 
-def pytest_generate_tests(metafunc):
-    # Each kind takes two boots.
-    kinds = list(KINDS)
-    metafunc.parametrize("kind", kinds if metafunc.config.getoption("all") else kinds[:1])
-
-
-def test_a_dump_to_a_file_is_found_at_the_next_boot_and_the_file_system_is_whole(
-    xen, guest, disk, kind
-):
+@pytest.fixture
+def boot(xen, guest, disk):
+    """A function that boots a guest with Python and pvdump, and returns its console at its end."""
     base, ours = python.archives(xen.suite)
-    make, find, check, name = KINDS[kind]
     fields = {
         "memory": 640,
         "programs": PROGRAMS,
@@ -96,14 +108,30 @@ def test_a_dump_to_a_file_is_found_at_the_next_boot_and_the_file_system_is_whole
         "files": {"pvdump.bin": "image-bin", "python.cpio": str(base), "pvdump.cpio": str(ours)},
     }
 
-    def boot(*lines):
+    def run(*lines):
         domain = xen.boot(guest("linux-crash.yaml", run="\n".join([UNPACK, *lines]), **fields))
         assert domain.wait_end() == "poweroff"
         return domain.console()
 
+    return run
+
+
+@pytest.mark.matrix(kind=list(KINDS)[:1], more={"kind": list(KINDS)[1:]})
+def test_a_dump_to_a_file_is_found_at_the_next_boot_and_the_file_system_is_whole(boot, kind):
+    make, find, check, name = KINDS[kind]
     said = boot(make, CRASH.format(kind=name), linux.crash(0))
     assert "pvdump: dump complete" in said, said[-3000:]
     said = boot(find, AGAIN.format(kind=name, check=check))
     for line in ("/mnt/other: OK", "sysrq: Trigger a crash", "lab: collect 0", "lab: again 0"):
         assert line in said, said[-3000:]
     assert "lab: check 0" in said, said[-3000:]
+
+
+def test_a_dump_over_swap_in_use_is_collected_before_the_next_swapon(boot):
+    said = boot(SWAP_CRASH, linux.crash(0))
+    assert "pvdump: dump complete" in said, said[-3000:]
+    used = re.search(r"lab: used \S+\s+partition\s+\d+\s+(\d+)", said)
+    assert int(used[1]) > 10 << 10, said[-3000:]
+    said = boot(SWAP_AGAIN)
+    for line in ("sysrq: Trigger a crash", "lab: collect 0", "lab: again 0", "lab: swapon 0"):
+        assert line in said, said[-3000:]

@@ -32,6 +32,16 @@ def test_another_release_comes_from_the_machine_s_own_mirrors(monkeypatch):
     ]
 
 
+def test_backports_are_where_their_release_is(monkeypatch):
+    monkeypatch.setattr(apt.process, "output", lambda command, error: OWN)
+    assert apt.addresses("trixie-backports") == [
+        ("file:/mirror/debian/", "trixie"),
+        ("file:/mirror/debian/", "trixie-backports"),
+        ("file:/mirror/debian/", "trixie-updates"),
+        ("file:/mirror/security/", "trixie-security"),
+    ]
+
+
 def test_a_machine_that_never_fetched_its_lists_has_addresses_too(monkeypatch):
     monkeypatch.setattr(
         apt.process, "output", lambda command, error: "file:/mirror/debian/ stable \n"

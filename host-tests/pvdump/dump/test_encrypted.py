@@ -13,6 +13,7 @@ from fixtures import agetools, streamreader
 from fixtures.agetools import Person
 from fixtures.armedguest import armed, settings
 from fixtures.crashedguest import GOOD, LOADS, REGION
+from fixtures.kdumpreader import Reader
 from fixtures.sealing import DUMP, LOG, sealed_stream, target
 
 from pvdump import cli
@@ -258,6 +259,52 @@ def test_each_flip_is_seen_without_a_key_and_costs_no_length(tmp_path: Path) -> 
             assert len(got) == len(file) or not chunks.is_whole
             stream.seek(at)
             stream.write(clean[at : at + 1])
+
+
+@pytest.mark.fuzz("age")
+def test_damage_of_an_encrypted_dump_is_seen_with_a_key_and_without(fuzz, tmp_path: Path) -> None:
+    """A few bytes, or a page of another dump, or of another place, are not what was written."""
+    key = BOB.file(tmp_path)
+    sound, other = tmp_path / "sound", tmp_path / "other"
+    content = sealed_stream([BOB], pages=100)
+    block = target(sound, content)
+    target(other, sealed_stream([BOB], pages=60, dump=DUMP + 1))
+    clean, strange = sound.read_bytes(), other.read_bytes()
+    assert collect(sound, tmp_path / "whole", form="kdump", identity=key).reason == ""
+    pages = Reader((tmp_path / "whole").read_bytes()).pages
+    path = tmp_path / "disk"
+    for seed in fuzz.seeds(60):
+        dice = random.Random(seed)
+        raw = bytearray(clean)
+        kind = dice.choice(("bytes", "zeros", "older", "swapped"))
+        at = block.data_offset + dice.randrange(block.dump_size)
+        page = at // 4096 * 4096
+        if kind == "bytes":
+            raw[at : at + 3] = dice.randbytes(3)
+        elif kind == "zeros":
+            raw[page : page + 4096] = bytes(4096)
+        elif kind == "older":
+            raw[page : page + 4096] = strange[page : page + 4096]
+        else:
+            place = block.data_offset + dice.randrange(block.dump_size) // 4096 * 4096
+            raw[page : page + 4096], raw[place : place + 4096] = (
+                raw[place : place + 4096],
+                raw[page : page + 4096],
+            )
+        if raw == clean:
+            continue
+        fuzz.done[kind] += 1
+        path.write_bytes(raw)
+        assert checked(path, block)[0].damage.number
+        try:
+            done = collect(path, tmp_path / f"out{seed}", form="kdump", identity=key)
+        except DumpError:
+            fuzz.done["not opened"] += 1
+            continue
+        assert done.reason or done.detail
+        made = tmp_path / f"out{seed}"
+        assert Reader(made.read_bytes()).pages.items() <= pages.items()
+        made.unlink()
 
 
 def test_a_damaged_chunk_is_named_and_what_stands_before_it_is_opened(
