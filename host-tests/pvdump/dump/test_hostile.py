@@ -13,7 +13,7 @@ from fixtures import hostilestream
 from fixtures.cutcrash import tell
 from fixtures.hostilestream import BOMB, FRAMES, MIB, PAGE, SIZE, Chunk, Target, memory, table
 from fixtures.kdumpreader import Reader
-from fixtures.streamreader import FACTS, LOG, NOTES
+from fixtures.streamreader import FACTS, LOG, MANIFEST, NOTES
 
 from pvdump.dump import compression, streamdump
 from pvdump.dump.output import OutputStream
@@ -172,6 +172,31 @@ def test_chunks_that_come_again_and_again_take_no_more_memory(work, kind, tmp_pa
     target.chunks[3:3] = [Chunk(kind, lines[: MIB - PAGE])] * 9
     (tmp_path / "disk").write_bytes(target.encode())
     assert collected(tmp_path, "kdump", work).code == 0
+
+
+def test_what_only_looks_like_a_chunk_is_read_once(work, tmp_path):
+    target = Target.sound()
+    target.chunks[-1:] = [Chunk(LOG, dump=1)] * (5 * MIB // PAGE)
+    (tmp_path / "disk").write_bytes(target.encode())
+    assert collected(tmp_path, "kdump", work).code == 3
+
+
+def test_a_dump_that_begins_behind_the_largest_offset_is_told(work, tmp_path):
+    target = Target.sound()
+    target.block.size, target.block.data_offset = (1 << 64) - PAGE, (1 << 64) - 3 * PAGE
+    (tmp_path / "disk").write_bytes(target.block.encode().ljust(SIZE, b"\0"))
+    assert collected(tmp_path, "info", work).code == 0
+    assert collected(tmp_path, "kdump", work).code == 1
+
+
+def test_what_a_dump_says_of_itself_is_short_in_a_line(work, tmp_path):
+    target = Target.sound()
+    target.chunks[0] = Chunk(FACTS, b"cause=" + b"x" * 60000 + b"\n")
+    target.chunks.append(Chunk(MANIFEST, b"chunks=" + b"9" * 60000 + b"\n"))
+    (tmp_path / "disk").write_bytes(target.encode())
+    for way in ("kdump", "info"):
+        told = collected(tmp_path, way, work)
+        assert max(map(len, (told.error + told.output).splitlines())) < 200
 
 
 # Many ranges of memory.

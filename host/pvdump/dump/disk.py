@@ -83,7 +83,8 @@ class TargetDisk:
             DiskError: the disk cannot be read.
         """
         parts = []
-        while size > 0:
+        # A superblock may say any number, and no off_t is so large.
+        while size > 0 and offset < self.size:
             try:
                 part = os.pread(self.fd, size, offset)
             except OSError as error:
