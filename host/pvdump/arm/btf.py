@@ -2,7 +2,8 @@
 
 Used by layout.py. The rules: one pass over the types notes where each begins and which have a name
 that is asked for; nothing else is looked at before it is needed. Every offset, count and reference
-is checked, so whatever the bytes are, the answer is a value, None, or BtfError. Only little-endian
+is checked, and the work is counted, so whatever the bytes are, the answer is a value, None, or
+BtfError. Only little-endian
 BTF of 64-bit kernels is read.
 Source: Linux Documentation/bpf/btf.rst, include/uapi/linux/btf.h.
 """
@@ -21,6 +22,8 @@ SYSTEM = Path("/sys/kernel/btf/vmlinux")
 SIZE_MAX = 64 << 20  # bytes; today's kernels have 4 to 10 MiB
 TYPES_MAX = 0xFFFFF  # the kernel's own bound, BTF_MAX_TYPE
 CHAIN_MAX = 32  # names, qualifiers and dimensions of one type
+PLACES_MAX = 1 << 16  # of a name, which ends longer ones as well: "page" some hundred today
+STEPS_MAX = 1 << 20  # types and members that are looked at; today some thousands
 MAGIC, VERSION = 0xEB9F, 1
 POINTER = 8
 HEADER = struct.Struct("<HBBIIIII")  # magic, version, flags, its length, types at, length, strings
@@ -85,6 +88,7 @@ class Btf:
 
     def __init__(self, data: bytes, names: Iterable[str]) -> None:
         self._data = data
+        self._steps = 0
         types, types_end = self._sections()
         wanted = {at: name for name in names for at in self._places(name)}
         self._starts = array("I", [0])
@@ -171,6 +175,8 @@ class Btf:
         at = self._data.find(needle, self._text, self._text_end)
         while at >= 0:
             found.append(at - self._text)
+            if len(found) > PLACES_MAX:
+                raise BtfError(f"BTF: {name} is more than {PLACES_MAX} times among the names")
             at = self._data.find(needle, at + 1, self._text_end)
         return found
 
@@ -202,7 +208,14 @@ class Btf:
         answers = {answer(number) for number in numbers}
         return answers.pop() if len(answers) == 1 else None
 
+    def _step(self) -> None:
+        """Count a type or member that is looked at."""
+        self._steps += 1
+        if self._steps > STEPS_MAX:
+            raise BtfError(f"BTF: more than {STEPS_MAX} types and members would be looked at")
+
     def _type(self, number: int) -> _Type:
+        self._step()
         if not 0 < number < len(self._starts):
             raise BtfError(f"BTF: no type {number}; there are {len(self._starts) - 1}")
         at = self._starts[number]
@@ -219,6 +232,7 @@ class Btf:
         raise BtfError(f"BTF: type {number} is in a chain of more than {CHAIN_MAX} types")
 
     def _is(self, name: int, needle: bytes) -> bool:
+        self._step()
         if name >= self._text_end - self._text:
             raise BtfError(f"BTF: a name at {name}; there are {self._text_end - self._text} bytes")
         return self._data.startswith(needle, self._text + name)
