@@ -44,7 +44,13 @@ def file_name(text: str) -> Path:
 
 
 def output_name(text: str) -> Path | None:
-    """Read the name of an output file; "-" gives None, for standard output."""
+    """Read the name of an output file; "-" gives None, for standard output.
+
+    Raises:
+        ArgumentTypeError: it is none, or a folder's, whose last slash Path() would leave out.
+    """
+    if text.endswith("/"):
+        raise ArgumentTypeError(f"{text[:80]!r} names a folder, a file expected")
     return None if text == "-" else file_name(text)
 
 
