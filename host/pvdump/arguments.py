@@ -6,6 +6,7 @@ the line says what was expected.
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -36,10 +37,17 @@ def file_name(text: str) -> Path:
     """Read the name of a file, folder or device.
 
     Raises:
-        ArgumentTypeError: it is empty, which Path() would take for the current folder.
+        ArgumentTypeError: it is empty, which Path() would take for the current folder; or, as only
+            YAML can say it, it has characters that no name has.
     """
     if not text:
         raise ArgumentTypeError("a name expected, an empty one found")
+    try:
+        is_name = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise ArgumentTypeError(f"{text[:80]!r} is no file's name")
     return Path(text)
 
 

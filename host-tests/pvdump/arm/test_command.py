@@ -261,6 +261,8 @@ def test_an_option_counts_before_the_file() -> None:
         ("targets: xvdb", "targets: a list expected"),
         ("targets: [{xvdb: 1}]", "targets: a text or a number expected"),
         ("targets: [foo]", "targets: foo: a name like xvdb expected"),
+        (r'targets: ["file:a\0b"]', r"targets: 'a\x00b' is no file's name"),
+        (r'targets: ["file:\ud800"]', r"targets: '\ud800' is no file's name"),
         ("targets: [xvdb=1]", "targets: '1' is no UUID"),
         ("recipients: [age1]", "recipients: 'age1' was mistyped"),
         ("log: open", "log: 'open': clear expected"),
