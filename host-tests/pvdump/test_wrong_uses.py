@@ -46,6 +46,7 @@ TABLE = [
     ("prepare ready/new --size=8M", FAILED, "Not a directory"),
     ("prepare /dev/pvdump-none", FAILED, "there is no device /dev/pvdump-none"),
     ("prepare /dev/pvdump-none --size=8M", FAILED, "there is no device /dev/pvdump-none"),
+    ("prepare devices/pvdump-none --size=8M", FAILED, "files are not made below /dev"),
     ("prepare /dev/null", FAILED, "neither a disk nor a file"),
     ("prepare folder", FAILED, "Is a directory"),
     ("prepare fifo", FAILED, "neither a disk nor a file"),
@@ -57,10 +58,14 @@ TABLE = [
     ("prepare dump", FAILED, "holds a dump of 6.1.0-test (complete)"),
     ("prepare dump --again", FAILED, "not collected"),
     ("prepare data --again", FAILED, "no pvdump superblock"),
+    ("prepare dump --again --size=9M", USAGE, "--size is for a file to be made"),
+    ("prepare dump --swap --size=9M", USAGE, "--size is for a file to be made"),
     ("prepare ready --size=9M", FAILED, "--size is for a file to be made"),
     ("prepare /proc/self/mem", FAILED, "/proc/self/mem cannot be used as a disk"),
     ("collect dump", USAGE, "required: OUT"),
     ("collect '' out", USAGE, "a name expected"),
+    ("collect dump out/", USAGE, "'out/' names a folder"),
+    ("collect dump devices/pvdump-none", FAILED, "files are not made below /dev"),
     ("collect dump ''", USAGE, "a name expected"),
     ("collect dump out --salv", USAGE, "unrecognized arguments: --salv"),
     ("collect none out", FAILED, "none: No such file or directory"),
@@ -234,6 +239,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "dangling").symlink_to("nowhere")
     for name, line in SETTINGS.items():
         (path / f"{name}.yaml").write_text(f"{line}\n")
+    (path / "devices").symlink_to("/dev")
     os.mkfifo(path / "fifo")
     os.mknod(path / "socket", 0o140600)
     return path

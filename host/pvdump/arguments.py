@@ -6,6 +6,7 @@ the line says what was expected.
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentTypeError
 from pathlib import Path
 
@@ -36,15 +37,28 @@ def file_name(text: str) -> Path:
     """Read the name of a file, folder or device.
 
     Raises:
-        ArgumentTypeError: it is empty, which Path() would take for the current folder.
+        ArgumentTypeError: it is empty, which Path() would take for the current folder; or, as only
+            YAML can say it, it has characters that no name has.
     """
     if not text:
         raise ArgumentTypeError("a name expected, an empty one found")
+    try:
+        is_name = b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        is_name = False
+    if not is_name:
+        raise ArgumentTypeError(f"{text[:80]!r} is no file's name")
     return Path(text)
 
 
 def output_name(text: str) -> Path | None:
-    """Read the name of an output file; "-" gives None, for standard output."""
+    """Read the name of an output file; "-" gives None, for standard output.
+
+    Raises:
+        ArgumentTypeError: it is none, or a folder's, whose last slash Path() would leave out.
+    """
+    if text.endswith("/"):
+        raise ArgumentTypeError(f"{text[:80]!r} names a folder, a file expected")
     return None if text == "-" else file_name(text)
 
 

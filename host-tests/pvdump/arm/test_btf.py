@@ -224,6 +224,34 @@ def test_a_kernels_structures_are_those_that_bpftool_reads(
             assert (field.bits, field.width) == (int(bits), int(width or 0)), f"{name}.{member}"
 
 
+# Types that cost more than a kernel's.
+
+
+def test_structures_that_all_lead_to_a_large_one_are_refused(types: Types) -> None:
+    large = [("other", 2001, 0)] * 1000
+    for _ in range(2000):
+        types.struct("page", 64, [("", 2001, 0)])
+    types.struct("", 64, large)
+    found = Btf(types.encode(), ["page"])
+    with pytest.raises(BtfError, match="would be looked at"):
+        found.field("page", "flags")
+
+
+def test_more_structures_of_a_name_than_any_kernel_has_are_refused(types: Types) -> None:
+    types.struct("page", 64, [])
+    types.types *= 600_000
+    found = Btf(types.encode(), ["page"])
+    with pytest.raises(BtfError, match="would be looked at"):
+        found.field("page", "flags")
+
+
+def test_a_name_that_is_there_again_and_again_is_refused(types: Types) -> None:
+    types.struct("page", 64, [])
+    types.names += b"page\0" * 70_000
+    with pytest.raises(BtfError, match="page is more than 65536 times"):
+        Btf(types.encode(), ["page"])
+
+
 NAMES = ("page", "zone", "pageflags", "wide")
 
 

@@ -92,6 +92,8 @@ def test_a_link_to_nowhere_is_no_absent_file(file: Path) -> None:
         ("targets: [{xvdb: 1}]", "targets: a text or a number expected"),
         ("targets:\n- xvdb\n- foo", "line 3: targets: foo: a name like xvdb expected"),
         ("targets: [xvdb=1]", "targets: '1' is no UUID"),
+        (r'targets: ["file:a\0b"]', r"targets: 'a\x00b' is no file's name"),
+        (r'targets: ["file:\ud800"]', r"targets: '\ud800' is no file's name"),
         ("recipients: [age1]", "recipients: 'age1' was mistyped"),
         ("log: open", "log: 'open': clear expected"),
         ("then: explode", "then: 'explode': halt or poweroff or reboot expected"),

@@ -1,6 +1,7 @@
 """`pvdump collect` and `pvdump info` of encrypted dumps, with a key and without."""
 
 import io
+import os
 import random
 import subprocess
 import sys
@@ -176,6 +177,20 @@ def test_a_file_without_a_key_is_refused(
 def test_a_missing_file_of_keys_is_named(disk: Path, tmp_path: Path) -> None:
     with pytest.raises(DumpError, match="nowhere: No such file"):
         collect(disk, tmp_path / "out", form="kdump", identity=tmp_path / "nowhere")
+
+
+def test_a_key_may_come_by_a_pipe_that_is_read_once(
+    disk: Path, key: Path, tool: str, tmp_path: Path
+) -> None:
+    reads, writes = os.pipe()
+    try:
+        os.write(writes, key.read_bytes())
+        os.close(writes)
+        out = tmp_path / "out"
+        done = collect(disk, out, form="kdump", identity=Path(f"/dev/fd/{reads}"))
+    finally:
+        os.close(reads)
+    assert done.reason == ""
 
 
 def test_without_a_tool_the_line_names_the_command_that_gets_one(

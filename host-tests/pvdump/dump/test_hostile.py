@@ -5,6 +5,7 @@ import random
 import struct
 import tracemalloc
 import zlib
+from array import array
 from collections import Counter
 
 import pytest
@@ -13,9 +14,10 @@ from fixtures import hostilestream
 from fixtures.cutcrash import tell
 from fixtures.hostilestream import BOMB, FRAMES, MIB, PAGE, SIZE, Chunk, Target, memory, table
 from fixtures.kdumpreader import Reader
-from fixtures.streamreader import FACTS, LOG, NOTES
+from fixtures.streamreader import FACTS, LOG, MANIFEST, NOTES
 
-from pvdump.dump import compression, streamdump
+from pvdump.dump import compression, pageruns, streamdump
+from pvdump.dump.frames import merged
 from pvdump.dump.output import OutputStream
 
 MEMORY_MAX = 96 * MIB
@@ -174,6 +176,31 @@ def test_chunks_that_come_again_and_again_take_no_more_memory(work, kind, tmp_pa
     assert collected(tmp_path, "kdump", work).code == 0
 
 
+def test_what_only_looks_like_a_chunk_is_read_once(work, tmp_path):
+    target = Target.sound()
+    target.chunks[-1:] = [Chunk(LOG, dump=1)] * (5 * MIB // PAGE)
+    (tmp_path / "disk").write_bytes(target.encode())
+    assert collected(tmp_path, "kdump", work).code == 3
+
+
+def test_a_dump_that_begins_behind_the_largest_offset_is_told(work, tmp_path):
+    target = Target.sound()
+    target.block.size, target.block.data_offset = (1 << 64) - PAGE, (1 << 64) - 3 * PAGE
+    (tmp_path / "disk").write_bytes(target.block.encode().ljust(SIZE, b"\0"))
+    assert collected(tmp_path, "info", work).code == 0
+    assert collected(tmp_path, "kdump", work).code == 1
+
+
+def test_what_a_dump_says_of_itself_is_short_in_a_line(work, tmp_path):
+    target = Target.sound()
+    target.chunks[0] = Chunk(FACTS, b"cause=" + b"x" * 60000 + b"\n")
+    target.chunks.append(Chunk(MANIFEST, b"chunks=" + b"9" * 60000 + b"\n"))
+    (tmp_path / "disk").write_bytes(target.encode())
+    for way in ("kdump", "info"):
+        told = collected(tmp_path, way, work)
+        assert max(map(len, (told.error + told.output).splitlines())) < 200
+
+
 # Many ranges of memory.
 
 
@@ -204,3 +231,24 @@ def test_more_ranges_than_any_image_tells_are_refused(work, monkeypatch, tmp_pat
     monkeypatch.setattr(streamdump, "RANGES_MAX", 1000)
     (tmp_path / "disk").write_bytes(many_ranges(1001))
     assert "more than 1000 ranges" in collected(tmp_path, "kdump", work).error
+
+
+@pytest.mark.parametrize("way", ["kdump", "elf in order"])
+def test_pages_in_more_places_outside_memory_than_ranges_are_refused(
+    work, monkeypatch, way, tmp_path
+):
+    monkeypatch.setattr(streamdump, "RANGES_MAX", 1000)
+    for count, code in ((1000, (0, 3)), (1001, (1,))):
+        apart = [table(*((2 * at, 1) for at in range(1 << 20, (1 << 20) + count)))]
+        (tmp_path / "disk").write_bytes(Target.sound(*apart).encode())
+        told = collected(tmp_path, way, work)
+        assert told.code in code
+        assert ("more than 1000 ranges" in told.error) == (count == 1001)
+
+
+def test_frames_are_put_in_order_a_part_at_a_time(monkeypatch):
+    monkeypatch.setattr(pageruns, "SORTED", 7)
+    choice = random.Random(1)
+    drawn = [(choice.randrange(300), choice.randrange(1, 4)) for _ in range(100)]
+    runs = pageruns.Runs(array("Q", (first << 32 | number - 1 for first, number in drawn)))
+    assert list(runs) == merged((first, first + number) for first, number in drawn)

@@ -30,6 +30,7 @@ from .btftypes import (
 
 SYSTEM = Path("/sys/kernel/btf/vmlinux")
 SIZE_MAX = 64 << 20  # bytes; today's kernels have 4 to 10 MiB
+STEPS_MAX = 1 << 20  # types and members that are looked at; today some thousands
 SIZED = (INT, STRUCT, UNION, ENUM, FLOAT, ENUM64)
 
 Answer = TypeVar("Answer")
@@ -54,8 +55,11 @@ class Field(NamedTuple):
 class Btf(Types):
     """The types of a kernel or module, with answers on them.
 
-    Args and Raises: as of Types. Names are without the keyword struct, union or enum.
+    Args and Raises: as of Types. Names are without the keyword struct, union or enum. The work is
+    counted, so that types which lead to each other end soon.
     """
+
+    _steps = 0
 
     def size(self, name: str) -> Optional[int]:
         """Return the bytes of a structure or union.
@@ -97,12 +101,21 @@ class Btf(Types):
 
     # One type.
 
+    def _step(self) -> None:
+        """Count a type or member that is looked at for a question."""
+        self._steps += 1
+        if self._steps > STEPS_MAX:
+            raise BtfError(f"BTF: more than {STEPS_MAX} types and members would be looked at")
+
     def _agreed(
         self, name: str, kinds: tuple[int, ...], answer: Callable[[int], Optional[Answer]]
     ) -> Optional[Answer]:
         """Return what all types of a name and one of some kinds answer, None where they differ."""
-        numbers = (n for n in self.named(name) if self.type(n).kind in kinds)
-        answers = {answer(number) for number in numbers}
+        answers = set()
+        for number in self.named(name):
+            self._step()
+            if self.type(number).kind in kinds:
+                answers.add(answer(number))
         return answers.pop() if len(answers) == 1 else None
 
     def _field(self, number: int, path: str) -> Optional[Field]:
@@ -122,12 +135,14 @@ class Btf(Types):
         todo, seen = [(number, 0)], set()
         while todo:
             number, base = todo.pop()
+            self._step()
             kind = self.plain(number)
             # Each structure is looked at once, whatever damaged references make of it.
             if kind.kind not in (STRUCT, UNION) or kind[:6] in seen:
                 continue
             seen.add(kind[:6])
             for name, member, offset in self.elements(kind, THREE):
+                self._step()
                 width = 0
                 if kind.flag:
                     width, offset = offset >> 24, offset & 0xFFFFFF
@@ -165,6 +180,7 @@ class Btf(Types):
         wide = kind.kind == ENUM64
         each = THREE if wide else TWO
         for name, low, *high in self.elements(kind, each):
+            self._step()
             if self.is_name(name, needle):
                 value: int = low | high[0] << 32 if wide else low
                 sign = 1 << (63 if wide else 31)

@@ -19,6 +19,7 @@ from pvfw.errors import DumpError
 
 TYPES_MAX = 0xFFFFF  # the kernel's own bound, BTF_MAX_TYPE
 CHAIN_MAX = 32  # names, qualifiers and dimensions of one type
+PLACES_MAX = 1 << 16  # of a name, which ends longer ones as well: "page" some hundred today
 MAGIC, VERSION = 0xEB9F, 1
 POINTER = 8
 HEADER = struct.Struct("<HBBIIIII")  # magic, version, flags, its length, types at, length, strings
@@ -218,6 +219,8 @@ class Types:
         at = self._data.find(needle, self._text, end)
         while at >= 0:
             found.append(at - self._text + self._text_first)
+            if len(found) > PLACES_MAX:
+                raise BtfError(f"BTF: {name} is more than {PLACES_MAX} times among the names")
             at = self._data.find(needle, at + 1, end)
         return found
 

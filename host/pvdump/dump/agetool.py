@@ -10,7 +10,6 @@ import importlib
 import io
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -40,10 +39,12 @@ def begin(pieces: Iterator[bytes], identity: Path) -> Tool:
     """
     try:
         with identity.open("rb") as stream:
-            text = stream.read(FILE_MAX).decode("ascii", "replace")
+            # A pipe, as of <(pass show key), gives its bytes once.
+            once = not os.path.isfile(stream.fileno())  # noqa: PTH113
+            raw = stream.read(FILE_MAX)
     except OSError as error:
         raise DecryptionError(f"{identity}: {error.strerror}") from error
-    lines = [line.strip() for line in text.splitlines()]
+    lines = [line.strip() for line in raw.decode("ascii", "replace").splitlines()]
     lines = [line for line in lines if line and not line.startswith("#")]
     # Keys of other kinds, and files of keys that are encrypted themselves, only age reads.
     if lines and all(line.startswith(PRIVATE) for line in lines):
@@ -57,7 +58,7 @@ def begin(pieces: Iterator[bytes], identity: Path) -> Tool:
             "decryption needs the program age: `apt install age`, or, for keys that begin with "
             "AGE-SECRET-KEY-1, `pip install pvdump[age]`"
         )
-    return _Age(program, pieces, identity)
+    return _Age(program, pieces, identity, raw if once else None)
 
 
 class Tool:
@@ -133,18 +134,24 @@ class _Pyrage(Tool):
 
 
 class _Age(Tool):
-    """Decrypts by the program age."""
+    """Decrypts by the program age. raw: the keys, where their file cannot be read again."""
 
-    def __init__(self, program: str, pieces: Iterator[bytes], identity: Path) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - close() closes it
+    def __init__(
+        self, program: str, pieces: Iterator[bytes], identity: Path, raw: bytes | None
+    ) -> None:
         import subprocess  # takes a while, and few commands need it
 
-        self._process = process = subprocess.Popen(
-            [program, "--decrypt", "--identity", os.path.abspath(identity)],  # noqa: PTH100
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-        )
+        # In memory: there may be no room for files, and keys are in none that we make.
+        self._said, keys = _memory(b""), _memory(raw or b"")
+        name = os.path.abspath(identity) if raw is None else f"/dev/fd/{keys.fileno()}"  # noqa: PTH100
+        with keys:
+            self._process = process = subprocess.Popen(
+                [program, "--decrypt", "--identity", name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self._said,
+                pass_fds=[keys.fileno()],
+            )
         assert process.stdin is not None
         stdin = process.stdin
 
@@ -170,6 +177,13 @@ class _Age(Tool):
         super().close()
         self._process.wait()
         self._said.close()
+
+
+def _memory(content: bytes) -> io.FileIO:
+    """Return a file in memory, which close() ends."""
+    file = io.FileIO(os.memfd_create("pvdump"), "r+")
+    file.write(content)
+    return file
 
 
 class _Reader(io.RawIOBase):

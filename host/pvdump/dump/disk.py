@@ -83,7 +83,8 @@ class TargetDisk:
             DiskError: the disk cannot be read.
         """
         parts = []
-        while size > 0:
+        # A superblock may say any number, and no off_t is so large.
+        while size > 0 and offset < self.size:
             try:
                 part = os.pread(self.fd, size, offset)
             except OSError as error:
@@ -276,7 +277,8 @@ def refuse_dev(path: Path) -> None:
     Raises:
         DiskError: path is below /dev, and not below /dev/shm.
     """
-    full = os.path.abspath(path)  # noqa: PTH100 - of a link that dangles, not of what it names
+    # Of a link that dangles, not of what it names; the folder may be named by a link.
+    full = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
     if full.startswith("/dev/") and not full.startswith("/dev/shm/"):
         raise DiskError(f"there is no device {path}, and files are not made below /dev")
 

@@ -38,7 +38,7 @@ class InOrder:
         self._runs = runs
         self._unpack = unpack
         # Of each frame where its chunk begins, in pages, plus 1; 0: the page is zeros or missing.
-        self._chunks = array("Q", bytes(8 * runs.frames))
+        self._chunks = array("Q", (0,)) * runs.frames
         self._cache: OrderedDict[int, dict[int, Page]] = OrderedDict()
         self._cached = self._read_bytes = 0
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from heapq import merge
 from typing import Any
 
 from .frames import merged
 from .stream import Stream
+
+SORTED = 1 << 18  # pairs that are in memory as numbers of Python, which take five times as much
 
 
 class TooMany(Exception):
@@ -22,6 +25,10 @@ class TooMany(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+class TooScattered(Exception):
+    """A stream tells of pages in more ranges outside RAM than are taken."""
 
 
 class Runs(Sequence[tuple[int, int]]):
@@ -38,7 +45,7 @@ class Runs(Sequence[tuple[int, int]]):
         self._firsts, self._ends, self._ranks = array("Q"), array("Q"), array("Q")
         self.frames = 0
         end = -1
-        for pair in sorted(pairs):
+        for pair in _in_order(pairs):
             first, more = pair >> 32, (pair & 0xFFFFFFFF) + 1
             if first <= end:
                 more = max(first + more, end) - end
@@ -66,8 +73,17 @@ class Runs(Sequence[tuple[int, int]]):
         return self._ranks[number] + first - self._firsts[number]
 
 
+def _in_order(pairs: array[int]) -> Iterator[int]:
+    """Yield numbers in order; `pairs` is in another one afterwards."""
+    starts = range(0, len(pairs), SORTED)
+    for at in starts:
+        pairs[at : at + SORTED] = array("Q", sorted(pairs[at : at + SORTED]))
+    view = memoryview(pairs)
+    return merge(*(view[at : at + SORTED] for at in starts))
+
+
 def stored(
-    stream: Stream, ram: list[tuple[int, int]], most: int
+    stream: Stream, ram: list[tuple[int, int]], most: int, strangers: int
 ) -> tuple[Runs, list[tuple[int, int]]]:
     """Return the frames whose pages a stream tells of, and those of them that are outside RAM.
 
@@ -75,9 +91,11 @@ def stored(
         stream: the stream.
         ram: frames of RAM, (first, end) in order, without overlaps.
         most: pages that are taken.
+        strangers: ranges outside RAM that are taken.
 
     Raises:
-        TooMany: it tells of more.
+        TooMany: it tells of more pages.
+        TooScattered: it tells of more such ranges.
         DiskError: the disk cannot be read.
     """
     starts = [first for first, _ in ram]
@@ -89,6 +107,11 @@ def stored(
         if strange and isinstance(stream.chunk(header, at), str):
             continue
         outside += strange
+        if len(outside) > strangers:
+            # Chunk by chunk, so that not all of them are in memory before they are too many.
+            outside = merged(outside)
+            if len(outside) > strangers:
+                raise TooScattered
         told += sum(number for _, number in frames)
         if told > most:
             raise TooMany(told)

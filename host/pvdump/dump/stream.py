@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from pvfw import chunks, superblock
 from pvfw.chunks import Header
-from xenpv.text import printable
+from xenpv.text import decimal, printable
 
 from .disk import PAGE, TargetDisk
 
@@ -28,6 +28,8 @@ PFN_MAX = 1 << 32
 NAMED = 8  # damaged chunks that are named
 SCAN = 1 << 20  # bytes read at a time where chunks are looked for
 FACTS_MAX = 1 << 16  # bytes of lines that are read
+CAUSE_MAX = 128  # characters, as the image writes them
+MANY = (1 << 32) - 1  # chunks
 
 
 class Chunk(NamedTuple):
@@ -152,17 +154,19 @@ class Stream:
         self.manifest = chunk.payload
         told = facts(chunk.payload)
         if told.get("chunks") != str(number) or told.get("chain") != str(chain):
-            self.damage.add(
-                f"the manifest tells of {told.get('chunks')} chunks, {number} were found"
-            )
+            many = decimal(told.get("chunks", ""), 0, MANY)
+            what = "no number of" if many is None else many
+            self.damage.add(f"the manifest tells of {what} chunks, {number} were found")
 
     def header(self, at: int) -> tuple[Header | None, bytes]:
         """Read the header of the chunk at a place. Returns it, None for none, and its bytes."""
         raw = self._read(at, chunks.HEADER_SIZE)
+        return self._decoded(raw, at), raw
+
+    def _decoded(self, raw: bytes, at: int) -> Header | None:
+        """Read the bytes of a header at a place. Returns None where they are none."""
         header: Header | None = chunks.decode(raw, self.dump, at)
-        if header is not None and at + header.length() > self._limit:
-            header = None
-        return header, raw
+        return None if header is None or at + header.length() > self._limit else header
 
     def chunk(self, header: Header, at: int) -> Chunk | str:
         """Read the rest of a chunk and check it. Returns it, or a clause on what is wrong."""
@@ -202,12 +206,14 @@ class Stream:
             at += header.length()
 
     def _next(self, at: int) -> int:
-        """Return the first place from `at` on where a chunk may begin, at most the known end."""
+        """Return the first place from `at` on where a chunk's header is, at most the known end."""
         end = min(self.known, self._limit)
         while at < end:
             raw = self._read(at, min(SCAN, end - at))
             for place in range(0, len(raw), PAGE):
-                if raw.startswith(chunks.MAGIC, place):
+                # The whole header: each place that is returned in vain is read once more.
+                head = raw[place : place + chunks.HEADER_SIZE]
+                if self._decoded(head, at + place) is not None:
                     return at + place
             at += SCAN
         return max(at, end)
@@ -277,5 +283,5 @@ def facts(text: bytes) -> dict[str, str]:
 
 def cause(told: dict[str, str]) -> str:
     """Return why the kernel died, by what facts() returned; "" where that is not known."""
-    text: str = printable(told.get("cause", "").encode(), " ")
+    text: str = printable(told.get("cause", "").encode()[:CAUSE_MAX], " ")
     return text

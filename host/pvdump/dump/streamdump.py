@@ -26,7 +26,7 @@ from .kdump import DESCRIPTOR, Crash, Kdump
 from .meter import Progress
 from .notes import SIZE_MAX, Notes
 from .output import OutputFile, OutputStream
-from .pageruns import Runs, TooMany, stored
+from .pageruns import Runs, TooMany, TooScattered, stored
 from .stream import Chunk, Damage, Page, Stream, cause, facts, pages, ranges
 
 # Pages that a KDUMP file is made of: 128 GiB, whose descriptors take 800 MiB of memory.
@@ -222,7 +222,12 @@ def _stored(
 ) -> tuple[Runs, list[tuple[int, int]]]:
     """Do as pageruns.stored(); say for too many pages what can be done instead."""
     try:
-        return stored(stream, memory, most)
+        return stored(stream, memory, most, RANGES_MAX)
+    except TooScattered as error:
+        raise TargetRefused(
+            f"{stream.disk.path}: the dump has pages in more than {RANGES_MAX} ranges that it does "
+            "not name as memory"
+        ) from error
     except TooMany as error:
         raise TargetRefused(
             f"{stream.disk.path}: the dump has {error.number} pages or more, and at most {most} "

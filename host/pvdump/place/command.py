@@ -51,6 +51,9 @@ def run(options: argparse.Namespace) -> int:
     if options.file and not options.again and (options.size is None or options.force):
         complain("prepare", "--file needs --size, or --again; it has no --force")
         return WRONG_USAGE
+    if options.size is not None and (options.again or options.swap):
+        complain("prepare", "--size is for a file to be made, not for --again or --swap")
+        return WRONG_USAGE
     with Meter() as meter:
         if options.again:
             done = prepare_again(path)
