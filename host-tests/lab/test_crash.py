@@ -18,7 +18,7 @@ from drgn.helpers.linux.slab import find_slab_cache, slab_cache_for_each_allocat
 from fixtures import crashtool, domainmemory, vmcorefilter
 from fixtures.xens import ONE, XENS
 
-from lab import linux, packages, readers, symbols
+from lab import LabError, linux, packages, readers, symbols
 from lab.xen import Xen
 from pvdump import cli
 from pvdump.dump.collect import collect, collect_log
@@ -249,6 +249,11 @@ def test_drgn_walks_tasks_modules_and_slabs_of_the_kdump_file(dump):
 @pytest.mark.parametrize("form", ["kdump", "elf"])
 def test_crash_tells_of_system_stack_log_tasks_and_slabs(dump, form):
     vmlinux = symbols.vmlinux(dump.way["suite"])
+    if dump.way["suite"] == "trixie-backports":
+        # 8.0.6 does not know the slabs of Linux 7.3: it does not open its whole memory either.
+        with pytest.raises(LabError, match="kmem_cache_s_num"):
+            readers.crash(vmlinux, dump.full, "sys")
+        return
     commands = ("sys", "bt", "log", "ps", "kmem -i", "kmem -s")
     said = readers.crash(vmlinux, getattr(dump, form), *commands)
     assert f"RELEASE: {linux.release(dump.way['suite'])}" in said

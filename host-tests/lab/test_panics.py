@@ -42,7 +42,8 @@ def hung_task(domain, tmp_path):
     domain.type("echo 5 >/proc/sys/kernel/hung_task_timeout_secs; echo ready")
     domain.wait_console("^ready$")
     with standstill.disk(domain.xen, disk):
-        domain.type("dd if=/dev/xvdc of=/dev/null bs=4k count=1 skip=100 iflag=direct &")
+        # A task that waits for a read can be killed, and is no hung one.
+        domain.type("dd if=/dev/zero of=/dev/xvdc bs=4k count=1 conv=fsync &")
         domain.wait_console("Kernel panic - not syncing")
 
 
@@ -55,7 +56,7 @@ def nmi(domain, tmp_path):
 def hvmcrash(domain, tmp_path):
     domain.type("echo 1 >/proc/sys/kernel/panic_on_oops; echo ready")
     domain.wait_console("^ready$")
-    domain.xen.sh(f"/usr/sbin/xen-hvmcrash {domain.domid}")
+    domain.xen.sh(f"xen-hvmcrash {domain.domid}")
 
 
 FAULTS = {
