@@ -8,6 +8,7 @@ import pytest
 from fixtures.guestdisks import MIB, Disk, program
 
 from pvdump.arm import targets
+from pvdump.dump import prepare
 from pvdump.guest import changes, choice, programs
 from pvdump.guest.choice import Choice, Wish
 from pvdump.place import device, swap
@@ -136,6 +137,22 @@ def test_empty_partition_is_prepared_and_given_back(disk: Disk, tmp_path: Path) 
     root = do(chosen, tmp_path)
     assert superblock.decode(disk.part.read_bytes()).state == superblock.READY
     assert take_back(root) == []
+    assert disk.part.read_bytes() == before
+
+
+def test_target_that_was_not_made_after_all_is_nothing_to_undo(
+    disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = choice.named(str(disk.part), wish(tmp_path))
+    before = disk.part.read_bytes()
+
+    def fail(*words: object, **more: object) -> None:
+        raise DumpError("it fails")
+
+    monkeypatch.setattr(prepare, "prepare", fail)
+    with pytest.raises(DumpError, match="it fails"):
+        do(chosen, tmp_path)
+    assert take_back(tmp_path / "root") == []
     assert disk.part.read_bytes() == before
 
 

@@ -114,12 +114,14 @@ def revert(root: Path, say: Say) -> bool:
         except (DumpError, OSError) as error:
             say(f"{entry['key']}: {error}")
             kept.insert(0, entry)
-        _save(path, [*entries, *kept])
-    if not kept:
-        path.unlink(missing_ok=True)
-        with suppress(OSError):
-            path.parent.rmdir()
-    return not kept
+        if entries or kept:
+            _save(path, [*entries, *kept])
+    if kept:
+        return False
+    path.unlink(missing_ok=True)
+    with suppress(OSError):
+        path.parent.rmdir()
+    return True
 
 
 def load(path: Path) -> list[Entry]:

@@ -9,9 +9,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Optional
 
 from pvfw import superblock
-from pvfw.errors import DumpError
+from pvfw.errors import DumpError, NoSuperblock
 
 from ..dump import disk as disks
 from ..dump import immutable
@@ -26,7 +27,7 @@ def file(entry: Entry) -> str:
     path = Path(entry["key"])
     if not disks.exists(path):
         return ""
-    if why := _kept(path):
+    if (why := _kept(path)) is not None:
         return why
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -40,7 +41,7 @@ def file(entry: Entry) -> str:
 def device(entry: Entry) -> str:
     """Take the superblock off a disk or volume. Returns what is to be said, or ""."""
     path = Path(entry["key"])
-    if why := _kept(path):
+    if (why := _kept(path)) is not None:
         return why
     with disks.writing(path) as disk:
         copy = disk.superblock().copy_at()
@@ -53,7 +54,7 @@ def device(entry: Entry) -> str:
 def swap_space(entry: Entry) -> str:
     """Take the superblock off swap space, which stays swap. Returns what is to be said, or ""."""
     path = Path(entry["key"])
-    if why := _kept(path):
+    if (why := _kept(path)) is not None:
         return why
     with unused(path), disks.writing(path) as disk:
         _clear(disk, 0)
@@ -77,16 +78,18 @@ def unused(path: Path) -> Iterator[None]:
             programs.run(["swapon", str(path)])
 
 
-def _kept(path: Path) -> str:
-    """Tell why a target stays as it is; "" where it may go."""
+def _kept(path: Path) -> Optional[str]:
+    """Tell why a target stays as it is, "" where it is none (any more); None where it may go."""
     try:
         with disks.reading(path) as disk:
-            block = disk.superblock()
+            block = superblock.decode(disk.read(0, superblock.SUPERBLOCK_SIZE))
+    except NoSuperblock:
+        return ""
     except DumpError as error:
-        return f"{error}; it stays as it is"
+        return f"{path}: {error}; it stays as it is"
     if block.state != superblock.READY and not block.collected:
         return f"{path} holds a dump that was not collected, and stays: `pvdump collect {path} OUT`"
-    return ""
+    return None
 
 
 def _clear(disk: TargetDisk, at: int) -> None:
