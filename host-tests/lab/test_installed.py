@@ -17,7 +17,9 @@ WAYS = [(XENS[0], "ext4"), (XENS[2], "ext4"), (XENS[0], "lvm")]
 
 def pytest_generate_tests(metafunc):
     # Each way takes minutes.
-    metafunc.parametrize("way", WAYS if metafunc.config.getoption("all") else WAYS[:1], ids=" ".join)
+    metafunc.parametrize(
+        "way", WAYS if metafunc.config.getoption("all") else WAYS[:1], ids=" ".join
+    )
 
 
 @pytest.fixture
@@ -34,7 +36,9 @@ def test_from_installing_the_package_to_reading_why_the_guest_died(guest):
     before = files(guest)
     guest.run(f"apt-get -q install -y {DEB}")
     assert guest.run("systemctl list-unit-files --state=enabled 'pvdump*'").output.count(".") == 0
-    assert guest.run("systemd-analyze --man=no verify /usr/lib/systemd/system/pvdump*.*").output == ""
+    assert (
+        guest.run("systemd-analyze --man=no verify /usr/lib/systemd/system/pvdump*.*").output == ""
+    )
     red = guest.run("pvdump doctor", check=False)
     assert (red.code, "mend: pvdump setup && reboot" in red.output) == (1, True), red.output
 
