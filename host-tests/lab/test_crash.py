@@ -268,12 +268,16 @@ def test_crash_tells_of_system_stack_log_tasks_and_slabs(dump, form):
 @pytest.fixture(scope="module")
 def report(dump):
     """What `pvdump report` tells of a dump without debug symbols."""
+    if dump.way["suite"] == "bullseye":
+        pytest.skip("Linux 5.10 does not say where its symbols are")
     return gather(dump.kdump, [])
 
 
 @pytest.fixture(scope="module")
 def said(dump):
     """What crash says of it."""
+    if dump.way["suite"] == "trixie-backports":
+        pytest.skip("crash 8.0.6 does not open dumps of Linux 7.3")
     commands = ("bt", "ps", "kmem -i", "foreach bt")
     return readers.crash(symbols.vmlinux(dump.way["suite"]), dump.kdump, *commands)
 
@@ -282,6 +286,17 @@ def frames(stack):
     """A stack as crashtool has it."""
     assert stack.ends == ""
     return [(frame.name, frame.address) for frame in stack.frames]
+
+
+@each_way
+def test_a_report_of_any_kernel_has_reason_log_and_registers(dump):
+    report = gather(dump.kdump, [])
+    has_symbols = dump.way["suite"] != "bullseye"
+    assert report.source == ("the dump itself" if has_symbols else "log and registers")
+    assert "Kernel panic - not syncing: sysrq triggered crash" in report.crash.lines
+    assert report.crash.cpu == dump.way["cpu"]
+    assert int(report.crash.registers["ip"], 16) >> 32 == 0xFFFFFFFF
+    assert any("Kernel panic" in line for line in report.log)
 
 
 @each_way
@@ -398,9 +413,7 @@ def test_variables_have_the_types_that_debug_symbols_give_them(dump):
             real = program[name].type_.type_name().replace("pg_data_t", "struct pglist_data")
         except LookupError:
             continue  # this kernel has no such variable
-        real, told = (re.sub(r"\b(const|volatile) ", "", text) for text in (real, told))
-        if "[]" in told:
-            real = re.sub(r"\[\d+\]", "[]", real)
+        real, told = (re.sub(r"\b(const|volatile) |\d+(?=\])", "", text) for text in (real, told))
         assert (name, real) == (name, told)
         compared += 1
     assert compared > 70

@@ -27,9 +27,7 @@ BODY = Entry(orc.SP, 48, orc.PREV_SP, -16, orc.CALL)
         Entry(orc.SP_INDIRECT, 32767, orc.UNDEFINED, 0, orc.REGS_PARTIAL),
     ],
 )
-def test_an_entry_is_read_in_the_layout_of_the_kernel_s_btf(
-    version: SimpleNamespace, one: Entry
-) -> None:
+def test_an_entry_is_read_as_its_kernel_has_it(version: SimpleNamespace, one: Entry) -> None:
     assert layout(version).decode(entry(version, one)) == one
 
 

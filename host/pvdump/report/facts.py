@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Optional
 
+LEAST = "log and registers"  # what a report is made of where neither drgn nor symbols are
+
 
 @dataclass
 class Function:
@@ -167,7 +169,7 @@ class Report:
         vmcore: the file's name.
         size: its bytes.
         incomplete: whether the file says that something is missing.
-        source: "debug symbols", "the dump itself", or "log and registers".
+        source: "debug symbols", "the dump itself", or LEAST.
         tasks: all; [] without drgn.
         blocked: those in state D.
         log: the last lines of the kernel's log.

@@ -21,7 +21,7 @@ from xenpv.text import decimal, printable
 
 from .corefile import CoreFile
 from .engine import NoDrgn, engine
-from .facts import Crash, Kernel, Report
+from .facts import LEAST, Crash, Kernel, Report
 
 LOG_LINES = 200
 # In the log of an oops or panic; UID since Linux 6.11.
@@ -47,14 +47,8 @@ def gather(path: Path, symbols: Sequence[Path]) -> Report:
         kernel = Kernel(printable(file.notes.text("OSRELEASE")))
         kernel.crashed_at = decimal(printable(file.notes.text("CRASHTIME")), 0, TIME_MAX) or 0
         kernel.cpus = file.notes.cpus
-        report = Report(
-            str(path),
-            path.stat().st_size,
-            file.incomplete,
-            "log and registers",
-            kernel,
-            Crash(cpu=file.cpu),
-        )
+        size, crash = path.stat().st_size, Crash(cpu=file.cpu)
+        report = Report(str(path), size, file.incomplete, LEAST, kernel, crash)
         drgn, core = _core(report, symbols)
         with _part(report, "the kernel's log"):
             _log(report, drgn.system.Physical(core.program) if drgn else file, info)

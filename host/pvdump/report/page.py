@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from html import escape
 
 from ..streams import one_line
-from .facts import Crash, Memory, Report, Task, Thread
+from .facts import LEAST, Crash, Memory, Report, Task, Thread
 from .text import STATES, amount, duration, moment, named, stack_lines
 
 USERS = 20
@@ -83,7 +83,7 @@ def _head(report: Report) -> Iterator[str]:
         ("uptime", "" if kernel.uptime is None else duration(kernel.uptime)),
         ("CPUs", str(kernel.cpus)),
         ("load", " ".join(f"{each:.2f}" for each in kernel.load)),
-        ("tainted", kernel.taints or ("no" if report.source != "log and registers" else "")),
+        ("tainted", kernel.taints or ("no" if report.source != LEAST else "")),
         ("command line", kernel.command_line),
         ("read by", report.source),
     ]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timezone
 
 from ..streams import one_line
-from .facts import Crash, Memory, Report, Stack, Task, Thread
+from .facts import LEAST, Crash, Memory, Report, Stack, Task, Thread
 
 LOG_LINES = 25
 USERS = 10
@@ -81,7 +81,7 @@ class Text:
             yield self._fact("uptime", duration(kernel.uptime))
         load = "".join(f" {each:.2f}" for each in kernel.load)
         yield self._fact("CPUs", f"{kernel.cpus}{', load' + load if load else ''}")
-        if report.source != "log and registers":
+        if report.source != LEAST:
             yield self._fact("tainted", kernel.taints or "no")
         if kernel.command_line:
             yield self._fact("command line", kernel.command_line)
