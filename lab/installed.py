@@ -57,8 +57,9 @@ class Installed(Domain):
         install.copy(xen.suite, layout, disk, xen.progress)
         kind = {"name": name, "type": "hvm", "kernel": "disk", "memory": MEMORY}
         ends = {"on_reboot": "restart", "on_watchdog": "restart"}
+        extra = {"tsc_mode": "native"}  # or Xen traps each look at the clock
         disks = [{"vdev": "xvda", "file": str(disk)}, *fields.pop("disks", [])]
-        guest = Guest.parse({**kind, **ends, **fields, "disks": disks})
+        guest = Guest.parse({**kind, **ends, "extra": extra, **fields, "disks": disks})
         created = xen.create(guest)
         domain = cls(xen, guest, created.domid, created.files)
         domain.wait_boot()
@@ -74,7 +75,7 @@ class Installed(Domain):
         Raises:
             LabTimeout: It has not in time.
         """
-        match = self.wait_console(r"^lab: agent \S+$", timeout)
+        match = self.wait_console(r"^lab: agent \S+\n", timeout)
         self._seen += match.end()
         self.tty = ""
         self.domid = int(self.xen.sh(f"xl domid {self.guest.name}"))
@@ -94,7 +95,7 @@ class Installed(Domain):
             LabTimeout: It has not ended in time.
         """
         number = self._start(script)
-        match = self.wait_console(rf"^lab: done {number} (\d+) (\S*)$", timeout)
+        match = self.wait_console(rf"^lab: done {number} (\d+) (\S*)\n", timeout)
         done = Done(int(match[1]), base64.b64decode(match[2]).decode(errors="replace"))
         if check and done.code:
             first = script.strip().partition("\n")[0]

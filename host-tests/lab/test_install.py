@@ -11,7 +11,7 @@ from lab import LabError, install
 
 
 def test_an_unknown_layout_is_refused_before_anything_is_fetched():
-    with pytest.raises(LabError, match="layout 'btrfs': expected ext4 or lvm"):
+    with pytest.raises(LabError, match="layout 'btrfs': expected ext4"):
         install.disk("bookworm", "btrfs")
 
 

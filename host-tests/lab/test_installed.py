@@ -12,14 +12,12 @@ from tools import package
 pytestmark = pytest.mark.xen
 
 DEB = "/root/pvdump.deb"
-WAYS = [(XENS[0], "ext4"), (XENS[2], "ext4"), (XENS[0], "lvm")]
+WAYS = [(XENS[0], "ext4")]
 
 
 def pytest_generate_tests(metafunc):
-    # Each way takes minutes.
-    metafunc.parametrize(
-        "way", WAYS if metafunc.config.getoption("all") else WAYS[:1], ids=" ".join
-    )
+    # It boots four times, in one and a half minutes each.
+    metafunc.parametrize("way", WAYS if metafunc.config.getoption("all") else [], ids=" ".join)
 
 
 @pytest.fixture
