@@ -17,7 +17,7 @@ DEFAULTS = {
     "then": None,
     "directory": Path("/var/crash"),
     "keep": 5,
-    "keep_free": 2 << 30,
+    "keep_free": None,
     "hooks": Path("/etc/pvdump/hooks"),
 }
 

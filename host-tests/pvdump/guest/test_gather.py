@@ -15,7 +15,7 @@ from fixtures.targets import PAGE, make, vmcore
 
 from pvdump.dump.collect import collect
 from pvdump.dump.info import info
-from pvdump.guest import crashtest, dumps, gather, record, reports
+from pvdump.guest import crashtest, dumps, gather, record, reports, retention
 from pvdump.guest.gather import Guest
 from pvdump.guest.motd import MOTD
 from pvfw import superblock
@@ -224,6 +224,17 @@ def test_too_little_room_leaves_dump_and_target_as_they_are(
     assert "are to stay free (keep_free)" in capsys.readouterr().err
     assert disk.read_bytes() == before
     assert names(guest.directory) == []
+
+
+@pytest.mark.parametrize(("total", "needed"), [(1 << 40, 2 << 30), (1 << 30, (1 << 30) // 10)])
+def test_by_default_a_tenth_stays_free_and_two_gib_at_most(
+    guest: Guest, disk: Path, monkeypatch: pytest.MonkeyPatch, total: int, needed: int
+) -> None:
+    usual = Guest(guest.directory, 5, None, guest.hooks, guest.root)
+    monkeypatch.setattr(retention, "_room", lambda directory: (needed, total))
+    assert run(usual, disk) == 1
+    monkeypatch.setattr(retention, "_room", lambda directory: (needed + (64 << 20), total))
+    assert run(usual, disk) == 0
 
 
 def test_the_last_dump_is_recorded_and_shown_at_login(guest: Guest, disk: Path) -> None:

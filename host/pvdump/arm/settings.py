@@ -175,7 +175,7 @@ SETTINGS = {
     # Of dumps that were collected: where they are, and how many are kept.
     "directory": Setting(folder, Path("/var/crash")),
     "keep": Setting(dumps, 5),
-    "keep_free": Setting(size, 2 << 30),  # bytes
+    "keep_free": Setting(size, None),  # bytes; None: as retention.py has it
     "hooks": Setting(folder, Path("/etc/pvdump/hooks")),
 }
 OPTIONS = {name: setting for name, setting in SETTINGS.items() if setting.metavar}

@@ -44,14 +44,14 @@ class Guest:
     Attributes:
         directory: of dumps.
         keep: dumps that are kept.
-        keep_free: bytes that stay free in the directory.
+        keep_free: bytes that stay free in the directory; None: what is usual.
         hooks: folder with the folders of hooks.
         root: of devices and records.
     """
 
     directory: Path
     keep: int
-    keep_free: int
+    keep_free: Optional[int]
     hooks: Path
     root: Path = Path("/")
 

@@ -11,12 +11,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 from pvfw.superblock import MIB
 
 from ..dump.disk import DiskError
 from . import dumps
 from .dumps import Dump
+
+RESERVE = 2 << 30  # bytes
 
 
 def order(found: Sequence[Dump]) -> list[Dump]:
@@ -42,12 +45,13 @@ def keep(directory: Path, most: int) -> list[Dump]:
     return gone
 
 
-def make_room(directory: Path, size: int, reserve: int) -> list[Dump]:
+def make_room(directory: Path, size: int, reserve: Optional[int]) -> list[Dump]:
     """Remove dumps until a new one has room.
 
     Args:
         size: bytes that it takes.
-        reserve: bytes that are to be free beside it.
+        reserve: bytes that are to be free beside it; None: RESERVE, or a tenth of the file system
+            where that is less.
 
     Returns:
         the dumps that were removed.
@@ -57,6 +61,8 @@ def make_room(directory: Path, size: int, reserve: int) -> list[Dump]:
             removed.
     """
     gone: list[Dump] = []
+    if reserve is None:
+        reserve = min(RESERVE, _room(directory)[1] // 10)
     need = size + reserve
     if _free(directory) >= need:
         return gone
@@ -77,9 +83,16 @@ def make_room(directory: Path, size: int, reserve: int) -> list[Dump]:
 
 
 def _free(directory: Path) -> int:
+    return _room(directory)[0]
+
+
+def _room(directory: Path) -> tuple[int, int]:
+    """Return the bytes that are free on a file system, and those that it has."""
     try:
         room = os.statvfs(directory)
     except OSError as error:
         raise DiskError(f"{directory}: {error.strerror}") from error
     # A file system that has no figures says 0 of 0.
-    return room.f_bavail * room.f_frsize if room.f_blocks else sys.maxsize
+    if not room.f_blocks:
+        return sys.maxsize, sys.maxsize
+    return room.f_bavail * room.f_frsize, room.f_blocks * room.f_frsize
