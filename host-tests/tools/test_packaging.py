@@ -68,7 +68,9 @@ def test_the_users_wheel_has_no_embedded_xen(wheels: dict[str, Path]) -> None:
     assert tops(wheels["pvdump"]) == {"pvdump", "pvfw", "xenpv"}
 
 
-def test_the_users_wheel_runs_on_any_python_from_3_9_on_and_needs_pyyaml_alone(wheels: dict[str, Path]) -> None:
+def test_the_users_wheel_runs_on_any_python_from_3_9_on_and_needs_pyyaml_alone(
+    wheels: dict[str, Path],
+) -> None:
     assert wheels["pvdump"].name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheels["pvdump"]) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
