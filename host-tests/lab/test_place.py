@@ -69,20 +69,20 @@ cat /run/check
 
 
 SWAP_CRASH = """\
-mkswap /dev/xvdb2 >/dev/null
-pvdump prepare --swap /dev/xvdb2 && swapon /dev/xvdb2 || poweroff -f
-pvdump arm --print --out /run/blob --target file:/dev/xvdb2 --image /pvdump.bin \
+mkswap {disk} >/dev/null
+pvdump prepare --swap {disk} && swapon {disk} || poweroff -f
+pvdump arm --print --out /run/blob --target file:{disk} --image /pvdump.bin \
     --then poweroff >/run/load || poweroff -f
 sh /run/load || poweroff -f
 mount -t tmpfs -o size=500m none /mnt
 dd if=/dev/urandom of=/mnt/large bs=1M count=450 2>/dev/null
-grep xvdb2 /proc/swaps | sed 's/^/lab: used /'
+grep {disk} /proc/swaps | sed 's/^/lab: used /'
 """
 SWAP_AGAIN = """\
-pvdump collect --log /dev/xvdb2 -
-pvdump collect /dev/xvdb2 /run/vmcore; echo lab: collect $?
-pvdump prepare --again /dev/xvdb2; echo lab: again $?
-swapon /dev/xvdb2; echo lab: swapon $?
+pvdump collect --log {disk} -
+pvdump collect {disk} /run/vmcore; echo lab: collect $?
+pvdump prepare --again {disk}; echo lab: again $?
+swapon {disk}; echo lab: swapon $?
 """
 
 
@@ -138,11 +138,12 @@ def test_a_dump_to_a_file_is_found_at_the_next_boot_and_the_file_system_is_whole
     assert expected == pytest.approx(size, rel=0.25)
 
 
-def test_a_dump_over_swap_in_use_is_collected_before_the_next_swapon(boot):
-    said = boot(SWAP_CRASH, linux.crash(0))
+@pytest.mark.matrix(swap=[], more={"swap": ["/dev/xvdb2"]})
+def test_a_dump_over_swap_in_use_is_collected_before_the_next_swapon(boot, swap):
+    said = boot(SWAP_CRASH.format(disk=swap), linux.crash(0))
     assert "pvdump: dump complete" in said, said[-3000:]
     used = re.search(r"lab: used \S+\s+partition\s+\d+\s+(\d+)", said)
     assert int(used[1]) > 10 << 10, said[-3000:]
-    said = boot(SWAP_AGAIN)
+    said = boot(SWAP_AGAIN.format(disk=swap))
     for line in ("sysrq: Trigger a crash", "lab: collect 0", "lab: again 0", "lab: swapon 0"):
         assert line in said, said[-3000:]
