@@ -70,13 +70,13 @@ def answers(boot: Boot, tmp_path: Path) -> Callable[[str], dict[str, str]]:
     return of
 
 
-def run(kernel: Path, *options: str, until: str) -> str:
+def run(kernel: Path, *options: str, until: str, timeout: float = TIMEOUT) -> str:
     """Boot `kernel`; what it wrote on port 0xE9, up to a line that begins with `until`."""
     command = ["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-no-reboot"]
     command += ["-display", "none", "-debugcon", "stdio", "-kernel", str(kernel), *options]
     lines: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as guest:
-        timer = threading.Timer(TIMEOUT, guest.kill)
+        timer = threading.Timer(timeout, guest.kill)
         timer.start()
         assert guest.stdout is not None
         for raw in guest.stdout:
