@@ -33,7 +33,8 @@ def guest(way, built, tmp_path):
 def test_from_installing_the_package_to_reading_why_the_guest_died(guest):
     before = files(guest)
     guest.run(f"apt-get -q install -y {DEB}")
-    assert guest.run("systemctl list-unit-files --state=enabled 'pvdump*'").output.count(".") == 0
+    enabled = guest.run("systemctl list-unit-files --state=enabled 'pvdump*'", check=False)
+    assert "0 unit files listed." in enabled.output
     assert (
         guest.run("systemd-analyze --man=no verify /usr/lib/systemd/system/pvdump*.*").output == ""
     )
@@ -53,7 +54,8 @@ def test_from_installing_the_package_to_reading_why_the_guest_died(guest):
         guest.wait_console("pvdump: dump complete")
         guest.wait_boot()
         (newest,) = json.loads(guest.run("pvdump list --json").output)[-1:]
-        assert (newest["complete"], newest["reason"]) == (True, "sysrq triggered crash"), number
+        assert newest["complete"], number
+        assert newest["reason"].startswith("sysrq: Trigger a crash"), newest
         names = guest.run(f"ls {newest['folder']}").output.split()
         assert {"vmcore", "log.txt", "report.txt", "report.html"} <= set(names), names
         done = guest.run("pvdump status", check=False)
