@@ -98,7 +98,7 @@ def gather(guest: Guest, paths: list[Path], defer_hooks: bool, own: bool = True)
         if not defer_hooks:
             codes.add(_after(guest))
         for dump in retention.keep(guest.directory, guest.keep):
-            tell("collect", f"{dump.path} was removed: {guest.keep} dumps are kept")
+            tell("collect", f"{dump.path} was removed, by keep: {guest.keep}")
     return FAILED if FAILED in codes else max(codes)
 
 
