@@ -213,10 +213,13 @@ class Collecting:
 
     def __init__(self, disk: Path, *more: str) -> None:
         words = ["collect", *more, str(disk), str(disk.with_name("vmcore"))]
+        # The tests themselves may have been started by nohup, or in the background.
         program = f"""
-import sys, time
+import signal, sys, time
 from pvdump import cli
 from pvdump.dump import meter
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 def stop(self, amount):
     print("copying", flush=True)
     while True:
