@@ -66,18 +66,20 @@ def xen(request, built):
         yield running
 
 
-def dying(file_mode, cpu, more=""):
-    """The lines of a guest that loads the image and panics on a vCPU."""
+def dying(file_mode, cpu, more="", then=""):
+    """The lines of a guest that loads the image, runs `then`, and panics on a vCPU."""
     load = linux.kexec("/pvdump.bin", f"{LINE} {more}".strip(), file_mode)
-    return f"{load} || poweroff -f\n{linux.crash(cpu)}\n"
+    return f"{load} || poweroff -f\n{then}\n{linux.crash(cpu)}\n"
 
 
-def crash(xen, guest, disk, *, file_mode, backend, cpu, more="", files=None, **fields):
+def crash(
+    xen, guest, disk, *, file_mode, backend, cpu, more="", then="", files=None, **fields
+):
     """Boot a Debian guest and have it panic; returns its handle once its crash kernel has ended."""
     domain = xen.boot(
         guest(
             "linux-crash.yaml",
-            run=dying(file_mode, cpu, more),
+            run=dying(file_mode, cpu, more, then),
             disks=[{"vdev": "xvdb", "file": str(disk), "backend": backend}],
             files={"pvdump.bin": "image-bin", **(files or {})},
             **fields,
@@ -460,6 +462,7 @@ def test_a_disk_without_superblock_is_refused_and_keeps_every_byte(at_prompt, tm
 @pytest.mark.matrix(xen=ONE, indirect=["xen"])
 def test_memory_that_a_balloon_driver_gave_back_is_left_out_and_counted(xen, guest, target):
     more = {"memory": 256, "extra": {"maxmem": 384}, "more": "pvdump.level=0"}
+    more["then"] = "echo 0 >/sys/devices/system/cpu/cpu1/online"  # a vCPU that is gone at the panic
     domain = crash(xen, guest, target, file_mode=True, backend="blkback", cpu=0, **more)
     holes = re.search(r"pvdump: (\d+) pages could not be read", domain.console())
     assert int(holes[1]) > 64 << 8
