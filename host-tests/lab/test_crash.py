@@ -72,9 +72,7 @@ def dying(file_mode, cpu, more="", then=""):
     return f"{load} || poweroff -f\n{then}\n{linux.crash(cpu)}\n"
 
 
-def crash(
-    xen, guest, disk, *, file_mode, backend, cpu, more="", then="", files=None, **fields
-):
+def crash(xen, guest, disk, *, file_mode, backend, cpu, more="", then="", files=None, **fields):
     """Boot a Debian guest and have it panic; returns its handle once its crash kernel has ended."""
     domain = xen.boot(
         guest(
