@@ -48,7 +48,7 @@ def test_from_installing_the_package_to_reading_why_the_guest_died(guest):
         done = guest.run(f"pvdump {command}", check=False)
         assert done.code == 0, done.output
 
-    guest.run("echo 'keep: 1' >>/etc/pvdump.yaml")
+    guest.run("echo 'keep: 1' >>/etc/pvdump.yaml; sync")
     for number in (1, 2):
         guest.crash()
         guest.wait_console("pvdump: dump complete")
