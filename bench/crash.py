@@ -18,10 +18,9 @@ from lab import LabTimeout, flattened, kdump, linux
 from lab.domain import Domain
 from lab.guest import Guest
 from lab.xen import Xen
-from pvdump.dump.disk import reading
+from pvdump.dump.collect import collect
+from pvdump.dump.info import read_superblock
 from pvdump.dump.prepare import prepare
-from pvdump.dump.stream import Stream, pages
-from pvfw import chunks
 from tools import Trouble
 from tools.progress import MIB
 
@@ -83,7 +82,7 @@ class Dump:
 
     Attributes:
         size: Bytes on the disk.
-        pages: Pages in it that are not zeros; 0: not known.
+        pages: Pages in it as a KDUMP file, those of zeros too; 0: not known.
         writing: Seconds of its writing alone, by the crash kernel's clock.
     """
 
@@ -179,21 +178,14 @@ def _measured(xen: Xen, domain: Domain, kind: Kind, path: Path) -> Crash | None:
 
 def _ours(path: Path, said: str) -> Dump:
     """Return what the image wrote, once each byte of it is checked."""
-    with reading(path) as disk:
-        block = disk.superblock()
-        stream = Stream(disk, block)
-        kinds = (chunks.PAGES, chunks.RAW)
-        kept = sum(
-            bool(page.data)
-            for chunk in stream.chunks()
-            if chunk.header.kind in kinds
-            for page in pages(chunk, stream.damage)
-        )
-    if stream.damage.number:
-        raise Trouble(f"the dump is damaged: {stream.damage.lines}")
+    vmcore = path.with_suffix(".kdump")
+    vmcore.unlink(missing_ok=True)
+    done = collect(path, vmcore, form="kdump")
+    if done.reason or done.detail:
+        raise Trouble(f"the dump is damaged: {done.reason} {done.detail}")
     took = re.search(OURS.complete, said)
     assert took
-    return Dump(block.dump_size, kept, float(took[1]))
+    return Dump(read_superblock(path).dump_size, flattened.pages(vmcore), float(took[1]))
 
 
 def _theirs(console: str, path: Path) -> dict[str, Dump]:
