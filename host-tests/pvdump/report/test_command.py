@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+import pvdump.report
 import pytest
 from fixtures.kernellog import Ring
 from fixtures.loggedcore import vmcore
@@ -21,8 +22,10 @@ CPU = b"CPU: 0 PID: 98 Comm: sh Not tainted 6.1.0 #1"
 @pytest.fixture(autouse=True)
 def without_drgn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "drgn", None)
+    # What was imported with drgn is imported again; the package has it as an attribute, too.
     for name in [name for name in sys.modules if name.startswith("pvdump.report.")]:
         monkeypatch.delitem(sys.modules, name)
+        monkeypatch.delattr(pvdump.report, name.rpartition(".")[2], raising=False)
 
 
 @pytest.fixture
