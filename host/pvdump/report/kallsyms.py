@@ -12,7 +12,7 @@ else tells where they are; but they follow each other in the kernel's constants,
     token_index   u16: where in the table each text begins
 
 Each begins at a multiple of 8. The rule: where they lie is found from the digits' tokens on, and
-counts only if each table ends where the next one begins.
+counts only if each table ends where the next one begins and all say the same.
 Source: Linux 5.10 scripts/kallsyms.c, write_src(); kernel/kallsyms.c.
 """
 
@@ -116,36 +116,39 @@ def _tokens(image: bytes, digits: int) -> Optional[tuple[int, int]]:
     return (table, place) if ends == [*index[1:], at - table] else None
 
 
-def _markers(image: bytes, end: int) -> Optional[tuple[int, int, int]]:
-    """Return where the markers begin, their number, and the last; they grow from 0 on."""
+def _markers(image: bytes, end: int) -> Optional[tuple[int, list[int]]]:
+    """Return where the markers begin, and them; they end at `end` and grow from 0 on."""
     at = end - U32.size
     if U32.unpack_from(image, at)[0] == 0:
         at -= U32.size  # what fills up to the next table
-    last = following = U32.unpack_from(image, at)[0]
-    number = 1
-    while following and at >= U32.size:
+    found = [U32.unpack_from(image, at)[0]]
+    while found[-1] and at >= U32.size:
         at -= U32.size
         value = U32.unpack_from(image, at)[0]
-        if not 0 < following - value <= STEP * NAME_MAX:
+        if not 0 < found[-1] - value <= STEP * NAME_MAX:
             return None
-        following, number = value, number + 1
-    return None if following else (at, number, last)
+        found.append(value)
+    return None if found[-1] else (at, found[::-1])
 
 
-def _names(image: bytes, end: int, markers: int, last: int) -> Optional[tuple[int, int]]:
-    """Return where the names begin and their number; those behind the last marker end at `end`."""
-    highest = (end - last) // ALIGNED * ALIGNED
+def _names(image: bytes, end: int, markers: list[int]) -> Optional[tuple[int, int]]:
+    """Return where the names begin and their number; they end at `end` and are as marked."""
+    highest = (end - markers[-1]) // ALIGNED * ALIGNED
     lowest = max(highest - STEP * NAME_MAX, 2 * ALIGNED)
     for names in range(highest, lowest, -ALIGNED):
         count = U32.unpack_from(image, names - ALIGNED)[0]
-        rest = count - STEP * (markers - 1)
-        if not 0 < rest <= STEP or names < 2 * ALIGNED + _aligned(U32.size * count):
+        if (count + STEP - 1) // STEP != len(markers):
             continue
-        at = names + last
-        for _ in range(rest):
-            at += 1 + image[min(at, end)]
-        if at <= end and _aligned(at) == end:
-            return names, count
+        if names < 2 * ALIGNED + _aligned(U32.size * count):
+            continue
+        at = names
+        for number in range(count):
+            if at >= end or (number % STEP == 0 and at - names != markers[number // STEP]):
+                break
+            at += 1 + image[at]
+        else:
+            if _aligned(at) == end:
+                return names, count
     return None
 
 

@@ -117,7 +117,7 @@ class Core:
                 types = Btf(self._section("__start_BTF", "__stop_BTF", SIZE_MAX))
         except CoreError as error:
             lack = (
-                f"{error}; Linux 6.0 and newer have them, with CONFIG_KALLSYMS and "
+                f"{error}; Linux 5.10 and newer have them, with CONFIG_KALLSYMS and "
                 f"CONFIG_DEBUG_INFO_BTF"
             )
             if not self.has_debug_info:
@@ -153,13 +153,17 @@ class Core:
     def _add_modules(self, types: Btf) -> None:
         """Add the modules' symbols, types and ORC."""
         try:
-            with _any_error("not all of the modules' symbols, types and stacks"):
+            with _any_error("not all of the modules' symbols and stacks"):
                 symbols = []
                 for module in modules(self.program):
                     self._add_module(module)
                     symbols += module_kallsyms(module)
                 finder = drgn.SymbolIndex(symbols)
                 self.program.register_symbol_finder(f"{NAME} modules", finder, enable_index=1)
+        except CoreError as error:
+            self.lacks.append(str(error))
+        try:
+            with _any_error("no types of the modules' own, which Linux 5.11 and newer have"):
                 self._finder.add(list(self._module_types(types)))
         except CoreError as error:
             self.lacks.append(str(error))
