@@ -84,8 +84,8 @@ VARIABLES = {
     "sysctl_overcommit_kbytes": "unsigned long",
     "sysctl_overcommit_ratio": "int",
     "sysfs_root_kn": "struct kernfs_node *",
-    # Since Linux 6.0; newer ones have more.
-    "taint_flags": "const struct taint_flag [19]",
+    # Since Linux 6.15; older ones have zeros in place of one or two.
+    "taint_flags": "const struct taint_flag [20]",
     "tainted_mask": "unsigned long",
     # R, S, D, T, t, X, Z, P, I: since Linux 4.14.
     "task_state_array": "const char * const [9]",
