@@ -113,7 +113,7 @@ def check_report(vmcore, log, capfd):
         for form in ("text", "html"):
             shown = said[form][said[form].index(f"blocked: {name}, PID {pid}") :]
             lines = [f"#{number:<2} {place}" for number, place in enumerate(ours)]
-            assert re.findall(r"#\d+ +\S+", shown)[: len(ours)] == lines
+            assert re.findall(r"#\d+ +[^\s<]+", shown)[: len(ours)] == lines
 
 
 def reported(vmcore, capfd, *words):
@@ -127,6 +127,5 @@ def printed(log, name, pid):
     """The stack of a hung task as the kernel printed it: functions with offsets and sizes."""
     _, _, rest = log.partition(f"INFO: task {name}:{pid} blocked for more than")
     _, _, rest = rest.partition("Call Trace:")
-    lines = re.split(r"</TASK>|INFO: task|NMI backtrace|Kernel panic", rest)[0].splitlines()
-    frames = (re.fullmatch(r"\[[ .\d]+\]  (\w[^ ?]*\+0x\w+/0x\w+)(?: \[\w+\])?", line) for line in lines)
-    return [frame[1] for frame in frames if frame]
+    rest = re.split("</TASK>|INFO: task|Kernel panic", rest)[0]
+    return re.findall(r"\]  ([^ ?]+\+0x\w+/0x\w+)(?: \[\w+\])?$", rest, re.MULTILINE)

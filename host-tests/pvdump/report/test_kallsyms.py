@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from fixtures.stillkernel import LARGE, PAGE, StillKernel
 
-from lab import packages
-from lab.kernel import Kernel, unpack
+from lab.kernel import Kernel
 from pvdump.report import kallsyms, orc
 from pvdump.report.program import Core
 from pvdump.report.system import taints
@@ -19,21 +18,6 @@ from pvfw.errors import CoreError
 from pvfw.vmcoreinfo import Vmcoreinfo
 
 SHIFTS = [(0, 0), (300 * LARGE, 37 * LARGE)]
-
-
-@pytest.fixture(scope="module")
-def debian() -> Kernel:
-    return Kernel(packages.guest("bullseye"))
-
-
-@pytest.fixture(scope="module")
-def file(debian: Kernel) -> bytes:
-    return unpack(debian.image.read_bytes())
-
-
-@pytest.fixture(scope="module")
-def still(file: bytes) -> StillKernel:
-    return StillKernel(file)
 
 
 def info(kernel: StillKernel, **more: int) -> Vmcoreinfo:
