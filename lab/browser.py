@@ -3,7 +3,7 @@
 The rule: it runs on any host, with the linker and libraries it was built for, and as one process,
 since others would be started without them. It looks for its files beside the running program,
 which is the linker; so a copy of that stands among links to them.
-Source: Chromium content/public/common/content_switches.cc, headless/app/headless_command_handler.cc.
+Source: Chromium content/public/common/content_switches.cc, headless/app/.
 """
 
 from __future__ import annotations
@@ -78,7 +78,11 @@ def _run(progress: Display, page: Path, *options: str) -> str:
                 text=True,
                 errors="replace",
                 timeout=WAIT_SECONDS,
-                env={"PATH": os.environ.get("PATH", ""), "HOME": name, "FONTCONFIG_FILE": str(fonts)},
+                env={
+                    "PATH": os.environ.get("PATH", ""),
+                    "HOME": name,
+                    "FONTCONFIG_FILE": str(fonts),
+                },
             )
         except subprocess.TimeoutExpired:
             raise LabTimeout(f"{PROGRAM}: no end after {WAIT_SECONDS:g} s") from None

@@ -1,8 +1,8 @@
 """The Debian packages that the lab is made of, unpacked.
 
-Used by dom0, linux, program, readers, browser and symbols. The rule: only package names without a version
-are written here (meta packages where there are some), so that a point release of Debian needs no
-change.
+Used by dom0, linux, program, readers, browser and symbols. The rule: only package names without a
+version are written here (meta packages where there are some), so that a point release of Debian
+needs no change.
 """
 
 from __future__ import annotations

@@ -138,7 +138,9 @@ def test_bars_are_as_wide_as_their_part_of_the_memory(found: list[SimpleNamespac
     for each in found:
         left, width = each.picture
         assert each.width * 0.9 < width <= each.width
-        for (x, size, colour), part, swatch in zip(each.bars, CLASSES.values(), each.swatches):
+        for (x, size, colour), part, swatch in zip(
+            each.bars, CLASSES.values(), each.swatches, strict=True
+        ):
             # A browser counts in parts of a pixel.
             assert size == pytest.approx(width * part / sum(CLASSES.values()), abs=0.1)
             assert x == pytest.approx(left, abs=0.1)
@@ -189,7 +191,7 @@ def test_the_picture_has_each_class_in_its_part_of_the_bar(tmp_path: Path) -> No
     colours = [bytes.fromhex(colour[1:]) for colour in COLOURS]
     # The bar is where most of a row is of these colours.
     row = max(rows, key=lambda row: sum(map(row.count, colours)))
-    for colour, size in zip(colours, CLASSES.values()):
+    for colour, size in zip(colours, CLASSES.values(), strict=True):
         # Of two parts the pixel between them is mixed.
         wanted = (width - 2 * MARGIN) * size / sum(CLASSES.values())
         assert abs(row.count(colour) - wanted) <= 2
@@ -199,7 +201,7 @@ def luminance(colour: str) -> float:
     """The relative luminance of rgb(r, g, b). Source: WCAG 2.2, definition."""
     parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
-    return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear))
+    return sum(weight * p for weight, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def contrast(one: str, other: str) -> float:
@@ -233,7 +235,7 @@ def pixels(raw: bytes) -> list[list[bytes]]:
 def unfilter(kind: int, line: bytearray, above: bytearray, step: int) -> None:
     """Undo a filter of PNG's on a line: 0 none, 1 left, 2 above, 3 mean, 4 Paeth's."""
     if kind == 2:
-        line[:] = bytes(one + other & 0xFF for one, other in zip(line, above))
+        line[:] = bytes(one + other & 0xFF for one, other in zip(line, above, strict=True))
     elif kind:
         for at, value in enumerate(line):
             left = line[at - step] if at >= step else 0

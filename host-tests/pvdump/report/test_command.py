@@ -112,9 +112,7 @@ def test_without_a_name_and_settings_it_is_the_newest_of_var_crash(
     default = settings.SETTINGS["directory"]
     assert default.default == Path("/var/crash")
     monkeypatch.setattr(settings, "SYSTEM", tmp_path / "none")
-    monkeypatch.setitem(
-        settings.SETTINGS, "directory", default._replace(default=dump.parent)
-    )
+    monkeypatch.setitem(settings.SETTINGS, "directory", default._replace(default=dump.parent))
     assert f"{dump}/vmcore" in told(capfd)
 
 
