@@ -16,7 +16,6 @@ from pvdump.report import kallsyms, orc
 from pvdump.report.facts import LEAST
 from pvdump.report.gather import gather
 from pvdump.report.program import Core
-from pvdump.report.system import taints
 from pvfw.errors import CoreError
 from pvfw.vmcoreinfo import Vmcoreinfo
 
@@ -58,19 +57,6 @@ def test_symbols_types_and_stacks_need_no_debug_symbols(
     first = core.find_orc(program.symbol("kernel_init").address)
     assert first == orc.Entry(orc.SP, 8, orc.UNDEFINED, 0, orc.CALL)
     assert [line for line in core.lacks if "the modules' own" not in line] == []
-
-
-@pytest.mark.parametrize(("mask", "letters"), [(0, ""), (1 << 13, "E"), (1 << 12 | 1, "PO")])
-def test_a_kernel_with_fewer_taints_than_the_newest_has_no_others(
-    debian: Kernel, still: StillKernel, tmp_path: Path, mask: int, letters: str
-) -> None:
-    path = tmp_path / "vmcore"
-    path.write_bytes(still.vmcore(debian.release))
-    at = Core(path).program.symbol("tainted_mask").address - still.text + 2 * PAGE
-    with path.open("r+b") as stream:
-        stream.seek(at)
-        stream.write(mask.to_bytes(8, "little"))
-    assert taints(Core(path).program) == letters
 
 
 @pytest.fixture(scope="module")

@@ -47,16 +47,8 @@ def name_kernel(kernel: Kernel, program: Program) -> None:
     kernel.hostname = _text(name.nodename)
     kernel.command_line = _text(program["saved_command_line"])
     kernel.load = list(loadavg(program))
-    kernel.taints = taints(program)
-
-
-def taints(program: Program) -> str:
-    """Return the letters of what taints the kernel, "" if nothing does.
-
-    Raises: as name_kernel().
-    """
-    # G and blanks stand for what does not; a zero is behind the last flag that a kernel has.
-    return "".join(each for each in tainted(program) if each not in "G \0")
+    # G and blanks stand for what does not taint it; a zero is behind the last flag that it has.
+    kernel.taints = "".join(each for each in tainted(program) if each not in "G \0")
 
 
 def modules(program: Program) -> Iterator[Module]:
