@@ -68,7 +68,7 @@ def _run(progress: Display, page: Path, *options: str) -> str:
         linker = _place(root, home / "program")
         fonts = home / "fonts.conf"
         fonts.write_text(FONTS.format(fonts=root.find("/usr/share/fonts"), cache=home / "fonts"))
-        words = [linker, "--library-path", ":".join(folders), program, *OPTIONS]
+        words: list[str | Path] = [linker, "--library-path", ":".join(folders), program, *OPTIONS]
         words += [f"--user-data-dir={home}/data", *options, page.absolute().as_uri()]
         try:
             done = subprocess.run(
