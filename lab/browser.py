@@ -1,8 +1,8 @@
 """Chromium without a window, run from the unpacked package: it renders a page for a test.
 
-The rule: it runs on any host, with the linker and libraries it was built for, and as one process,
-since others would be started without them. It looks for its files beside the running program,
-which is the linker; so a copy of that stands among links to them.
+The rule: it runs on any host, with the linker and libraries it was built for. It looks for its files
+beside the running program, which is the linker; so a copy of that stands among links to them. Its
+other processes are started by a script that does the same.
 Source: Chromium content/public/common/content_switches.cc, headless/app/.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,8 +23,8 @@ from tools.progress import NULL, Display
 
 PROGRAM = "/usr/lib/chromium/chromium-headless-shell"
 OPTIONS = (
-    *("--single-process", "--no-zygote", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"),
-    *("--disable-crash-reporter", "--disable-background-networking"),
+    *("--no-zygote", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+    *("--disable-crash-reporter", "--disable-background-networking", "--hide-scrollbars"),
     "--allow-file-access-from-files",  # a page beside another one may look into it
 )
 FONTS = """\
@@ -65,10 +66,14 @@ def _run(progress: Display, page: Path, *options: str) -> str:
     folders = dict.fromkeys(str(path.parent) for path in root.libraries([PROGRAM]).values())
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
-        linker = _place(root, home / "program")
+        start = [str(_place(root, home / "program")), "--library-path", ":".join(folders)]
+        start.append(str(program))
+        other = home / "other"
+        other.write_text(f'#!/bin/sh\nexec {shlex.join(start)} "$@"\n')
+        other.chmod(0o755)
         fonts = home / "fonts.conf"
         fonts.write_text(FONTS.format(fonts=root.find("/usr/share/fonts"), cache=home / "fonts"))
-        words: list[str | Path] = [linker, "--library-path", ":".join(folders), program, *OPTIONS]
+        words = [*start, *OPTIONS, f"--browser-subprocess-path={other}"]
         words += [f"--user-data-dir={home}/data", *options, page.absolute().as_uri()]
         try:
             done = subprocess.run(
