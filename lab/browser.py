@@ -1,8 +1,8 @@
 """Chromium without a window, run from the unpacked package: it renders a page for a test.
 
-The rule: it runs on any host, with the linker and libraries it was built for. It looks for its files
-beside the running program, which is the linker; so a copy of that stands among links to them. Its
-other processes are started by a script that does the same.
+The rule: it runs on any host, with the linker and libraries it was built for. It looks for its
+files beside the running program, which is the linker; so a copy of that stands among links to them.
+Its other processes are started by a script that does the same.
 Source: Chromium content/public/common/content_switches.cc, headless/app/.
 """
 
