@@ -1,8 +1,8 @@
 """The Debian packages that the lab is made of, unpacked.
 
-Used by dom0, linux, program, readers and symbols. The rule: only package names without a version
-are written here (meta packages where there are some), so that a point release of Debian needs no
-change.
+Used by dom0, linux, program, readers, browser and symbols. The rule: only package names without a
+version are written here (meta packages where there are some), so that a point release of Debian
+needs no change.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
 NBD = ("nbdkit",)
 FORMATTER = ("e2fsprogs", "libarchive13t64")  # of trixie, whose mke2fs reads tar files
+BROWSER = ("chromium-headless-shell", "fonts-dejavu-core")
 READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
 
 
@@ -88,3 +89,8 @@ def formatter(progress: Display = NULL) -> Root:
 def readers(progress: Display = NULL) -> Root:
     """Unpack makedumpfile and crash."""
     return Root(Suite("trixie", progress).unpack(READERS))
+
+
+def browser(progress: Display = NULL) -> Root:
+    """Unpack Chromium without a window, and a font."""
+    return Root(suite("bookworm", progress).unpack(BROWSER))

@@ -149,7 +149,12 @@ def run(
             text=True,
             errors="replace",
             timeout=timeout,
-            env={"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent", "TERM": "dumb"},
+            env={
+                "PATH": os.environ.get("PATH", ""),
+                "HOME": "/nonexistent",
+                "TERM": "dumb",
+                "TZ": "UTC",
+            },
         )
     except subprocess.TimeoutExpired:
         raise LabTimeout(f"{program}: no end after {timeout:g} s") from None

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pvdump.report
 import pytest
+from fixtures import dumpfolders
 from fixtures.kernellog import Ring
 from fixtures.loggedcore import vmcore
 from fixtures.targets import make
 
 from pvdump import cli
-from pvdump.report import place
+from pvdump.arm import settings
 from pvfw import superblock
 
 PANIC = b"Kernel panic - not syncing: sysrq triggered crash"
@@ -68,13 +69,54 @@ def test_the_newest_dump_is_taken(dump: Path, capfd: pytest.CaptureFixture[str])
     assert f"{dump}/vmcore" in told(capfd, dump.parent)
 
 
-def test_without_a_name_it_is_the_newest_of_var_crash(
-    dump: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_of_collected_dumps_it_is_the_newest_that_list_shows(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    last, first = collected(tmp_path / "crash", 2), collected(tmp_path / "crash", 1)
+    os.utime(last / "vmcore", (1, 1))
+    os.utime(first / "vmcore", (2, 2))
+    assert f"{last}/vmcore" in told(capfd, tmp_path / "crash")
+
+
+def collected(directory: Path, number: int) -> Path:
+    """The folder of a dump that `pvdump collect` put into the folder of dumps."""
+    path = dumpfolders.make(directory, number).path
+    (path / "vmcore").unlink()
+    made(path / "made", PANIC)
+    (path / "made" / "vmcore").rename(path / "vmcore")
+    return path
+
+
+@pytest.mark.parametrize("system", [True, False], ids=["/etc", "--config"])
+def test_without_a_name_it_is_the_newest_in_the_folder_that_the_settings_name(
+    dump: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    system: bool,
+) -> None:
+    config = tmp_path / "pvdump.yaml"
+    config.write_text(f"directory: {dump.parent}\n")
+    if system:
+        monkeypatch.setattr(settings, "SYSTEM", config)
+    words = [] if system else ["--config", config]
+    assert f"{dump}/vmcore" in told(capfd, *words)
+
+
+def test_without_a_name_and_settings_it_is_the_newest_of_var_crash(
+    dump: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     capfd.readouterr()
     assert cli.main(["report", "--help"]) == 0
-    assert f"(default: {place.FOLDER})" in " ".join(capfd.readouterr().out.split())
-    assert Path("/var/crash") == place.FOLDER
+    assert "`directory`, else /var/crash)" in " ".join(capfd.readouterr().out.split())
+    default = settings.SETTINGS["directory"]
+    assert default.default == Path("/var/crash")
+    monkeypatch.setattr(settings, "SYSTEM", tmp_path / "none")
+    monkeypatch.setitem(settings.SETTINGS, "directory", default._replace(default=dump.parent))
+    assert f"{dump}/vmcore" in told(capfd)
 
 
 def test_without_drgn_there_are_release_log_and_registers(

@@ -45,6 +45,13 @@ def read(disk: TargetDisk, offset: int, header: Header) -> tuple[bytes, int]:
     return raw, lost
 
 
+def value(lines: bytes | memoryview, key: str) -> bytes:
+    """Return the value of a line KEY=VALUE of VMCOREINFO's text, b"" without one."""
+    pattern = rb"^" + re.escape(key.encode()) + rb"=([^\0\n]{0,256})"
+    found = re.search(pattern, lines, re.MULTILINE)
+    return bytes(found[1]) if found else b""
+
+
 class Notes:
     """The notes of a vmcore.
 
@@ -82,9 +89,7 @@ class Notes:
     def text(self, key: str) -> bytes:
         """Return the value of a line KEY=VALUE of VMCOREINFO, b"" without one."""
         begin, size = self.vmcoreinfo
-        pattern = rb"^" + re.escape(key.encode()) + rb"=([^\0\n]{0,256})"
-        found = re.search(pattern, memoryview(self.raw)[begin : begin + size], re.MULTILINE)
-        return bytes(found[1]) if found else b""
+        return value(memoryview(self.raw)[begin : begin + size], key)
 
     def number(self, key: str) -> int:
         """Return a decimal value of VMCOREINFO, 0 where there is none in 64 bits with a sign."""

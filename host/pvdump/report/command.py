@@ -11,10 +11,9 @@ from pathlib import Path
 
 from ..arguments import file_name, output_name
 from ..dump.output import OutputFile
-from . import page
+from . import page, place
 from .facts import Report
 from .gather import gather
-from .place import FOLDER, find
 from .text import Text
 
 DONE = 0
@@ -28,15 +27,7 @@ registers and the kernel's release."""
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.description = DESCRIPTION
-    parser.add_argument(
-        "vmcore",
-        nargs="?",
-        type=file_name,
-        default=FOLDER,
-        metavar="VMCORE",
-        help=f"the dump, or a folder with it or with folders of dumps, of which the newest is "
-        f"taken (default: {FOLDER})",
-    )
+    place.arguments(parser)
     parser.add_argument(
         "--symbols",
         action="append",
@@ -63,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         DumpError: there is no dump that can be read, or the page cannot be written.
         OSError: a file cannot be read, or standard output not written.
     """
-    report = gather(find(options.vmcore), options.symbols)
+    report = gather(place.named(options), options.symbols)
     if options.json:
         print(json.dumps(asdict(report), indent=2))
     elif options.html is not False:

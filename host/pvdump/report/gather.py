@@ -121,6 +121,9 @@ def _tell(report: Report, drgn: Any, core: Any, file: CoreFile) -> None:
             report.tasks.append(task)
             if task.state == BLOCKED and len(report.blocked) < BLOCKED_MAX:
                 report.blocked.append(tasks.thread(task, raw))
+        more = report.states().get(BLOCKED, 0) - len(report.blocked)
+        if more:
+            report.missing.append(f"{more} more blocked tasks, whose stacks are not shown")
 
 
 def _running(report: Report, tasks: Any) -> None:

@@ -12,7 +12,7 @@ from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.mm import totalram_pages, vm_commit_limit, vm_memory_committed
 from drgn.helpers.linux.slab import slab_total_usage
 from drgn.helpers.linux.swap import swap_total_usage, total_swapcache_pages
-from drgn.helpers.linux.vmstat import global_node_page_state, nr_free_pages
+from drgn.helpers.linux.vmstat import global_node_page_state, global_zone_page_state, nr_free_pages
 
 from .facts import Memory
 
@@ -29,7 +29,11 @@ def memory(program: Program) -> Memory:
     page = program["PAGE_SIZE"].value_()
 
     def pages(item: str) -> int:
-        found: int = global_node_page_state(program, program[item])
+        constant = program[item]
+        # Of page tables, zones counted the pages before 5.11.
+        in_zones = constant.type_.tag == "zone_stat_item"
+        state = global_zone_page_state if in_zones else global_node_page_state
+        found: int = state(program, constant)
         return found
 
     total, free = totalram_pages(program), nr_free_pages(program)

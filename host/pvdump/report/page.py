@@ -6,7 +6,7 @@ guest could write anything; there is no script; the picture of the memory is SVG
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 
 from ..streams import one_line
@@ -29,15 +29,21 @@ COLOURS = (
 # No script, and nothing from elsewhere, even where the escaping failed.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 STYLE = """
-:root { color-scheme: light dark; --line: #8884; --dim: #777; --bad: #c62828; }
+:root { color-scheme: light dark; --line: #8884; --dim: #666; --bad: #c62828; }
+@media (prefers-color-scheme: dark) { :root { --dim: #aaa; --bad: #ff8a80; } }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 62rem; padding: 0 1rem; }
-h1 { font-size: 1.4rem; color: var(--bad); margin-bottom: 0; overflow-wrap: anywhere; }
+body { overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; color: var(--bad); margin-bottom: 0; }
 h2 { font-size: 1.05rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); }
-pre { font: 12.5px/1.45 ui-monospace, monospace; overflow-x: auto; margin: 0; }
+pre, .registers { font: 12.5px/1.45 ui-monospace, monospace; margin: 0; }
+pre { white-space: pre-wrap; }
+.registers span { display: inline-block; white-space: pre; }
 table { border-collapse: collapse; }
-th { text-align: left; font-weight: normal; color: var(--dim); padding-right: 1.5rem; }
-td { padding-right: 1.5rem; overflow-wrap: anywhere; }
-td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { text-align: left; vertical-align: top; padding: 0 1.5rem 0 0; }
+th { font-weight: normal; color: var(--dim); overflow-wrap: normal; }
+.n { text-align: right; font-variant-numeric: tabular-nums; }
+td.n { white-space: nowrap; }
+@media (max-width: 40rem) { th, td { padding-right: .6rem; } table { font-size: 13px; } }
 svg { width: 100%; height: auto; display: block; margin: .5rem 0; }
 summary { cursor: pointer; }
 .swatch { display: inline-block; width: .8rem; height: .8rem; margin-right: .4rem; }
@@ -98,12 +104,10 @@ def _crash(crash: Crash) -> Iterator[str]:
         title = f"The task that crashed, on CPU {crash.cpu}: {named(crash.thread.task)}"
         yield f"<h2>{_safe(title)}</h2>{_stack(crash.thread)}"
     if crash.registers:
-        pairs = [f"{name:>8} {value}" for name, value in crash.registers.items()]
-        rows = (
-            "  ".join(f"{pair:<27}" for pair in pairs[at : at + 3])
-            for at in range(0, len(pairs), 3)
-        )
-        yield from _lines(f"Registers of CPU {crash.cpu}", rows)
+        pairs = (f"{name:>8} {value:<18}" for name, value in crash.registers.items())
+        spans = " ".join(f"<span>{_safe(pair)}</span>" for pair in pairs)
+        yield f"<h2>Registers of CPU {crash.cpu}</h2>"
+        yield f'<div class="registers">{spans}</div>'
     for thread in crash.others:
         yield f"<h2>{_safe(f'On CPU {thread.task.cpu}: {named(thread.task)}')}</h2>{_stack(thread)}"
 
@@ -120,16 +124,17 @@ def _tasks(report: Report) -> Iterator[str]:
     users = report.users(USERS)
     if users:
         yield "<h2>Processes with most memory</h2>"
-        yield _table(heads, [_row(task) for task in users])
+        yield _table(heads, [_row(task) for task in users], sizes=(2, 3))
     table = _table(
         (*heads, "parent", "CPU", "state"),
         [[*_row(task), task.ppid, task.cpu, task.state] for task in report.tasks],
+        sizes=(2, 3),
     )
     yield f"<details><summary>all tasks</summary>{table}</details>"
 
 
 def _row(task: Task) -> list[object]:
-    return [task.comm, task.pid, amount(task.resident), amount(task.virtual)]
+    return [task.comm, task.pid, task.resident, task.virtual]
 
 
 def _memory(memory: Memory) -> Iterator[str]:
@@ -161,7 +166,8 @@ def _modules(report: Report) -> Iterator[str]:
         yield f"<h2>Modules</h2><p>Tainting: {_safe(', '.join(tainting) or 'none')}</p>"
         table = _table(
             ("name", "size", "taints"),
-            [[each.name, amount(each.size), each.taints] for each in report.modules],
+            [[each.name, each.size, each.taints] for each in report.modules],
+            sizes=(1,),
         )
         count = len(report.modules)
         yield f"<details><summary>all {count} modules</summary>{table}</details>"
@@ -181,17 +187,35 @@ def _text(lines: Iterable[str]) -> str:
     return "\n".join(map(_safe, lines))
 
 
-def _table(heads: Iterable[str], rows: Iterable[list[object]], header: bool = False) -> str:
-    """Make a table; numbers are aligned; with `header` each row's first cell is its name."""
+def _table(
+    heads: Sequence[str],
+    rows: Sequence[list[object]],
+    header: bool = False,
+    sizes: Sequence[int] = (),
+) -> str:
+    """Make a table; numbers stand to the right.
+
+    Args:
+        heads: of the columns, [] for none.
+        rows: of it.
+        header: whether each row's first cell is its name.
+        sizes: numbers of the columns that are bytes.
+    """
+    numbers = [isinstance(value, int) for value in rows[0]] if rows else []
     made = []
-    titles = "".join(f"<th>{_safe(head)}</th>" for head in heads)
-    if titles:
-        made.append(f"<tr>{titles}</tr>")
+    if heads:
+        titles = (_cell("th", head, number) for head, number in zip(heads, numbers))
+        made.append(f"<tr>{''.join(titles)}</tr>")
     for row in rows:
         cells = []
-        for number, value in enumerate(row):
-            tag = "th" if header and not number else "td"
-            kind = ' class="n"' if isinstance(value, int) else ""
-            cells.append(f"<{tag}{kind}>{_safe(str(value))}</{tag}>")
+        for place, (value, number) in enumerate(zip(row, numbers)):
+            tag = "th" if header and not place else "td"
+            text = amount(value) if place in sizes and isinstance(value, int) else str(value)
+            cells.append(_cell(tag, text, number))
         made.append(f"<tr>{''.join(cells)}</tr>")
     return f"<table>{''.join(made)}</table>"
+
+
+def _cell(tag: str, text: str, number: bool) -> str:
+    kind = ' class="n"' if number else ""
+    return f"<{tag}{kind}>{_safe(text)}</{tag}>"

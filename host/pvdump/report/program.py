@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Optional
@@ -21,9 +22,12 @@ from drgn.helpers.linux.list import list_for_each_entry
 from drgn.helpers.linux.module import for_each_module, module_address_regions
 
 from pvfw.errors import CoreError, DumpError
+from pvfw.vmcoreinfo import Vmcoreinfo
+from xenpv.text import printable
 
 from ..arm.btf import SIZE_MAX, Btf
-from . import orc
+from ..dump import notes
+from . import kallsyms, orc
 from .orc import Entry, Table
 from .typefinder import TypeFinder
 from .variables import VariableFinder
@@ -53,12 +57,11 @@ class Core:
     def __init__(self, path: Path, symbols: Sequence[Path] = ()) -> None:
         # What drgn says of symbols that it misses is said by has_debug_info.
         logging.getLogger("drgn").addHandler(logging.NullHandler())
-        self.program = drgn.Program()
         self.lacks: list[str] = []
         self._tables: list[Table] = []
         self._modules: list[tuple[int, int, str]] = []
         with _any_error("drgn cannot open it"):
-            self.program.set_core_dump(path)
+            self.program = _opened(path)
         self.has_debug_info = self._load_debug_info(symbols)
         types = self._add_kernel()
         if types is not None:
@@ -70,10 +73,7 @@ class Core:
         Raises:
             CoreError: the dump does not have it.
         """
-        try:
-            return self.program.read(address, size)
-        except (drgn.FaultError, OverflowError) as error:
-            raise CoreError(f"the memory at {address:#x} is not in the dump") from error
+        return _read(self.program, address, size)
 
     @property
     def has_orc(self) -> bool:
@@ -111,13 +111,13 @@ class Core:
         program = self.program
         try:
             with _any_error("no symbols and types in the dump"):
-                kallsyms = load_vmlinux_kallsyms(program)
+                symbols = load_vmlinux_kallsyms(program)
                 # First, so that functions have the names that the kernel itself prints.
-                program.register_symbol_finder(NAME, kallsyms, enable_index=0)
+                program.register_symbol_finder(NAME, symbols, enable_index=0)
                 types = Btf(self._section("__start_BTF", "__stop_BTF", SIZE_MAX))
         except CoreError as error:
             lack = (
-                f"{error}; Linux 6.0 and newer have them, with CONFIG_KALLSYMS and "
+                f"{error}; Linux 5.10 and newer have them, with CONFIG_KALLSYMS and "
                 f"CONFIG_DEBUG_INFO_BTF"
             )
             if not self.has_debug_info:
@@ -153,13 +153,17 @@ class Core:
     def _add_modules(self, types: Btf) -> None:
         """Add the modules' symbols, types and ORC."""
         try:
-            with _any_error("not all of the modules' symbols, types and stacks"):
+            with _any_error("not all of the modules' symbols and stacks"):
                 symbols = []
                 for module in modules(self.program):
                     self._add_module(module)
                     symbols += module_kallsyms(module)
                 finder = drgn.SymbolIndex(symbols)
                 self.program.register_symbol_finder(f"{NAME} modules", finder, enable_index=1)
+        except CoreError as error:
+            self.lacks.append(str(error))
+        try:
+            with _any_error("no types of the modules' own, which Linux 5.11 and newer have"):
                 self._finder.add(list(self._module_types(types)))
         except CoreError as error:
             self.lacks.append(str(error))
@@ -185,6 +189,34 @@ class Core:
             if not 0 < size <= SIZE_MAX:
                 raise CoreError(f"a module's BTF has {size} bytes")
             yield Btf(self.read(each.btf.data.value_(), size), base=types)
+
+
+def _opened(path: Path) -> drgn.Program:
+    """Open a vmcore in drgn. Before Linux 6.0, VMCOREINFO is told where the symbols are."""
+    program = drgn.Program()
+    program.set_core_dump(path)
+    try:
+        lines = program["VMCOREINFO"].string_()
+    except LookupError:
+        return program
+    info = Vmcoreinfo(lambda key: printable(notes.value(lines, key)))
+    if info.symbol("kallsyms_names") is not None:
+        return program
+    try:
+        tables = kallsyms.find(partial(_read, program), info)
+    except CoreError:
+        return program  # what that costs is told where symbols are needed
+    lines += b"".join(b"SYMBOL(%s)=%x\n" % (name.encode(), at) for name, at in tables.items())
+    program = drgn.Program(vmcoreinfo=lines)
+    program.set_core_dump(path)
+    return program
+
+
+def _read(program: drgn.Program, address: int, size: int) -> bytes:
+    try:
+        return program.read(address, size)
+    except (drgn.FaultError, OverflowError) as error:
+        raise CoreError(f"the memory at {address:#x} is not in the dump") from error
 
 
 def modules(program: drgn.Program) -> Iterator[drgn.Object]:

@@ -7,8 +7,8 @@ import runpy
 import sys
 
 from ..arguments import file_name
+from . import place
 from .engine import engine
-from .place import find
 
 DONE = 0
 DESCRIPTION = """\
@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="debug symbols, such as a vmlinux; may be given several times",
     )
-    parser.add_argument("vmcore", type=file_name, metavar="VMCORE", help="the dump, or its folder")
+    place.arguments(parser)
     parser.add_argument("script", nargs="?", type=file_name, metavar="SCRIPT", help="run this")
     parser.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="ARG", help="arguments of the script"
@@ -39,10 +39,10 @@ def run(options: argparse.Namespace) -> int:
     """Open drgn. Returns the exit code.
 
     Raises:
-        DumpError: drgn is not installed, or cannot open the dump.
+        DumpError: drgn is not installed, there is no dump, or drgn cannot open it.
         OSError: the script cannot be read.
     """
-    core = engine().program.Core(find(options.vmcore), options.symbols)
+    core = engine().program.Core(place.named(options), options.symbols)
     import drgn.cli
 
     for line in core.lacks:

@@ -47,8 +47,8 @@ def name_kernel(kernel: Kernel, program: Program) -> None:
     kernel.hostname = _text(name.nodename)
     kernel.command_line = _text(program["saved_command_line"])
     kernel.load = list(loadavg(program))
-    # G and blanks stand for what does not taint it.
-    kernel.taints = tainted(program).replace(" ", "").replace("G", "")
+    # G and blanks stand for what does not taint it; a zero is behind the last flag that it has.
+    kernel.taints = "".join(each for each in tainted(program) if each not in "G \0")
 
 
 def modules(program: Program) -> Iterator[Module]:

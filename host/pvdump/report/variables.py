@@ -1,7 +1,8 @@
 """The kernel's variables for drgn, without debug symbols: addresses of kallsyms, types of a table.
 
-Registered with a drgn program by program.py. BTF names the types of functions and of per-CPU
-variables; of others only those in the table can be had, which are those that drgn's helpers use.
+Registered with a drgn program by program.py. BTF names the types of functions and, in most kernels,
+of per-CPU variables; of others only those in the table can be had, which are those that drgn's
+helpers use. An array of which the table does not say the length is as long as its symbol.
 Source: drgn/helpers/linux; the declarations in Linux 5.10 to 6.12.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from typing import Optional
 
-from drgn import FindObjectFlags, Object, Program, Type
+from drgn import FindObjectFlags, Object, Program, Type, TypeKind, sizeof
 
 from ..arm.btftypes import FUNC, VAR
 from .typefinder import TypeFinder
@@ -34,6 +35,7 @@ VARIABLES = {
     "class_kset": "struct kset *",
     "contig_page_data": "struct pglist_data",
     "crashing_cpu": "int",
+    "hrtimer_bases": "struct hrtimer_cpu_base",
     "hstates": "struct hstate []",
     "hugetlb_max_hstate": "int",
     "idt_table": "gate_desc [256]",
@@ -74,6 +76,7 @@ VARIABLES = {
     "prb": "struct printk_ringbuffer *",
     "prog_idr": "struct idr",
     "root_task_group": "struct task_group",
+    "runqueues": "struct rq",
     "saved_command_line": "char *",
     "slab_caches": "struct list_head",
     "slab_kset": "struct kset *",
@@ -84,15 +87,17 @@ VARIABLES = {
     "sysctl_overcommit_kbytes": "unsigned long",
     "sysctl_overcommit_ratio": "int",
     "sysfs_root_kn": "struct kernfs_node *",
-    # Since Linux 6.0; newer ones have more.
-    "taint_flags": "const struct taint_flag [19]",
+    # Since Linux 6.15; older ones have zeros in place of one or two.
+    "taint_flags": "const struct taint_flag [20]",
     "tainted_mask": "unsigned long",
     # R, S, D, T, t, X, Z, P, I: since Linux 4.14.
     "task_state_array": "const char * const [9]",
     "timekeeper_data": "struct tk_data []",
+    "timer_bases": "struct timer_base []",
     "total_nr_irqs": "unsigned int",
     "total_swap_pages": "long",
     "vm_committed_as": "struct percpu_counter",
+    "vm_event_states": "struct vm_event_state",
     "vm_node_stat": "atomic_long_t []",
     "vm_zone_stat": "atomic_long_t []",
     "vmap_area_list": "struct list_head",
@@ -126,9 +131,10 @@ class VariableFinder:
         if kind is None:
             return self._types.constant(name) if flags & FindObjectFlags.CONSTANT else None
         try:
-            return Object(program, kind, address=program.symbol(name).address)
+            symbol = program.symbol(name)
         except LookupError:
             return None
+        return Object(program, _whole(program, kind, symbol.size), address=symbol.address)
 
 
 def _declared(program: Program, name: str) -> Optional[Type]:
@@ -139,3 +145,11 @@ def _declared(program: Program, name: str) -> Optional[Type]:
         return program.type(VARIABLES[name])
     except LookupError:
         return None
+
+
+def _whole(program: Program, kind: Type, size: int) -> Type:
+    """Return an array's type with the length that fits into so many bytes, another as it is."""
+    if kind.kind != TypeKind.ARRAY or kind.length is not None:
+        return kind
+    length = size // sizeof(kind.type)
+    return program.array_type(kind.type, length) if length else kind
