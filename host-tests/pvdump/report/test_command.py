@@ -5,13 +5,13 @@ import os
 import sys
 from pathlib import Path
 
-import pvdump.report
 import pytest
 from fixtures import dumpfolders
 from fixtures.kernellog import Ring
 from fixtures.loggedcore import vmcore
 from fixtures.targets import make
 
+import pvdump.report
 from pvdump import cli
 from pvdump.arm import settings
 from pvfw import superblock
