@@ -93,14 +93,17 @@ def _arm(wanted: dict[str, Any], image: Path, root: Path) -> int:
 
 def _check(wanted: dict[str, Any], image: Path, root: Path) -> int:
     """Arm anew where what is armed does not hold any more."""
-    armed = arming.load_record(root)
-    if not armed:
-        raise ArmError("not armed: `pvdump arm`")
+    armed, rooms = {}, []
     try:
-        rooms = arming.verify(armed, root)
-        why = arming.outdated(armed, wanted, image)
+        armed = arming.load_record(root)
+        if armed:
+            rooms = arming.verify(armed, root)
+            why = arming.outdated(armed, wanted, image)
     except DumpError as error:
         why = str(error)
+    else:
+        if not armed:
+            raise ArmError("not armed: `pvdump arm`")
     if why:
         tell("arm", f"arming anew: {why}")
         armed = arming.arm(wanted, image, root)
