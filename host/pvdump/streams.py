@@ -7,8 +7,10 @@ line that cannot be written changes nothing of what was done.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 
 def one_line(text: str) -> str:
@@ -16,6 +18,25 @@ def one_line(text: str) -> str:
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
     )
+
+
+def pasted(word: Path | str) -> str:
+    """Return a word of a command as a person pastes it into a shell.
+
+    Args:
+        word: a name that looks like an option gets a folder before it; control characters, and
+            bytes that are no UTF-8, are written as bash, ksh, zsh and POSIX.1-2024 read them.
+    """
+    text = str(word)
+    if isinstance(word, Path) and text.startswith("-"):
+        text = f"./{text}"
+    if text.isprintable():
+        return shlex.quote(text)
+    parts = (
+        chr(each) if 0x20 <= each < 0x7F and each not in b"'\\" else f"\\{each:03o}"
+        for each in os.fsencode(text)
+    )
+    return f"$'{''.join(parts)}'"
 
 
 def complain(command: str, line: str) -> None:

@@ -91,6 +91,21 @@ def test_the_command_loads_image_and_configuration_and_has_the_disks_besides(
     ]
 
 
+def test_the_command_can_be_pasted_whatever_the_names_are(
+    kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = "a\nb'\x1b[31m"
+    assert cli.main(["arm", "--print", f"--out={out}", "--image=$(reboot)\t"]) == 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert line[:-1].isprintable()
+    pasted = line.replace("kexec", "printf '%s\\0'", 1)
+    words = subprocess.run(["bash", "-c", pasted], check=True, capture_output=True).stdout
+    assert words.decode().split("\0")[:-1] == [
+        *("-p", "-s", f"{kernel}/$(reboot)\t", f"--initrd={kernel}/{out}"),
+    ]
+
+
 def test_with_recipients_the_command_line_forbids_a_dump_in_clear(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -24,6 +24,7 @@ from ..dump.immutable import IMMUTABLE, attributes
 from ..dump.swapspace import is_swap
 from ..place import stamp as stamps
 from ..place.locate import Place, locate
+from ..streams import pasted
 from .settings import Wanted
 
 DEVICES = Path("/dev")
@@ -152,7 +153,9 @@ def _checked(path: Path, level: int) -> Place:
         finally:
             os.close(fd)
         if not flags & IMMUTABLE:
-            raise DiskError(f"{path} is not immutable, so it may be moved: chattr +i {path}")
+            raise DiskError(
+                f"{path} is not immutable, so it may be moved: chattr +i {pasted(path)}"
+            )
     return place
 
 

@@ -18,6 +18,7 @@ from pvfw import chunks, elf, superblock
 from pvfw.errors import DumpError, OtherVersion, TargetRefused
 from pvfw.superblock import Superblock
 
+from ..streams import pasted
 from . import holders
 from .immutable import mutable
 
@@ -148,8 +149,8 @@ class TargetDisk:
             raw = self.read(0, superblock.SUPERBLOCK_SIZE)
         except BadPlace as error:
             raise BadPlace(
-                f"{error}: the superblock; `pvdump collect --salvage {self.path} OUT` gets a dump "
-                f"behind it, `pvdump prepare --force {self.path}` writes it anew"
+                f"{error}: the superblock; `pvdump collect --salvage {pasted(self.path)} OUT` gets a "
+                f"dump behind it, `pvdump prepare --force {pasted(self.path)}` writes it anew"
             ) from error
         try:
             return superblock.decode(raw)
@@ -160,7 +161,7 @@ class TargetDisk:
                 raise TargetRefused(f"{self.path}: {error}") from error
             raise TargetRefused(
                 f"{self.path}: no usable superblock, but a dump stands behind its place: "
-                f"`pvdump collect --salvage {self.path} OUT` gets it"
+                f"`pvdump collect --salvage {pasted(self.path)} OUT` gets it"
             ) from error
 
     def superblock_copy(self) -> Superblock | None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from pvfw import superblock
 from pvfw.errors import TargetRefused
 
+from ..streams import pasted
 from . import disk as disks
 from . import holders, swapspace
 from .contents import Contents, look
@@ -81,7 +82,7 @@ def prepare(
         if found.name and not force:
             raise TargetRefused(f"{path} holds {found.name}; nothing was changed. {_way(found)}")
         if not force and swapspace.is_swap(disk.read(0, PAGE)):
-            raise TargetRefused(f"{path} is swap as well: `pvdump prepare --swap {path}`")
+            raise TargetRefused(f"{path} is swap as well: `pvdump prepare --swap {pasted(path)}`")
         return _sign(disk, uuid.uuid4(), found.name)
 
 

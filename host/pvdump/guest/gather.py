@@ -25,7 +25,7 @@ from ..dump.immutable import IMMUTABLE, attributes, set_immutable
 from ..dump.meter import Meter
 from ..dump.prepare import prepare_again
 from ..place.locate import locate
-from ..streams import complain, tell
+from ..streams import complain, pasted, tell
 from . import crashtest, dumps, hooks, motd, record, reports, retention
 from .dumps import Dump, Facts
 
@@ -112,7 +112,7 @@ def _one(guest: Guest, path: Path, own: bool) -> int:
     if block.state == superblock.WRITING and not own:
         raise DiskError(
             f"{path}: the guest is still writing, or was ended while it wrote; "
-            f"`pvdump collect {path} OUT` copies what there is"
+            f"`pvdump collect {pasted(path)} OUT` copies what there is"
         )
     dump = _published(guest.directory, block)
     if dump is None and block.collected:
@@ -125,7 +125,7 @@ def _one(guest: Guest, path: Path, own: bool) -> int:
         if dump.facts.lost:
             raise DiskError(
                 f"{path} keeps its dump, as {dump.facts.lost}; if it is not needed any more: "
-                f"`pvdump prepare --force {path}`"
+                f"`pvdump prepare --force {pasted(path)}`"
             )
         note(path, block)
     ready = prepare_again(path)

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pvfw.errors import DumpError
 
+from ..streams import pasted
+
 FOLDER = Path("/var/crash")
 NAME = "vmcore"
 ENCRYPTED = "vmcore.age"
@@ -26,7 +28,7 @@ def find(path: Path) -> Path:
         if (folder / ENCRYPTED).is_file():
             raise DumpError(
                 f"{folder / ENCRYPTED} is encrypted: where the key is, "
-                f"`pvdump collect --identity KEY {folder / ENCRYPTED} NEW` decrypts it"
+                f"`pvdump collect --identity KEY {pasted(folder / ENCRYPTED)} NEW` decrypts it"
             )
     raise DumpError(f"{path}: there is no dump, no file named {NAME} in it or in its folders")
 

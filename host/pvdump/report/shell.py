@@ -7,6 +7,7 @@ import runpy
 import sys
 
 from ..arguments import file_name
+from ..streams import complain
 from .engine import engine
 from .place import find
 
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     import drgn.cli
 
     for line in core.lacks:
-        print(line, file=sys.stderr)
+        complain("drgn", line)
     if options.script is None:
         drgn.cli.run_interactive(core.program)
         return DONE
