@@ -45,6 +45,11 @@ class Found(NamedTuple):
     room: Optional[int]
 
 
+def where(wanted: Wanted) -> Path:
+    """Return the file or device that a target is."""
+    return DEVICES / wanted.name if wanted.place is None else wanted.place
+
+
 def find(wanted: Wanted, level: int) -> Found:
     """Look at a target that was asked for.
 
@@ -58,7 +63,7 @@ def find(wanted: Wanted, level: int) -> Found:
     if wanted.place is None:
         if wanted.uuid is not None:
             return Found(wanted, config.Target(wanted.name, wanted.uuid), None)
-        block = _read_superblock(DEVICES / wanted.name)
+        block = _read_superblock(where(wanted))
         return Found(wanted, config.Target(wanted.name, block.uuid), block.room())
     place = _checked(wanted.place, level)
     block = stamps.look(wanted.place, place)

@@ -19,6 +19,7 @@ from . import compression as compressions
 from . import disk as disks
 from .disk import DiskError, TargetDisk
 from .meter import SILENT, Progress
+from .output import refuse_input
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def collect(
         TargetRefused: there is no dump to be had, or not in this format.
         DumpError: this Python lacks what that needs.
     """
+    refuse_input(out, [path, *filter(None, [identity])])
     with disks.reading(path) as disk:
         block = source.block(disk, salvage)
         if block is not None and block.version != superblock.VERSION_ELF:
@@ -176,6 +178,7 @@ def collect_log(
 
     Raises: as collect().
     """
+    refuse_input(out, [path, *filter(None, [identity])])
     with disks.reading(path) as disk:
         block = source.block(disk, salvage)
         if block is not None and block.format == superblock.FORMAT_AGE:

@@ -149,8 +149,9 @@ class TargetDisk:
             raw = self.read(0, superblock.SUPERBLOCK_SIZE)
         except BadPlace as error:
             raise BadPlace(
-                f"{error}: the superblock; `pvdump collect --salvage {pasted(self.path)} OUT` gets a "
-                f"dump behind it, `pvdump prepare --force {pasted(self.path)}` writes it anew"
+                f"{error}: the superblock; "
+                f"`pvdump collect --salvage {pasted(self.path)} OUT` gets a dump behind it, "
+                f"`pvdump prepare --force {pasted(self.path)}` writes it anew"
             ) from error
         try:
             return superblock.decode(raw)
@@ -282,6 +283,22 @@ def refuse_dev(path: Path) -> None:
     full = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
     if full.startswith("/dev/") and not full.startswith("/dev/shm/"):
         raise DiskError(f"there is no device {path}, and files are not made below /dev")
+
+
+def refuse_special(path: Path) -> None:
+    """Refuse to put a file in the place of what is no file: a device, a pipe, a socket, a folder.
+
+    Raises:
+        DiskError: there is such a thing. A link is none: it is replaced itself.
+    """
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return
+    if stat.S_ISDIR(mode):
+        raise DiskError(f"{path}: {os.strerror(errno.EISDIR)}")
+    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
+        raise DiskError(f"{path} is no file, and is not replaced")
 
 
 def _stat(path: Path) -> os.stat_result:

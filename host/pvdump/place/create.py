@@ -147,7 +147,8 @@ def _refuse_other(path: Path, head: bytes) -> None:
     if block.state != superblock.READY and not block.collected:
         raise TargetRefused(
             f"{path} holds a dump, which was not collected; nothing was changed. "
-            f"`pvdump collect {pasted(path)} OUT` gets it. If it is not needed any more, say --force"
+            f"`pvdump collect {pasted(path)} OUT` gets it. If it is not needed any more, say "
+            f"--force"
         )
 
 
