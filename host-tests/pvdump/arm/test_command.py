@@ -14,7 +14,7 @@ from fixtures.targets import SIZE, make, vmcore
 
 from pvdump import cli
 from pvdump.arm import btf, settings, targets
-from pvdump.dump import disk as disks
+from pvdump.dump import newfile
 from pvfw import config, superblock
 from pvfw.config import Config
 
@@ -220,7 +220,7 @@ def test_an_input_is_never_replaced_by_the_output(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(disks, "refuse_dev", lambda path: None)  # so that dev/ is no /dev
+    monkeypatch.setattr(newfile, "refuse_dev", lambda path: None)  # so that dev/ is no /dev
     for each in ("c.yaml", "pvdump.yaml"):
         (kernel / each).write_text("level: 1")
     (kernel / "image").write_bytes(b"image")

@@ -16,8 +16,7 @@ from typing import Any
 from pvfw.errors import DumpError
 
 from ..arguments import file_name
-from ..dump import disk as disks
-from ..dump.output import refuse_input
+from ..dump import newfile
 from ..guest import record
 from ..streams import complain, tell
 from . import arming, blob, configuration, kexec, settings, targets
@@ -77,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
     image = options.image or images.find()
     if options.print:
         config = options.config or settings.SYSTEM
-        refuse_input(options.out, [config, image, *map(targets.where, wanted["targets"])])
+        newfile.refuse_input(options.out, [config, image, *map(targets.where, wanted["targets"])])
         return _print(wanted, image, options.out, options.force)
     root = record.ROOT
     with arming.locked(root):
@@ -143,9 +142,9 @@ def save(path: Path, content: bytes, force: bool) -> None:
     Raises:
         ArmError: it exists, or cannot be written.
     """
-    disks.refuse_dev(path)
+    newfile.refuse_dev(path)
     if force:
-        disks.refuse_special(path)
+        newfile.refuse_special(path)
     made = path.with_name(path.name + NEW) if force else path
     try:
         fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

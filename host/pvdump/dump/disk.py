@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pvfw import chunks, elf, superblock
-from pvfw.errors import DumpError, OtherVersion, TargetRefused
+from pvfw.errors import DumpError, NoSuperblock, OtherVersion, TargetRefused
 from pvfw.superblock import Superblock
 
 from ..streams import pasted
@@ -160,8 +160,10 @@ class TargetDisk:
         except TargetRefused as error:
             if not self.has_dump():
                 raise TargetRefused(f"{self.path}: {error}") from error
+            is_none = isinstance(error, NoSuperblock)
+            what = "no pvdump superblock" if is_none else str(error).partition(": `")[0]
             raise TargetRefused(
-                f"{self.path}: no usable superblock, but a dump stands behind its place: "
+                f"{self.path}: {what}, but a dump stands behind its place: "
                 f"`pvdump collect --salvage {pasted(self.path)} OUT` gets it"
             ) from error
 
@@ -271,34 +273,6 @@ def exists(path: Path) -> bool:
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
     return True
-
-
-def refuse_dev(path: Path) -> None:
-    """Refuse to make a file where devices are: a mistyped device would fill the memory.
-
-    Raises:
-        DiskError: path is below /dev, and not below /dev/shm.
-    """
-    # Of a link that dangles, not of what it names; the folder may be named by a link.
-    full = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
-    if full.startswith("/dev/") and not full.startswith("/dev/shm/"):
-        raise DiskError(f"there is no device {path}, and files are not made below /dev")
-
-
-def refuse_special(path: Path) -> None:
-    """Refuse to put a file in the place of what is no file: a device, a pipe, a socket, a folder.
-
-    Raises:
-        DiskError: there is such a thing. A link is none: it is replaced itself.
-    """
-    try:
-        mode = path.lstat().st_mode
-    except OSError:
-        return
-    if stat.S_ISDIR(mode):
-        raise DiskError(f"{path}: {os.strerror(errno.EISDIR)}")
-    if not stat.S_ISREG(mode) and not stat.S_ISLNK(mode):
-        raise DiskError(f"{path} is no file, and is not replaced")
 
 
 def _stat(path: Path) -> os.stat_result:

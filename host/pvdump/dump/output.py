@@ -12,49 +12,17 @@ import errno
 import fcntl
 import os
 import select
-import stat
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 
 from pvfw.superblock import MIB
 
-from .disk import DiskError, exists, refuse_dev
+from .disk import DiskError, exists
+from .newfile import refuse_dev
 
 PART = ".pvdump-part"
 NAME_MAX = 255  # bytes
 PIECE = 65536  # of zeros that become a hole
 ZEROS = bytes(PIECE)
-
-
-def refuse_input(out: Path | None, inputs: Iterable[Path]) -> None:
-    """Refuse an output that is, by whatever name, an input of the same command.
-
-    Args:
-        out: of a file; None for standard output.
-        inputs: that are read for it; what is not there is no problem.
-
-    Raises:
-        DiskError: it is one of them.
-    """
-    try:
-        there = os.fstat(sys.stdout.fileno()) if out is None else out.stat()
-    except (OSError, ValueError):  # there is none, or standard output is no file
-        return
-    for path in inputs:
-        with contextlib.suppress(OSError):
-            if _is_same(there, path.stat()):
-                raise DiskError(
-                    f"{out or 'standard output'} is {path} itself, which is read for it: "
-                    f"name another file"
-                )
-
-
-def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
-    # A device may have several nodes.
-    if stat.S_ISBLK(one.st_mode) and stat.S_ISBLK(other.st_mode):
-        return one.st_rdev == other.st_rdev
-    return os.path.samestat(one, other)
 
 
 class OutputFile:

@@ -20,7 +20,7 @@ from pvfw.errors import TargetRefused
 
 from ..streams import pasted
 from . import disk as disks
-from . import holders, swapspace
+from . import holders, newfile, swapspace
 from .contents import Contents, look
 from .disk import MIB, PAGE, DiskError, TargetDisk
 from .meter import SILENT, Progress
@@ -69,7 +69,7 @@ def prepare(
         TargetRefused: it holds something.
     """
     if not disks.exists(path):
-        disks.refuse_dev(path)
+        newfile.refuse_dev(path)
         if size is None:
             raise DiskError(f"{path} does not exist; with --size it is made as a file")
         _make(path, size)

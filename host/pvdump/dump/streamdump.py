@@ -170,7 +170,7 @@ def make_elf(
     layout = Layout(disk.path, told.memory, told.notes)
     if out is None:
         return _send_elf(stream, block, told, layout, reason, progress)
-    with OutputFile(out, block.written) as output:
+    with OutputFile(out, min(block.written, stream.limit)) as output:
         count = 0
         for page in _pages(stream, progress):
             place = layout.place(page.pfn, page.length)

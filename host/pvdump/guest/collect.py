@@ -82,8 +82,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--salvage",
         action="store_true",
-        help="do not look at the superblock: take its copy at the target's end, or "
-        "without that what stands behind it, by its own headers",
+        help="do not believe the superblock: take it or its copy at the target's end, as the dump "
+        "bears out, or without a copy what stands behind it, by its own headers",
     )
     parser.add_argument(
         "--log",

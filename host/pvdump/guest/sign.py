@@ -13,9 +13,8 @@ import stat
 from pathlib import Path
 
 from ..arguments import file_name
-from ..dump import disk as disks
+from ..dump import newfile
 from ..dump.disk import DiskError
-from ..dump.output import refuse_input
 from ..streams import tell
 from . import dumps, programs
 
@@ -67,10 +66,10 @@ def sign(image: Path, key: Path, cert: Path, out: Path) -> None:
         if programs.find(tool) is None:
             raise DiskError(f"{tool} is missing: apt install sbsigntool (dnf install sbsigntools)")
     made = out.with_name(out.name + NEW)
-    refuse_input(out, [key, cert])
-    refuse_input(made, [image, key, cert])
-    disks.refuse_dev(out)
-    disks.refuse_special(out)
+    newfile.refuse_input(out, [key, cert])
+    newfile.refuse_input(made, [image, key, cert])
+    newfile.refuse_dev(out)
+    newfile.refuse_special(out)
     _refuse_other(out)
     try:
         made.unlink(missing_ok=True)

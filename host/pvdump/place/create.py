@@ -18,7 +18,7 @@ from pvfw import superblock
 from pvfw.errors import DumpError, TargetRefused
 
 from ..dump import disk as disks
-from ..dump import immutable, swapspace
+from ..dump import immutable, newfile, swapspace
 from ..dump.disk import MIB, PAGE, DiskError
 from ..dump.meter import Progress
 from ..streams import pasted
@@ -40,7 +40,7 @@ def file(path: Path, size: int, progress: Progress) -> superblock.Superblock:
     Raises:
         DumpError: it exists, or cannot be a target; nothing is left of it.
     """
-    disks.refuse_dev(path)
+    newfile.refuse_dev(path)
     if disks.exists(path):
         raise DiskError(
             f"{path} exists; --file makes a new file. A target of ours is taken by --again"
