@@ -39,6 +39,14 @@ def pasted(word: Path | str) -> str:
     return f"$'{''.join(parts)}'"
 
 
+def as_root(command: str, error: BaseException) -> str:
+    """Return what to do where a user may not what root may; "" where that is not the reason."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PermissionError):
+        cause = cause.__cause__ or cause.__context__
+    return "" if cause is None or os.geteuid() == 0 else f"; as root: `sudo pvdump {command}`"
+
+
 def complain(command: str, line: str) -> None:
     """Say what went wrong, if there is anywhere to say it."""
     with suppress(OSError):

@@ -154,8 +154,6 @@ def save(
             output.write(piece)
             progress.advance(found.end - done)
             done = found.end
-        if found.damage.number and not reason:
-            reason = f"{found.damage.number} places of the dump are damaged"
-        reason = reason or source.unchanged(disk, block)
+        reason = reason or found.damage.reason() or source.unchanged(disk, block)
         output.publish()
     return Made(found.end, reason, found.damage.lines, 0)

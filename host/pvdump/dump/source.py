@@ -15,6 +15,8 @@ from . import salvage as salvaging
 from .disk import PAGE, BadPlace, DiskError, TargetDisk
 from .vmcore import Header
 
+# Why a dump is not whole whose superblock does not say that it has ended.
+UNENDED = "the guest is still writing, or was ended while it wrote"
 NO_UUID = bytes(16)  # of what block() makes up
 
 
@@ -124,7 +126,7 @@ def recorded(disk: TargetDisk, block: superblock.Superblock) -> Dump:
     elif block.state == superblock.PARTIAL:
         size, reason = block.written, block.reason or "no reason recorded"
     else:
-        size, reason = block.written, "the guest is still writing, or was ended while it wrote"
+        size, reason = block.written, UNENDED
     there = max(disk.size - block.data_offset, 0)
     if there < size:
         size, reason = there, f"the target ends at byte {disk.size}; it was larger once"
@@ -183,7 +185,11 @@ def _again(disk: TargetDisk, before: superblock.Superblock) -> superblock.Superb
         if copy is None:
             raise
         return copy
-    return copy if copy is not None and is_other(before, first) else first
+    if copy is None or is_other(before, copy) or not is_other(before, first):
+        return first
+    # One of the same dump that says less than the copy, which --salvage has chosen.
+    is_behind = first.uuid == before.uuid and first.dump == before.dump
+    return copy if is_behind or first.dump != before.dump else first
 
 
 def refuse_changed(disk: TargetDisk, before: superblock.Superblock) -> None:

@@ -25,6 +25,7 @@ RANGE = struct.Struct(chunks.RANGE)
 RUN = struct.Struct(chunks.RUN)
 # Frames that KDUMP's readers take, as pvfw.oldmem.ADDRESS_MAX.
 PFN_MAX = 1 << 32
+ONE = "a place of the dump is damaged"
 NAMED = 8  # damaged chunks that are named
 SCAN = 1 << 20  # bytes read at a time where chunks are looked for
 FACTS_MAX = 1 << 16  # bytes of lines that are read
@@ -81,6 +82,12 @@ class Damage:
         self.number += 1
         if self.number <= NAMED:
             self.lines.append(line)
+
+    def reason(self) -> str:
+        """Return a clause on all of it; "" where nothing is damaged."""
+        if not self.number:
+            return ""
+        return f"{self.number} places of the dump are damaged" if self.number > 1 else ONE
 
 
 class Stream:

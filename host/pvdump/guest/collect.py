@@ -14,6 +14,7 @@ from ..arm import settings
 from ..dump import compression as compressions
 from ..dump.collect import collect, collect_log
 from ..dump.disk import MIB
+from ..dump.log import NoLog
 from ..dump.meter import Meter
 from ..streams import complain, tell
 
@@ -100,7 +101,10 @@ def run(options: argparse.Namespace) -> int:
     if options.disk is None:
         return _gathered(options)
     if options.log:
-        missing = collect_log(options.disk, options.out, options.salvage, options.identity)
+        try:
+            missing = collect_log(options.disk, options.out, options.salvage, options.identity)
+        except NoLog as error:
+            raise NoLog(f"{error}; collect the vmcore without --log") from error
         for line in missing:
             complain("collect", line)
         return INCOMPLETE if missing else 0
@@ -164,6 +168,6 @@ def _gathered(options: argparse.Namespace) -> int:
     found = settings.settled(options)
     paths = [options.source] if options.source else gather.targets(found)
     if not paths:
-        tell("collect", f"no targets in {options.config or settings.SYSTEM}: nothing to collect")
+        tell("collect", f"no targets in {options.config or settings.SYSTEM}: `pvdump setup`")
     own = options.source is None
     return gather.gather(gather.Guest.of(found), paths, options.defer_hooks, own)

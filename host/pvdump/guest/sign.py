@@ -62,15 +62,16 @@ def sign(image: Path, key: Path, cert: Path, out: Path) -> None:
     """
     for path in (image, key, cert):
         _refuse_unreadable(path)
-    for tool in TOOLS:
-        if programs.find(tool) is None:
-            raise DiskError(f"{tool} is missing: apt install sbsigntool (dnf install sbsigntools)")
     made = out.with_name(out.name + NEW)
     newfile.refuse_input(out, [key, cert])
     newfile.refuse_input(made, [image, key, cert])
     newfile.refuse_dev(out)
     newfile.refuse_special(out)
-    _refuse_other(out)
+    if out != image:
+        _refuse_other(out)
+    for tool in TOOLS:
+        if programs.find(tool) is None:
+            raise DiskError(f"{tool} is missing: apt install sbsigntool (dnf install sbsigntools)")
     try:
         made.unlink(missing_ok=True)
         # sbsign makes a file that all can read, and so it may be: it has no secret.

@@ -31,9 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("vmcore", type=file_name, metavar="VMCORE", help="the dump, or its folder")
     parser.add_argument("script", nargs="?", type=file_name, metavar="SCRIPT", help="run this")
-    parser.add_argument(
+    words = parser.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="ARG", help="arguments of the script"
     )
+    words.required = False  # argparse's line on what is missing would name it
 
 
 def run(options: argparse.Namespace) -> int:
