@@ -44,7 +44,9 @@ def as_root(command: str, error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, PermissionError):
         cause = cause.__cause__ or cause.__context__
-    return "" if cause is None or os.geteuid() == 0 else f"; as root: `sudo pvdump {command}`"
+    return (
+        "" if cause is None or os.geteuid() == 0 else f"; as root: `sudo pvdump {pasted(command)}`"
+    )
 
 
 def complain(command: str, line: str) -> None:

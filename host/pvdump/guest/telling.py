@@ -37,10 +37,10 @@ def published(dump: Dump, path: Path, meter: Meter, notes: list[str]) -> None:
     for line in notes:
         complain("collect", line)
     if dump.facts.encrypted:
-        file = pasted(dump.path / dump.facts.vmcore)
+        name = pasted(dump.path / dump.facts.vmcore)
         tell(
             "collect",
-            f"it is encrypted: where the key is, `pvdump collect --identity KEY {file} NEW` opens "
+            f"it is encrypted: where the key is, `pvdump collect --identity KEY {name} NEW` opens "
             f"it, and `pvdump report NEW` says why the kernel died",
         )
     else:
