@@ -12,10 +12,11 @@ import gzip
 import importlib
 import io
 import os
+import re
 import shutil
 import sys
 import tempfile
-from argparse import ArgumentParser
+from argparse import ArgumentParser, _SubParsersAction
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -27,6 +28,7 @@ import yaml
 
 import pvdump
 from pvdump import cli
+from pvdump.arguments import file_name, output_name, sink_name
 from tools import Trouble, image, lint, process
 from tools.apt import Suite
 from tools.progress import NULL, Display
@@ -44,6 +46,9 @@ SYSTEM = {
 }
 # Below it everything in both packages has its place; see packaging/nfpm.yaml.
 PYTHON = "usr/lib/pvdump/python"
+# Of arguments: kinds that are names of files, and how a choice of words is shown.
+FILES = (file_name, output_name, sink_name)
+WORDS = re.compile(r"[a-z]+(\|[a-z]+)*")
 SCRIPTS = ("postinstall", "preremove", "postremove")
 COLUMNS = "80"  # of the man page's usage
 MANUAL = ("python3-argparse-manpage", "usr/lib/python3/dist-packages")
@@ -89,11 +94,30 @@ def build(out: Path, progress: Display = NULL) -> Packages:
 def command_line() -> ArgumentParser:
     """Return the parser of all commands with all their arguments."""
     top = cli.parser("")
-    (commands,) = (action for action in top._actions if action.dest == "command")
-    assert isinstance(commands.choices, dict)
-    for name, parser in commands.choices.items():
+    for name, parser in cli.commands_of(top).choices.items():
         cli.module(name).arguments(parser)
+        _completed(parser)
     return top
+
+
+def completion(shell: str) -> str:
+    """Return the script that completes commands, options and values in a shell, bash or zsh."""
+    top = command_line()
+    for name, parser in cli.commands_of(top).choices.items():
+        parser.description = cli.COMMANDS[name][1]  # zsh shows it, and one line of it alone
+    return str(shtab.complete(top, shell))
+
+
+def _completed(parser: ArgumentParser) -> None:
+    """Have a shell complete names of files, and the words of what takes one of several."""
+    for action in parser._actions:
+        if isinstance(action, _SubParsersAction):
+            for sub in action.choices.values():
+                _completed(sub)
+        elif action.type in FILES:
+            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        elif WORDS.fullmatch(str(action.metavar)):
+            action.choices = str(action.metavar).split("|")
 
 
 def manual(progress: Display, time: datetime) -> str:
@@ -113,7 +137,19 @@ def manual(progress: Display, time: datetime) -> str:
             "manual_title": "pvdump",
             "date": f"{time:%Y-%m-%d}",
         }
-        return str(module.Manpage(command_line(), data, format="single-commands-section"))
+        top = command_line()
+        _tell_all(top)
+        return str(module.Manpage(top, data, format="single-commands-section"))
+
+
+def _tell_all(parser: ArgumentParser) -> None:
+    """Have each command's epilog, such as its exit codes, in the page: only the first one's is."""
+    for action in parser._actions:
+        if isinstance(action, _SubParsersAction):
+            for sub in action.choices.values():
+                texts = (sub.description, sub.epilog)
+                sub.description, sub.epilog = "\n\n".join(filter(None, texts)), None
+                _tell_all(sub)
 
 
 @contextlib.contextmanager
@@ -181,9 +217,9 @@ def _lay_out(folder: Path, binary: Path, progress: Display, time: datetime) -> N
     _put(binary, root / "usr/lib/pvdump/pvdump.bin")
     _write(root / "usr/share/man/man1/pvdump.1.gz", _packed(manual(progress, time)))
     shell = "usr/share/bash-completion/completions/pvdump"
-    _write(root / shell, shtab.complete(command_line(), "bash").encode())
+    _write(root / shell, completion("bash").encode())
     for kind in ("deb", "rpm"):
-        _write(folder / kind / "_pvdump", shtab.complete(command_line(), "zsh").encode())
+        _write(folder / kind / "_pvdump", completion("zsh").encode())
     _put(ROOT / "LICENSE", folder / "rpm/LICENSE")
     _write(folder / "deb/copyright", _copyright().encode())
     for name in SCRIPTS:

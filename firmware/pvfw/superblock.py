@@ -48,6 +48,7 @@ SUPERBLOCK_SIZE = 512
 # Bytes at the target's end that the copy has.
 COPY_SIZE = 4096
 MIB = 1 << 20
+SIZE_MAX = (1 << 63) - 1  # bytes, as off_t
 DATA_OFFSET = MIB
 READY = 1
 WRITING = 2
@@ -201,21 +202,27 @@ def refusal(block, disk_size, read_only, size):
 
 
 def _check(block):
+    for name in ("size", "data_offset", "dump_size", "written"):
+        if getattr(block, name) > SIZE_MAX:
+            raise TargetRefused(
+                "the superblock is damaged: %s %d is more than any disk has"
+                % (name, getattr(block, name))
+            )
     if block.state not in STATE_NAMES:
-        raise TargetRefused("superblock state %d is none of 1 to 4" % block.state)
+        raise TargetRefused("the superblock is damaged: state %d is none of 1 to 4" % block.state)
     if block.data_offset % 4096 or not SUPERBLOCK_SIZE < block.data_offset <= block.size:
         raise TargetRefused(
-            "superblock data_offset %d does not fit a target of %d bytes"
+            "the superblock is damaged: data_offset %d does not fit a target of %d bytes"
             % (block.data_offset, block.size)
         )
     known = (FORMAT_ELF,) if block.version == VERSION_ELF else (FORMAT_STREAM, FORMAT_AGE)
     if block.format not in known:
-        raise TargetRefused("superblock format %d is not known" % block.format)
+        raise TargetRefused("the superblock is damaged: format %d is not known" % block.format)
     most = block.dump_size or (0 if block.version == VERSION_ELF else block.room())
     if block.dump_size > block.room() or block.written > most:
         raise TargetRefused(
-            "superblock sizes contradict each other: written %d, dump %d, target %d bytes"
-            % (block.written, block.dump_size, block.size)
+            "the superblock is damaged: sizes contradict each other: written %d, dump %d, target "
+            "%d bytes" % (block.written, block.dump_size, block.size)
         )
 
 

@@ -1,5 +1,6 @@
 """`pvdump sign` with Debian's sbsign: the image is signed and checked, or nothing is changed."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from fixtures.signing import Signer
 
 from pvdump import cli
+from pvdump.guest.sign import NEW
 from tools.image import Image
 
 
@@ -65,6 +67,48 @@ def test_a_signature_that_does_not_hold_changes_nothing(
     assert "sbverify" in capsys.readouterr().err
     assert (folder / "pvdump.bin").read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == ["bin", "pvdump.bin"]
+
+
+@pytest.mark.parametrize("which", ["key", "certificate"])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_key_is_never_replaced_by_the_image(
+    folder: Path, signer: Signer, which: str, link: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = getattr(signer, which)
+    before = path.read_bytes()
+    out = path
+    if link:
+        out = folder / "out"
+        out.symlink_to(path)
+    assert sign(signer, "--out", out, folder / "pvdump.bin") == 1
+    assert "itself, which is read for it" in capsys.readouterr().err
+    assert path.read_bytes() == before
+    assert out.samefile(path)
+
+
+def test_an_image_that_has_the_name_of_what_is_made_stays(
+    folder: Path, signer: Signer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = folder / f"out{NEW}"
+    (folder / "pvdump.bin").rename(image)
+    before = image.read_bytes()
+    assert sign(signer, "--out", folder / "out", image) == 1
+    assert "itself, which is read for it" in capsys.readouterr().err
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", ["data", "fifo", "folder"])
+def test_what_is_no_image_is_not_replaced(
+    folder: Path, signer: Signer, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = folder / "out"
+    {"data": lambda: out.write_text("mine"), "fifo": lambda: os.mkfifo(out), "folder": out.mkdir}[
+        kind
+    ]()
+    before = out.stat()
+    assert sign(signer, "--out", out, folder / "pvdump.bin") == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert (out.stat().st_ino, out.stat().st_size) == (before.st_ino, before.st_size)
 
 
 def test_what_is_no_image_is_refused_in_one_line(

@@ -200,6 +200,37 @@ def test_vmcore_goes_to_standard_output(disk: Path) -> None:
     assert superblock.decode(disk.read_bytes()).collected == 0
 
 
+@pytest.mark.parametrize("more", [[], ["--log"], ["--format", "kdump"]])
+def test_standard_output_that_is_the_disk_itself_is_refused(disk: Path, more: list[str]) -> None:
+    before = disk.read_bytes()
+    with disk.open("r+b") as same:  # as a device is, which a shell does not truncate
+        done = run("collect", *more, disk, "-", stdout=same)
+    assert done.returncode == 1
+    assert done.stderr.decode() == (
+        f"pvdump collect: standard output is {disk} itself, which is read for it: "
+        f"name another file\n"
+    )
+    assert disk.read_bytes() == before
+
+
+@pytest.mark.parametrize("link", ["same", "symlink", "hardlink"])
+def test_a_disk_or_key_is_never_replaced_by_its_dump(disk: Path, link: str) -> None:
+    before = disk.read_bytes()
+    out = disk if link == "same" else disk.with_name("out")
+    if link == "symlink":
+        out.symlink_to(disk)
+    elif link == "hardlink":
+        out.hardlink_to(disk)
+    for words in ((disk, out), ("--log", disk, out)):
+        done = run("collect", *words)
+        assert (done.returncode, done.stderr.count(b"\n")) == (1, 1)
+        assert disk.read_bytes() == before
+    key = disk.with_name("key")
+    key.write_text("AGE-SECRET-KEY-")
+    done = run("collect", "--identity", key, disk, key)
+    assert (done.returncode, key.read_text()) == (1, "AGE-SECRET-KEY-")
+
+
 def test_file_named_like_standard_output_can_be_had(disk: Path) -> None:
     assert run("collect", disk, "./-", cwd=disk.parent).returncode == 0
     assert disk.with_name("-").read_bytes() == DATA

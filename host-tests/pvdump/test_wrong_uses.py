@@ -1,5 +1,6 @@
 """Wrong uses of the command line: each is one line, an exit code, and changes nothing."""
 
+import importlib
 import os
 from pathlib import Path
 
@@ -7,9 +8,20 @@ import pytest
 from fixtures.targets import SIZE, make, vmcore
 
 from pvdump import cli
+from pvdump.arm import settings
+from pvdump.guest import record
 from pvfw import superblock
 
 USAGE, FAILED = 2, 1
+USER = 65534
+NO_OPTIONS = (
+    "disarm",
+    "remove",
+    "doctor",
+    "setup",
+    "status",
+)  # these have no wrong values but usage
+STATES = {"ready": "READY", "dump": "COMPLETE"}
 LONG = "n" * 256
 SETTINGS = {
     "here": "directory: /nonexistent",
@@ -17,6 +29,16 @@ SETTINGS = {
     "keep": "keep: 0",
     "proc": "directory: /proc/none",
     "sys": "directory: /proc/version",
+    "open": "level: [",
+    "list": "- level",
+    "twice": "level: 1\nlevel: 2",
+    "tab": "level: 1\n\tkeep: 5",
+    "alias": "level: *none",
+    "deep": "[" * 20000,
+    "bytes": "\x01",
+    "many": "level: [1, 2]",
+    "one": "targets: xvdb",
+    "relative": "directory: crash",
 }
 # The words, the exit code, and a part of the line. In the folder: see files().
 TABLE = [
@@ -130,13 +152,54 @@ TABLE = [
     ("sign folder --key data --cert data", FAILED, "folder is no file"),
     ("sign data --key fifo --cert data", FAILED, "fifo is no file"),
     ("sign data --key data --cert socket", FAILED, "socket: No such device or address"),
-    ("sign data --key data --cert data", FAILED, "sbsign"),
+    ("sign data --key tiny --cert tiny", FAILED, "sbsign"),
+    ("sign data --key data --cert data", FAILED, "data is data itself, which is read for it"),
+    ("sign data --key tiny --cert empty --out tiny", FAILED, "tiny is tiny itself, which is read"),
+    ("sign data --key tiny --cert empty extra", USAGE, "unrecognized arguments: extra"),
     ("arm --out out", USAGE, "--out and --force go with --print"),
     ("arm --force", USAGE, "--out and --force go with --print"),
     ("arm --print", USAGE, "--print needs --out FILE"),
     ("arm --print --check --out out", USAGE, "not allowed with argument"),
     ("arm --config none", FAILED, "none: No such file or directory"),
-    ("disarm now", USAGE, "unrecognized arguments: now"),
+    ("arm extra", USAGE, "pvdump arm: unrecognized arguments: extra; see pvdump arm --help"),
+    ("arm ''", USAGE, "pvdump arm: unrecognized arguments: ''; see pvdump arm --help"),
+    ("arm --config open.yaml", FAILED, "open.yaml: line 2: expected"),
+    ("arm --config list.yaml", FAILED, "list.yaml: line 1: lines such as `level: 31` expected"),
+    ("arm --config twice.yaml", FAILED, "twice.yaml: line 2: level is said a second time"),
+    ("arm --config tab.yaml", FAILED, "tab.yaml: line 2: found character '\\t'"),
+    ("arm --config alias.yaml", FAILED, "alias.yaml: line 1: found undefined alias 'none'"),
+    ("arm --config deep.yaml", FAILED, "deep.yaml: its lists or mappings are nested too deeply"),
+    ("arm --config bytes.yaml", FAILED, "bytes.yaml: it has bytes that are no text"),
+    ("arm --config many.yaml", FAILED, "many.yaml: line 1: level: a text or a number expected"),
+    ("arm --config one.yaml", FAILED, "one.yaml: line 1: targets: a list expected"),
+    (
+        "arm --config relative.yaml",
+        FAILED,
+        "directory: 'crash': a name that begins with / expected",
+    ),
+    ("arm --print --out out --target file:", USAGE, "a name expected, an empty one found"),
+    ("arm --print --out out --target file:none", FAILED, "none: No such file or directory"),
+    ("arm --print --out out --target file:folder", FAILED, "neither a disk nor a file"),
+    ("arm --print --out data --image data --force", FAILED, "data is data itself, which is read"),
+    ("arm --print --out fifo --force", FAILED, "fifo is no file, and is not replaced"),
+    ("disarm now", USAGE, "pvdump disarm: unrecognized arguments: now; see pvdump disarm --help"),
+    ("disarm --force", USAGE, "unrecognized arguments: --force"),
+    ("disarm ''", USAGE, "unrecognized arguments: ''"),
+    ("test extra", USAGE, "unrecognized arguments: extra"),
+    ("test --result --yes", USAGE, "--yes goes with --crash"),
+    ("test --level 32", USAGE, "'32' is no level"),
+    ("test --config none", FAILED, "none: No such file or directory"),
+    ("test --image=", USAGE, "a name expected"),
+    ("estimate extra", USAGE, "unrecognized arguments: extra"),
+    ("estimate --level 1", USAGE, "unrecognized arguments: --level 1"),
+    ("estimate --json --config folder", FAILED, "folder: Is a directory"),
+    ("status extra", USAGE, "unrecognized arguments: extra"),
+    (
+        "status --jsn",
+        USAGE,
+        "pvdump status: unrecognized arguments: --jsn; see pvdump status --help",
+    ),
+    ("status --json=yes", USAGE, "ignored explicit argument 'yes'"),
     ("test --yes", USAGE, "--yes goes with --crash"),
     ("test --crash --result", USAGE, "not allowed with argument"),
     ("estimate --config data", FAILED, "data has more than 65536 bytes"),
@@ -185,6 +248,16 @@ TABLE = [
     ("drgn data", FAILED, "drgn cannot open it"),
     ("doctor now", USAGE, "unrecognized arguments: now"),
     ("doctor --jsn", USAGE, "unrecognized arguments: --jsn"),
+    (
+        "doctor --json extra",
+        USAGE,
+        "pvdump doctor: unrecognized arguments: extra; see pvdump doctor",
+    ),
+    ("setup --target", USAGE, "expected one argument"),
+    ("setup --level", USAGE, "expected one argument"),
+    ("setup --level log --level x", USAGE, "'x' is no level"),
+    ("remove extra", USAGE, "unrecognized arguments: extra"),
+    ("remove --yes ''", USAGE, "unrecognized arguments: ''"),
     ("setup --target xvdb", USAGE, "'xvdb': file, swap or /... expected"),
     ("setup --target=", USAGE, "'': file, swap or /... expected"),
     ("setup --level 32", USAGE, "'32' is no level"),
@@ -193,6 +266,12 @@ TABLE = [
     ("remove --dry-run", USAGE, "unrecognized arguments: --dry-run"),
     ("info", USAGE, "required: DISK"),
     ("info ''", USAGE, "a name expected"),
+    (
+        "info data extra",
+        USAGE,
+        "pvdump info: unrecognized arguments: extra; see pvdump info --help",
+    ),
+    ("info --json", USAGE, "required: DISK"),
     ("info none", FAILED, "none: No such file or directory"),
     ("info data", FAILED, "data: no pvdump superblock"),
     ("info folder", FAILED, "neither a disk nor a file"),
@@ -203,7 +282,9 @@ TABLE = [
     ("watches show data", FAILED, "data: Connection refused"),
     ("watches show folder", FAILED, "folder: Connection refused"),
     (f"watches show {LONG}", FAILED, "AF_UNIX path too long"),
-    ("watches run /x/*", USAGE, "required: COMMAND"),
+    ("watches run /x/*", USAGE, "required: COMMAND; see pvdump watches run --help"),
+    ("watches run", USAGE, "required: PATTERN, COMMAND; see pvdump watches run --help"),
+    ("watches show data extra", USAGE, "unrecognized arguments: extra"),
     ("watches run /x true", FAILED, "/x"),
     ("watches run --store '' /x/* true", USAGE, "a name expected"),
     ("watches run --store none /x/* true", FAILED, "no xenstore at none"),
@@ -222,6 +303,10 @@ TABLE = [
     ("blkback attach -1 xvda disk", USAGE, "-1"),
     ("blkback attach \N{SUPERSCRIPT TWO} xvda disk", USAGE, "is not a domain's number"),
     ("blkback attach 99999 xvda disk", USAGE, "is not a domain's number"),
+    ("blkback attach 3 '' disk", USAGE, "argument VDEV: : a name like xvdb expected"),
+    ("blkback attach 3 disk disk", USAGE, "disk: a name like xvdb expected"),
+    ("blkback attach 3 xvda ''", USAGE, "a name expected, an empty one found"),
+    ("blkback detach 3 disk", USAGE, "disk: a name like xvdb expected"),
     ("blkback attach 3 xvda", USAGE, "required: FILE|DEVICE|NBD-URI"),
     ("blkback attach 3 xvda disk", FAILED, "no xenstore at none"),
     ("blkback detach 3 xvda --store data", FAILED, "no xenstore at data"),
@@ -272,4 +357,75 @@ def test_wrong_use_is_one_line_and_changes_nothing(
     assert captured.out == ""
     assert part in captured.err
     assert captured.err.count("\n") == 1
+    assert captured.err.startswith("pvdump")
+    assert "Traceback" not in captured.err
     assert state(folder) == before
+
+
+def test_each_command_has_wrong_uses_of_both_kinds() -> None:
+    for command in cli.COMMANDS:
+        rows = [code for words, code, _ in TABLE if words.split()[:1] == [command]]
+        assert len(rows) >= 3, command
+        assert command in NO_OPTIONS or {USAGE, FAILED} <= {*rows}, command
+
+
+# By a user who is not root. Those that change the system or read what root alone may read.
+BY_A_USER = [
+    ("arm", "; as root: `sudo pvdump arm`"),
+    ("arm --check", "; as root: `sudo pvdump arm`"),
+    ("disarm", "; as root: `sudo pvdump disarm`"),
+    ("test", "; as root: `sudo pvdump test`"),
+    ("test --crash --yes", "; as root: `sudo pvdump test`"),
+    ("setup", "only root may do this: sudo pvdump setup"),
+    ("setup --dry-run", "only root may do this: sudo pvdump setup"),
+    ("remove --yes", "only root may do this: sudo pvdump remove"),
+    ("doctor", "only root may do this: sudo pvdump doctor"),
+    ("doctor --json", "only root may do this: sudo pvdump doctor"),
+    ("collect --from ready", "; as root: `sudo pvdump collect`"),
+    ("collect dump out", "; as root: `sudo pvdump collect`"),
+    ("list", "; as root: `sudo pvdump list`"),
+    ("log", "; as root: `sudo pvdump log`"),
+    ("report dump", "; as root: `sudo pvdump report`"),
+    ("info dump", "; as root: `sudo pvdump info`"),
+    ("prepare dump", "; as root: `sudo pvdump prepare`"),
+]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
+@pytest.mark.parametrize(("words", "part"), BY_A_USER)
+def test_what_root_alone_may_do_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    words: str,
+    part: str,
+) -> None:
+    root = tmp_path / "root"
+    crash = root / "crash"
+    crash.mkdir(parents=True, mode=0o700)
+    settings_file = tmp_path / "pvdump.yaml"
+    settings_file.write_text(f"directory: {crash}\n")
+    for name in ("ready", "dump"):
+        make(tmp_path / name, getattr(superblock, STATES[name]), vmcore())
+        (tmp_path / name).chmod(0o600)
+    monkeypatch.setattr(record, "ROOT", root)
+    # By a name that needs no folder above.
+    monkeypatch.setattr(settings, "SYSTEM", Path(settings_file.name))
+    monkeypatch.chdir(tmp_path)
+    for name in cli.COMMANDS:  # a user may not read what is imported later
+        cli.module(name)
+    for each in ("pvdump.guest.gather", "yaml"):
+        importlib.import_module(each)
+    before = state(tmp_path)
+    # Folders above may be root's alone, but that of the test is the user's to search.
+    os.chmod(tmp_path, 0o755)  # noqa: PTH101 - by its number
+    os.seteuid(USER)
+    try:
+        code = cli.main(words.split())
+    finally:
+        os.seteuid(0)
+    captured = capfd.readouterr()
+    assert (code, captured.out) == (FAILED, "")
+    assert captured.err.endswith(f"{part}\n")
+    assert captured.err.count("\n") == 1
+    assert state(tmp_path) == before

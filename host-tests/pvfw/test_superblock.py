@@ -82,6 +82,10 @@ def test_any_changed_bit_is_noticed(bit):
         (48, "<Q", SIZE, "sizes contradict"),
         (56, "<Q", SIZE, "sizes contradict"),
         (356, "<I", 7, "format 7"),
+        (32, "<Q", 1 << 63, "the superblock is damaged: size 9223372036854775808 is more than any"),
+        (40, "<Q", (1 << 64) - 4096, "the superblock is damaged: data_offset 18446744073709547520"),
+        (48, "<Q", (1 << 64) - 1, "the superblock is damaged: dump_size 18446744073709551615"),
+        (56, "<Q", (1 << 64) - 1, "the superblock is damaged: written 18446744073709551615"),
     ],
 )
 def test_fields_that_cannot_be_are_refused(offset, fmt, value, message):

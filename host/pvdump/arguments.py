@@ -11,6 +11,8 @@ from argparse import ArgumentTypeError
 from pathlib import Path
 
 from xenpv import abi
+from xenpv.block import vdev
+from xenpv.errors import BadDiskName
 from xenpv.text import decimal
 
 UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -72,3 +74,26 @@ def domid(text: str) -> int:
     if number is None:
         raise ArgumentTypeError(f"{text[:40]!r} is not a domain's number")
     return number
+
+
+def disk_name(text: str) -> str:
+    """Read the name that a guest has for a disk, such as xvdb.
+
+    Raises:
+        ArgumentTypeError: no disk has it.
+    """
+    try:
+        vdev.number(text)
+    except BadDiskName as error:
+        raise ArgumentTypeError(str(error)) from error
+    return text
+
+
+def sink_name(text: str) -> str:
+    """Read a file, device or URI, as it is.
+
+    Raises:
+        ArgumentTypeError: it is empty, or no name.
+    """
+    file_name(text)
+    return text

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 from pvfw.errors import DumpError
 
 from . import __version__
-from .streams import complain, ensure_streams, leave_output, one_line
+from .streams import as_root, complain, ensure_streams, leave_output, one_line, pasted
 
 FAILED = 1
 # Each command: the module that has arguments(parser) and run(options), and a line for --help.
@@ -124,11 +124,12 @@ def main(words: Sequence[str] | None = None) -> int:
         leave_output()
         return 128 + signal.SIGPIPE
     except DumpError as error:
-        complain(command, str(error))
+        complain(command, f"{error}{as_root(command, error)}")
         return FAILED
     except OSError as error:
         leave_output()
-        complain(command, f"{error.filename or 'standard output'}: {error.strerror or error}")
+        line = f"{error.filename or 'standard output'}: {error.strerror or error}"
+        complain(command, f"{line}{as_root(command, error)}")
         return FAILED
     except KeyboardInterrupt:
         complain(command, "interrupted")
@@ -141,11 +142,28 @@ def main(words: Sequence[str] | None = None) -> int:
 def run(command: str, words: Sequence[str]) -> int:
     """Run a command with its arguments. Returns the exit code."""
     try:
-        options = parser(command).parse_args(words)
+        options = parsed(command, words)
     except SystemExit as end:  # --help, --version, or wrong usage, which was said
         return int(end.code or 0)
     code: int = module(command).run(options)
     return code
+
+
+def parsed(command: str, words: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments of a command. Raises SystemExit, after the line that says why."""
+    top = parser(command)
+    options, rest = top.parse_known_args(words)
+    if rest:
+        # argparse's own line names the whole program, and its help in place of the command's.
+        own = commands_of(top).choices[command]
+        own.error(f"unrecognized arguments: {' '.join(map(pasted, rest))}")
+    return options
+
+
+def commands_of(top: argparse.ArgumentParser) -> Any:
+    """Return the action of a parser that has its commands, by name, as `choices`."""
+    (commands,) = (each for each in top._actions if isinstance(each, argparse._SubParsersAction))
+    return commands
 
 
 @contextmanager

@@ -7,14 +7,45 @@ line that cannot be written changes nothing of what was done.
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 
 def one_line(text: str) -> str:
     """Write control characters, and bytes that are no UTF-8, as escapes."""
     return "".join(
         each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )
+
+
+def pasted(word: Path | str) -> str:
+    """Return a word of a command as a person pastes it into a shell.
+
+    Args:
+        word: a name that looks like an option gets a folder before it; control characters, and
+            bytes that are no UTF-8, are written as bash, ksh, zsh and POSIX.1-2024 read them.
+    """
+    text = str(word)
+    if isinstance(word, Path) and text.startswith("-"):
+        text = f"./{text}"
+    if text.isprintable():
+        return shlex.quote(text)
+    parts = (
+        chr(each) if 0x20 <= each < 0x7F and each not in b"'\\" else f"\\{each:03o}"
+        for each in os.fsencode(text)
+    )
+    return f"$'{''.join(parts)}'"
+
+
+def as_root(command: str, error: BaseException) -> str:
+    """Return what to do where a user may not what root may; "" where that is not the reason."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, PermissionError):
+        cause = cause.__cause__ or cause.__context__
+    return (
+        "" if cause is None or os.geteuid() == 0 else f"; as root: `sudo pvdump {pasted(command)}`"
     )
 
 

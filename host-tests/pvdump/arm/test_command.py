@@ -14,6 +14,7 @@ from fixtures.targets import SIZE, make, vmcore
 
 from pvdump import cli
 from pvdump.arm import btf, settings, targets
+from pvdump.dump import newfile
 from pvfw import config, superblock
 from pvfw.config import Config
 
@@ -88,6 +89,21 @@ def test_the_command_loads_image_and_configuration_and_has_the_disks_besides(
     assert shlex.split(capsys.readouterr().out) == [
         *("kexec", "-p", "-s", f"{kernel}/a b.bin", f"--initrd={kernel}/blob"),
         "--command-line=pvdump.disk=xvdb,xvdc pvdump.then=halt",
+    ]
+
+
+def test_the_command_can_be_pasted_whatever_the_names_are(
+    kernel: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = "a\nb'\x1b[31m"
+    assert cli.main(["arm", "--print", f"--out={out}", "--image=$(reboot)\t"]) == 0
+    line = capsys.readouterr().out
+    assert line.count("\n") == 1
+    assert line[:-1].isprintable()
+    pasted = line.replace("kexec", "printf '%s\\0'", 1)
+    words = subprocess.run(["bash", "-c", pasted], check=True, capture_output=True).stdout
+    assert words.decode().split("\0")[:-1] == [
+        *("-p", "-s", f"{kernel}/$(reboot)\t", f"--initrd={kernel}/{out}"),
     ]
 
 
@@ -191,6 +207,53 @@ def test_with_force_a_file_is_replaced_and_a_link_is_not_followed() -> None:
     assert made().level == 31
     assert Path("other").read_bytes() == b"kept"
     assert sorted(path.name for path in Path().iterdir()) == ["blob", "dev", "other", "vmlinux"]
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("link", ["same", "symlink", "hardlink", "folder"])
+@pytest.mark.parametrize("name", ["c.yaml", "pvdump.yaml", "image", "dev/xvdb"])
+def test_an_input_is_never_replaced_by_the_output(
+    kernel: Path,
+    force: list[str],
+    link: str,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(newfile, "refuse_dev", lambda path: None)  # so that dev/ is no /dev
+    for each in ("c.yaml", "pvdump.yaml"):
+        (kernel / each).write_text("level: 1")
+    (kernel / "image").write_bytes(b"image")
+    make(kernel / "dev/xvdb", superblock.READY, b"")
+    before = (kernel / name).read_bytes()
+    out = kernel / "out"
+    if link == "same":
+        out = kernel / name
+    elif link == "symlink":
+        out.symlink_to(name)
+    elif link == "hardlink":
+        out.hardlink_to(kernel / name)
+    else:
+        (kernel / "other").symlink_to((kernel / name).parent)
+        out = kernel / "other" / Path(name).name
+    words = ["--image=image", *([] if name == "pvdump.yaml" else ["--config=c.yaml"])]
+    assert cli.main(["arm", "--print", f"--out={out}", TARGET, *words, *force]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{out} is " in error
+    assert "itself, which is read for it: name another file" in error
+    assert (kernel / name).read_bytes() == before
+    assert (kernel / name).samefile(out)
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket"])
+def test_with_force_what_is_no_file_is_not_replaced(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mknod("blob", {"fifo": stat.S_IFIFO, "socket": stat.S_IFSOCK}[kind])
+    assert arm("--force") == 1
+    assert "blob is no file, and is not replaced" in capsys.readouterr().err
+    assert not Path("blob").is_file()
 
 
 def test_what_a_killed_run_left_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,18 @@ def test_a_check_arms_anew_where_something_moved(guest: ArmingRoot, run: Run) ->
     assert run("arm", "--check") == (0, "", "")
 
 
+@pytest.mark.parametrize("content", ["{", '{"time": 1}'])
+def test_a_check_arms_anew_where_the_record_cannot_be_used(
+    guest: ArmingRoot, run: Run, content: str
+) -> None:
+    run("arm")
+    guest.write("run/pvdump/armed.json", content)
+    code, out, err = run("arm", "--check")
+    assert (code, err) == (0, "")
+    assert out.startswith("arming anew: ")
+    assert run("status")[0] == 0
+
+
 def test_a_check_takes_the_place_of_another_crash_kernel_back(guest: ArmingRoot, run: Run) -> None:
     run("arm")
     guest.put(9 * MIB, bytes(4096))

@@ -336,7 +336,7 @@ def test_a_damaged_chunk_is_named_and_what_stands_before_it_is_opened(
     assert done.marked
     assert 2 * PIECE < done.size < 4 * PIECE
     saved = collect(path, tmp_path / "saved", form="")
-    assert "1 places of the dump are damaged" in saved.reason
+    assert "a place of the dump is damaged" in saved.reason
 
 
 def cuts() -> list[int]:

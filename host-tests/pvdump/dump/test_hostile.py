@@ -183,11 +183,12 @@ def test_what_only_looks_like_a_chunk_is_read_once(work, tmp_path):
     assert collected(tmp_path, "kdump", work).code == 3
 
 
-def test_a_dump_that_begins_behind_the_largest_offset_is_told(work, tmp_path):
+@pytest.mark.parametrize(("end", "code"), [(1 << 63, 0), (1 << 64, 1)])
+def test_a_dump_that_begins_behind_the_largest_offset_is_told(work, tmp_path, end, code):
     target = Target.sound()
-    target.block.size, target.block.data_offset = (1 << 64) - PAGE, (1 << 64) - 3 * PAGE
+    target.block.size, target.block.data_offset = end - PAGE, end - 3 * PAGE
     (tmp_path / "disk").write_bytes(target.block.encode().ljust(SIZE, b"\0"))
-    assert collected(tmp_path, "info", work).code == 0
+    assert collected(tmp_path, "info", work).code == code
     assert collected(tmp_path, "kdump", work).code == 1
 
 

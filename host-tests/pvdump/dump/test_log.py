@@ -113,7 +113,7 @@ def test_dump_that_ended_before_the_log_is_refused_in_a_line(
     assert run(disk, "-") == 1
     said = capfd.readouterr()
     assert said.out == ""
-    assert said.err.endswith("is not in the dump: the dump ended before it\n")
+    assert said.err.endswith("the dump ended before it; collect the vmcore without --log\n")
     assert said.err.count("\n") == 1
 
 
@@ -174,8 +174,8 @@ def test_unknown_format_is_said_in_a_line(disk: Path, capfd: pytest.CaptureFixtu
     make(disk, superblock.COMPLETE, vmcore(log(), **{"SYMBOL(prb)": ""}))
     assert run(disk, disk.with_name("log")) == 1
     assert capfd.readouterr().err == (
-        "pvdump collect: the kernel's log cannot be read, collect the vmcore without --log: "
-        "the format of this kernel's log is unknown: no SYMBOL(prb)\n"
+        "pvdump collect: the kernel's log cannot be read: the format of this kernel's log is "
+        "unknown: no SYMBOL(prb); collect the vmcore without --log\n"
     )
     assert not disk.with_name("log").exists()
 

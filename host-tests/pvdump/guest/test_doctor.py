@@ -227,6 +227,18 @@ def test_every_state_is_documented_with_the_line_that_mends_it() -> None:
     ] == rows()
 
 
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [("{", "is damaged: rm "), ("[]", "is damaged: rm "), ('{"time": 1}', "another version of pv")],
+)
+def test_a_record_that_cannot_be_used_is_a_finding(guest: GuestRoot, record: str, why: str) -> None:
+    guest.write("run/pvdump/armed.json", record)
+    finding = guest.found()["unfit"]
+    assert isinstance(finding, Finding)
+    assert why in finding.what
+    assert finding.mend == "pvdump arm"
+
+
 def exit_code(guest: GuestRoot) -> int:
     return doctor.EXITS[checks.verdict(checks.examine(guest.facts()))]
 

@@ -16,7 +16,7 @@ from typing import Any
 from pvfw.errors import DumpError
 
 from ..arguments import file_name
-from ..dump import disk as disks
+from ..dump import newfile
 from ..guest import record
 from ..streams import complain, tell
 from . import arming, blob, configuration, kexec, settings, targets
@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
     wanted = settings.settled(options)
     image = options.image or images.find()
     if options.print:
+        config = options.config or settings.SYSTEM
+        newfile.refuse_input(options.out, [config, image, *map(targets.where, wanted["targets"])])
         return _print(wanted, image, options.out, options.force)
     root = record.ROOT
     with arming.locked(root):
@@ -93,14 +95,17 @@ def _arm(wanted: dict[str, Any], image: Path, root: Path) -> int:
 
 def _check(wanted: dict[str, Any], image: Path, root: Path) -> int:
     """Arm anew where what is armed does not hold any more."""
-    armed = arming.load_record(root)
-    if not armed:
-        raise ArmError("not armed: `pvdump arm`")
+    armed, rooms = {}, []
     try:
-        rooms = arming.verify(armed, root)
-        why = arming.outdated(armed, wanted, image)
+        armed = arming.load_record(root)
+        if armed:
+            rooms = arming.verify(armed, root)
+            why = arming.outdated(armed, wanted, image)
     except DumpError as error:
         why = str(error)
+    else:
+        if not armed:
+            raise ArmError("not armed: `pvdump arm`")
     if why:
         tell("arm", f"arming anew: {why}")
         armed = arming.arm(wanted, image, root)
@@ -137,7 +142,9 @@ def save(path: Path, content: bytes, force: bool) -> None:
     Raises:
         ArmError: it exists, or cannot be written.
     """
-    disks.refuse_dev(path)
+    newfile.refuse_dev(path)
+    if force:
+        newfile.refuse_special(path)
     made = path.with_name(path.name + NEW) if force else path
     try:
         fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -9,13 +9,13 @@ security/lockdown/lockdown.c; kexec(8).
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import NamedTuple
 
 from pvfw.errors import DumpError
 
 from ..guest import programs
+from ..streams import pasted
 from . import image as images
 
 SYS = Path("sys/kernel")
@@ -144,4 +144,4 @@ def unload() -> None:
 
 def shown(image: Path, configuration: Path, cmdline: str) -> str:
     """Return the command that loads an image, as one line of a shell."""
-    return shlex.join(words(OPTIONS[FILE_LOAD], image, configuration, cmdline))
+    return " ".join(map(pasted, words(OPTIONS[FILE_LOAD], image, configuration, cmdline)))

@@ -298,8 +298,10 @@ def _pairs(path: Path) -> Iterator[tuple[Any, Any]]:
         mark = error.problem_mark
         line = f" line {mark.line + 1}:" if mark else ""
         raise SettingsError(f"{path}:{line} {error.problem}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise SettingsError(f"{path}: no YAML: {type(error).__name__}") from error
+    except RecursionError as error:
+        raise SettingsError(f"{path}: its lists or mappings are nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise SettingsError(f"{path}: it has bytes that are no text") from error
     if found is None or (found.id == "scalar" and not found.value):
         return
     if found.id != "mapping" or any(key.id != "scalar" for key, _ in found.value):

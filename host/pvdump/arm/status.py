@@ -16,7 +16,7 @@ from pvfw.errors import DumpError
 from pvfw.superblock import MIB
 
 from ..guest import crashtest, record
-from ..streams import tell
+from ..streams import as_root, tell
 from . import arming, estimate, kexec
 from .arming import ArmError
 
@@ -60,7 +60,8 @@ def status(root: Path) -> dict[str, Any]:
         found["dump"] = record.load(root / COLLECTED)
         found["test"] = record.load(root / crashtest.TESTED)
     except DumpError as error:
-        found["ready"], found["why"] = False, found["why"] or str(error)
+        why = f"{error}{as_root('status', error)}"
+        found["ready"], found["why"] = False, found["why"] or why
     return found
 
 

@@ -24,6 +24,7 @@ from ..dump.immutable import IMMUTABLE, attributes
 from ..dump.swapspace import is_swap
 from ..place import stamp as stamps
 from ..place.locate import Place, locate
+from ..streams import pasted
 from .settings import Wanted
 
 DEVICES = Path("/dev")
@@ -44,6 +45,11 @@ class Found(NamedTuple):
     room: Optional[int]
 
 
+def where(wanted: Wanted) -> Path:
+    """Return the file or device that a target is."""
+    return DEVICES / wanted.name if wanted.place is None else wanted.place
+
+
 def find(wanted: Wanted, level: int) -> Found:
     """Look at a target that was asked for.
 
@@ -57,7 +63,7 @@ def find(wanted: Wanted, level: int) -> Found:
     if wanted.place is None:
         if wanted.uuid is not None:
             return Found(wanted, config.Target(wanted.name, wanted.uuid), None)
-        block = _read_superblock(DEVICES / wanted.name)
+        block = _read_superblock(where(wanted))
         return Found(wanted, config.Target(wanted.name, block.uuid), block.room())
     place = _checked(wanted.place, level)
     block = stamps.look(wanted.place, place)
@@ -152,7 +158,9 @@ def _checked(path: Path, level: int) -> Place:
         finally:
             os.close(fd)
         if not flags & IMMUTABLE:
-            raise DiskError(f"{path} is not immutable, so it may be moved: chattr +i {path}")
+            raise DiskError(
+                f"{path} is not immutable, so it may be moved: chattr +i {pasted(path)}"
+            )
     return place
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from xenpv.errors import XenError
 
-from ..arguments import domid, file_name
+from ..arguments import disk_name, domid, file_name, sink_name
 from ..service import foreground
 from ..streams import complain
 from ..watches.dispatcher import Dispatcher
@@ -63,8 +63,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         foreground.add_store(sub)
     for sub in (give, take):
         sub.add_argument("domid", type=domid, metavar="DOMID")
-        sub.add_argument("name", metavar="VDEV", help="such as xvdb")
-    give.add_argument("sink", metavar="FILE|DEVICE|NBD-URI")
+        sub.add_argument("name", type=disk_name, metavar="VDEV", help="such as xvdb")
+    give.add_argument("sink", type=sink_name, metavar="FILE|DEVICE|NBD-URI")
     give.add_argument("--readonly", action="store_true", help="the guest may not write to it")
     give.add_argument(
         "--shared", action="store_true", help="give it though another guest or dom0 uses it"
@@ -129,7 +129,8 @@ def serve(options: argparse.Namespace) -> int:
 
         xen = Xen()
     except (ImportError, OSError) as error:
-        complain("blkback", f"{error}; python3-cffi, libxenevtchn1 and libxengnttab1 are needed")
+        why = str(error).partition(".  Additionally")[0]  # where cffi looked besides
+        complain("blkback", f"{why}; python3-cffi, libxenevtchn1 and libxengnttab1 are needed")
         return 1
     sys.setswitchinterval(SWITCH_SECONDS)
     gc.freeze()

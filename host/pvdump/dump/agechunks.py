@@ -35,6 +35,7 @@ class AgeChunks:
 
     Attributes:
         known: bytes of the dump that the superblock says are there.
+        limit: bytes that a dump there can have.
         end: bytes of the dump up to the end of the last chunk, once pieces() is through.
         damage: what pieces() found.
         is_whole: whether the file has its end.
@@ -45,7 +46,7 @@ class AgeChunks:
         self._block = block
         self._complete = block.state == superblock.COMPLETE
         self.known = block.dump_size if self._complete else block.written
-        self._limit = min(block.room(), max(disk.size - block.data_offset, 0))
+        self.limit = min(block.room(), max(disk.size - block.data_offset, 0))
         self.end = 0
         self.damage = Damage()
         self.is_whole = False
@@ -58,11 +59,11 @@ class AgeChunks:
         Raises:
             DiskError: the disk cannot be read.
         """
-        if source.is_file(self._block):
+        if isinstance(self._block, source.AgeFile):
             yield from self._file()
             return
         at = place = lost = 0
-        while at < self._limit:
+        while at < self.limit:
             header = self._header(at, place, lost)
             if header is None:
                 if at >= self.known:
@@ -95,7 +96,7 @@ class AgeChunks:
         """Read the header at a place of the dump; None where there is none that can be right."""
         raw = self._disk.read_around(self._block.data_offset + at, chunks.HEADER_SIZE)[0]
         header: Header | None = chunks.decode(raw, self._block.dump, at)
-        if header is None or header.kind != chunks.AGE or at + header.length() > self._limit:
+        if header is None or header.kind != chunks.AGE or at + header.length() > self.limit:
             return None
         return header if place <= header.value <= place + lost else None
 
@@ -139,21 +140,20 @@ def save(
     disk: TargetDisk, block: superblock.Superblock, out: Path | None, progress: Progress
 ) -> Made:
     """Write the age file to a new file. Args, Raises: as streamdump.make_kdump()."""
-    if source.is_file(block):
+    if isinstance(block, source.AgeFile):
         raise DiskError(
             f"{disk.path} is an encrypted dump already: give --identity FILE to open it"
         )
     reason = refuse(disk, block)
     found = AgeChunks(disk, block)
-    progress.expect(found.known)
-    with stdout() if out is None else OutputFile(out, found.known) as output:
+    size = min(found.known, found.limit)
+    progress.expect(size)
+    with stdout() if out is None else OutputFile(out, size) as output:
         done = 0
         for piece in found.pieces():
             output.write(piece)
             progress.advance(found.end - done)
             done = found.end
-        if found.damage.number and not reason:
-            reason = f"{found.damage.number} places of the dump are damaged"
-        reason = reason or source.unchanged(disk, block)
+        reason = reason or found.damage.reason() or source.unchanged(disk, block)
         output.publish()
     return Made(found.end, reason, found.damage.lines, 0)

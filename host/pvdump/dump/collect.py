@@ -19,6 +19,7 @@ from . import compression as compressions
 from . import disk as disks
 from .disk import DiskError, TargetDisk
 from .meter import SILENT, Progress
+from .newfile import refuse_input
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def collect(
         TargetRefused: there is no dump to be had, or not in this format.
         DumpError: this Python lacks what that needs.
     """
+    refuse_input(out, [path, *filter(None, [identity])])
     with disks.reading(path) as disk:
         block = source.block(disk, salvage)
         if block is not None and block.version != superblock.VERSION_ELF:
@@ -100,7 +102,7 @@ def collect(
             lost = "part of the dump is damaged" if done.detail else ""
         else:
             done, lost = _of_elf(disk, block, out, progress, form or "elf", compress)
-    unnoted = _unnoted(path, block, out, lost) if noted else ""
+    unnoted = _unnoted(path, block, out, lost, salvage) if noted else ""
     return replace(done, unnoted=unnoted, lost=lost, out=out)
 
 
@@ -176,6 +178,7 @@ def collect_log(
 
     Raises: as collect().
     """
+    refuse_input(out, [path, *filter(None, [identity])])
     with disks.reading(path) as disk:
         block = source.block(disk, salvage)
         if block is not None and block.format == superblock.FORMAT_AGE:
@@ -188,7 +191,9 @@ def collect_log(
         return log.collect(disk, block, out)
 
 
-def _unnoted(path: Path, block: superblock.Superblock | None, out: Path | None, lost: str) -> str:
+def _unnoted(
+    path: Path, block: superblock.Superblock | None, out: Path | None, lost: str, salvage: bool
+) -> str:
     """Note on the target that its dump was collected. Returns why that was not done, or ""."""
     if block is not None and source.is_file(block):
         return ""
@@ -198,11 +203,22 @@ def _unnoted(path: Path, block: superblock.Superblock | None, out: Path | None, 
         return "standard output does not say whether the dump has arrived"
     if lost:
         return "part of the disk could not be read"
+    if salvage and not _first_tells(path, block):
+        return "its superblock does not tell of this dump"
     try:
         note(path, block)
     except (DiskError, TargetRefused) as error:
         return str(error)
     return ""
+
+
+def _first_tells(path: Path, block: superblock.Superblock) -> bool:
+    """Tell whether the superblock at a target's start tells of the dump that was collected."""
+    try:
+        with disks.reading(path) as disk:
+            return not source.is_other(block, disk.superblock())
+    except (DiskError, TargetRefused):
+        return False
 
 
 def note(path: Path, block: superblock.Superblock) -> None:

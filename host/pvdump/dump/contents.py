@@ -18,6 +18,7 @@ from pathlib import Path
 from pvfw import superblock
 from pvfw.errors import OtherVersion, TargetRefused
 
+from ..streams import pasted
 from .disk import MIB, OTHER_MADE_IT, BadPlace, TargetDisk
 from .meter import Progress
 
@@ -108,11 +109,11 @@ def _of_target(block: superblock.Superblock, path: Path) -> Contents:
     name = f"a dump of {release} ({state})"
     if block.collected:
         return Contents(f"{name}, which was collected", "`pvdump prepare --again` takes it", block)
-    return Contents(name, f"`pvdump collect {path} OUT` gets it", block)
+    return Contents(name, f"`pvdump collect {pasted(path)} OUT` gets it", block)
 
 
 def _salvage(path: Path) -> str:
-    return f"`pvdump collect --salvage {path} OUT` gets the dump behind it"
+    return f"`pvdump collect --salvage {pasted(path)} OUT` gets the dump behind it"
 
 
 def _is_empty(disk: TargetDisk, whole: bool, progress: Progress) -> bool:

@@ -15,9 +15,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from pvfw import chunks, elf, superblock
-from pvfw.errors import DumpError, OtherVersion, TargetRefused
+from pvfw.errors import DumpError, NoSuperblock, OtherVersion, TargetRefused
 from pvfw.superblock import Superblock
 
+from ..streams import pasted
 from . import holders
 from .immutable import mutable
 
@@ -148,8 +149,9 @@ class TargetDisk:
             raw = self.read(0, superblock.SUPERBLOCK_SIZE)
         except BadPlace as error:
             raise BadPlace(
-                f"{error}: the superblock; `pvdump collect --salvage {self.path} OUT` gets a dump "
-                f"behind it, `pvdump prepare --force {self.path}` writes it anew"
+                f"{error}: the superblock; "
+                f"`pvdump collect --salvage {pasted(self.path)} OUT` gets a dump behind it, "
+                f"`pvdump prepare --force {pasted(self.path)}` writes it anew"
             ) from error
         try:
             return superblock.decode(raw)
@@ -158,9 +160,11 @@ class TargetDisk:
         except TargetRefused as error:
             if not self.has_dump():
                 raise TargetRefused(f"{self.path}: {error}") from error
+            is_none = isinstance(error, NoSuperblock)
+            what = "no pvdump superblock" if is_none else str(error).partition(": `")[0]
             raise TargetRefused(
-                f"{self.path}: no usable superblock, but a dump stands behind its place: "
-                f"`pvdump collect --salvage {self.path} OUT` gets it"
+                f"{self.path}: {what}, but a dump stands behind its place: "
+                f"`pvdump collect --salvage {pasted(self.path)} OUT` gets it"
             ) from error
 
     def superblock_copy(self) -> Superblock | None:
@@ -269,18 +273,6 @@ def exists(path: Path) -> bool:
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error
     return True
-
-
-def refuse_dev(path: Path) -> None:
-    """Refuse to make a file where devices are: a mistyped device would fill the memory.
-
-    Raises:
-        DiskError: path is below /dev, and not below /dev/shm.
-    """
-    # Of a link that dangles, not of what it names; the folder may be named by a link.
-    full = os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
-    if full.startswith("/dev/") and not full.startswith("/dev/shm/"):
-        raise DiskError(f"there is no device {path}, and files are not made below /dev")
 
 
 def _stat(path: Path) -> os.stat_result:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 from pvfw.errors import DumpError
 
+from ..streams import pasted
+
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS = 0x80086601, 0x40086602
 IMMUTABLE = 0x10
 
@@ -43,7 +45,7 @@ def set_immutable(fd: int, path: Path, wanted: bool) -> None:
         fcntl.ioctl(fd, FS_IOC_SETFLAGS, struct.pack("<Q", flags))
     except OSError as error:
         sign = "+" if wanted else "-"
-        raise DumpError(f"chattr {sign}i {path}: {error.strerror}") from error
+        raise DumpError(f"chattr {sign}i {pasted(path)}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

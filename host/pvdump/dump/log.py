@@ -27,6 +27,10 @@ from .vmcore import Header
 PAGES_KEPT = 64
 
 
+class NoLog(DiskError):
+    """A dump has no log that can be read; the rest of it may be there."""
+
+
 class Memory:
     """The memory of a crashed guest, by the headers of its vmcore.
 
@@ -103,7 +107,8 @@ def collect(disk: TargetDisk, block: superblock.Superblock | None, out: Path | N
         lines on what the log lacks; none if it is whole.
 
     Raises:
-        DiskError: there is no log to be had, or the target or the file cannot be used.
+        NoLog: there is no log to be had.
+        DiskError: the target or the file cannot be used.
         TargetRefused: there is no dump to be had.
     """
     dump = source.salvaged(disk) if block is None else source.recorded(disk, block)
@@ -111,9 +116,7 @@ def collect(disk: TargetDisk, block: superblock.Superblock | None, out: Path | N
     try:
         log = Log(memory, memory.vmcoreinfo())
     except CoreError as error:
-        raise DiskError(
-            f"the kernel's log cannot be read, collect the vmcore without --log: {error}"
-        ) from error
+        raise NoLog(f"the kernel's log cannot be read: {error}") from error
     with _text_output(out) as output:
         for line in log.lines():
             output.write(f"{line}\n".encode())

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pvfw.superblock import MIB
 
-from .disk import DiskError, exists, refuse_dev
+from .disk import DiskError, exists
+from .newfile import refuse_dev
 
 PART = ".pvdump-part"
 NAME_MAX = 255  # bytes

@@ -18,8 +18,9 @@ from pathlib import Path
 from pvfw import superblock
 from pvfw.errors import TargetRefused
 
+from ..streams import pasted
 from . import disk as disks
-from . import holders, swapspace
+from . import holders, newfile, swapspace
 from .contents import Contents, look
 from .disk import MIB, PAGE, DiskError, TargetDisk
 from .meter import SILENT, Progress
@@ -68,7 +69,7 @@ def prepare(
         TargetRefused: it holds something.
     """
     if not disks.exists(path):
-        disks.refuse_dev(path)
+        newfile.refuse_dev(path)
         if size is None:
             raise DiskError(f"{path} does not exist; with --size it is made as a file")
         _make(path, size)
@@ -81,7 +82,7 @@ def prepare(
         if found.name and not force:
             raise TargetRefused(f"{path} holds {found.name}; nothing was changed. {_way(found)}")
         if not force and swapspace.is_swap(disk.read(0, PAGE)):
-            raise TargetRefused(f"{path} is swap as well: `pvdump prepare --swap {path}`")
+            raise TargetRefused(f"{path} is swap as well: `pvdump prepare --swap {pasted(path)}`")
         return _sign(disk, uuid.uuid4(), found.name)
 
 

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from pvfw import chunks, superblock
 from pvfw.errors import TargetRefused
 
+from . import salvage as salvaging
 from .disk import PAGE, BadPlace, DiskError, TargetDisk
 from .vmcore import Header
 
+# Why a dump is not whole whose superblock does not say that it has ended.
+UNENDED = "the guest is still writing, or was ended while it wrote"
 NO_UUID = bytes(16)  # of what block() makes up
 
 
@@ -38,13 +41,20 @@ class Dump:
     block: superblock.Superblock | None
 
 
+class AgeFile(superblock.Superblock):
+    """What a superblock would say of an age file that stands alone, not in chunks."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(NO_UUID, size)  # type: ignore[no-untyped-call]
+
+
 def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
     """Return the superblock of the dump on a target.
 
     Args:
         disk: open for reading.
-        salvage: take its copy, or where that tells of no dump, what the first chunk behind it
-            tells; None where there is no chunk, but perhaps a vmcore.
+        salvage: do not believe it: take it or its copy, as the dump bears out, or where that is
+            none, what the first chunk tells; None where there is no chunk, but perhaps a vmcore.
 
     Raises: as TargetDisk.superblock().
     """
@@ -52,21 +62,17 @@ def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
         try:
             return disk.superblock()
         except TargetRefused:
-            found = _file(disk)
-            if found is None:
+            if (found := _file(disk)) is None:
                 raise
             return found
-    copy = disk.superblock_copy()
-    if copy is not None and copy.state != superblock.READY:
-        return copy
-    raw, _ = disk.read_around(superblock.DATA_OFFSET, chunks.HEADER_SIZE)
-    header = chunks.decode(raw, None, 0)
+    if (chosen := salvaging.chosen(disk)) is not None:
+        return chosen
+    header = salvaging.header(disk, superblock.DATA_OFFSET)
     if header is None:
-        return None
+        return _file(disk)
     found = superblock.Superblock(NO_UUID, disk.size // PAGE * PAGE)
     found.dump, found.state = header.dump, superblock.PARTIAL
-    if header.kind == chunks.AGE:
-        found.format = superblock.FORMAT_AGE
+    found.format = _format(header)
     found.reason = "the superblock was not looked at"
     return found
 
@@ -74,22 +80,30 @@ def block(disk: TargetDisk, salvage: bool) -> superblock.Superblock | None:
 def _file(disk: TargetDisk) -> superblock.Superblock | None:
     """Return what a superblock would say of a file that begins with a stream or an age file.
 
-    None where it begins otherwise, as a target does.
+    The chunks of a stream, encrypted or not, may have been copied off a target with dd. None where
+    it begins otherwise, as a target does.
     """
     raw = disk.read_around(0, chunks.HEADER_SIZE)[0]
     header = chunks.decode(raw, None, 0)
-    is_age = raw.startswith(chunks.AGE_INTRO)
-    if header is None and not is_age:
+    size = disk.size + superblock.COPY_SIZE
+    if raw.startswith(chunks.AGE_INTRO):
+        found: superblock.Superblock = AgeFile(size)
+        found.format = superblock.FORMAT_AGE
+    elif header is not None:
+        found = superblock.Superblock(NO_UUID, size)
+        found.dump, found.format = header.dump, _format(header)
+    else:
         return None
-    found = superblock.Superblock(NO_UUID, disk.size + superblock.COPY_SIZE)
     found.state = superblock.COMPLETE
     found.data_offset = 0
     found.dump_size = found.written = disk.size
-    if is_age:
-        found.format = superblock.FORMAT_AGE
-    else:
-        found.dump = header.dump
     return found
+
+
+def _format(header: chunks.Header) -> int:
+    """Return the format of the dump that a chunk is of."""
+    is_age = header.kind == chunks.AGE
+    return int(superblock.FORMAT_AGE if is_age else superblock.FORMAT_STREAM)
 
 
 def is_file(block: superblock.Superblock) -> bool:
@@ -112,7 +126,7 @@ def recorded(disk: TargetDisk, block: superblock.Superblock) -> Dump:
     elif block.state == superblock.PARTIAL:
         size, reason = block.written, block.reason or "no reason recorded"
     else:
-        size, reason = block.written, "the guest is still writing, or was ended while it wrote"
+        size, reason = block.written, UNENDED
     there = max(disk.size - block.data_offset, 0)
     if there < size:
         size, reason = there, f"the target ends at byte {disk.size}; it was larger once"
@@ -163,7 +177,7 @@ def unchanged(disk: TargetDisk, before: superblock.Superblock) -> str:
 
 
 def _again(disk: TargetDisk, before: superblock.Superblock) -> superblock.Superblock:
-    """Read the superblock; the copy where it is lost, or tells of another dump than before."""
+    """Read the superblock; the copy where it is lost, or where the copy alone is as before."""
     copy = disk.superblock_copy()
     try:
         first = disk.superblock()
@@ -171,7 +185,11 @@ def _again(disk: TargetDisk, before: superblock.Superblock) -> superblock.Superb
         if copy is None:
             raise
         return copy
-    return copy if copy is not None and first.dump != before.dump == copy.dump else first
+    if copy is None or is_other(before, copy) or not is_other(before, first):
+        return first
+    # One of the same dump that says less than the copy, which --salvage has chosen.
+    is_behind = first.uuid == before.uuid and first.dump == before.dump
+    return copy if is_behind or first.dump != before.dump else first
 
 
 def refuse_changed(disk: TargetDisk, before: superblock.Superblock) -> None:
@@ -183,11 +201,16 @@ def refuse_changed(disk: TargetDisk, before: superblock.Superblock) -> None:
     _refuse_other(disk, before, disk.superblock())
 
 
+def is_other(before: superblock.Superblock, after: superblock.Superblock) -> bool:
+    """Tell whether a superblock is of another dump than one that was read before."""
+    same = ("uuid", "size", "data_offset", "dump_size", "started", "dump")
+    return after.written < before.written or any(
+        getattr(before, name) != getattr(after, name) for name in same
+    )
+
+
 def _refuse_other(
     disk: TargetDisk, before: superblock.Superblock, after: superblock.Superblock
 ) -> None:
-    same = ("uuid", "size", "data_offset", "dump_size", "started", "dump")
-    if any(getattr(before, name) != getattr(after, name) for name in same) or (
-        after.written < before.written
-    ):
+    if is_other(before, after):
         raise DiskError(f"{disk.path} was changed while it was copied: collect it again")

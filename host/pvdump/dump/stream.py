@@ -25,6 +25,7 @@ RANGE = struct.Struct(chunks.RANGE)
 RUN = struct.Struct(chunks.RUN)
 # Frames that KDUMP's readers take, as pvfw.oldmem.ADDRESS_MAX.
 PFN_MAX = 1 << 32
+ONE = "a place of the dump is damaged"
 NAMED = 8  # damaged chunks that are named
 SCAN = 1 << 20  # bytes read at a time where chunks are looked for
 FACTS_MAX = 1 << 16  # bytes of lines that are read
@@ -82,6 +83,12 @@ class Damage:
         if self.number <= NAMED:
             self.lines.append(line)
 
+    def reason(self) -> str:
+        """Return a clause on all of it; "" where nothing is damaged."""
+        if not self.number:
+            return ""
+        return f"{self.number} places of the dump are damaged" if self.number > 1 else ONE
+
 
 class Stream:
     """The stream that a superblock tells of.
@@ -95,6 +102,7 @@ class Stream:
         end: bytes from the stream's start up to the end of the last whole chunk, once chunks() is
             through.
         known: bytes that the superblock says are there.
+        limit: bytes that a stream there can have.
         damage: what chunks() found.
         manifest: of a whole stream; b"" until it was read.
     """
@@ -106,7 +114,7 @@ class Stream:
         complete = block.state == superblock.COMPLETE
         self.complete = complete
         self.known = block.dump_size if complete else block.written
-        self._limit = min(block.room(), max(disk.size - block.data_offset, 0))
+        self.limit = min(block.room(), max(disk.size - block.data_offset, 0))
         self.at = self.end = 0
         self.damage = Damage()
         self.manifest = b""
@@ -119,7 +127,7 @@ class Stream:
         """
         self.damage, self.manifest, self.end, self.at = Damage(), b"", 0, 0
         at = number = chain = lost = 0
-        while at < self._limit:
+        while at < self.limit:
             header, raw = self.header(at)
             if header is None:
                 if at >= self.known:
@@ -166,7 +174,7 @@ class Stream:
     def _decoded(self, raw: bytes, at: int) -> Header | None:
         """Read the bytes of a header at a place. Returns None where they are none."""
         header: Header | None = chunks.decode(raw, self.dump, at)
-        return None if header is None or at + header.length() > self._limit else header
+        return None if header is None or at + header.length() > self.limit else header
 
     def chunk(self, header: Header, at: int) -> Chunk | str:
         """Read the rest of a chunk and check it. Returns it, or a clause on what is wrong."""
@@ -189,7 +197,7 @@ class Stream:
         Only headers and tables are read. Raises: as chunks().
         """
         at = 0
-        while at < self._limit:
+        while at < self.limit:
             header, _ = self.header(at)
             if header is None:
                 if at >= self.known:
@@ -207,7 +215,7 @@ class Stream:
 
     def _next(self, at: int) -> int:
         """Return the first place from `at` on where a chunk's header is, at most the known end."""
-        end = min(self.known, self._limit)
+        end = min(self.known, self.limit)
         while at < end:
             raw = self._read(at, min(SCAN, end - at))
             for place in range(0, len(raw), PAGE):

@@ -109,7 +109,7 @@ def refuse(disk: TargetDisk, block: superblock.Superblock) -> str:
     if block.state == superblock.PARTIAL:
         return block.reason or "no reason recorded"
     if block.state == superblock.WRITING:
-        return "the guest is still writing, or was ended while it wrote"
+        return source.UNENDED
     return ""
 
 
@@ -170,7 +170,7 @@ def make_elf(
     layout = Layout(disk.path, told.memory, told.notes)
     if out is None:
         return _send_elf(stream, block, told, layout, reason, progress)
-    with OutputFile(out, block.written) as output:
+    with OutputFile(out, min(block.written, stream.limit)) as output:
         count = 0
         for page in _pages(stream, progress):
             place = layout.place(page.pfn, page.length)
@@ -300,8 +300,7 @@ def _made(
     count: int,
 ) -> Made:
     damage = stream.damage
-    if damage.number and not reason:
-        reason = f"{damage.number} places of the dump are damaged"
+    reason = reason or damage.reason()
     if reason and stream.manifest and not damage.number:
         reason += "; all that was to be in it is there all the same"
     reason = reason or source.unchanged(disk, block)

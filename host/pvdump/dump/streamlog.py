@@ -12,7 +12,8 @@ from pathlib import Path
 from pvfw import chunks, superblock
 
 from . import source
-from .disk import DiskError, TargetDisk
+from .disk import TargetDisk
+from .log import NoLog
 from .output import OutputFile
 from .stream import Stream
 from .streamdump import KINDS, refuse, stdout
@@ -44,9 +45,7 @@ def write_log(disk: TargetDisk, block: superblock.Superblock, out: Path | None) 
             if began:
                 break
         if not found:
-            raise DiskError(
-                f"{disk.path}: the dump has no log as text; collect the vmcore without --log"
-            )
+            raise NoLog(f"{disk.path}: the dump has no log as text")
         doubt = source.unchanged(disk, block)
         output.publish()
     missing = list(stream.damage.lines)

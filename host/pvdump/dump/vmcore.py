@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pvfw import elf
 from pvfw.errors import TargetRefused
 
+from ..streams import pasted
 from .disk import BadPlace, DiskError, TargetDisk
 
 EHDR = struct.Struct(elf.EHDR)
@@ -62,8 +63,8 @@ class Header:
         except BadPlace as error:
             raise DiskError(
                 f"{error}: the headers of the vmcore, without which no file can be made of it; "
-                f"`dd if={disk.path} of=FILE bs=4096 conv=noerror,sync` copies all that can be "
-                f"read of the disk"
+                f"`dd if={pasted(disk.path)} of=FILE bs=4096 conv=noerror,sync` copies all that "
+                f"can be read of the disk"
             ) from error
 
     def _read(self, disk: TargetDisk, offset: int, size: int) -> bytearray:

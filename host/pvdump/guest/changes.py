@@ -14,6 +14,7 @@ from typing import Any, Callable, Optional, Protocol
 
 from pvfw.errors import DumpError
 
+from ..streams import pasted
 from . import record, steps, unmake
 from .steps import Entry
 
@@ -132,7 +133,7 @@ def load(path: Path) -> list[Entry]:
     """
     entries = record.load(path).get("changes", [])
     if not isinstance(entries, list) or not all(_is_entry(each) for each in entries):
-        raise record.RecordError(f"{path} is damaged: rm {path}")
+        raise record.RecordError(f"{path} is damaged: rm {pasted(path)}")
     return entries
 
 

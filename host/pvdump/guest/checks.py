@@ -161,10 +161,10 @@ def armed(guest: Guest) -> Iterator[Finding]:
         return
     if not guest.crash.loaded:
         yield found("not-armed")
-    elif not guest.armed:
-        yield found("other-image")
     elif guest.unfit:
         yield found("unfit", why=guest.unfit)
+    elif not guest.armed:
+        yield found("other-image")
     else:
         yield found("armed")
     missing = [unit for unit in UNITS if unit not in guest.units]

@@ -24,6 +24,7 @@ from ..dump.disk import MIB, PAGE, DiskError
 from ..dump.meter import Meter
 from ..place import create, device, filesystem, swap
 from ..place.locate import locate
+from ..streams import pasted
 from . import targetlook, unmake
 from .changes import Step
 from .steps import Action, folders
@@ -174,7 +175,7 @@ def on_swap(path: Path, wish: Wish) -> Choice:
         raise DiskError(f"{path} is swap, and level {wish.level} keeps user pages: a level with 8")
     place = locate(path)
     if not place.swap:
-        raise DiskError(f"{path} is no swap space: mkswap {path}")
+        raise DiskError(f"{path} is no swap space: mkswap {pasted(path)}")
     if place.size < wish.need + superblock.DATA_OFFSET:
         raise DiskError(
             f"{path} has {place.size // MIB} MiB; a dump takes about {-(-wish.need // MIB)} MiB"

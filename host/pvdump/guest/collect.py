@@ -14,6 +14,7 @@ from ..arm import settings
 from ..dump import compression as compressions
 from ..dump.collect import collect, collect_log
 from ..dump.disk import MIB
+from ..dump.log import NoLog
 from ..dump.meter import Meter
 from ..streams import complain, tell
 
@@ -82,8 +83,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--salvage",
         action="store_true",
-        help="do not look at the superblock: take its copy at the target's end, or "
-        "without that what stands behind it, by its own headers",
+        help="do not believe the superblock: take it or its copy at the target's end, as the dump "
+        "bears out, or without a copy what stands behind it, by its own headers",
     )
     parser.add_argument(
         "--log",
@@ -100,7 +101,10 @@ def run(options: argparse.Namespace) -> int:
     if options.disk is None:
         return _gathered(options)
     if options.log:
-        missing = collect_log(options.disk, options.out, options.salvage, options.identity)
+        try:
+            missing = collect_log(options.disk, options.out, options.salvage, options.identity)
+        except NoLog as error:
+            raise NoLog(f"{error}; collect the vmcore without --log") from error
         for line in missing:
             complain("collect", line)
         return INCOMPLETE if missing else 0
@@ -164,6 +168,6 @@ def _gathered(options: argparse.Namespace) -> int:
     found = settings.settled(options)
     paths = [options.source] if options.source else gather.targets(found)
     if not paths:
-        tell("collect", f"no targets in {options.config or settings.SYSTEM}: nothing to collect")
+        tell("collect", f"no targets in {options.config or settings.SYSTEM}: `pvdump setup`")
     own = options.source is None
     return gather.gather(gather.Guest.of(found), paths, options.defer_hooks, own)

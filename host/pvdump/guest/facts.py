@@ -19,7 +19,7 @@ from pvfw.errors import DumpError
 from ..arm import arming, image, kexec, status
 from ..arm.estimate import estimate
 from ..arm.kexec import State
-from . import loaders, record, rivals, targetlook, xen
+from . import loaders, rivals, targetlook, xen
 from .loaders import Loader
 from .rivals import Rival
 from .targetlook import Look
@@ -65,7 +65,7 @@ class Guest:
         image: its path.
         has_image: whether it is there, and is one.
         signed: whether it has a signature.
-        armed: the record of what pvdump has loaded, {} where it has nothing.
+        armed: the record of what pvdump has loaded, {} where it has nothing that can be read.
         unfit: why what is loaded would not dump, or "".
         units: of UNITS, those that are enabled.
         settings_error: why the settings cannot be read, or "".
@@ -131,15 +131,22 @@ def read(root: Path, store: Mapping[str, str]) -> Guest:
     guest.loader = loaders.find(root)
     guest.rivals = rivals.read(root)
     _read_image(guest)
-    guest.armed = record.load(root / arming.ARMED)
-    if guest.armed and guest.crash.loaded:
-        guest.unfit = status.why_not(guest.armed, root)
+    _read_armed(guest)
     guest.units = tuple(unit for unit in UNITS if rivals.is_wanted(root, unit))
     guest.settings_error, values, guest.targets = targetlook.read(root)
     guest.level = values["level"]
     with contextlib.suppress(DumpError, OSError):
         guest.estimate = estimate(guest.level, values["compress"], root)
     return guest
+
+
+def _read_armed(guest: Guest) -> None:
+    try:
+        guest.armed = arming.load_record(guest.root)
+        if guest.armed and guest.crash.loaded:
+            guest.unfit = status.why_not(guest.armed, guest.root)
+    except DumpError as error:
+        guest.unfit = str(error)
 
 
 def _read_image(guest: Guest) -> None:

@@ -19,14 +19,15 @@ from pvfw.errors import DumpError
 from pvfw.superblock import MIB, Superblock
 
 from ..dump import disk as disks
+from ..dump import source
 from ..dump.collect import Collected, collect, collect_log, note
 from ..dump.disk import DiskError
 from ..dump.immutable import IMMUTABLE, attributes, set_immutable
 from ..dump.meter import Meter
 from ..dump.prepare import prepare_again
 from ..place.locate import locate
-from ..streams import complain, tell
-from . import crashtest, dumps, hooks, motd, record, reports, retention
+from ..streams import complain, pasted, tell
+from . import crashtest, dumps, hooks, motd, record, reports, retention, telling
 from .dumps import Dump, Facts
 
 FAILED, INCOMPLETE = 1, 3  # exit codes
@@ -34,6 +35,8 @@ VMCORE = "vmcore"
 COLLECTED = "collected.json"
 # Bytes beside those of the dump: log, report, and a reader's tables.
 BESIDE = 16 * MIB
+# Why the dump of a guest that runs again was never ended.
+CUT = "the guest was reset, or lost its power, while the dump was written"
 TIME_MAX = 1 << 33  # s; a superblock that says more is wrong
 
 
@@ -98,7 +101,7 @@ def gather(guest: Guest, paths: list[Path], defer_hooks: bool, own: bool = True)
         if not defer_hooks:
             codes.add(_after(guest))
         for dump in retention.keep(guest.directory, guest.keep):
-            tell("collect", f"{dump.path} was removed, by keep: {guest.keep}")
+            telling.removed(dump, f"keep: {guest.keep} in the settings keeps no more dumps")
     return FAILED if FAILED in codes else max(codes)
 
 
@@ -106,32 +109,30 @@ def _one(guest: Guest, path: Path, own: bool) -> int:
     """Get the dump off a target. Returns the exit code."""
     with disks.reading(path) as disk:
         block = disk.superblock()
+        most = max(disk.size - block.data_offset, 0)
     if block.state == superblock.READY:
         tell("collect", f"{path} holds no dump: it is ready for one")
         return 0
     if block.state == superblock.WRITING and not own:
         raise DiskError(
             f"{path}: the guest is still writing, or was ended while it wrote; "
-            f"`pvdump collect {path} OUT` copies what there is"
+            f"`pvdump collect {pasted(path)} OUT` copies what there is"
         )
     dump = _published(guest.directory, block)
     if dump is None and block.collected:
         tell("collect", f"the dump on {path} was collected before, to another place")
     else:
-        dump = dump or _publish(guest, path, block)
-        _say(dump)
+        if dump is not None:
+            tell("collect", f"{dump.path} has the dump of {path} already")
+        else:
+            dump = _publish(guest, path, block, min(block.dump_size or block.written, most), own)
         if own:
             _record_all(guest, dump)
         if dump.facts.lost:
-            raise DiskError(
-                f"{path} keeps its dump, as {dump.facts.lost}; if it is not needed any more: "
-                f"`pvdump prepare --force {path}`"
-            )
+            raise DiskError(telling.kept(dump, path))
         note(path, block)
     ready = prepare_again(path)
-    room = f"room for a dump of {ready.room / MIB:.1f} MiB"
-    arm = "; `pvdump arm` arms it" if own else ""
-    tell("collect", f"{path} is ready for the next dump, {room}{arm}")
+    telling.ready(path, ready.room, own)
     return 0 if dump is None or dump.facts.complete else INCOMPLETE
 
 
@@ -161,11 +162,10 @@ def _published(directory: Path, block: Superblock) -> Optional[Dump]:
     return None
 
 
-def _publish(guest: Guest, path: Path, block: Superblock) -> Dump:
-    """Make the folder of a dump. Raises DumpError, and leaves nothing then."""
-    size = block.dump_size or block.written
+def _publish(guest: Guest, path: Path, block: Superblock, size: int, own: bool) -> Dump:
+    """Make the folder of a dump of `size` bytes. Raises DumpError, and leaves nothing then."""
     for gone in retention.make_room(guest.directory, size + BESIDE, guest.keep_free):
-        tell("collect", f"{gone.path} was removed: a new dump needs its room")
+        telling.removed(gone, "a new dump needs its room (keep_free: in the settings)")
     facts = _facts(path, block)
     place = dumps.free_name(guest.directory, facts)
     failed = hooks.run(guest.hooks / hooks.BEFORE, place, facts.complete)
@@ -175,15 +175,17 @@ def _publish(guest: Guest, path: Path, block: Superblock) -> Dump:
     try:
         with Meter() as meter:
             done = collect(path, part / VMCORE, meter, form="", noted=False)
+        if own and block.state == superblock.WRITING:
+            done = replace(done, reason=done.reason.replace(source.UNENDED, CUT))
         facts = _with(facts, done, failed)
+        lacks = []
         if not facts.encrypted:
-            for line in [*_log(path, part), *reports.write(part, facts.vmcore)]:
-                complain("collect", line)
+            lacks = [*_log(path, part), *reports.write(part, facts.vmcore)]
         dump = dumps.publish(part, place, facts)
     except BaseException:
         dumps.discard(part)
         raise
-    tell("collect", f"{place}: the dump of {path}, {meter}")
+    telling.published(dump, path, meter, lacks)
     return dump
 
 
@@ -224,13 +226,6 @@ def _log(path: Path, part: Path) -> list[str]:
         return [f"{dumps.LOG}: {line}" for line in collect_log(path, part / dumps.LOG, False)]
     except DumpError as error:
         return [f"no {dumps.LOG}: {error}"]
-
-
-def _say(dump: Dump) -> None:
-    if dump.facts.reason:
-        tell("collect", f"why the kernel died: {dump.facts.reason}")
-    for line in dump.facts.missing:
-        complain("collect", f"the dump is partial: {line}")
 
 
 def _record_all(guest: Guest, dump: Dump) -> None:

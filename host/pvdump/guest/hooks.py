@@ -13,6 +13,8 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
+from ..streams import pasted
+
 BEFORE, AFTER = "before.d", "after.d"
 COMPLETE, PARTIAL = "complete", "partial"  # kinds of dumps
 SECONDS = 3600  # that one may take
@@ -66,9 +68,10 @@ def _refused(path: Path) -> str:
     if not stat.S_ISREG(status.st_mode):
         return "it is no file"
     if status.st_uid not in (0, os.geteuid()) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        return f"others can write it, so it is not run: chown root {path}; chmod go-w {path}"
+        name = pasted(path)
+        return f"others can write it, so it is not run: chown root {name}; chmod go-w {name}"
     if not os.access(path, os.X_OK):
-        return f"it is not executable: chmod +x {path}"
+        return f"it is not executable: chmod +x {pasted(path)}"
     return ""
 
 

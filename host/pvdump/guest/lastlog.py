@@ -13,6 +13,7 @@ import sys
 from ..arm import settings
 from ..dump.disk import DiskError
 from ..dump.output import OutputStream
+from ..streams import pasted
 from . import dumps
 
 PIECE = 1 << 20  # bytes
@@ -35,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     if dump.facts.encrypted:
         raise DiskError(
             f"{dump.path} is encrypted: `pvdump collect --identity FILE --log "
-            f"{dump.path / dump.facts.vmcore} -` where the key is"
+            f"{pasted(dump.path / dump.facts.vmcore)} -` where the key is"
         )
     output = OutputStream(sys.stdout.fileno(), text=True)
     terminal = os.isatty(sys.stdout.fileno())

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from ..dump.disk import DiskError
+from ..streams import one_line
 from .dumps import Dump
 
 MOTD = Path("run/motd.d/pvdump")  # below the root; until the next boot
@@ -24,9 +25,9 @@ def write(root: Path, dump: Dump) -> None:
     facts = dump.facts
     part = "" if facts.complete else "part of "
     shows = "" if facts.encrypted else "; `pvdump report` shows why"
-    line = (
+    line = one_line(
         f"pvdump: the kernel crashed on {facts.when():%Y-%m-%d at %H:%M:%S} UTC, "
-        f"{part}the dump is in {dump.path}{shows}\n"
+        f"{part}the dump is in {dump.path}{shows}"
     )
     path = root / MOTD
     made = path.with_name(f".{path.name}.new")
@@ -36,7 +37,7 @@ def write(root: Path, dump: Dump) -> None:
         fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor
             os.fchmod(fd, 0o644)
-            stream.write(os.fsencode(line))
+            stream.write(line.encode() + b"\n")
         made.replace(path)
     except OSError as error:
         raise DiskError(f"{path}: {error.strerror}") from error

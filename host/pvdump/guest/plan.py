@@ -17,6 +17,7 @@ from pvfw.errors import DumpError
 
 from ..arm import settings
 from ..arm.estimate import estimate
+from ..streams import pasted
 from . import checks, choice, facts, loaders, rivals, settingsfile, steps, targetlook
 from .changes import Step
 from .choice import Choice, Wish
@@ -134,7 +135,7 @@ def _target(
         chosen, reasons = choice.best(wish)
     plan.notes += [f"not possible as target: {reason}" for reason in reasons]
     if chosen is None:
-        would_do = [f"pvdump setup --target {path}" for path in choice.elsewhere(wish)]
+        would_do = [f"pvdump setup --target {pasted(path)}" for path in choice.elsewhere(wish)]
         would_do.append(
             "a disk lent by dom0, "
             f'"...,vdev=xvdb,access=rw" of {choice.file_size(wish.need) // MIB} MiB, then '

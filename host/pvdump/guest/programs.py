@@ -7,11 +7,12 @@ fails is an error with its last line.
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 from collections.abc import Sequence
 
 from pvfw.errors import DumpError
+
+from ..streams import pasted
 
 # Where programs for root are, also where the PATH of a user or of cron does not have it.
 PLACES = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin", "/bin")
@@ -42,7 +43,7 @@ def run(words: Sequence[str]) -> str:
     """
     import subprocess  # takes a while, and few commands need it
 
-    shown = shlex.join(words)
+    shown = " ".join(map(pasted, words))
     program = find(words[0])
     if program is None:
         raise ProgramError(f"{shown}: there is no program {words[0]}")

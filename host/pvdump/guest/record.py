@@ -14,6 +14,8 @@ from typing import Any
 
 from pvfw.errors import DumpError
 
+from ..streams import pasted
+
 ROOT = Path("/")  # of the system; tests lay out one of their own
 RUN = Path("run/pvdump")  # below the root; until the next boot
 STATE = Path("var/lib/pvdump")
@@ -81,7 +83,7 @@ def load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise RecordError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is damaged: rm {path}") from error
+        raise RecordError(f"{path} is damaged: rm {pasted(path)}") from error
     if len(raw) > RECORD_MAX or not isinstance(found, dict):
-        raise RecordError(f"{path} is damaged: rm {path}")
+        raise RecordError(f"{path} is damaged: rm {pasted(path)}")
     return found

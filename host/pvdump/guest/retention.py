@@ -71,8 +71,8 @@ def make_room(directory: Path, size: int, reserve: Optional[int]) -> list[Dump]:
     if most < need:
         raise DiskError(
             f"{directory} has {_free(directory) // MIB} MiB free, the dump needs {size // MIB} MiB "
-            f"and {reserve // MIB} MiB are to stay free (keep_free): make room, then `pvdump "
-            f"collect`"
+            f"and {reserve // MIB} MiB are to stay free (keep_free): the dump stays on its "
+            f"target; make room, then `pvdump collect`"
         )
     for dump in candidates:
         if _free(directory) >= need:

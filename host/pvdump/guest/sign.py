@@ -13,11 +13,13 @@ import stat
 from pathlib import Path
 
 from ..arguments import file_name
+from ..dump import newfile
 from ..dump.disk import DiskError
 from ..streams import tell
 from . import dumps, programs
 
 NEW = ".pvdump-signed"  # ends the name of what is to take another file's place
+PE = b"MZ"  # begins an image
 TOOLS = ("sbsign", "sbverify")
 DESCRIPTION = """\
 Sign the image with a key whose certificate the guest's firmware or kernel trusts (db, or a machine
@@ -53,17 +55,23 @@ def sign(image: Path, key: Path, cert: Path, out: Path) -> None:
     Args:
         image: a PE file.
         key, cert: PEM files.
-        out: of the signed image; it is replaced.
+        out: of the signed image; an image there is replaced.
 
     Raises:
         DumpError: it cannot be signed, or the signature does not hold; nothing was changed.
     """
     for path in (image, key, cert):
         _refuse_unreadable(path)
+    made = out.with_name(out.name + NEW)
+    newfile.refuse_input(out, [key, cert])
+    newfile.refuse_input(made, [image, key, cert])
+    newfile.refuse_dev(out)
+    newfile.refuse_special(out)
+    if out != image:
+        _refuse_other(out)
     for tool in TOOLS:
         if programs.find(tool) is None:
             raise DiskError(f"{tool} is missing: apt install sbsigntool (dnf install sbsigntools)")
-    made = out.with_name(out.name + NEW)
     try:
         made.unlink(missing_ok=True)
         # sbsign makes a file that all can read, and so it may be: it has no secret.
@@ -91,3 +99,14 @@ def _refuse_unreadable(path: Path) -> None:
             raise DiskError(f"{path} is no file")
     finally:
         os.close(fd)
+
+
+def _refuse_other(out: Path) -> None:
+    """Refuse to replace a file that is no image."""
+    try:
+        with out.open("rb") as stream:
+            start = stream.read(len(PE))
+    except OSError:
+        return
+    if start != PE:
+        raise DiskError(f"{out} exists and is no image: name another file")

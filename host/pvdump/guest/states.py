@@ -6,7 +6,10 @@ can be pasted into a shell of the guest, or, where the state is the owner's of d
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
+
+from ..streams import pasted
 
 OK, ADVICE, DOM0, NO = "ok", "advice", "dom0", "no"
 
@@ -52,7 +55,9 @@ def found(name: str, /, **values: object) -> Finding:
         values: of the names in its texts.
     """
     state = STATES[name]
-    what, why, mend = (text.format(**values) for text in (state.what, state.why, state.mend))
+    what, why = (text.format(**values) for text in (state.what, state.why))
+    words = {key: pasted(each) if isinstance(each, Path) else each for key, each in values.items()}
+    mend = state.mend.format(**words)
     return Finding(name, state.verdict, what, why, mend, state.owner)
 
 

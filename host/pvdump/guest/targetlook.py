@@ -54,8 +54,7 @@ def look(wanted: Wanted, level: int) -> Look:
 
 
 def _holds_dump(wanted: Wanted) -> bool:
-    path = targets.DEVICES / wanted.name if wanted.place is None else wanted.place
-    with suppress(DumpError, OSError), disks.reading(path) as disk:
+    with suppress(DumpError, OSError), disks.reading(targets.where(wanted)) as disk:
         return bool(disk.superblock().state != superblock.READY)
     return False
 

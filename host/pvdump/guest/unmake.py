@@ -18,6 +18,7 @@ from ..dump import disk as disks
 from ..dump import immutable
 from ..dump.disk import TargetDisk
 from ..place import swap
+from ..streams import pasted
 from . import programs
 from .steps import Entry
 
@@ -88,7 +89,10 @@ def _kept(path: Path) -> Optional[str]:
     except DumpError as error:
         return f"{path}: {error}; it stays as it is"
     if block.state != superblock.READY and not block.collected:
-        return f"{path} holds a dump that was not collected, and stays: `pvdump collect {path} OUT`"
+        return (
+            f"{path} holds a dump that was not collected, and stays: "
+            f"`pvdump collect {pasted(path)} OUT`"
+        )
     return None
 
 

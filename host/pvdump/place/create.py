@@ -18,9 +18,10 @@ from pvfw import superblock
 from pvfw.errors import DumpError, TargetRefused
 
 from ..dump import disk as disks
-from ..dump import immutable, swapspace
+from ..dump import immutable, newfile, swapspace
 from ..dump.disk import MIB, PAGE, DiskError
 from ..dump.meter import Progress
+from ..streams import pasted
 from . import device, filesystem, freeze, stamp, swap
 from .locate import locate
 
@@ -39,7 +40,7 @@ def file(path: Path, size: int, progress: Progress) -> superblock.Superblock:
     Raises:
         DumpError: it exists, or cannot be a target; nothing is left of it.
     """
-    disks.refuse_dev(path)
+    newfile.refuse_dev(path)
     if disks.exists(path):
         raise DiskError(
             f"{path} exists; --file makes a new file. A target of ours is taken by --again"
@@ -114,12 +115,12 @@ def take_swap(path: Path, force: bool) -> superblock.Superblock:
     status = _status(path)
     if swap.is_active(status):
         raise DiskError(
-            f"{path} is in use as swap: swapoff {path} && pvdump prepare --swap {path} && "
-            f"swapon {path}"
+            f"{path} is in use as swap: swapoff {pasted(path)} && pvdump prepare --swap "
+            f"{pasted(path)} && swapon {pasted(path)}"
         )
     place = locate(path)
     if not place.swap:
-        raise DiskError(f"{path} is no swap space of this kind of machine: mkswap {path}")
+        raise DiskError(f"{path} is no swap space of this kind of machine: mkswap {pasted(path)}")
     if place.size < superblock.DATA_OFFSET + MIB:
         raise DiskError(f"{path} has {place.size} bytes; a target needs 2 MiB at least")
     with disks.writing(path) as disk:
@@ -146,7 +147,8 @@ def _refuse_other(path: Path, head: bytes) -> None:
     if block.state != superblock.READY and not block.collected:
         raise TargetRefused(
             f"{path} holds a dump, which was not collected; nothing was changed. "
-            f"`pvdump collect {path} OUT` gets it. If it is not needed any more, say --force"
+            f"`pvdump collect {pasted(path)} OUT` gets it. If it is not needed any more, say "
+            f"--force"
         )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from pvfw.errors import DumpError
 
 from ..dump.immutable import attributes
+from ..streams import pasted
 
 MOUNTS = Path("/proc/self/mountinfo")
 PROC_EXT4 = Path("/proc/fs/ext4")
@@ -53,7 +54,9 @@ def check(fd: int, path: Path) -> None:
         )
     flags = attributes(fd)
     if flags & JOURNAL_DATA and magic == 0xEF53:
-        raise FileSystemError(f"{path}: its data is journaled (chattr +j): chattr -j {path}")
+        raise FileSystemError(
+            f"{path}: its data is journaled (chattr +j): chattr -j {pasted(path)}"
+        )
     if magic == 0x58465342 and _xflags(fd) & REALTIME:
         raise FileSystemError(f"{path} is on the realtime device of its xfs")
 

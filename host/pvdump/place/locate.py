@@ -16,6 +16,7 @@ from pvfw import extents as layout
 
 from ..dump import swapspace
 from ..dump.disk import PAGE, DiskError, TargetDisk
+from ..streams import pasted
 from . import device, fiemap, filesystem, swap
 from .device import SECTOR, Vbd
 
@@ -83,11 +84,11 @@ def _extents(fd: int, path: Path, size: int, is_swap: bool) -> list[tuple[int, i
     except fiemap.Unwritten as error:
         if not is_swap:
             raise
-        mib = -(-size // (1 << 20))
+        mib, name = -(-size // (1 << 20)), pasted(path)
         raise DiskError(
-            f"{error}; make the swap file anew: swapoff {path}; dd if=/dev/zero of={path} bs=1M "
-            f"count={mib} conv=fsync && mkswap {path} && pvdump prepare --swap {path} && "
-            f"swapon {path}"
+            f"{error}; make the swap file anew: swapoff {name}; dd if=/dev/zero of={name} bs=1M "
+            f"count={mib} conv=fsync && mkswap {name} && pvdump prepare --swap {name} && "
+            f"swapon {name}"
         ) from error
 
 

@@ -28,6 +28,7 @@ from ..dump.disk import PAGE
 from ..dump.kdump import DESCRIPTOR, HEADER, INCOMPLETE, SUB_HEADER, VERSION
 from ..dump.notes import SIZE_MAX, Notes
 from ..dump.vmcore import E_FLAGS, PHDR
+from ..streams import pasted
 from . import registers
 from .registers import Registers
 
@@ -249,5 +250,5 @@ def _other(start: bytes, path: Path) -> str:
     """Say what a file that is no vmcore may be."""
     for begin, text in OTHERS:
         if start.startswith(begin):
-            return text.format(path)
+            return text.format(pasted(path))
     return f"no vmcore: it begins {start[:8].hex(' ') or 'with nothing'}"

@@ -13,6 +13,7 @@ from pvfw.errors import DumpError
 from ..arguments import file_name
 from ..arm import settings
 from ..guest import dumps
+from ..streams import pasted
 
 NAME = "vmcore"
 ENCRYPTED = "vmcore.age"
@@ -62,7 +63,7 @@ def find(path: Path) -> Path:
         if (folder / ENCRYPTED).is_file():
             raise DumpError(
                 f"{folder / ENCRYPTED} is encrypted: where the key is, "
-                f"`pvdump collect --identity KEY {folder / ENCRYPTED} NEW` decrypts it"
+                f"`pvdump collect --identity KEY {pasted(folder / ENCRYPTED)} NEW` decrypts it"
             )
     raise DumpError(f"{path}: there is no dump, no file named {NAME} in it or in its folders")
 

@@ -7,6 +7,7 @@ import runpy
 import sys
 
 from ..arguments import file_name
+from ..streams import complain
 from . import place
 from .engine import engine
 
@@ -30,9 +31,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     place.arguments(parser)
     parser.add_argument("script", nargs="?", type=file_name, metavar="SCRIPT", help="run this")
-    parser.add_argument(
+    words = parser.add_argument(
         "words", nargs=argparse.REMAINDER, metavar="ARG", help="arguments of the script"
     )
+    words.required = False  # argparse's line on what is missing would name it
 
 
 def run(options: argparse.Namespace) -> int:
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     import drgn.cli
 
     for line in core.lacks:
-        print(line, file=sys.stderr)
+        complain("drgn", line)
     if options.script is None:
         drgn.cli.run_interactive(core.program)
         return DONE

@@ -54,7 +54,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("pattern", metavar="PATTERN", help="such as /local/domain/*/data/state")
     sub.add_argument("program", metavar="COMMAND")
-    sub.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT")
+    words = sub.add_argument("arguments", nargs=argparse.REMAINDER, metavar="ARGUMENT")
+    words.required = False  # argparse's line on what is missing would name it
 
     sub = actions.add_parser(
         "show",

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from xenpv import abi
 from xenpv.xenstore import wire
 
+from ..streams import one_line
 from .connection import ClientConnection
 from .domain import DOM0, QUOTAS, DomainRecord, StoreError, Transport
 from .nodes import check_path, names_of
@@ -51,7 +52,7 @@ class Xenstored:
         self.attach: Callable[[int, int, int], Transport] | None = None
         self.trace: Callable[[str], None] | None = None
         self.cause: Request | None = None  # the request whose events are told just now
-        self.log: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True)
+        self.log: Callable[[str], None] = _say
         self._dom0 = self.domain(DOM0)
         self._local: list[tuple[str, Callable[[], None], Watch]] = []
         self._firing = False
@@ -205,3 +206,7 @@ class Xenstored:
     def directory(self, path: str) -> Iterable[str]:
         """Return the names of the children. Raises StoreError ENOENT."""
         return names_of(self.tree.directory(self._dom0, path))
+
+
+def _say(line: str) -> None:
+    print(one_line(line), file=sys.stderr, flush=True)
