@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pvdump.xenstore.store import Store
+
 SERVER = Path(__file__).resolve().parents[2] / "lab/forking/server.py"
 
 
@@ -87,6 +89,9 @@ def waiting(server, tmp_path):
     client = Client(server, "xenstored", "--socket", str(tmp_path / "socket"))
     while not (tmp_path / "socket").exists():
         assert Path(f"/proc/{client.pid}").exists(), client.end()
+    # It hears signals from before its first answer on.
+    with Store(tmp_path / "socket", lambda reason: None) as store:
+        store.read_text("/", "")
     return client
 
 
