@@ -57,14 +57,14 @@ class Entry:
         initrds: list of Place, in their order in memory.
         options: bytes, the kernel's command line.
 
-    Attributes: these; title and id are printable str.
+    Attributes: source, kernel, initrds, options; name (the title) and id, printable str.
 
     Raises Damaged where they are too many or too long.
     """
 
     def __init__(self, source, title, id, kernel, initrds, options):
         self.source = source
-        self.title = printable(title[:TITLE_MAX])
+        self.name = printable(title[:TITLE_MAX])
         self.id = printable(id[:ID_MAX])
         self.kernel = kernel
         self.initrds = initrds

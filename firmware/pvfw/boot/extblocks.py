@@ -63,9 +63,7 @@ class _Finder:
         """Add blocks of the file. block: the first on the disk, 0 for none."""
         fs = self._fs
         if block + count > fs.blocks:
-            raise self.damaged(
-                "block %d, but there are %d" % (block + count - 1, fs.blocks)
-            )
+            raise self.damaged("block %d, but there are %d" % (block + count - 1, fs.blocks))
         self._found.add(block * fs.block if block else ZEROS, count * fs.block)
         self.next += count
 

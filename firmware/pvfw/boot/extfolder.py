@@ -77,9 +77,7 @@ async def look(fs, node, wanted, names):
     if node.flags & ENCRYPTED:
         raise Unsupported("%s: folder %d is encrypted" % (fs.area.name, node.number))
     if node.size > FOLDER_MAX:
-        raise fs.damaged(
-            node.number, "a folder of %d bytes, at most %d" % (node.size, FOLDER_MAX)
-        )
+        raise fs.damaged(node.number, "a folder of %d bytes, at most %d" % (node.size, FOLDER_MAX))
     if node.flags & INLINE:
         # The number of the folder above, then entries, in two places.
         content = inline(fs, node)

@@ -26,9 +26,9 @@ UNUSED = bytes(16)
 
 def guid(raw):
     """Return 16 bytes of a GUID as it is written, in lower case."""
-    first = struct.unpack_from("<IHH", raw, 0)
+    a, b, c = struct.unpack_from("<IHH", raw, 0)
     rest = binascii.hexlify(raw[8:16]).decode()
-    return "%08x-%04x-%04x-%s-%s" % (*first, rest[:4], rest[4:])
+    return "%08x-%04x-%04x-%s-%s" % (a, b, c, rest[:4], rest[4:])
 
 
 async def read(area, unit):

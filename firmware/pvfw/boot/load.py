@@ -35,9 +35,7 @@ async def load(file, address, offset=0, size=None):
     if size is None:
         size = file.size - offset
     if offset < 0 or size < 0 or offset + size > file.size:
-        raise Damaged(
-            "%s: %d bytes at %d, but it has %d" % (file.name, size, offset, file.size)
-        )
+        raise Damaged("%s: %d bytes at %d, but it has %d" % (file.name, size, offset, file.size))
     if file.runs is None:
         hw.mem(address, size)[:] = file.content[offset : offset + size]
         return size

@@ -21,17 +21,14 @@ def compare(a, b):
     while True:
         i, j = _run(a, i, VALID, False), _run(b, j, VALID, False)
         for c in SEPARATORS:
-            # Only a pre-release is older than what has ended.
-            if c != TILDE and (i == len(a) or j == len(b)):
-                return (i < len(a)) - (j < len(b))
             in_a, in_b = i < len(a) and a[i] == c, j < len(b) and b[j] == c
             if in_a != in_b:
                 return -1 if in_a else 1
             i, j = i + in_a, j + in_b
-        if i == len(a) or j == len(b):
-            # Behind separators of both, nothing is followed by nothing or by more.
-            return (i < len(a)) - (j < len(b))
-        is_number = a[i] in DIGITS or b[j] in DIGITS
+            # Only a pre-release is older than what has ended.
+            if c == TILDE and (i == len(a) or j == len(b)):
+                return (i < len(a)) - (j < len(b))
+        is_number = a[i : i + 1].isdigit() or b[j : j + 1].isdigit()
         kind = DIGITS if is_number else LETTERS
         end, other = _run(a, i, kind, True), _run(b, j, kind, True)
         found = _numbers(a[i:end], b[j:other]) if is_number else _order(a[i:end], b[j:other])
