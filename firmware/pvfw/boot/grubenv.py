@@ -10,6 +10,7 @@ from .errors import BootError, Exhausted
 from .nodes import shown
 
 HEAD = b"# GRUB Environment Block\n"
+NAME = b"_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 NAMES_MAX = 64
 VALUE_MAX = 4096
 FOLDERS = (b"/grub2", b"/grub")
@@ -69,9 +70,7 @@ def expand(raw, variables):
             name, _, rest = part[1:].partition(b"}")
         else:
             end = 0
-            while end < len(part) and (
-                part[end : end + 1].isalpha() or part[end] in b"_0123456789"
-            ):
+            while end < len(part) and part[end] in NAME:
                 end += 1
             name, rest = part[:end], part[end:]
         found.append(variables.get(name, b"") + rest)

@@ -105,10 +105,9 @@ class Script:
 
     async def _if(self, run):
         machine = self._machine
-        word = b"if"
+        word = self._expect(b"if")
         is_done = False
         while word in (b"if", b"elif"):
-            self._cursor.next() if word == b"if" else None
             await self._list(run and not is_done, (b"then",))
             self._expect(b"then")
             is_taken = self._runs(run) and not is_done and machine.status
@@ -163,17 +162,14 @@ class Script:
             cursor.next()
         self._expect(b"do")
         at, kind, begin = cursor.at, cursor.kind, cursor.begin
-        is_on = run
-        for word in words if run else ():
-            if not is_on:
-                break
+        for word in words:
             self._machine.set(name, word)
             cursor.at, cursor.kind, cursor.begin = at, kind, begin
             await self._list(True, (b"done",))
-            is_on = self._again()
-        else:
-            if not (run and words):
-                await self._list(False, (b"done",))
+            if not self._again():
+                break
+        if not words:
+            await self._list(False, (b"done",))
         self._expect(b"done")
 
     async def _function(self, run):
