@@ -24,6 +24,8 @@ DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
 NBD = ("nbdkit",)
 FORMATTER = ("e2fsprogs", "libarchive13t64")  # of trixie, whose mke2fs reads tar files
+# What makes disks: partitions, file systems, and their content without mounting them.
+DISKS = ("dosfstools", "e2fsprogs", "fdisk", "gdisk", "mtools", "xfsprogs")
 READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
 
 
@@ -83,6 +85,11 @@ def nbd(name: str, progress: Display = NULL) -> Root:
 def formatter(progress: Display = NULL) -> Root:
     """Unpack mke2fs, and the library that it reads tar files with."""
     return Root(Suite("trixie", progress).unpack(FORMATTER))
+
+
+def disks(progress: Display = NULL) -> Root:
+    """Unpack the programs that make partitions and file systems."""
+    return Root(Suite("trixie", progress).unpack(DISKS))
 
 
 def readers(progress: Display = NULL) -> Root:
