@@ -7,7 +7,7 @@ file of PATHS on any volume that gives an entry counts.
 Source: GRUB manual; util/grub.d of GRUB and its patches in Debian, Ubuntu and Fedora.
 """
 
-from . import grubcommands
+from . import grubmachine
 from .entries import ENTRIES_MAX, Menu, text_or_none
 from .errors import BootError, Damaged, Exhausted
 from .grubscript import Block, Script
@@ -71,12 +71,12 @@ async def _found(volumes, notes):
 
 
 class _Config:
-    """One configuration. Attributes: machine, grubcommands.Machine."""
+    """One configuration. Attributes: machine, grubmachine.Machine."""
 
     def __init__(self, volumes, notes, volume, folder):
         self._notes = notes
         self._source = "grub.cfg %s:%s" % (volume.name, shown(folder + NAME))
-        self.machine = grubcommands.Machine(volumes, notes, Work())
+        self.machine = grubmachine.Machine(volumes, notes, Work())
         self.machine.begin(volume, folder)
         self._menu = Menu()
         # (list of (index, id, title), index of the entry in the menu).

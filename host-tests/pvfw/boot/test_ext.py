@@ -238,7 +238,7 @@ def test_what_an_encrypted_folder_has_is_refused(tmp_path):
         tmp_path, "set_inode_field secret flags 0x80800", "set_inode_field open/file flags 0x80800"
     )
     fs = run(files.mount(area(data)))
-    with pytest.raises(Unsupported, match="folder [0-9]+ is encrypted"):
+    with pytest.raises(Unsupported, match=r"folder [0-9]+ is encrypted"):
         content(fs, "secret/file")
     with pytest.raises(Unsupported, match="open/file is encrypted"):
         content(fs, "open/file")

@@ -26,7 +26,9 @@ SETS = {
 
 def sample(seed=1):
     choice = random.Random(seed)
-    found = {f"SIZE{i}.BIN": choice.randbytes(i) for i in (0, 1, 511, 512, 513, 4096, 66000, 700000)}
+    found = {
+        f"SIZE{i}.BIN": choice.randbytes(i) for i in (0, 1, 511, 512, 513, 4096, 66000, 700000)
+    }
     found["EFI/Linux/a long name with a version 6.1.0-56.efi"] = choice.randbytes(50000)
     found["EFI/BOOT/BOOTX64.EFI"] = choice.randbytes(3000)
     found["loader/entries/" + "n" * 200 + ".conf"] = b"long"
