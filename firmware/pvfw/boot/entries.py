@@ -15,7 +15,8 @@ INITRDS_MAX = 16
 OPTIONS_MAX = 4096
 TITLE_MAX = 120
 ID_MAX = 256
-TEXT_MAX = 256 << 10
+# Of a text file. A grub.cfg with 30 kernels has 70 KiB.
+TEXT_MAX = 128 << 10
 
 
 class Place:

@@ -155,7 +155,7 @@ def test_ubuntu_s_question_whether_the_initrd_is_needed_is_answered(failed, tmp_
     assert notes == ["grub.cfg: the command recordfail is not known here"]
 
 
-# One line for each way in which an entry can be written, and the kernel that it loads or the reason.
+# A line for each way in which an entry can be written, and the kernel that it loads or the reason.
 WAYS = """
 search --no-floppy --label root --set=root; linux /boot/vmlinuz-1 a | /boot/vmlinuz-1 a
 search --no-floppy --set -f /boot/vmlinuz-1; linux /boot/vmlinuz-1 a | /boot/vmlinuz-1 a
@@ -245,7 +245,7 @@ ENDLESS = [
     ("$", "the command $ is not known"),
     ("#", None),
     ("[", "a test in a GRUB script without its ]"),
-    ("x" * 300000, "has 300.* bytes, at most 262144"),
+    ("x" * 200000, "has 200.* bytes, at most 131072"),
 ]
 
 

@@ -71,7 +71,7 @@ def test_the_default_entry_s_kernel_and_initrd_are_read_into_place(sector_size, 
 def test_a_buffer_that_a_silent_backend_may_still_have_is_not_used_again(tmp_path):
     data = ext(tmp_path, {"file": b"x"}, "-t", "ext4", size=8 * MIB)
     guest = EmbeddedGuest(seed=3)
-    guest.disk("xvda", Memory(data), never_answers=1)
+    guest.disk("xvda", Memory(data), never_answers=0)
     stack = Stack()
 
     async def work():

@@ -5,7 +5,7 @@ import struct
 import zlib
 
 import pytest
-from fixtures.bootdisks import MIB, area, gpt, mbr, program, run, volumes
+from fixtures.bootdisks import MIB, area, ext, gpt, mbr, program, run, volumes
 
 from pvfw.boot import partitions
 from pvfw.boot.errors import Damaged
@@ -62,7 +62,7 @@ def test_an_mbr_with_logical_partitions_is_read(sector_size, tmp_path):
 
 
 def sealed(data, at, head=None, entries=None):
-    """Change a GPT header and make its CRCs right. head: {offset: (form, value)}; entries: as it."""
+    """Change a GPT header or entries and make the CRCs right. Changes: {offset: (form, value)}."""
     data = bytearray(data)
     for offset, (form, value) in (head or {}).items():
         struct.pack_into(form, data, at + offset, value)
@@ -173,8 +173,6 @@ def test_a_disk_without_a_table_has_no_partitions(data):
 
 @pytest.mark.usefixtures("machine")
 def test_whatever_is_wrong_with_one_disk_the_others_are_read(tmp_path):
-    from fixtures.bootdisks import ext
-
     good = ext(tmp_path, {"file": b"x"}, "-t", "ext4", size=8 * MIB)
     bad = bytearray(gpt(tmp_path, [(LINUX, bytes(MIB))]))
     bad[512:1024] = bad[-512:] = bytes(512)

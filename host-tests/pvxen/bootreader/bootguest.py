@@ -50,7 +50,8 @@ async def work(guest):
     for i, entry in enumerate(menu.entries):
         default = "default" if i == menu.default else "other"
         print("entry", default, entry.name, "|", entry.id, "|", entry.options.decode())
-        for place in [entry.kernel] + entry.initrds:
+        await show(entry.kernel)
+        for place in entry.initrds:
             await show(place)
     try:
         found = await bzimage.read(menu.entries[menu.default].kernel)
