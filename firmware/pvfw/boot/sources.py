@@ -5,9 +5,15 @@ counts; one that cannot be read, or has nothing, is a note and the next one is a
 read is bounded: Exhausted ends the search with what was found.
 """
 
+import gc
+
 from . import bls, extlinux, grub, uki
 from .entries import Menu
 from .errors import BootError
+
+# Bytes after which MicroPython collects. Its heap is not compacted: if it filled before that, what
+# is kept would lie spread over all of it, and leave no room for anything larger.
+THRESHOLD = 32768
 
 
 async def look(volumes, notes):
@@ -19,7 +25,18 @@ async def look(volumes, notes):
 
     Returns: entries.Menu; without entries where nothing can be booted. Raises: XenError.
     """
+    if not hasattr(gc, "threshold"):
+        # CPython's heap needs no help.
+        return await _look(volumes, notes)
+    before = gc.threshold()
+    gc.threshold(THRESHOLD)
+    try:
+        return await _look(volumes, notes)
+    finally:
+        gc.threshold(before)
 
+
+async def _look(volumes, notes):
     async def variables():
         if not known:
             known.append(await grub.variables(volumes, notes))
@@ -38,8 +55,8 @@ async def look(volumes, notes):
         except BootError as e:
             notes.add(str(e))
             continue
-        except MemoryError:
-            notes.add("out of memory; what was read is passed over")
+        except MemoryError as e:
+            notes.add("out of memory, what was read is passed over: %s" % e)
             continue
         if menu.entries:
             return menu

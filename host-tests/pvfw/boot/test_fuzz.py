@@ -31,6 +31,7 @@ from pvfw.boot.errors import BootError
 from pvfw.boot.load import load, pages
 from pvfw.boot.nodes import FILE, FOLDER, LINK
 from pvfw.boot.volumes import ESP, NOTES_MAX, Notes, Volumes
+from pvxen.machine import Machine
 
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 MEMORY, ROOM = 0x400000, 8 * MIB
@@ -317,6 +318,7 @@ def texts(tmp_path_factory):
 
 
 def _places(data, names):
+    hw.attach(Machine())
     fs = run(files.mount(Area(Cache(), ImageDisk(data), "xvda")))
     found = []
     for name in names:
