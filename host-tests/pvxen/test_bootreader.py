@@ -76,8 +76,8 @@ def fedora(folder):
 def with_uki(folder):
     (folder / "initrd").write_bytes(b"initrd" * 99999)
     made = uki(folder, linux("bookworm"), f"--initrd={folder / 'initrd'}", "--cmdline=root=/dev/x")
-    files = {f"EFI/Linux/a long name {i}.efi": made for i in (1, 2)}
-    return gpt(folder, [(XBOOTLDR[0], fat(folder, files, "-F", "32", "-s", "1"))])
+    files = {"EFI/Linux/a long name.efi": made}
+    return gpt(folder, [(XBOOTLDR[0], fat(folder, files, "-F", "32", "-s", "8"))])
 
 
 def extlinux(folder):
