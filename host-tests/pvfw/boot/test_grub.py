@@ -266,7 +266,7 @@ def test_a_script_without_an_end_ends_in_a_line(script, why, tmp_path):
 @pytest.mark.usefixtures("machine")
 def test_a_loop_over_a_long_body_ends_in_a_line(tmp_path):
     body = "true " + "x" * 4000 + "\n"
-    script = "while true; do\n" + body * 50 + "done\n"
+    script = "while true; do\n" + body * 30 + "done\n"
     files = {**kernels("1"), "boot/grub/grub.cfg": script.encode()}
     found, notes = volumes(disk(tmp_path, files))
     assert run(sources.look(found, notes)).entries == []

@@ -36,7 +36,7 @@ def look(folder, files):
 
 
 def test_kernel_initrd_and_command_line_are_the_sections(image, tmp_path):
-    hw.attach(Machine(64 * MIB))
+    hw.attach(Machine(64 * MIB, region=(4 * MIB, 16 * MIB)))
     files = {"EFI/Linux/debian-1.efi": image, "EFI/Linux/debian-2+3-0.efi": b"MZ", "EFI/x.efi": b""}
     menu, notes = look(tmp_path, files)
     (entry,) = menu.entries
