@@ -24,9 +24,7 @@ DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
 NBD = ("nbdkit",)
 FORMATTER = ("e2fsprogs", "libarchive13t64")  # of trixie, whose mke2fs reads tar files
-<<<<<<< HEAD
 BROWSER = ("chromium-headless-shell", "fonts-dejavu-core")
-=======
 # What makes disks: partitions, file systems, and their content without mounting them.
 DISKS = ("dosfstools", "e2fsprogs", "fdisk", "gdisk", "mtools", "xfsprogs")
 # grub-mkconfig and what its scripts call; ukify, and what it puts kernels behind.
@@ -36,7 +34,6 @@ GRUB_CONFIG = (
 )
 UKIFY = ("systemd-ukify",)
 UKI_STUB = ("systemd-boot-efi",)
->>>>>>> boot
 READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
 
 
