@@ -165,7 +165,11 @@ def test_a_chain_of_logical_partitions_has_a_bound():
 
 
 @pytest.mark.usefixtures("machine")
-@pytest.mark.parametrize("data", [bytes(MIB), bytes(512), bytes(1024), b"\xff" * MIB])
+@pytest.mark.parametrize(
+    "data",
+    [bytes(MIB), bytes(512), bytes(1024), b"\xff" * MIB],
+    ids=["zeros", "one sector", "two sectors", "ones"],
+)
 def test_a_disk_without_a_table_has_no_partitions(data):
     found = table(data)
     assert (found.scheme, found.partitions) == (None, [])
