@@ -58,6 +58,7 @@ class Layout:
 # A new dump leaves 2 GiB free (keep_free). What is not written takes no room of the host.
 LAYOUTS = {
     "ext4": Layout((), (), ((1, 8191),)),
+    "lvm-xfs": Layout(("lvm2", "xfsprogs"), ("xfs", "dm-mod"), ((1, 255), (256, 7936))),
 }
 
 

@@ -44,7 +44,7 @@ def qemus(tmp_path, monkeypatch):
 @pytest.fixture
 def guest(monkeypatch):
     """A second base, made from the first one."""
-    layer = base.Layer("guest", "its inputs", lambda maker: {"domid": 7})
+    layer = base.Layer("guest", "its inputs", lambda maker, facts: {"domid": 7})
     monkeypatch.setattr(base, "_layers", lambda xen: [layer])
 
 

@@ -1,0 +1,123 @@
+"""A real Debian guest changes after `pvdump setup`: that is seen, and a panic after it is dumped.
+
+A guest that is armed is restored for each test. Its last panic powers it off, and its target is
+read on the host.
+"""
+
+import re
+
+import pytest
+from fixtures import installed
+from fixtures.installed import STAY, until
+from fixtures.xens import ONE
+
+from lab import packages
+from lab.xen import Xen
+from pvdump.dump.collect import collect
+from pvdump.dump.info import info
+
+pytestmark = [pytest.mark.xen, pytest.mark.matrix(place=[], more={"place": ONE})]
+
+MIB = 1 << 20
+PLUGGED = 128  # MiB, a block of memory
+JOURNAL = "journalctl -b -o cat -u pvdump-check.service"
+# Of the packages of the host, those that the guest has not.
+INSTALL = """\
+cd /root/debs
+for deb in *.deb; do
+    dpkg-query -s "$(dpkg-deb -f $deb Package)" 2>/dev/null | grep -q '^Status:.* installed' &&
+        rm $deb
+done
+DEBIAN_FRONTEND=noninteractive dpkg -i *.deb
+"""
+
+
+@pytest.fixture
+def guest(place, built, tmp_path):
+    """An installed guest that is armed."""
+    with Xen(*place.split(), ready=installed.armed("ext4", tmp_path)) as xen:
+        xen.installed.run(STAY)
+        assert ready(xen.installed)
+        yield xen.installed
+
+
+def ready(guest):
+    """Whether `pvdump status` says that the guest is armed."""
+    done = guest.run("pvdump status", check=False)
+    return (done.code, done.output.startswith("armed\n")) == (0, True)
+
+
+def rearmed(guest, why):
+    """Wait until the check has armed anew by itself, for a reason."""
+    until(guest, f"{JOURNAL} | grep -q 'arming anew: {why}'")
+    until(guest, "[ $(systemctl is-active pvdump-check.service) = inactive ]")
+    assert ready(guest), guest.run(JOURNAL).output
+
+
+def dumped(guest, tmp_path):
+    """Panic the guest; returns the MiB of memory that its dump is of, which is whole."""
+    places = installed.extents(guest)
+    guest.crash()
+    assert guest.wait_end() == "poweroff", guest.console()[-3000:]
+    said = re.search(r"pvdump: dump complete: (\d+) MiB", guest.console())
+    assert said, guest.console()[-3000:]
+    target = tmp_path / "target.img"
+    target.write_bytes(installed.read(guest, places))
+    assert "sysrq" in info(target)["cause"]
+    assert collect(target, tmp_path / "vmcore").reason == ""
+    return int(said[1])
+
+
+def plug_memory(guest):
+    """Give the guest more memory than it had when it booted."""
+    domid, memory = guest.domid, guest.guest.memory + PLUGGED
+    # xl does not raise a guest above maxmem=; the guest's driver is asked as xl asks it.
+    guest.xen.sh(
+        f"xl mem-max {domid} {memory + 8}\n"
+        f"xenstore-write /local/domain/{domid}/memory/target {memory << 10}"
+    )
+
+
+def test_memory_and_a_vcpu_that_are_plugged_in_are_armed_for_and_dumped(guest, tmp_path):
+    before = int(guest.run("grep -c ^processor /proc/cpuinfo", check=False).output)
+    plug_memory(guest)
+    rearmed(guest, "the guest.s memory has changed since")
+    guest.xen.sh(f"xl vcpu-set {guest.domid} 2")
+    rearmed(guest, "the guest.s CPUs have changed since")
+    until(guest, f"[ $(grep -c ^processor /proc/cpuinfo) -gt {before} ]")
+    assert dumped(guest, tmp_path) > guest.guest.memory + PLUGGED - 32
+
+
+def test_a_guest_that_was_restored_and_migrated_is_still_armed(guest, tmp_path):
+    domid = guest.domid
+    guest.xen.sh(f"xl save {domid} /run/saved && xl restore /run/saved && rm /run/saved")
+    guest.moved()
+    assert ready(guest)
+    # xl pipes the guest into the program that is named in place of ssh's.
+    guest.xen.sh(f"xl migrate -s '' {guest.domid} 'xl migrate-receive'")
+    guest.moved()
+    assert guest.domid > domid + 1
+    assert ready(guest)
+    dumped(guest, tmp_path)
+
+
+def test_kdump_tools_that_come_later_lose_the_place_at_the_next_setup(guest, tmp_path):
+    (suite, _) = ONE[0].split()
+    debs = packages.suite(suite).debs(["kdump-tools"])
+    guest.put({f"/root/debs/{path.name}": path for path in debs})
+    guest.run(INSTALL)
+    guest.run("systemctl start kdump-tools.service", check=False)
+    assert not ready(guest)
+    said = guest.run("pvdump doctor", check=False)
+    assert (said.code, "kdump-tools" in said.output) == (1, True), said.output
+
+    said = guest.run("pvdump setup --yes").output
+    assert "kdump-tools loads no crash kernel any more" in said
+    assert "the rule of kdump-tools is out of force" in said
+    assert ready(guest), said
+    # As after a change of memory; of both packages, the rules that are in force are run.
+    guest.run("udevadm trigger --settle --action=online --subsystem-match=memory")
+    until(guest, "[ $(systemctl is-active pvdump-hotplug.timer) = inactive ]")
+    until(guest, "[ $(systemctl is-active pvdump-check.service) = inactive ]")
+    assert ready(guest), guest.run(JOURNAL).output
+    dumped(guest, tmp_path)
