@@ -102,7 +102,7 @@ class Installed(Domain):
         """Return the output of its PV console since its last boot that was waited for."""
         return super().console()[self._seen :]
 
-    def wait_boot(self, timeout: float = WAIT_SECONDS) -> None:
+    def wait_boot(self, timeout: float = install.LONG_SECONDS) -> None:
         """Wait until it has booted once more, and systemd has started its units.
 
         Raises:

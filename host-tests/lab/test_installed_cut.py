@@ -36,7 +36,7 @@ begin=$(cat $count)
 while [ $(($(cat $count) - begin)) -lt {sectors} ]; do usleep 5000; done
 xl destroy {domid}
 """
-# Arguments: how often; a file with the bytes of a target that holds a dump. Prints a line each time.
+# Arguments: how often; a file with the bytes of a target that holds a dump. Prints lines.
 KILL = f"""\
 import hashlib, os, random, shutil, subprocess, sys, time
 from pathlib import Path
