@@ -1,7 +1,7 @@
 """A real Debian guest changes after `pvdump setup`: that is seen, and a panic after it is dumped.
 
 A guest that is armed is restored for each test. Its last panic powers it off, and its target is
-read on the host.
+read on the host. A migration to the same host does what a save and a restore do.
 """
 
 import re
@@ -21,6 +21,12 @@ pytestmark = [pytest.mark.xen, pytest.mark.matrix(place=[], more={"place": ONE})
 MIB = 1 << 20
 PLUGGED = 128  # MiB, a block of memory
 JOURNAL = "journalctl -b -o cat -u pvdump-check.service"
+# It does not fit into dom0's memory, and a guest's pages cannot be written to a 9p file at once.
+SAVE = """\
+mkfifo /run/pipe
+cat </run/pipe >/job/saved &
+xl save {domid} /run/pipe && wait && xl restore /job/saved && rm /job/saved /run/pipe
+"""
 # Of the packages of the host, those that the guest has not.
 INSTALL = """\
 cd /root/debs
@@ -71,7 +77,8 @@ def dumped(guest, tmp_path):
 def plug_memory(guest):
     """Give the guest more memory than it had when it booted."""
     domid, memory = guest.domid, guest.guest.memory + PLUGGED
-    # xl does not raise a guest above maxmem=; the guest's driver is asked as xl asks it.
+    guest.run("echo online >/sys/devices/system/memory/auto_online_blocks")
+    # `xl mem-set` does not go above maxmem=; the guest's driver is asked as xl asks it.
     guest.xen.sh(
         f"xl mem-max {domid} {memory + 8}\n"
         f"xenstore-write /local/domain/{domid}/memory/target {memory << 10}"
@@ -79,24 +86,21 @@ def plug_memory(guest):
 
 
 def test_memory_and_a_vcpu_that_are_plugged_in_are_armed_for_and_dumped(guest, tmp_path):
-    before = int(guest.run("grep -c ^processor /proc/cpuinfo", check=False).output)
     plug_memory(guest)
     rearmed(guest, "the guest.s memory has changed since")
-    guest.xen.sh(f"xl vcpu-set {guest.domid} 2")
+    # The machine that Xen runs on has one CPU.
+    guest.xen.sh(f"xl vcpu-set --ignore-host {guest.domid} 2")
     rearmed(guest, "the guest.s CPUs have changed since")
-    until(guest, f"[ $(grep -c ^processor /proc/cpuinfo) -gt {before} ]")
+    guest.run("echo 1 >/sys/devices/system/cpu/cpu1/online")
+    assert ready(guest)
     assert dumped(guest, tmp_path) > guest.guest.memory + PLUGGED - 32
 
 
-def test_a_guest_that_was_restored_and_migrated_is_still_armed(guest, tmp_path):
-    domid = guest.domid
-    guest.xen.sh(f"xl save {domid} /run/saved && xl restore /run/saved && rm /run/saved")
+def test_a_guest_that_was_saved_and_restored_is_still_armed(guest, tmp_path):
+    before = guest.domid
+    guest.xen.sh(SAVE.format(domid=before))
     guest.moved()
-    assert ready(guest)
-    # xl pipes the guest into the program that is named in place of ssh's.
-    guest.xen.sh(f"xl migrate -s '' {guest.domid} 'xl migrate-receive'")
-    guest.moved()
-    assert guest.domid > domid + 1
+    assert guest.domid > before
     assert ready(guest)
     dumped(guest, tmp_path)
 
