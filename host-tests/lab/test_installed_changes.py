@@ -34,6 +34,7 @@ for deb in *.deb; do
     dpkg-query -s "$(dpkg-deb -f $deb Package)" 2>/dev/null | grep -q '^Status:.* installed' &&
         rm $deb
 done
+echo update_initramfs=no >/etc/initramfs-tools/update-initramfs.conf  # it takes minutes
 DEBIAN_FRONTEND=noninteractive dpkg -i *.deb
 """
 
@@ -112,8 +113,7 @@ def test_kdump_tools_that_come_later_lose_the_place_at_the_next_setup(guest, tmp
     debs = packages.suite(suite).debs(["kdump-tools"])
     guest.put({f"/root/debs/{path.name}": path for path in debs})
     guest.run(INSTALL)
-    guest.run("systemctl start kdump-tools.service", check=False)
-    assert not ready(guest)
+    # It finds a crash kernel, and loads none before the next boot.
     said = guest.run("pvdump doctor", check=False)
     assert (said.code, "kdump-tools" in said.output) == (1, True), said.output
 

@@ -118,7 +118,7 @@ def test_a_target_that_was_defragmented_is_armed_where_it_is_then(boot, place, l
     guest = boot(place, layout)
     guest.run(UNLOCK + FRAGMENT + LOCK + "pvdump arm")
     before = installed.extents(guest)
-    assert len(before) > 10
+    assert len(before) > 3
     guest.run(DEFRAGMENT[layout], check=False)
     assert installed.extents(guest) == before
 
