@@ -24,8 +24,9 @@ systemctl list-unit-files --state=enabled --no-legend 'pvdump*'
 
 
 def pytest_generate_tests(metafunc):
-    # It boots four times, in one and a half minutes each.
-    metafunc.parametrize("way", WAYS if metafunc.config.getoption("all") else [], ids=" ".join)
+    # It boots three times, in a minute each.
+    ways = WAYS if metafunc.config.getoption("all") else WAYS[:1]
+    metafunc.parametrize("way", ways, ids=" ".join)
 
 
 @pytest.fixture
