@@ -1,11 +1,12 @@
 """Bases: saved machines in the cache, with Xen and dom0 booted.
 
 Used by lab.xen for tests that begin after a boot. Besides Xen and dom0 a base may have a Linux
-guest at its prompt, and pvdump in dom0: each is a base of its own, made from the one below. A
-restore takes a second; a boot takes seven, and a Linux guest 10 to 40 more. The rule: a base is
-made on first use, and its name is a digest of all it was made from: QEMU, the host's CPU, dom0, the
-guest, this code. A saved machine has no file open in the job folder, and no disk of the host. A
-base that is damaged is removed and made anew.
+guest at its prompt, pvdump in dom0, and a guest with an installed Debian: each is a base of its
+own, made from the one below. A restore takes a second; a boot takes seven, and a Linux guest 10 to
+90 more. The rule: a base is made on first use, and its name is a digest of all it was made from:
+QEMU, the host's CPU, dom0, the guest, this code. A saved machine has no file open in the job
+folder. A disk of the host that it has is copied into the base, and from it for each restore. A base
+that is damaged is removed and made anew.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lab import LabError, linux, python
+from lab import LabError, install, linux, python
 from lab.guest import Guest
+from lab.installed import Installed, Ready
 from lab.prompt import Prompt
 from lab.qemu import PROGRAM, RESTORE_SECONDS, Machine, Qemu, Saved
 from tools import cache
@@ -34,7 +36,7 @@ KEEP = 1  # of each kind; a base is 300 to 500 MiB
 # Digests of the code as it was imported; its files may change while it runs.
 CODE = [
     cache.file_digest(Path(__file__).with_name(f"{name}.py"))
-    for name in ("base", "domain", "guest", "linux", "prompt", "qemu", "xen")
+    for name in ("base", "domain", "guest", "installed", "linux", "prompt", "qemu", "xen")
 ]
 
 
@@ -54,15 +56,16 @@ class Base:
 
     @property
     def saved(self) -> Saved:
-        """Return the files that QEMU restores it from."""
+        """Return the files that QEMU restores it from, without the disks."""
         return Saved(self.path / "memory", self.path / "state")
 
     @property
     def facts(self) -> dict[str, Any]:
         """Return what was noted when it was made.
 
-        "memory" is the size of its memory's file in bytes and "state" the SHA-256 of its state; a
-        base with a guest has "domid".
+        "memory" is the size of its memory's file in bytes and "state" the SHA-256 of its state;
+        "disks" has the name of each disk's file, its device in dom0, and its number; "attached" is
+        the number of disks it has had. A base with a guest has "domid".
         """
         found: dict[str, Any] = json.loads((self.path / "facts.json").read_text(encoding="utf-8"))
         return found
@@ -74,8 +77,15 @@ class Base:
 
     def copy_memory(self, target: Path) -> None:
         """Copy the memory's file, for a machine that is restored from this base and saved again."""
-        command = ["cp", "--sparse=always", "--reflink=auto", str(self.saved.memory), str(target)]
-        subprocess.run(command, check=True)
+        copy(self.saved.memory, target)
+
+    def copy_disks(self, folder: Path) -> Saved:
+        """Copy its disks; returns the files that QEMU restores it from, with these copies."""
+        disks = []
+        for name, _, number in self.facts["disks"]:
+            copy(self.path / name, folder / name)
+            disks.append((number, folder / name))
+        return replace(self.saved, disks=tuple(disks))
 
     def discard(self) -> None:
         """Remove it from the cache."""
@@ -95,6 +105,7 @@ class Base:
             memory, state = self.saved.memory, self.saved.state
             whole = (
                 self.log.is_file()
+                and all((self.path / name).is_file() for name, _, _ in wanted["disks"])
                 and memory.stat().st_size == wanted["memory"]
                 and cache.file_digest(state) == wanted["state"]
             )
@@ -112,12 +123,12 @@ class Layer:
     Attributes:
         name: Its kind, part of the base's name.
         inputs: Text that differs when what it is made from differs.
-        make: Makes it on a running Xen; returns facts to be kept.
+        make: Gets a running Xen and the facts of the base below; returns facts to be kept.
     """
 
     name: str
     inputs: str
-    make: Callable[[Xen], dict[str, int]]
+    make: Callable[[Xen, dict[str, Any]], dict[str, int]]
 
 
 def of(xen: Xen, machine: Machine) -> Base:
@@ -151,10 +162,18 @@ def _layers(xen: Xen) -> list[Layer]:
     found = []
     if guest := xen.prompted:
         inputs = f"{guest} {linux.described(xen.suite, guest, xen.progress)}"
-        found.append(Layer(guest.type, inputs, lambda maker: _prompt(maker, guest)))
+        found.append(Layer(guest.type, inputs, lambda maker, _: _prompt(maker, guest)))
     if xen.pvdump:
         inputs = python.described(xen.suite, xen.progress)
         found.append(Layer("pvdump", inputs, _pvdump))
+    if ready := xen.ready:
+        inputs = f"{ready.layout} {ready.fields} {install.disk(xen.suite, ready.layout)}"
+        name = f"installed-{ready.layout}"
+        found.append(Layer(name, inputs, lambda maker, _: _installed(maker, ready)))
+        if ready.name:
+            files = [(name, cache.file_digest(path)) for name, path in ready.files]
+            inputs = f"{files} {ready.script}"
+            found.append(Layer(ready.name, inputs, lambda *made: _prepared(*made, ready)))
     return found
 
 
@@ -164,7 +183,21 @@ def _prompt(maker: Xen, guest: Guest) -> dict[str, int]:
         return {"domid": Prompt.boot(maker, guest, lasting=True).domid}
 
 
-def _pvdump(maker: Xen) -> dict[str, int]:
+def _installed(maker: Xen, ready: Ready) -> dict[str, int]:
+    with maker.progress.stage("boot guest") as stage:
+        stage.note(f"installed Debian, {ready.layout}; saved for later")
+        return Installed.boot(maker, ready.layout, **ready.fields).facts()
+
+
+def _prepared(maker: Xen, facts: dict[str, Any], ready: Ready) -> dict[str, int]:
+    with maker.progress.stage("boot guest") as stage:
+        stage.note(f"installed Debian, {ready.layout}, {ready.name}; saved for later")
+        guest = Installed.adopt(maker, ready, facts)
+        ready.prepare(guest)
+        return guest.facts()
+
+
+def _pvdump(maker: Xen, _: dict[str, Any]) -> dict[str, int]:
     python.put(maker)
     return {}
 
@@ -182,14 +215,15 @@ def _above(xen: Xen, name: str, machine: Machine, below: Base, layer: Layer) -> 
             memory = folder / "memory"
             below.copy_memory(memory)
             shutil.copyfile(below.log, maker.workdir / "xen.log")
-            saved = replace(below.saved, memory=memory)
+            saved = replace(below.copy_disks(maker.workdir), memory=memory)
             try:
                 maker.qemu = Qemu(machine, maker.workdir, maker.job, memory, saved)
                 maker.tell("mount_job", timeout=RESTORE_SECONDS)
             except LabError as error:
                 below.discard()
                 raise Damaged(f"{below.path.name} cannot be restored: {error}") from None
-            facts = layer.make(maker)
+            maker.adopt(below)
+            facts = layer.make(maker, below.facts)
             maker.tell("umount_job")
             _save(maker, folder, {**below.facts, **facts})
 
@@ -212,7 +246,16 @@ def _save(maker: Xen, folder: Path, facts: dict[str, Any]) -> None:
     memory, state = folder / "memory", folder / "state"
     maker.running().save(state)
     shutil.copyfile(maker.workdir / "xen.log", folder / "xen.log")
-    files = {"memory": memory.stat().st_size, "state": cache.file_digest(state)}
+    disks = []
+    for path, device in maker.devices.items():
+        copy(path, folder / path.name)
+        disks.append((path.name, device, int(maker.qdev(path).removeprefix("disk"))))
+    files = {
+        "memory": memory.stat().st_size,
+        "state": cache.file_digest(state),
+        "attached": maker.attached,
+        "disks": disks,
+    }
     (folder / "facts.json").write_text(json.dumps({**facts, **files}), encoding="utf-8")
     # Pages of zeros need no space on the disk. Not every file system can do that.
     dig = ["fallocate", "--dig-holes", str(memory)]
@@ -224,6 +267,12 @@ def _kept(xen: Xen, name: str, key: str, make: Callable[[Path], None]) -> Base:
     base = Base(cache.stamped(place, name, key, make, KEEP))
     base.check()
     return base
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file that is mostly empty."""
+    command = ["cp", "--sparse=always", "--reflink=auto", str(source), str(target)]
+    subprocess.run(command, check=True)
 
 
 def _environment() -> str:

@@ -30,6 +30,7 @@ FILES = Path(__file__).parent / "debian"
 MIB = 1 << 20
 TREE = 1536  # MiB of the file system that the installing machine boots
 MEMORY = 1024  # MiB of that machine
+LONG_SECONDS = 3 * WAIT_SECONDS  # for a boot with systemd, which is many steps
 LINUX = 0x83  # type of a partition
 # "?essential" is a pattern of apt's, for all packages that every system has.
 BASE = (
@@ -58,6 +59,7 @@ class Layout:
 # A new dump leaves 2 GiB free (keep_free). What is not written takes no room of the host.
 LAYOUTS = {
     "ext4": Layout((), (), ((1, 8191),)),
+    "lvm-xfs": Layout(("lvm2", "xfsprogs"), ("xfs", "dm-mod"), ((1, 255), (256, 7936))),
 }
 
 
@@ -191,9 +193,9 @@ def _install(scratch: Path, tree: Path, target: Path, layout: str, progress: Dis
     ]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, errors="replace", timeout=WAIT_SECONDS
+            command, capture_output=True, text=True, errors="replace", timeout=LONG_SECONDS
         )
     except subprocess.TimeoutExpired:
-        raise LabError(f"installing Debian: no end after {WAIT_SECONDS} s") from None
+        raise LabError(f"installing Debian: no end after {LONG_SECONDS} s") from None
     if "lab: installed" not in done.stdout.splitlines():
         raise LabError(f"installing Debian:\n{process.tail(done.stdout + done.stderr)}")

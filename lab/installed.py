@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import base64
 import shlex
+import shutil
 import tarfile
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,6 +39,32 @@ class Done(NamedTuple):
     output: str
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A Ready is an installed guest that has booted, as a base has it; see lab.base.
+
+    Attributes:
+        layout: One of install.LAYOUTS.
+        name: Of what it has done since; "" for nothing.
+        files: Name in the guest and file of the host, of each file put into it.
+        script: Lines of sh that it has run then; after them it was rebooted.
+        fields: Of the guest, as docs/lab.md has them.
+    """
+
+    layout: str
+    name: str = ""
+    files: tuple[tuple[str, Path], ...] = ()
+    script: str = ""
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    def prepare(self, guest: Installed) -> None:
+        """Have a guest that has booted do what it is to have done. Raises LabError."""
+        if self.name:
+            guest.put(dict(self.files))
+            guest.run(self.script)
+            guest.reboot()
+
+
 class Installed(Domain):
     """An Installed is a guest that boots its own disk; see Domain."""
 
@@ -52,24 +80,29 @@ class Installed(Domain):
             layout: One of install.LAYOUTS.
             fields: Fields of a guest, as docs/lab.md has them.
         """
-        name = str(fields.get("name", "installed"))
-        disk = xen.workdir / f"{name}.img"
-        install.copy(xen.suite, layout, disk, xen.progress)
-        kind = {"name": name, "type": "hvm", "kernel": "disk", "memory": MEMORY}
-        ends = {"on_reboot": "restart", "on_watchdog": "restart"}
-        extra = {"tsc_mode": "native"}  # or Xen traps each look at the clock
-        disks = [{"vdev": "xvda", "file": str(disk)}, *fields.pop("disks", [])]
-        guest = Guest.parse({**kind, **ends, "extra": extra, **fields, "disks": disks})
+        guest = _guest(xen, fields)
+        install.copy(xen.suite, layout, _disk(xen, guest.name), xen.progress)
         created = xen.create(guest)
         domain = cls(xen, guest, created.domid, created.files)
         domain.wait_boot()
         return domain
 
+    @classmethod
+    def adopt(cls, xen: Xen, ready: Ready, facts: Mapping[str, Any]) -> Installed:
+        """Return the guest of a base that was restored; `facts` are those of facts()."""
+        domain = cls(xen, _guest(xen, ready.fields), facts["domid"], {})
+        domain._seen, domain._scripts = facts["seen"], facts["scripts"]
+        return domain
+
+    def facts(self) -> dict[str, int]:
+        """Return what adopt() needs, for a base that is saved."""
+        return {"domid": self.domid, "seen": self._seen, "scripts": self._scripts}
+
     def console(self) -> str:
         """Return the output of its PV console since its last boot that was waited for."""
         return super().console()[self._seen :]
 
-    def wait_boot(self, timeout: float = WAIT_SECONDS) -> None:
+    def wait_boot(self, timeout: float = install.LONG_SECONDS) -> None:
         """Wait until it has booted once more, and systemd has started its units.
 
         Raises:
@@ -77,10 +110,19 @@ class Installed(Domain):
         """
         match = self.wait_console(r"^lab: agent \S+\n", timeout)
         self._seen += match.end()
+        self.moved()
+        self.run("systemctl is-system-running --wait", timeout, check=False)
+
+    def moved(self) -> None:
+        """Take note that it is another domain: it was restored or migrated, or has booted."""
         self.tty = ""
         self.domid = int(self.xen.sh(f"xl domid {self.guest.name}"))
         self.xen.sh(f"xenstore-write {CLOSE}/{self.domid} ''")
-        self.run("systemctl is-system-running --wait", timeout, check=False)
+
+    @property
+    def disk(self) -> Path:
+        """Return the file of its first disk; the host sees at once what it writes."""
+        return _disk(self.xen, self.guest.name)
 
     def run(self, script: str, timeout: float = WAIT_SECONDS, check: bool = True) -> Done:
         """Run a script of sh as root.
@@ -111,6 +153,11 @@ class Installed(Domain):
         self._start("systemctl reboot")
         self.wait_boot()
 
+    def start(self) -> None:
+        """Start it again from its disk, after it has ended; wait_boot() waits for its boot."""
+        shutil.rmtree(self.xen.job / "guest" / self.guest.name, ignore_errors=True)
+        self.domid, self.tty = self.xen.create(self.guest).domid, ""
+
     def put(self, files: Mapping[str, str | Path]) -> None:
         """Copy files of the host into it, through a disk that is plugged in for that.
 
@@ -138,3 +185,19 @@ class Installed(Domain):
             raise LabError(f"run: {len(script)} bytes are too many for a line; put() a file")
         self.type(line)
         return self._scripts
+
+
+def _guest(xen: Xen, fields: Mapping[str, Any]) -> Guest:
+    """Return a guest that boots from its own disk; `fields` replace those that it has else."""
+    name = str(fields.get("name", "installed"))
+    kind = {"name": name, "type": "hvm", "kernel": "disk", "memory": MEMORY}
+    ends = {"on_reboot": "restart", "on_watchdog": "restart"}
+    # With another TSC, Xen traps each look at the clock.
+    extra = {"tsc_mode": "native", **fields.get("extra", {})}
+    first = {"vdev": "xvda", "file": str(_disk(xen, name))}
+    disks = [first, *fields.get("disks", [])]
+    return Guest.parse({**kind, **ends, **fields, "extra": extra, "disks": disks})
+
+
+def _disk(xen: Xen, name: str) -> Path:
+    return xen.workdir / f"{name}.img"

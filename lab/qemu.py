@@ -13,6 +13,7 @@ Source: QEMU docs/devel/migration.rst, qapi/migration.json (x-ignore-shared).
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shlex
 import shutil
@@ -20,6 +21,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab import WAIT_SECONDS, LabError, LabTimeout
 from lab.channel import Channel, Qmp
@@ -76,10 +78,17 @@ class Machine:
 
 @dataclass(frozen=True)
 class Saved:
-    """A Saved names the two files of a saved machine."""
+    """A Saved names the files of a saved machine.
+
+    Attributes:
+        memory: Its memory.
+        state: Its state.
+        disks: Number and raw file of each disk that it had; it writes to these files.
+    """
 
     memory: Path
     state: Path
+    disks: tuple[tuple[int, Path], ...] = ()
 
 
 class Qemu:
@@ -149,6 +158,34 @@ class Qemu:
         except LabError as error:
             raise type(error)(f"{error}{self._words()}") from None
 
+    def plug(
+        self, number: int, path: Path, readonly: bool = False, full_at: int | None = None
+    ) -> None:
+        """Give the machine a raw file as a SCSI disk.
+
+        Args:
+            number: Of the disk, which no other has or had.
+            path: The file.
+            readonly: The machine may not write to it.
+            full_at: A 512-byte sector; writes that touch it fail as on a full file system.
+
+        Raises:
+            LabError: QEMU refuses it.
+        """
+        node = f"disk{number}"
+        file: dict[str, Any] = {"driver": "file", "filename": str(path), "discard": "unmap"}
+        if full_at is not None:
+            fault = {"event": "none", "iotype": "write", "errno": errno.ENOSPC, "sector": full_at}
+            file = {"driver": "blkdebug", "image": file, "inject-error": [fault]}
+        self._ask(
+            "blockdev-add",
+            **{"driver": "raw", "node-name": node, "read-only": readonly},
+            cache={"direct": False, "no-flush": True},
+            file=file,
+        )
+        place = {"bus": "scsi.0", "channel": 0, "scsi-id": number, "lun": 0}
+        self._ask("device_add", driver="scsi-hd", drive=node, id=node, werror="report", **place)
+
     def save(self, state: Path) -> None:
         """Stop the machine and write its state into a file, to be used with its memory's file."""
         self._ask("stop")
@@ -165,6 +202,8 @@ class Qemu:
 
     def _restore(self, saved: Saved) -> None:
         self._ignore_shared()
+        for number, path in saved.disks:
+            self.plug(number, path)
         self._ask("migrate-incoming", uri=f"exec:cat {shlex.quote(str(saved.state))}")
         self._migrated()
         self._ask("cont")

@@ -8,7 +8,6 @@ happens.
 from __future__ import annotations
 
 import contextlib
-import errno
 import shutil
 import tempfile
 import time
@@ -24,7 +23,7 @@ from lab.base import Base
 from lab.channel import Qmp
 from lab.domain import Domain
 from lab.guest import Guest
-from lab.installed import Installed
+from lab.installed import Installed, Ready
 from lab.prompt import Prompt
 from lab.qemu import MEMORY, RESTORE_SECONDS, Machine, Qemu
 from tools.progress import NULL, Display
@@ -49,15 +48,18 @@ class Xen:
         restored: Restore a saved Xen instead of booting one; see lab.base.
         prompted: A guest of prompt.guest() that has booted in the saved Xen; implies `restored`.
         pvdump: Have Python and `pvdump` in its dom0, as python.put() does; implies `restored`.
+        ready: A guest with an installed Debian that has booted; implies `restored`.
 
     Attributes:
         prompt: The guest `prompted`, started.
+        installed: The guest `ready`, started.
 
     Raises:
         LabError: An argument is wrong; or, on entry, Xen cannot be started.
     """
 
     prompt: Prompt
+    installed: Installed
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Xen:
         prompted: Guest | None = None,
         pvdump: bool = False,
         memory: int = MEMORY,
+        ready: Ready | None = None,
     ) -> None:
         if xenstored not in XENSTOREDS:
             raise LabError(f"xenstored {xenstored!r}: expected {' or '.join(XENSTOREDS)}")
@@ -80,8 +83,8 @@ class Xen:
         self.suite, self.xenstored, self.progress = suite, xenstored, progress
         self.node_size, self.cpus, self.memory = node_size, cpus, memory
         self.wanted = list(disks or [])
-        self.prompted, self.pvdump = prompted, pvdump
-        self.restored = restored or prompted is not None or pvdump
+        self.prompted, self.pvdump, self.ready = prompted, pvdump, ready
+        self.restored = restored or prompted is not None or pvdump or ready is not None
         self.temporary = workdir is None
         if workdir:
             self.settle(workdir.absolute())
@@ -187,22 +190,7 @@ class Xen:
         if self._attached.get(path) == inode:
             return self.devices[path]
         number, self.attached = self.attached, self.attached + 1
-        node, deadline = f"disk{number}", time.monotonic() + WAIT_SECONDS
-        file: dict[str, Any] = {"driver": "file", "filename": str(path), "discard": "unmap"}
-        if full_at is not None:
-            fault = {"event": "none", "iotype": "write", "errno": errno.ENOSPC, "sector": full_at}
-            file = {"driver": "blkdebug", "image": file, "inject-error": [fault]}
-        self.qmp.ask(
-            "blockdev-add",
-            deadline,
-            **{"driver": "raw", "node-name": node, "read-only": readonly},
-            cache={"direct": False, "no-flush": True},
-            file=file,
-        )
-        place = {"bus": "scsi.0", "channel": 0, "scsi-id": number, "lun": 0}
-        self.qmp.ask(
-            "device_add", deadline, driver="scsi-hd", drive=node, id=node, werror="report", **place
-        )
+        self.running().plug(number, path, readonly, full_at)
         found = self.sh(
             f"while true; do\n"
             f"    for disk in /sys/bus/scsi/devices/*:0:{number}:0/block/*; do\n"
@@ -340,6 +328,9 @@ class Xen:
             self.prompt = Prompt.boot(self, self.prompted)
         if self.pvdump:
             python.put(self)
+        if self.ready:
+            self.installed = Installed.boot(self, self.ready.layout, **self.ready.fields)
+            self.ready.prepare(self.installed)
 
     def start(self, qemu: Qemu) -> None:
         """Wait until dom0 of a machine that boots is ready. Raises LabError with the logs."""
@@ -355,7 +346,8 @@ class Xen:
         shutil.copyfile(saved.log, self.workdir / "xen.log")
         try:
             with self.progress.stage("restore Xen") as stage:
-                self.qemu = Qemu(machine, self.workdir, self.job, saved=saved.saved)
+                files = saved.copy_disks(self.workdir)
+                self.qemu = Qemu(machine, self.workdir, self.job, saved=files)
                 self.tell("mount_job", "move_logs", timeout=RESTORE_SECONDS)
                 stage.note(f"{self.suite}, {self.xenstored}")
         except LabError as error:
@@ -365,9 +357,20 @@ class Xen:
             saved.discard()
             warnings.warn(f"a saved Xen cannot be restored, so one boots: {error}", stacklevel=2)
             return False
+        self.adopt(saved)
         if self.prompted:
             self.prompt = Prompt(self, self.prompted, saved.facts["domid"], {})
+        if self.ready:
+            self.installed = Installed.adopt(self, self.ready, saved.facts)
         return True
+
+    def adopt(self, saved: Base) -> None:
+        """Take over the disks of a base, which are attached."""
+        self.attached = saved.facts["attached"]
+        for name, device, _ in saved.facts["disks"]:
+            path = self.workdir / name
+            self.devices[path] = device
+            self._attached[path] = (path.stat().st_dev, path.stat().st_ino)
 
     def tell(self, *words: str, timeout: float = WAIT_SECONDS) -> None:
         """Run commands of dom0's init: "mount_job", "umount_job", "move_logs". Raises LabError."""

@@ -44,7 +44,7 @@ def qemus(tmp_path, monkeypatch):
 @pytest.fixture
 def guest(monkeypatch):
     """A second base, made from the first one."""
-    layer = base.Layer("guest", "its inputs", lambda maker: {"domid": 7})
+    layer = base.Layer("guest", "its inputs", lambda maker, facts: {"domid": 7})
     monkeypatch.setattr(base, "_layers", lambda xen: [layer])
 
 
@@ -112,6 +112,30 @@ def test_a_base_that_cannot_be_restored_for_the_next_one_is_made_anew(qemus, gue
     with pytest.warns(UserWarning, match="cannot be restored: QEMU's migration has failed"):
         base.of(xen.Xen(), MACHINE)
     assert qemus.what == ["boot", "restore", "boot", "restore"]
+
+
+def test_a_disk_belongs_to_the_base_and_each_restore_has_a_copy(qemus, monkeypatch, tmp_path):
+    def make(maker, facts):
+        path = maker.workdir / "disk.img"
+        path.write_text("what the guest wrote")
+        maker.devices[path], maker.attached = "/dev/sda", 1
+        return {}
+
+    monkeypatch.setattr(xen.Xen, "qdev", lambda self, path: "disk0")
+    monkeypatch.setattr(base, "_layers", lambda xen: [base.Layer("guest", "its inputs", make)])
+    found = base.of(xen.Xen(), MACHINE)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        ((number, copy),) = found.copy_disks(tmp_path / name).disks
+        assert (number, copy) == (0, tmp_path / name / "disk.img")
+        assert copy.read_text() == "what the guest wrote"
+        copy.write_text("what a test wrote")
+        restored = xen.Xen(workdir=tmp_path / name)
+        restored.adopt(found)
+        assert (restored.devices, restored.attached) == ({copy: "/dev/sda"}, 1)
+    (found.path / "disk.img").unlink()
+    with pytest.warns(UserWarning, match="made anew"):
+        base.of(xen.Xen(), MACHINE)
 
 
 def test_a_machine_that_can_never_be_restored_is_an_error(qemus, guest):

@@ -4,6 +4,8 @@ import json
 import re
 
 import pytest
+from fixtures import installed
+from fixtures.installed import DEB
 from fixtures.xens import XENS
 
 from lab.xen import Xen
@@ -11,23 +13,29 @@ from tools import package
 
 pytestmark = pytest.mark.xen
 
-DEB = "/root/pvdump.deb"
-WAYS = [(XENS[0], "ext4")]
+WAYS = [(XENS[0], "ext4"), (XENS[0], "lvm-xfs"), (XENS[2], "ext4")]
+# What `pvdump remove` has to bring back.
+STATE = """\
+sha256sum /boot/grub/grub.cfg /etc/pvdump.yaml
+ls /etc/default/grub.d /etc/sysctl.d /etc/udev/rules.d
+sysctl kernel.panic_on_oops
+systemctl list-unit-files --state=enabled --no-legend 'pvdump*'
+"""
 
 
 def pytest_generate_tests(metafunc):
-    # It boots four times, in one and a half minutes each.
-    metafunc.parametrize("way", WAYS if metafunc.config.getoption("all") else [], ids=" ".join)
+    # It boots three times, in a minute each.
+    ways = WAYS if metafunc.config.getoption("all") else WAYS[:1]
+    metafunc.parametrize("way", ways, ids=" ".join)
 
 
 @pytest.fixture
 def guest(way, built, tmp_path):
     """An installed guest that has the package's file."""
     place, layout = way
-    with Xen(*place.split(), restored=True) as xen:
-        booted = xen.boot_installed(layout)
-        booted.put({DEB: package.build(tmp_path).deb})
-        yield booted
+    with Xen(*place.split(), ready=installed.installed(layout)) as xen:
+        xen.installed.put({DEB: package.build(tmp_path).deb})
+        yield xen.installed
 
 
 def test_from_installing_the_package_to_reading_why_the_guest_died(guest):
@@ -41,7 +49,9 @@ def test_from_installing_the_package_to_reading_why_the_guest_died(guest):
     red = guest.run("pvdump doctor", check=False)
     assert (red.code, "mend: pvdump setup && reboot" in red.output) == (1, True), red.output
 
+    state = guest.run(STATE, check=False).output
     done = guest.run("pvdump setup --yes")
+    assert guest.run(STATE, check=False).output != state
     assert done.output.splitlines()[-1].startswith("Reboot once"), done.output
     guest.reboot()
     for command in ("doctor", "status", "test"):
@@ -66,9 +76,12 @@ def test_from_installing_the_package_to_reading_why_the_guest_died(guest):
     # The second one came after the first, which had to go.
     assert len(json.loads(guest.run("pvdump list --json").output)) == 1
 
-    guest.run("apt-get -q purge -y pvdump")
+    guest.run("sed -i '/^keep:/d' /etc/pvdump.yaml && pvdump remove --yes")
+    assert guest.run(STATE, check=False).output == state
     assert "crashkernel" not in guest.run("cat /boot/grub/grub.cfg").output
     assert guest.run("cat /sys/kernel/kexec_crash_loaded").output == "0\n"
+    assert guest.run("ls /var/crash").output.split() == [newest["folder"].rpartition("/")[2]]
+    guest.run("apt-get -q purge -y pvdump")
     assert files(guest) - before == set()
     assert newest["folder"] in guest.run("ls -d /var/crash/*").output
 

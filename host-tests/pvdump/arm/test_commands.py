@@ -11,7 +11,7 @@ from fixtures.targets import SIZE
 from pvdump import cli
 from pvdump.arm import arming, settings, trial
 from pvdump.guest import crashtest, record
-from pvfw import superblock
+from pvfw import config, superblock
 
 
 @pytest.fixture(autouse=True)
@@ -113,6 +113,38 @@ def test_a_check_that_cannot_arm_anew_says_why(guest: ArmingRoot, run: Run) -> N
     assert code == 1
     assert "it holds a dump" in out
     assert "it holds a dump (partial): `pvdump collect` it" in err
+    assert err.endswith("; armed for the log alone\n")
+
+
+def test_a_target_that_was_changed_is_not_written_before_it_is_armed_again(
+    guest: ArmingRoot, run: Run
+) -> None:
+    run("arm")
+    guest.target("xvdb", state=superblock.PARTIAL)
+    for _ in range(2):
+        assert run("arm", "--check")[0] == 1
+        path = guest.path / arming.CONFIGURATION
+        assert guest.commands[-1][-1] == f"--initrd={path}"
+        assert len(config.decode(path.read_bytes()).targets) == 0
+        code, out, _ = run("status")
+        assert code == 1
+        assert out.startswith("NOT READY: ")
+        assert "it holds a dump (partial)" in out.splitlines()[0]
+        assert "armed for the log alone" in out.splitlines()[0]
+    guest.target("xvdb")
+    assert run("arm", "--check")[::2] == (0, "")
+    assert run("status")[1].splitlines()[0] == "armed"
+
+
+def test_a_check_that_fails_for_another_reason_leaves_what_is_loaded(
+    guest: ArmingRoot, run: Run
+) -> None:
+    run("arm")
+    before = (guest.path / arming.CONFIGURATION).read_bytes()
+    guest.write("sys/devices/system/cpu/present", "0-2\n")
+    guest.image.unlink()
+    assert run("arm", "--check")[0] == 1
+    assert (guest.path / arming.CONFIGURATION).read_bytes() == before
 
 
 def test_a_check_holds_the_estimate_against_the_room(guest: ArmingRoot, run: Run) -> None:

@@ -22,7 +22,7 @@ from pvfw.errors import ConfigError, DumpError, TargetRefused
 
 from ..guest import record
 from ..streams import complain
-from . import blob, configuration, estimate, kexec, loaded, memory, settings, targets
+from . import blob, configuration, estimate, kexec, loaded, memory, settings, targets, watch
 from .targets import Found
 
 CONFIGURATION = record.RUN / "pvdump.conf"
@@ -95,7 +95,27 @@ def arm(wanted: dict[str, Any], image: Path, root: Path) -> dict[str, Any]:
     save_record({**done, "estimate": None}, root)
     done["estimate"] = estimated(done, root)
     save_record(done, root)
+    watch.begin([each.wanted.place for each in found if each.wanted.place is not None], root)
     return done
+
+
+def arm_safely(wanted: dict[str, Any], image: Path, root: Path) -> dict[str, Any]:
+    """Arm anew after a target was changed; where that is refused, for the log alone.
+
+    The blocks that the image was loaded with may be another file's now, so it must not stay loaded.
+
+    Args, Returns: as arm().
+
+    Raises:
+        ArmError: it was refused; the message says why, and what is armed now.
+    """
+    try:
+        return arm(wanted, image, root)
+    except DumpError as error:
+        refused = str(error)
+    armed = arm({**wanted, "targets": []}, image, root)
+    save_record({**armed, "refused": refused}, root)
+    raise ArmError(f"{refused}; armed for the log alone")
 
 
 def _load(root: Path, image: Path, content: bytes, cmdline: str, found: Sequence[Found]) -> str:
@@ -279,6 +299,7 @@ def disarm(root: Path) -> bool:
     Raises:
         DumpError: it cannot be unloaded.
     """
+    watch.end(root)
     loaded = kexec.state(root).loaded
     if loaded:
         kexec.unload()

@@ -95,20 +95,25 @@ def _arm(wanted: dict[str, Any], image: Path, root: Path) -> int:
 
 def _check(wanted: dict[str, Any], image: Path, root: Path) -> int:
     """Arm anew where what is armed does not hold any more."""
-    armed, rooms = {}, []
+    armed, rooms, why, moved = {}, [], "", ""
     try:
         armed = arming.load_record(root)
-        if armed:
-            rooms = arming.verify(armed, root)
-            why = arming.outdated(armed, wanted, image)
     except DumpError as error:
         why = str(error)
     else:
         if not armed:
             raise ArmError("not armed: `pvdump arm`")
+        moved = armed.get("refused", "")
+        try:
+            rooms = arming.verify(armed, root)
+            why = moved or arming.outdated(armed, wanted, image)
+        except ArmError as error:
+            why = str(error)
+        except DumpError as error:  # of a target
+            why = moved = str(error)
     if why:
         tell("arm", f"arming anew: {why}")
-        armed = arming.arm(wanted, image, root)
+        armed = arming.arm_safely(wanted, image, root) if moved else arming.arm(wanted, image, root)
     else:
         for each, room in zip(armed["targets"], rooms):
             each["room"] = room

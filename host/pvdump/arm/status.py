@@ -84,6 +84,8 @@ def why_not(armed: dict[str, Any], root: Path) -> str:
         return f"{error}: `pvdump arm`"
     except DumpError as error:
         return str(error)
+    if armed.get("refused"):
+        return f"{armed['refused']}; armed for the log alone: `pvdump arm`"
     return arming.room_problem(armed)
 
 
