@@ -173,7 +173,7 @@ def _layers(xen: Xen) -> list[Layer]:
         if ready.name:
             files = [(name, cache.file_digest(path)) for name, path in ready.files]
             inputs = f"{files} {ready.script}"
-            found.append(Layer(ready.name, inputs, lambda *made: _prepared(*made, ready)))
+            found.append(Layer(ready.name, inputs, lambda *made: _prepared(ready, *made)))
     return found
 
 
@@ -189,7 +189,7 @@ def _installed(maker: Xen, ready: Ready) -> dict[str, int]:
         return Installed.boot(maker, ready.layout, **ready.fields).facts()
 
 
-def _prepared(maker: Xen, facts: dict[str, Any], ready: Ready) -> dict[str, int]:
+def _prepared(ready: Ready, maker: Xen, facts: dict[str, Any]) -> dict[str, int]:
     with maker.progress.stage("boot guest") as stage:
         stage.note(f"installed Debian, {ready.layout}, {ready.name}; saved for later")
         guest = Installed.adopt(maker, ready, facts)
