@@ -27,11 +27,15 @@ class GrantTable:
         xen: Hypercalls.
 
     Attributes: version, 1 or 2; set_aside, how many entries a peer did not let go; full, None or
-    why the table does not grow. Raises: XenError when no entry can be used.
+    why the table does not grow; devices, those that may have lent entries: at a suspension they get
+    suspend() and then resume(), both async; suspended, whether they are between the two. Raises:
+    XenError when no entry can be used.
     """
 
     def __init__(self, xen):
         self.xen = xen
+        self.devices = []
+        self.suspended = False
         self.set_aside = 0
         self.full = None
         self.version = self._choose_version()
@@ -83,6 +87,51 @@ class GrantTable:
 
     # Growing.
 
+    def resume(self):
+        """Map the table at the same pages again, after a suspension, which ends all grants.
+
+        Raises: XenError when no entry can be used any more.
+        """
+        self.version = self._choose_version()
+        size = abi.GRANT_ENTRY_V1_SIZEOF if self.version == 1 else abi.GRANT_ENTRY_V2_SIZEOF
+        self._entries = abi.PAGE_SIZE // size
+        self._limit = min(self._query_size()[1], self.xen.page // abi.PAGE_SIZE)
+        self.full = None
+        mapped = self._mapped
+        self._mapped = []
+        in_use = 0
+        for frames in mapped:
+            # Whoever still has it cannot end grants of another domain.
+            frames.owner = None
+            try:
+                in_use += self._map_again(frames)
+            except HypercallError as e:
+                self.full = str(e)
+        # In another domain none is in use, in the same one others may be, too.
+        self.set_aside = min(self.set_aside, in_use)
+        if not self.fits(1):
+            raise XenError("grant table: no entry can be used: %s" % self.full)
+
+    def _map_again(self, frames):
+        """Map some frames where they were. Returns how many of their entries are in use."""
+        numbers, base = frames.numbers, frames.base()
+        for i, number in enumerate(numbers):
+            self._add(number, base + i * abi.PAGE_SIZE)
+        status = None
+        if self.version != 1:
+            number = numbers[0] // STATUS_SPAN
+            status = self._statuses[number]
+            self._add(
+                number | abi.XENMAPIDX_grant_table_status, status + number * abi.PAGE_SIZE
+            )
+        return self._use(frames.table, status, frames.stack, numbers[0], len(numbers))
+
+    def _use(self, table, status, stack, first, count):
+        """Lend from frames that are mapped. Returns how many of their entries are in use."""
+        frames = LentFrames(self, table, status, stack, first, count)
+        self._mapped.append(frames)
+        return frames.find_free(first * self._entries, (first + count) * self._entries)
+
     def _next(self, n):
         """Return (first, how many) of the frames to map next, for n entries if possible."""
         count = max(FRAMES, (n + self._entries - 1) // self._entries)
@@ -104,7 +153,8 @@ class GrantTable:
             return False
         number = first // STATUS_SPAN
         status = self.version != 1 and number not in self._statuses
-        stack = (count * self._entries * 4 + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE
+        # Room for those of version 1, which are more: the next domain may have it.
+        stack = (4 * count + abi.GRANT_ENTRY_V1_SIZEOF - 1) // abi.GRANT_ENTRY_V1_SIZEOF
         try:
             base = hw.alloc_pages(count + stack + int(status))
         except MemoryError as e:
@@ -122,9 +172,7 @@ class GrantTable:
         if mapped:
             table = base - first * abi.PAGE_SIZE
             stack = base + count * abi.PAGE_SIZE
-            frames = LentFrames(self, table, self._statuses.get(number), stack, first, mapped)
-            frames.find_free(first * self._entries, (first + mapped) * self._entries)
-            self._mapped.append(frames)
+            self._use(table, self._statuses.get(number), stack, first, mapped)
             self._low = min(self._low, first)
             self._high = max(self._high, first + mapped)
         return mapped > 0
@@ -230,39 +278,49 @@ class LentFrames:
         stack: address of an array of u32 for the numbers of free entries.
         first, count: the numbers of the frames.
 
-    Attributes: free, how many entries can be lent.
+    Attributes: free, how many entries can be lent; numbers, of the frames, a range; table, stack,
+    as given; owner, None once a suspension has ended all grants.
     """
 
     def __init__(self, owner, table, status, stack, first, count):
         self.owner = owner
         self.free = 0
-        self._numbers = range(first, first + count)
-        self._table = table
+        self.numbers = range(first, first + count)
+        self.table = table
         self._status = status
-        self._stack = stack
+        self.stack = stack
         self._fill = hw.grant_fill if status is None else hw.grant_fill_v2
 
     def find_free(self, first, end):
-        """Look which entries, from `first` on and below `end`, are free."""
+        """Look which entries, from `first` on and below `end`, are free.
+
+        Returns: how many are not.
+        """
+        first = max(first, abi.GNTTAB_NR_RESERVED_ENTRIES)
         size = abi.GRANT_ENTRY_V1_SIZEOF if self._status is None else abi.GRANT_ENTRY_V2_SIZEOF
-        for ref in range(max(first, abi.GNTTAB_NR_RESERVED_ENTRIES), end):
-            in_use = hw.rd16(self._table + ref * size)
+        for ref in range(first, end):
+            in_use = hw.rd16(self.table + ref * size)
             if self._status is not None:
                 in_use |= hw.rd16(self._status + 2 * ref)
             if not in_use:
-                hw.wr32(self._stack + 4 * self.free, ref)
+                hw.wr32(self.stack + 4 * self.free, ref)
                 self.free += 1
+        return end - first - self.free
+
+    def base(self):
+        """Return the address of the first frame."""
+        return self.table + self.numbers[0] * abi.PAGE_SIZE
 
     def address(self, number):
         """Return the address of a frame of the table; None if it is not one of these."""
-        return self._table + number * abi.PAGE_SIZE if number in self._numbers else None
+        return self.table + number * abi.PAGE_SIZE if number in self.numbers else None
 
     def lend(self, refs, n, domid, gfn, readonly):
         """Grant frames to a domain; as GrantTable.lend(). There are as many free entries."""
         self.free -= n
-        hw.copy(refs, self._stack + 4 * self.free, 4 * n)
+        hw.copy(refs, self.stack + 4 * self.free, 4 * n)
         flags = abi.GTF_permit_access | (abi.GTF_readonly if readonly else 0)
-        self._fill(self._table, refs, n, domid, gfn, flags)
+        self._fill(self.table, refs, n, domid, gfn, flags)
 
     def end(self, refs, n):
         """Take grants back; the peer must have unmapped them.
@@ -275,11 +333,13 @@ class LentFrames:
         Returns: how many the peer still has mapped: these are set aside, never reused.
         Source: grant_table.h, "Invalidating an unused GTF_permit_access entry".
         """
+        if self.owner is None:
+            return 0
         if self._status is None:
-            busy = hw.grant_end(self._table, refs, n)
+            busy = hw.grant_end(self.table, refs, n)
         else:
-            busy = hw.grant_end_v2(self._table, self._status, refs, n)
-        hw.copy(self._stack + 4 * self.free, refs + 4 * busy, 4 * (n - busy))
+            busy = hw.grant_end_v2(self.table, self._status, refs, n)
+        hw.copy(self.stack + 4 * self.free, refs + 4 * busy, 4 * (n - busy))
         self.free += n - busy
         self.owner.set_aside += busy
         return busy

@@ -18,7 +18,7 @@ WATCHDOG_SECONDS = 30
 
 
 class PollLoop(Loop):
-    """The loop of this domain; its clock is Xen system time.
+    """The loop of this domain; its clock is that of Hypercalls.now().
 
     Args:
         xen: Hypercalls.
@@ -28,7 +28,7 @@ class PollLoop(Loop):
     """
 
     def __init__(self, xen, evtchn):
-        super().__init__(hw.now)
+        super().__init__(xen.now)
         self.xen = xen
         self.evtchn = evtchn
         self._ports = {}
@@ -47,14 +47,23 @@ class PollLoop(Loop):
         """Poll a port no more: it is closed."""
         self._ports.pop(port, None)
 
+    def resume(self):
+        """Go on after a suspension: all ports are gone, and the tasks that wait for one look."""
+        ports = self._ports
+        self._ports = {}
+        for signal in ports.values():
+            signal.set()
+        self._watchdog_at = None
+        self.shows_events = self.evtchn.shows_events()
+
     def _turn(self):
-        now = hw.now()
+        now = self.now()
         if self._watchdog_at is None or now - self._watchdog_at > SECOND:
             self._watchdog_at = now
             hw.watchdog(WATCHDOG_SECONDS)
 
     def _block(self, until):
-        now = hw.now()
+        now = self.now()
         limit = now + (POLL_MAX if self.shows_events else POLL_BLIND)
         if until is None or until > limit:
             until = limit
@@ -63,11 +72,11 @@ class PollLoop(Loop):
             self._poll(ports if self.shows_events else [], until)
         woken = [port for port in ports if self.evtchn.take(port)]
         # No event although the time is over: one may be lost, so all tasks look.
-        for port in woken if woken or hw.now() < until else ports:
+        for port in woken if woken or self.now() < until else ports:
             self._ports[port].set()
 
     def _poll(self, ports, until):
-        """Block in Xen until one of the ports has an event, or Xen time `until`."""
+        """Block in Xen until one of the ports has an event, or the time `until`."""
         for i, port in enumerate(ports):
             hw.wr32(self._ports_page + 4 * i, port)
         self.xen.poll(self._ports_page, len(ports), until)

@@ -14,7 +14,7 @@ from ..errors import BackendError
 from .blkif import OP_NAMES, PAGE_SECTORS, SECTOR
 from .negotiate import Limits
 from .requests import Part
-from .supervise import CLOSE_TIMEOUT, SupervisedDisk
+from .supervise import BREATHER, CLOSE_TIMEOUT, SupervisedDisk
 
 RING_PAGES = 4
 REQUESTS = 128
@@ -185,6 +185,8 @@ class BlkFront(SupervisedDisk):
 
         Raises: XenError, the first one.
         """
+        while self._suspended:
+            await self.loop.sleep(BREATHER)
         try:
             if self._queue.failure is None and self._connection is not None:
                 await self._finish()

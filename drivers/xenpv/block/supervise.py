@@ -30,6 +30,8 @@ LOOK_AGAIN = SECOND
 # least and at most so much.
 ASK_AGAIN_MIN = SECOND // 2
 ASK_AGAIN_MAX = 8 * SECOND
+# A suspension waits so long for a disk that is being connected, and for answers.
+SETTLE = 10 * SECOND
 # The wait when nothing is in flight because other devices have all grant entries. When it is over,
 # the loop wakes all tasks with a port, and so each disk fills its ring.
 BREATHER = SECOND // 100
@@ -68,6 +70,11 @@ class SupervisedDisk:
         self._away = False
         self._back_by = 0
         self._back_at = None
+        # How many connections are being made or ended; whether a suspension is under way, and
+        # whether it has ended a connection that resume() makes anew.
+        self._changing = 0
+        self._suspended = False
+        self._interrupted = False
 
     # Connecting.
 
@@ -79,6 +86,16 @@ class SupervisedDisk:
 
         Raises: XenError, MemoryError.
         """
+        while self.grants.suspended:
+            await self.loop.sleep(BREATHER)
+        self.grants.devices.append(self)
+        self._changing += 1
+        try:
+            await self._connect(timeout)
+        finally:
+            self._changing -= 1
+
+    async def _connect(self, timeout):
         self.device.allow(timeout)
         taken_over = await takeover.take_over(self.loop, self.grants, self.device, self._tell)
         await self.device.begin()
@@ -233,11 +250,10 @@ class SupervisedDisk:
         self.device.deadline = self._back_by
         self._let_go()
         while True:
+            while self._suspended and not self._interrupted:
+                await self.loop.sleep(BREATHER)
             try:
-                await self.device.find()
-                await takeover.end_connection(self.device)
-                await self.device.begin()
-                await self._attach()
+                await self._attach_again()
                 break
             except (XenError, MemoryError) as e:
                 self._let_go()
@@ -253,6 +269,58 @@ class SupervisedDisk:
                 % (why, self.sectors, self.sector_size, sectors, size)
             )
 
+    async def _attach_again(self):
+        self._changing += 1
+        try:
+            await self.device.find()
+            await takeover.end_connection(self.device)
+            await self.device.begin()
+            await self._attach()
+        finally:
+            self._changing -= 1
+
+    # Suspension, at which this domain becomes another one.
+
+    async def suspend(self):
+        """Leave the backend until resume(); parts that it has not answered stand in line till then.
+
+        A backend that does not close in CLOSE_TIMEOUT is left all the same.
+        """
+        self._suspended = True
+        until = self.loop.now() + SETTLE
+        while self._changing:
+            if self.loop.now() >= until:
+                self.device.allow(0)
+            await self.loop.sleep(BREATHER)
+        if self._connection is None:
+            return
+        self._interrupted = self._away = self._queue.held = True
+        while self._queue.in_flight() and self.loop.now() < until:
+            await self._queue.changed.wait(until)
+        self.device.allow(CLOSE_TIMEOUT)
+        try:
+            await self.device.close()
+        except (XenError, MemoryError) as e:
+            self._tell("left for a suspension: %s" % e)
+        self._let_go()
+        self._queue.held = False
+
+    async def resume(self):
+        """Connect again after suspend(), and do first what was not answered.
+
+        Where that fails, the disk is not used any more, and its error says so.
+        """
+        try:
+            if self._interrupted and not self._queue.dead:
+                self._back_by = self.loop.now() + AWAY
+                await self._return("a suspension has ended the connection")
+        finally:
+            if self._interrupted:
+                self._interrupted = self._away = False
+            self._suspended = False
+        self._queue.admit()
+        self._queue.changed.set()
+
     # Leaving.
 
     def _let_go(self):
@@ -267,9 +335,13 @@ class SupervisedDisk:
 
     async def _leave(self, timeout):
         """Close the device within so many ns, and let go of it in any case."""
+        self._changing += 1
         self.device.allow(timeout)
         try:
             await self.device.close()
         finally:
+            self._changing -= 1
+            if self in self.grants.devices:
+                self.grants.devices.remove(self)
             self._let_go()
             self._pool.give_back()

@@ -52,6 +52,8 @@ class Xenstore(NodeOperations, Domains):
     Args:
         loop: Loop.
         transport: ring.RingTransport or another with the same methods.
+
+    Attributes: age, how often it was suspended; a transaction ends with its age.
     """
 
     def __init__(self, loop, transport):
@@ -66,6 +68,9 @@ class Xenstore(NodeOperations, Domains):
         self._ended = Signal()
         self._tokens = 0
         self._token = ""
+        self.age = 0
+        # Set when requests may be sent again; None when they may.
+        self._gate = None
 
     async def connect(self):
         """Take the transport over, and forget watches and transactions of a crashed kernel.
@@ -79,6 +84,12 @@ class Xenstore(NodeOperations, Domains):
             await self.transport.open()
         except RingCorrupt as e:
             raise RingCorrupt("%s; %s" % (e, self.transport.state()))
+        self._begin()
+        if self.transport.stale and await _Direct(self).read_text(RESETS_WATCHES, "0") == "1":
+            await self.reset_watches()
+
+    def _begin(self):
+        """Begin a session on the transport, which is open."""
         # Far from the ids of a crashed kernel, so that late replies to it match nothing.
         first = (self.loop.now() & 0x3FFFFFFF) | 0x40000000
         self._session = Session(first)
@@ -90,8 +101,6 @@ class Xenstore(NodeOperations, Domains):
         self._moved_at = self.loop.now()
         self._fault = None
         self._pump = self.loop.spawn(self._move())
-        if self.transport.stale and await self.read_text(RESETS_WATCHES, "0") == "1":
-            await self.reset_watches()
 
     def connected(self):
         """Return whether requests can be sent."""
@@ -118,17 +127,79 @@ class Xenstore(NodeOperations, Domains):
             if self._fault is None and not self.transport.resets():
                 for watch in list(self._watches.values()):
                     await watch.close()
-            deadline = self.loop.now() + TIMEOUT
-            while self._fault is None and self._busy() and self.loop.now() < deadline:
-                await self.loop.sleep(SECOND // 1000)
+            await self._answered()
         finally:
             self._pump.cancel()
             self._pump = None
             self._end(XenError("xenstore: the connection was closed"))
             await self.transport.close()
 
-    def _busy(self):
-        return self._session.flying() or self._line
+    async def _answered(self):
+        """Wait until nothing is in line or in flight, for TIMEOUT at most."""
+        deadline = self.loop.now() + TIMEOUT
+        while self._fault is None and self.loop.now() < deadline:
+            if not (self._session.flying() or self._line):
+                return
+            await self.loop.sleep(SECOND // 1000)
+
+    # Suspension.
+
+    async def suspend(self):
+        """Leave the transport for a while; what is asked for meanwhile is sent after resume().
+
+        Raises: XenError when the server does not do its part; the transport is left all the same.
+        """
+        self._gate = Signal()
+        try:
+            await self._answered()
+        finally:
+            if self._pump is not None:
+                self._pump.cancel()
+                self._pump = None
+            self._give_up(self._fault or "xenstore: no reply before the suspension")
+            if self.transport.signal is not None:
+                await self.transport.close()
+
+    async def resume(self):
+        """Connect again after suspend(), with all watches, each of which tells of a change.
+
+        Transactions have ended: their next request is answered with EAGAIN.
+
+        Raises: as connect(); requests fail then, and it may be called again.
+        """
+        self.age += 1
+        watches = self._watches
+        try:
+            await self.connect()
+            # A reset has ended those that the server had.
+            self._watches = watches
+            for watch in list(watches.values()):
+                await self._set_again(watch)
+        except XenError as e:
+            self._fault = str(e)
+            if self._pump is not None:
+                self._pump.cancel()
+                self._pump = None
+            raise
+        finally:
+            if self._gate is not None:
+                gate = self._gate
+                self._gate = None
+                gate.set()
+
+    async def _set_again(self, watch):
+        try:
+            await _Direct(self).ask(abi.XS_WATCH, watch.path, watch.rest)
+        except XenstoreError as e:
+            # The same domain went on, and the server has kept it.
+            if e.code != "EEXIST":
+                self._watches.pop(watch.token.encode(), None)
+                watch.signal.set()
+
+    async def passed(self):
+        """Wait while it is suspended."""
+        while self._gate is not None:
+            await self._gate.wait(None)
 
     # Moving bytes.
 
@@ -212,14 +283,19 @@ class Xenstore(NodeOperations, Domains):
         """End the connection: all who wait get the reason."""
         if self._fault is None:
             self._fault = "%s; %s" % (fault, self.transport.state())
-        for caller in self._line + self._session.owners():
-            caller.fault = self._fault
-            caller.signal.set()
-        self._line = []
+        self._give_up(self._fault)
         for watch in self._watches.values():
             watch.signal.set()
         self._watches = {}
         self._ended.set()
+
+    def _give_up(self, why):
+        """Tell all who wait for a reply why none comes."""
+        waiting = self._line + (self._session.owners() if self._session is not None else [])
+        for caller in waiting:
+            caller.fault = why
+            caller.signal.set()
+        self._line = []
 
     def _alive(self):
         if self._fault is not None:
@@ -245,6 +321,11 @@ class Xenstore(NodeOperations, Domains):
         Raises: XenstoreError with the server's error; Timeout; RingCorrupt when the connection is
         over.
         """
+        await self.passed()
+        return await self.send(kind, payload, what, tx_id, timeout)
+
+    async def send(self, kind, payload, what, tx_id=0, timeout=TIMEOUT):
+        """Do as request(), also while it is suspended."""
         caller = self._enqueue(kind, tx_id, payload)
         try:
             await self._reply(caller, what, timeout)
@@ -323,7 +404,9 @@ class Xenstore(NodeOperations, Domains):
         if depth is not None:
             rest += str(depth).encode() + b"\0"
         token = watch.token.encode()
+        await self.passed()
         self._watches[token] = watch
+        watch.rest = rest
         try:
             await self.ask(abi.XS_WATCH, path, rest)
         except (XenstoreError, ValueError):
@@ -338,13 +421,14 @@ class Xenstore(NodeOperations, Domains):
 
     async def unwatch(self, watch):
         """End a watch; no event of it comes any more. Called by Watch.close()."""
+        await self.passed()
         token = watch.token.encode()
         if self._watches.pop(token, None) is not None:
             await self.ask(abi.XS_UNWATCH, watch.path, token + b"\0")
 
     async def reset_watches(self):
         """Have the server forget all watches and transactions of this guest."""
-        await self.request(abi.XS_RESET_WATCHES, b"\0", "reset_watches")
+        await self.send(abi.XS_RESET_WATCHES, b"\0", "reset_watches")
         for watch in self._watches.values():
             watch.signal.set()
         self._watches = {}
@@ -387,26 +471,39 @@ def transaction_id(answer):
     return tx_id
 
 
+class _Direct(NodeOperations):
+    """The operations on nodes of a client that is suspended."""
+
+    def __init__(self, store):
+        super().__init__()
+        self.request = store.send
+
+
 class Transaction(NodeOperations):
     """The operations on nodes, made as one change. Made by Xenstore.transaction()."""
 
     def __init__(self, store):
         super().__init__()
         self._store = store
+        self._age = 0
 
     async def request(self, kind, payload, what, tx_id=0, timeout=TIMEOUT):
-        """Send a request of this transaction; as Xenstore.request()."""
-        return await self._store.request(kind, payload, what, self.tx_id, timeout)
+        """Send a request of this transaction; as Xenstore.request(), EAGAIN after a suspension."""
+        await self._store.passed()
+        if self._age != self._store.age:
+            raise XenstoreError(what, "EAGAIN")
+        return await self._store.send(kind, payload, what, self.tx_id, timeout)
 
     async def __aenter__(self):
         answer = await self._store.request(abi.XS_TRANSACTION_START, b"\0", "transaction_start")
+        self._age = self._store.age
         self.tx_id = transaction_id(answer)
         return self
 
     async def __aexit__(self, kind, error, trace):
         if kind is None:
             await self.request(abi.XS_TRANSACTION_END, b"T\0", "transaction_end")
-        else:
+        elif self._age == self._store.age:
             # Not waited for: the error that aborts it is what the caller needs to get.
             self._store.post(abi.XS_TRANSACTION_END, b"F\0", self.tx_id)
         return False

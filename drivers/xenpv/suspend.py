@@ -1,0 +1,70 @@
+"""Suspension: this domain stops, and goes on as itself or as another one, with all its drivers.
+
+Used by control.Control, for `xl save`, `restore` and `migrate`. The domain that goes on has the
+memory of the one that stopped; of Xen's it has nothing: no event channel but those of xenstore and
+console, no grant, no watchdog, holes where Xen's frames were mapped, another number, and perhaps
+another system time. The order: devices, then xenstore, then Xen; and back. Rules: every page is used
+again for what it was, so that any number of suspensions costs none; what devices had not answered
+stands in line; the toolstack waits 60 s from the acknowledgement on, so that all waits before the
+end together are shorter.
+Source: xen/include/public/sched.h (SHUTDOWN_suspend); Xen tools/libs/light/libxl_dom_suspend.c.
+"""
+
+from .errors import XenError
+from .loop import SECOND
+
+# Between two tries to reach xenstore again.
+RETRY = 5 * SECOND
+
+
+async def suspend(guest, say):
+    """Suspend this domain. Returns when it goes on and its drivers are connected again.
+
+    Where xenstore cannot be reached it is tried again until it can.
+
+    Args:
+        guest: Guest, its xenstore connected.
+        say: a function that is given lines.
+
+    Raises: XenError when Xen refuses something; devices that cannot be connected again do not.
+    """
+    grants, loop = guest.grants, guest.loop
+    grants.suspended = True
+    devices = list(grants.devices)
+    try:
+        await loop.gather([device.suspend() for device in devices])
+        await _stop(guest, say)
+    finally:
+        grants.suspended = False
+        await loop.gather([device.resume() for device in devices])
+
+
+async def _stop(guest, say):
+    """Suspend this domain, whose devices are suspended."""
+    try:
+        await guest.store.suspend()
+    except XenError as e:
+        say("leaving xenstore: %s" % e)
+    # No other task runs until the grant table is there again.
+    try:
+        guest.xen.suspend()
+    finally:
+        try:
+            guest.loop.resume()
+            guest.grants.resume()
+        finally:
+            await _reach(guest.store, guest.loop, say)
+
+
+async def _reach(store, loop, say):
+    """Connect to xenstore again, however often that takes."""
+    told = ""
+    while True:
+        try:
+            await store.resume()
+            return
+        except XenError as e:
+            if str(e) != told:
+                told = str(e)
+                say("after the suspension: %s; trying again" % e)
+        await loop.sleep(RETRY)
