@@ -11,7 +11,7 @@ Source: Xen docs/misc/xenstore-paths.pandoc; Linux drivers/xen/manage.c.
 import hw
 
 from . import abi
-from .errors import XenError
+from .errors import Timeout, XenError
 from .loop import SECOND
 from .suspend import suspend
 from .text import printable
@@ -32,6 +32,8 @@ KEYS = {"o": "poweroff", "b": "reboot", "c": "crash"}
 # Any vector: interrupts are off, so none is delivered. An HVM guest that has set none has no PV
 # drivers for xl, which then asks it for nothing.
 VECTOR = 0xF3
+# The nodes are looked at so often, whether an event comes or not.
+LOOK_AGAIN = 20 * SECOND
 # Between two tries to hear the toolstack again; how long the console's reader is waited for.
 RETRY = 5 * SECOND
 FLUSH_MS = 2000
@@ -72,9 +74,7 @@ class Control:
     async def open(self):
         """Announce what can be asked for, and listen from now on. Raises XenError."""
         await self.announce()
-        store = self._guest.store
-        if self._watch is None or not store.watching(self._watch):
-            self._watch = await store.watch("control")
+        self._watch = await self._guest.store.watch("control")
 
     async def announce(self):
         """Announce what can be asked for, as far as a guest may; again after a suspension.
@@ -101,8 +101,18 @@ class Control:
         self._guest.xen.set_hvm_param(abi.HVM_PARAM_CALLBACK_IRQ, 0)
         for name in FEATURES:
             await self._write("control/feature-" + name, "")
-        if self._watch is not None:
-            await self._watch.close()
+        await self._deafen()
+
+    async def _deafen(self):
+        """End the watch, if there is one, as far as that works."""
+        watch = self._watch
+        self._watch = None
+        if watch is not None:
+            try:
+                await watch.close()
+            except XenError:
+                # The server does not answer, or has none.
+                pass
 
     # Requests.
 
@@ -118,7 +128,11 @@ class Control:
             key = await self._take(SYSRQ, None)
             if key:
                 return Request("sysrq", key)
-            await self._watch.next(None)
+            try:
+                await self._watch.next(LOOK_AGAIN)
+            except Timeout:
+                # A server that begins anew has no watch of ours.
+                pass
 
     async def _take(self, node, words):
         """Take what a node asks for, "" if that is nothing.
@@ -202,4 +216,5 @@ class Control:
                         await self.act(request)
             except (XenError, MemoryError) as e:
                 self._say_once("the toolstack is not heard: %s" % e)
+            await self._deafen()
             await guest.loop.sleep(RETRY)
