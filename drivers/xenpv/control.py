@@ -81,11 +81,18 @@ class Control:
 
         Raises: XenError, but not for what is refused.
         """
-        self._guest.xen.set_hvm_param(
-            abi.HVM_PARAM_CALLBACK_IRQ, abi.HVM_PARAM_CALLBACK_TYPE_VECTOR << 56 | VECTOR
-        )
+        self._set_callback(abi.HVM_PARAM_CALLBACK_TYPE_VECTOR << 56 | VECTOR)
         for name in FEATURES:
             await self._write("control/feature-" + name, "1")
+
+    def _set_callback(self, value):
+        self._guest.xen.call(
+            "HVMOP_set_param %d" % abi.HVM_PARAM_CALLBACK_IRQ,
+            abi.HYPERVISOR_hvm_op,
+            abi.HVMOP_set_param,
+            abi.XEN_HVM_PARAM,
+            *(abi.DOMID_SELF, 0, abi.HVM_PARAM_CALLBACK_IRQ, value),
+        )
 
     async def _write(self, node, value):
         store = self._guest.store
@@ -98,7 +105,7 @@ class Control:
 
     async def close(self):
         """Listen no more, and leave the domain as one without PV drivers. Raises XenError."""
-        self._guest.xen.set_hvm_param(abi.HVM_PARAM_CALLBACK_IRQ, 0)
+        self._set_callback(0)
         for name in FEATURES:
             await self._write("control/feature-" + name, "")
         await self._deafen()

@@ -27,9 +27,8 @@ class GrantTable:
         xen: Hypercalls.
 
     Attributes: version, 1 or 2; set_aside, how many entries a peer did not let go; full, None or
-    why the table does not grow; devices, those that may have lent entries: at a suspension they get
-    suspend() and then resume(), both async; suspended, whether they are between the two. Raises:
-    XenError when no entry can be used.
+    why the table does not grow; devices, the disks that may have lent entries, for suspend.py;
+    suspended, whether a suspension is under way. Raises: XenError when no entry can be used.
     """
 
     def __init__(self, xen):
@@ -37,22 +36,27 @@ class GrantTable:
         self.devices = []
         self.suspended = False
         self.set_aside = 0
-        self.full = None
-        self.version = self._choose_version()
-        size = abi.GRANT_ENTRY_V1_SIZEOF if self.version == 1 else abi.GRANT_ENTRY_V2_SIZEOF
-        self._entries = abi.PAGE_SIZE // size  # of a frame
-        self._mapped = []
         # Addresses of status frames, by their number.
         self._statuses = {}
         # The page at which lent() looks at one frame more.
         self._window = 0
-        nr, limit = self._query_size()
-        # Entry 0 must not come to lie below address 0, and later pages are above this one.
-        self._limit = min(limit, xen.page // abi.PAGE_SIZE)
+        nr = self._begin()
         # The numbers of the frames mapped: from _low on, below _high.
         self._low = self._high = min(nr, self._limit)
         if not self.fits(1):
             raise XenError("grant table: no entry can be used: %s" % self.full)
+
+    def _begin(self):
+        """Look at a table of which nothing is mapped. Returns how many frames are in use."""
+        self.full = None
+        self._mapped = []
+        self.version = self._choose_version()
+        size = abi.GRANT_ENTRY_V1_SIZEOF if self.version == 1 else abi.GRANT_ENTRY_V2_SIZEOF
+        self._entries = abi.PAGE_SIZE // size  # of a frame
+        nr, limit = self._query_size()
+        # Entry 0 must not come to lie below address 0, and later pages are above this one.
+        self._limit = min(limit, self.xen.page // abi.PAGE_SIZE)
+        return nr
 
     def _op(self, what, cmd, fmt, *fields):
         self.xen.call(what, abi.HYPERVISOR_grant_table_op, cmd, fmt, *fields)
@@ -92,13 +96,8 @@ class GrantTable:
 
         Raises: XenError when no entry can be used any more.
         """
-        self.version = self._choose_version()
-        size = abi.GRANT_ENTRY_V1_SIZEOF if self.version == 1 else abi.GRANT_ENTRY_V2_SIZEOF
-        self._entries = abi.PAGE_SIZE // size
-        self._limit = min(self._query_size()[1], self.xen.page // abi.PAGE_SIZE)
-        self.full = None
         mapped = self._mapped
-        self._mapped = []
+        self._begin()
         in_use = 0
         for frames in mapped:
             # Whoever still has it cannot end grants of another domain.

@@ -19,11 +19,14 @@ COPIED = 8
 
 
 class Hypercalls:
-    """The hypercalls of this domain. page: the address of the page that holds arguments."""
+    """The hypercalls of this domain.
+
+    page: the address of the page that holds arguments; ahead: what now() is ahead of Xen's system
+    time, ns.
+    """
 
     def __init__(self):
-        # What now() is ahead of Xen's system time.
-        self._ahead = 0
+        self.ahead = 0
         self.page = hw.alloc_pages(1)
         self._mem = hw.mem(self.page, abi.PAGE_SIZE)
 
@@ -59,16 +62,6 @@ class Hypercalls:
             *(abi.DOMID_SELF, 0, index, 0),
         )
         return self.result("<Q", abi.XEN_HVM_PARAM_VALUE)
-
-    def set_hvm_param(self, index, value):
-        """Set one of this domain's HVM parameters that a guest may set. Raises HypercallError."""
-        self.call(
-            "HVMOP_set_param %d" % index,
-            abi.HYPERVISOR_hvm_op,
-            abi.HVMOP_set_param,
-            abi.XEN_HVM_PARAM,
-            *(abi.DOMID_SELF, 0, index, value),
-        )
 
     def peek(self, gfn, size):
         """Have Xen copy the first bytes of a frame of this domain.
@@ -156,12 +149,12 @@ class Hypercalls:
             abi.HYPERVISOR_sched_op,
             abi.SCHEDOP_poll,
             abi.SCHED_POLL,
-            *(ports, count, 0, until - self._ahead),
+            *(ports, count, 0, until - self.ahead),
         )
 
     def now(self):
-        """Return the time in ns: Xen's system time, but that it stands still in suspend()."""
-        return hw.now() + self._ahead
+        """Return the time in ns: Xen's system time, but that it stands still in a suspension."""
+        return hw.now() + self.ahead
 
     def sleep(self, ns):
         """Block for a time in ns, whatever happens."""
@@ -169,20 +162,6 @@ class Hypercalls:
         # A poll on no port ends with any new event of this domain.
         while self.now() < until:
             self.poll(self.page, 0, until)
-
-    def suspend(self):
-        """Suspend this domain; return when it goes on, perhaps as another one on another host.
-
-        Hypercalls, shared page, watchdog and console are set up again then; event channels, grants
-        and xenstore's connection may be gone. suspend.suspend() has the whole.
-
-        Raises: HypercallError when Xen refuses.
-        """
-        began = self.now()
-        rc = hw.suspend()
-        self._ahead = began - hw.now()
-        if rc < 0:
-            raise HypercallError("SCHEDOP_shutdown %d" % abi.SHUTDOWN_suspend, -rc)
 
     def shutdown(self, reason):
         """End this domain with one of SHUTDOWN_*. Returns only by HypercallError."""

@@ -10,8 +10,13 @@ end together are shorter.
 Source: xen/include/public/sched.h (SHUTDOWN_suspend); Xen tools/libs/light/libxl_dom_suspend.c.
 """
 
-from .errors import XenError
+import hw
+
+from . import abi
+from .block import suspend as disks
+from .errors import HypercallError, XenError
 from .loop import SECOND
+from .xenstore import suspend as client
 
 # Between two tries to reach xenstore again.
 RETRY = 5 * SECOND
@@ -32,28 +37,47 @@ async def suspend(guest, say):
     grants.suspended = True
     devices = list(grants.devices)
     try:
-        await loop.gather([device.suspend() for device in devices])
+        await loop.gather([disks.suspend(device) for device in devices])
         await _stop(guest, say)
     finally:
         grants.suspended = False
-        await loop.gather([device.resume() for device in devices])
+        await loop.gather([disks.resume(device) for device in devices])
 
 
 async def _stop(guest, say):
     """Suspend this domain, whose devices are suspended."""
     try:
-        await guest.store.suspend()
+        await client.suspend(guest.store)
     except XenError as e:
         say("leaving xenstore: %s" % e)
     # No other task runs until the grant table is there again.
     try:
-        guest.xen.suspend()
+        _sleep(guest.xen)
     finally:
         try:
-            guest.loop.resume()
+            _wake(guest.loop)
             guest.grants.resume()
         finally:
             await _reach(guest.store, guest.loop, say)
+
+
+def _sleep(xen):
+    """Shut the domain down for the toolstack, and go on. Raises HypercallError."""
+    began = xen.now()
+    rc = hw.suspend()
+    # Another host has another time.
+    xen.ahead = began - hw.now()
+    if rc < 0:
+        raise HypercallError("SCHEDOP_shutdown %d" % abi.SHUTDOWN_suspend, -rc)
+
+
+def _wake(loop):
+    """Have all tasks look that wait for a port: there is none any more."""
+    ports = loop.ports
+    loop.ports = {}
+    for signal in ports.values():
+        signal.set()
+    loop.shows_events = loop.evtchn.shows_events()
 
 
 async def _reach(store, loop, say):
@@ -61,7 +85,7 @@ async def _reach(store, loop, say):
     told = ""
     while True:
         try:
-            await store.resume()
+            await client.resume(store)
             return
         except XenError as e:
             if str(e) != told:

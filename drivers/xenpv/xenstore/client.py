@@ -53,7 +53,8 @@ class Xenstore(NodeOperations, Domains):
         loop: Loop.
         transport: ring.RingTransport or another with the same methods.
 
-    Attributes: age, how often it was suspended; a transaction ends with its age.
+    Attributes: watches, by their tokens; age, how often it was suspended, with which transactions
+    end; gate, None, or while it is suspended the Signal of its end.
     """
 
     def __init__(self, loop, transport):
@@ -61,7 +62,7 @@ class Xenstore(NodeOperations, Domains):
         self.loop = loop
         self.transport = transport
         self._session = None
-        self._watches = {}
+        self.watches = {}
         self._line = []
         self._fault = "not connected"
         self._pump = None
@@ -69,8 +70,7 @@ class Xenstore(NodeOperations, Domains):
         self._tokens = 0
         self._token = ""
         self.age = 0
-        # Set when requests may be sent again; None when they may.
-        self._gate = None
+        self.gate = None
 
     async def connect(self):
         """Take the transport over, and forget watches and transactions of a crashed kernel.
@@ -80,16 +80,16 @@ class Xenstore(NodeOperations, Domains):
         if self._pump is not None:
             self._pump.cancel()
             self._end(XenError("xenstore: the connection was made anew"))
+        await self.begin()
+        if self.transport.stale and await self.read_text(RESETS_WATCHES, "0") == "1":
+            await self.reset_watches()
+
+    async def begin(self):
+        """Take the transport over and begin a session. Raises NoXenstore, RingCorrupt."""
         try:
             await self.transport.open()
         except RingCorrupt as e:
             raise RingCorrupt("%s; %s" % (e, self.transport.state()))
-        self._begin()
-        if self.transport.stale and await _Direct(self).read_text(RESETS_WATCHES, "0") == "1":
-            await self.reset_watches()
-
-    def _begin(self):
-        """Begin a session on the transport, which is open."""
         # Far from the ids of a crashed kernel, so that late replies to it match nothing.
         first = (self.loop.now() & 0x3FFFFFFF) | 0x40000000
         self._session = Session(first)
@@ -125,16 +125,14 @@ class Xenstore(NodeOperations, Domains):
             return
         try:
             if self._fault is None and not self.transport.resets():
-                for watch in list(self._watches.values()):
+                for watch in list(self.watches.values()):
                     await watch.close()
-            await self._answered()
+            await self.answered()
         finally:
-            self._pump.cancel()
-            self._pump = None
-            self._end(XenError("xenstore: the connection was closed"))
+            self.stop("xenstore: the connection was closed")
             await self.transport.close()
 
-    async def _answered(self):
+    async def answered(self):
         """Wait until nothing is in line or in flight, for TIMEOUT at most."""
         deadline = self.loop.now() + TIMEOUT
         while self._fault is None and self.loop.now() < deadline:
@@ -142,64 +140,18 @@ class Xenstore(NodeOperations, Domains):
                 return
             await self.loop.sleep(SECOND // 1000)
 
-    # Suspension.
-
-    async def suspend(self):
-        """Leave the transport for a while; what is asked for meanwhile is sent after resume().
-
-        Raises: XenError when the server does not do its part; the transport is left all the same.
-        """
-        self._gate = Signal()
-        try:
-            await self._answered()
-        finally:
-            if self._pump is not None:
-                self._pump.cancel()
-                self._pump = None
-            self._give_up(self._fault or "xenstore: no reply before the suspension")
-            if self.transport.signal is not None:
-                await self.transport.close()
-
-    async def resume(self):
-        """Connect again after suspend(), with all watches, each of which tells of a change.
-
-        Transactions have ended: their next request is answered with EAGAIN.
-
-        Raises: as connect(); requests fail then, and it may be called again.
-        """
-        self.age += 1
-        watches = self._watches
-        try:
-            await self.connect()
-            # A reset has ended those that the server had.
-            self._watches = watches
-            for watch in list(watches.values()):
-                await self._set_again(watch)
-        except XenError as e:
-            self._fault = str(e)
-            if self._pump is not None:
-                self._pump.cancel()
-                self._pump = None
-            raise
-        finally:
-            if self._gate is not None:
-                gate = self._gate
-                self._gate = None
-                gate.set()
-
-    async def _set_again(self, watch):
-        try:
-            await _Direct(self).ask(abi.XS_WATCH, watch.path, watch.rest)
-        except XenstoreError as e:
-            # The same domain went on, and the server has kept it.
-            if e.code != "EEXIST":
-                self._watches.pop(watch.token.encode(), None)
-                watch.signal.set()
+    def stop(self, why):
+        """End the session; all who wait for a reply get the reason."""
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
+        self._fault = why
+        self._give_up(why)
 
     async def passed(self):
         """Wait while it is suspended."""
-        while self._gate is not None:
-            await self._gate.wait(None)
+        while self.gate is not None:
+            await self.gate.wait(None)
 
     # Moving bytes.
 
@@ -267,7 +219,7 @@ class Xenstore(NodeOperations, Domains):
         while self._event is not None:
             event = self._event
             if isinstance(event, WatchEvent):
-                watch = self._watches.get(event.token)
+                watch = self.watches.get(event.token)
                 if watch is None or not watch.take(event.path):
                     self._session.strays += 1
             else:
@@ -284,9 +236,9 @@ class Xenstore(NodeOperations, Domains):
         if self._fault is None:
             self._fault = "%s; %s" % (fault, self.transport.state())
         self._give_up(self._fault)
-        for watch in self._watches.values():
+        for watch in self.watches.values():
             watch.signal.set()
-        self._watches = {}
+        self.watches = {}
         self._ended.set()
 
     def _give_up(self, why):
@@ -405,16 +357,16 @@ class Xenstore(NodeOperations, Domains):
             rest += str(depth).encode() + b"\0"
         token = watch.token.encode()
         await self.passed()
-        self._watches[token] = watch
+        self.watches[token] = watch
         watch.rest = rest
         try:
             await self.ask(abi.XS_WATCH, path, rest)
         except (XenstoreError, ValueError):
-            self._watches.pop(token, None)
+            self.watches.pop(token, None)
             raise
         except BaseException:
             # The caller was cancelled, or gave up, while the watch was being set.
-            if self._watches.pop(token, None) is not None:
+            if self.watches.pop(token, None) is not None:
                 self.post(abi.XS_UNWATCH, path.encode() + b"\0" + token + b"\0")
             raise
         return watch
@@ -423,19 +375,19 @@ class Xenstore(NodeOperations, Domains):
         """End a watch; no event of it comes any more. Called by Watch.close()."""
         await self.passed()
         token = watch.token.encode()
-        if self._watches.pop(token, None) is not None:
+        if self.watches.pop(token, None) is not None:
             await self.ask(abi.XS_UNWATCH, watch.path, token + b"\0")
 
     async def reset_watches(self):
         """Have the server forget all watches and transactions of this guest."""
-        await self.send(abi.XS_RESET_WATCHES, b"\0", "reset_watches")
-        for watch in self._watches.values():
+        await self.request(abi.XS_RESET_WATCHES, b"\0", "reset_watches")
+        for watch in self.watches.values():
             watch.signal.set()
-        self._watches = {}
+        self.watches = {}
 
     def watching(self, watch):
         """Return whether events of a watch can still come."""
-        return self._watches.get(watch.token.encode()) is watch
+        return self.watches.get(watch.token.encode()) is watch
 
     # Transactions.
 
@@ -469,14 +421,6 @@ def transaction_id(answer):
     if not 0 < tx_id < 1 << 32:
         raise XenError("xenstore transaction_start: %d is no transaction" % tx_id)
     return tx_id
-
-
-class _Direct(NodeOperations):
-    """The operations on nodes of a client that is suspended."""
-
-    def __init__(self, store):
-        super().__init__()
-        self.request = store.send
 
 
 class Transaction(NodeOperations):
