@@ -27,8 +27,9 @@ class GrantTable:
         xen: Hypercalls.
 
     Attributes: version, 1 or 2; set_aside, how many entries a peer did not let go; full, None or
-    why the table does not grow; devices, the disks that may have lent entries, for suspend.py;
-    suspended, whether a suspension is under way. Raises: XenError when no entry can be used.
+    why the table does not grow. For suspend.py: mapped, the LentFrames; statuses, addresses of
+    status frames, by their number; devices, the disks that may have lent entries; suspended,
+    whether a suspension is under way. Raises: XenError when no entry can be used.
     """
 
     def __init__(self, xen):
@@ -36,20 +37,19 @@ class GrantTable:
         self.devices = []
         self.suspended = False
         self.set_aside = 0
-        # Addresses of status frames, by their number.
-        self._statuses = {}
+        self.statuses = {}
         # The page at which lent() looks at one frame more.
         self._window = 0
-        nr = self._begin()
+        nr = self.begin()
         # The numbers of the frames mapped: from _low on, below _high.
         self._low = self._high = min(nr, self._limit)
         if not self.fits(1):
             raise XenError("grant table: no entry can be used: %s" % self.full)
 
-    def _begin(self):
+    def begin(self):
         """Look at a table of which nothing is mapped. Returns how many frames are in use."""
         self.full = None
-        self._mapped = []
+        self.mapped = []
         self.version = self._choose_version()
         size = abi.GRANT_ENTRY_V1_SIZEOF if self.version == 1 else abi.GRANT_ENTRY_V2_SIZEOF
         self._entries = abi.PAGE_SIZE // size  # of a frame
@@ -91,44 +91,10 @@ class GrantTable:
 
     # Growing.
 
-    def resume(self):
-        """Map the table at the same pages again, after a suspension, which ends all grants.
-
-        Raises: XenError when no entry can be used any more.
-        """
-        mapped = self._mapped
-        self._begin()
-        in_use = 0
-        for frames in mapped:
-            # Whoever still has it cannot end grants of another domain.
-            frames.owner = None
-            try:
-                in_use += self._map_again(frames)
-            except HypercallError as e:
-                self.full = str(e)
-        # In another domain none is in use, in the same one others may be, too.
-        self.set_aside = min(self.set_aside, in_use)
-        if not self.fits(1):
-            raise XenError("grant table: no entry can be used: %s" % self.full)
-
-    def _map_again(self, frames):
-        """Map some frames where they were. Returns how many of their entries are in use."""
-        numbers, base = frames.numbers, frames.base()
-        for i, number in enumerate(numbers):
-            self._add(number, base + i * abi.PAGE_SIZE)
-        status = None
-        if self.version != 1:
-            number = numbers[0] // STATUS_SPAN
-            status = self._statuses[number]
-            self._add(
-                number | abi.XENMAPIDX_grant_table_status, status + number * abi.PAGE_SIZE
-            )
-        return self._use(frames.table, status, frames.stack, numbers[0], len(numbers))
-
-    def _use(self, table, status, stack, first, count):
+    def use(self, table, status, stack, first, count):
         """Lend from frames that are mapped. Returns how many of their entries are in use."""
         frames = LentFrames(self, table, status, stack, first, count)
-        self._mapped.append(frames)
+        self.mapped.append(frames)
         return frames.find_free(first * self._entries, (first + count) * self._entries)
 
     def _next(self, n):
@@ -151,7 +117,7 @@ class GrantTable:
             self.full = "all %d frames that Xen allows are in use" % self._limit
             return False
         number = first // STATUS_SPAN
-        status = self.version != 1 and number not in self._statuses
+        status = self.version != 1 and number not in self.statuses
         # Room for those of version 1, which are more: the next domain may have it.
         stack = (4 * count + abi.GRANT_ENTRY_V1_SIZEOF - 1) // abi.GRANT_ENTRY_V1_SIZEOF
         try:
@@ -163,15 +129,15 @@ class GrantTable:
             mapped = self._map(first, count, base)
             if status and mapped:
                 at = base + (count + stack) * abi.PAGE_SIZE
-                self._add(number | abi.XENMAPIDX_grant_table_status, at)
-                self._statuses[number] = at - number * abi.PAGE_SIZE
+                self.add(number | abi.XENMAPIDX_grant_table_status, at)
+                self.statuses[number] = at - number * abi.PAGE_SIZE
         except HypercallError as e:
             self.full = str(e)
             return False
         if mapped:
             table = base - first * abi.PAGE_SIZE
             stack = base + count * abi.PAGE_SIZE
-            self._use(table, self._statuses.get(number), stack, first, mapped)
+            self.use(table, self.statuses.get(number), stack, first, mapped)
             self._low = min(self._low, first)
             self._high = max(self._high, first + mapped)
         return mapped > 0
@@ -180,13 +146,14 @@ class GrantTable:
         """Map frames one behind the other. Returns how many Xen gave."""
         for i in range(count):
             try:
-                self._add(first + i, base + i * abi.PAGE_SIZE)
+                self.add(first + i, base + i * abi.PAGE_SIZE)
             except HypercallError as e:
                 self.full = str(e)
                 return i
         return count
 
-    def _add(self, idx, at):
+    def add(self, idx, at):
+        """Map a frame of the table at an address. Raises HypercallError."""
         self.xen.add_to_physmap(abi.XENMAPSPACE_grant_table, idx, at // abi.PAGE_SIZE)
 
     # Looking.
@@ -211,28 +178,28 @@ class GrantTable:
 
     def _look_at(self, number):
         """Return the address of a frame of the table."""
-        for frames in self._mapped:
+        for frames in self.mapped:
             at = frames.address(number)
             if at is not None:
                 return at
         if not self._window:
             self._window = hw.alloc_pages(1)
-        self._add(number, self._window)
+        self.add(number, self._window)
         return self._window
 
     # Lending.
 
     def free(self):
         """Return how many entries can be lent now, without growing."""
-        return sum(frames.free for frames in self._mapped)
+        return sum(frames.free for frames in self.mapped)
 
     def fits(self, n):
         """Return whether n entries can be lent at once; the table grows for that."""
-        for frames in self._mapped:
+        for frames in self.mapped:
             if frames.free >= n:
                 return True
         while self._grow(n):
-            if self._mapped[-1].free >= n:
+            if self.mapped[-1].free >= n:
                 return True
         return False
 
@@ -240,7 +207,7 @@ class GrantTable:
         """Return how many entries, up to n, can be lent at once."""
         if self.fits(n):
             return n
-        return max([frames.free for frames in self._mapped])
+        return max([frames.free for frames in self.mapped])
 
     def lend(self, refs, n, domid, gfn, readonly):
         """Grant frames to a domain.
@@ -255,7 +222,7 @@ class GrantTable:
         Returns: the LentFrames that hold the entries, whose end() takes them back.
         Raises: XenError when there are not as many entries.
         """
-        for frames in self._mapped:
+        for frames in self.mapped:
             if frames.free >= n:
                 frames.lend(refs, n, domid, gfn, readonly)
                 return frames
@@ -305,10 +272,6 @@ class LentFrames:
                 hw.wr32(self.stack + 4 * self.free, ref)
                 self.free += 1
         return end - first - self.free
-
-    def base(self):
-        """Return the address of the first frame."""
-        return self.table + self.numbers[0] * abi.PAGE_SIZE
 
     def address(self, number):
         """Return the address of a frame of the table; None if it is not one of these."""

@@ -15,6 +15,7 @@ import hw
 from . import abi
 from .block import suspend as disks
 from .errors import HypercallError, XenError
+from .gnttab import STATUS_SPAN
 from .loop import SECOND
 from .xenstore import suspend as client
 
@@ -56,7 +57,7 @@ async def _stop(guest, say):
     finally:
         try:
             _wake(guest.loop)
-            guest.grants.resume()
+            _map_again(guest.grants)
         finally:
             await _reach(guest.store, guest.loop, say)
 
@@ -78,6 +79,37 @@ def _wake(loop):
     for signal in ports.values():
         signal.set()
     loop.shows_events = loop.evtchn.shows_events()
+
+
+def _map_again(grants):
+    """Map the grant table at the same pages again. Raises XenError when no entry can be used."""
+    mapped = grants.mapped
+    grants.begin()
+    in_use = 0
+    for frames in mapped:
+        # Whoever still has it cannot end grants of another domain.
+        frames.owner = None
+        try:
+            in_use += _map_frames(grants, frames)
+        except HypercallError as e:
+            grants.full = str(e)
+    # In another domain none is in use, in the same one others may be, too.
+    grants.set_aside = min(grants.set_aside, in_use)
+    if not grants.fits(1):
+        raise XenError("grant table: no entry can be used: %s" % grants.full)
+
+
+def _map_frames(grants, frames):
+    """Map some frames where they were. Returns how many of their entries are in use."""
+    numbers = frames.numbers
+    for number in numbers:
+        grants.add(number, frames.address(number))
+    status = None
+    if grants.version != 1:
+        number = numbers[0] // STATUS_SPAN
+        status = grants.statuses[number]
+        grants.add(number | abi.XENMAPIDX_grant_table_status, status + number * abi.PAGE_SIZE)
+    return grants.use(frames.table, status, frames.stack, numbers[0], len(numbers))
 
 
 async def _reach(store, loop, say):
