@@ -3,10 +3,10 @@
 Used by control.Control, for `xl save`, `restore` and `migrate`. The domain that goes on has the
 memory of the one that stopped; of Xen's it has nothing: no event channel but those of xenstore and
 console, no grant, no watchdog, holes where Xen's frames were mapped, another number, and perhaps
-another system time. The order: devices, then xenstore, then Xen; and back. Rules: every page is used
-again for what it was, so that any number of suspensions costs none; what devices had not answered
-stands in line; the toolstack waits 60 s from the acknowledgement on, so that all waits before the
-end together are shorter.
+another system time. The order: devices, then xenstore, then Xen; and back. Rules: every page is
+used again for what it was, so that any number of suspensions costs none; what devices had not
+answered stands in line; the toolstack waits 60 s from the acknowledgement on, so that all waits
+before the end together are shorter.
 Source: xen/include/public/sched.h (SHUTDOWN_suspend); Xen tools/libs/light/libxl_dom_suspend.c.
 """
 

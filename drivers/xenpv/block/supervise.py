@@ -259,9 +259,7 @@ class SupervisedDisk:
             except (XenError, MemoryError) as e:
                 self.let_go()
                 if self.loop.now() >= self.back_by:
-                    self.queue.die(
-                        "%s; it was not back within %d s: %s" % (why, AWAY // SECOND, e)
-                    )
+                    self.queue.die("%s; it was not back within %d s: %s" % (why, AWAY // SECOND, e))
                     return
             await self.loop.sleep(min(LOOK_AGAIN, self.back_by - self.loop.now()))
         if self.sectors < sectors or self.sector_size != size:

@@ -1,8 +1,8 @@
 """Runs in the image: does what the toolstack asks for, and writes to its first disk without end.
 
 Number n is written into block n % BLOCKS of the disk, a page full of its 16 digits; a line says
-which numbers are acknowledged. host-tests/pvxen/test_controlled.py and host-tests/lab/test_control.py
-read the lines and the disk.
+which numbers are acknowledged. test_controlled.py in host-tests/pvxen and test_control.py in
+host-tests/lab read the lines and the disk.
 """
 
 import hw
@@ -25,7 +25,7 @@ def say(line):
 
 async def write(guest, number):
     """Write numbers to a disk."""
-    device = Device(guest.store, guest.loop, "%s/%d" % (disks.HOME, number))
+    device = Device(guest.store, guest.loop, disks.HOME + "/" + str(number))
     await device.find()
     disk = BlkFront(guest.loop, guest.grants, device, say=say)
     await disk.connect()
@@ -34,11 +34,12 @@ async def write(guest, number):
     while True:
         for i in range(AT_ONCE):
             page = pages + i * PAGE_SIZE
-            hw.mem(page, PAGE_SIZE)[:] = ("%016d" % (n + i)).encode() * (PAGE_SIZE // 16)
+            digits = ("0" * 16 + str(n + i))[-16:]
+            hw.mem(page, PAGE_SIZE)[:] = digits.encode() * (PAGE_SIZE // 16)
             await disk.write((n + i) % BLOCKS * 8, page // PAGE_SIZE, 8)
         await disk.drain()
         n += AT_ONCE
-        say("acknowledged %d" % n)
+        say("acknowledged " + str(n))
         await guest.loop.sleep(PAUSE)
 
 
