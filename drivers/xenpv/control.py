@@ -11,7 +11,7 @@ Source: Xen docs/misc/xenstore-paths.pandoc; Linux drivers/xen/manage.c.
 import hw
 
 from . import abi
-from .errors import Timeout, XenError
+from .errors import Timeout, XenError, XenstoreError
 from .loop import SECOND
 from .suspend import suspend
 from .text import printable
@@ -62,8 +62,9 @@ class Control:
         self._guest = guest
         self._say = say
         self._watch = None
-        # What was said once.
+        # What was said once; whether it was said that the toolstack is not heard.
         self._said = []
+        self._deaf = False
 
     def _say_once(self, line):
         if line not in self._said:
@@ -79,7 +80,7 @@ class Control:
     async def announce(self):
         """Announce what can be asked for, as far as a guest may; again after a suspension.
 
-        Raises: XenError, but not for what is refused.
+        Raises: XenError, but not for what the server refuses.
         """
         self._set_callback(abi.HVM_PARAM_CALLBACK_TYPE_VECTOR << 56 | VECTOR)
         for name in FEATURES:
@@ -95,12 +96,9 @@ class Control:
         )
 
     async def _write(self, node, value):
-        store = self._guest.store
         try:
-            await store.write(node, value)
-        except XenError as e:
-            if not store.connected():
-                raise
+            await self._guest.store.write(node, value)
+        except XenstoreError as e:
             self._say_once("not announced: %s" % e)
 
     async def close(self):
@@ -135,6 +133,9 @@ class Control:
             key = await self._take(SYSRQ, None)
             if key:
                 return Request("sysrq", key)
+            if self._deaf:
+                self._deaf = False
+                self._say("the toolstack is heard again")
             try:
                 await self._watch.next(LOOK_AGAIN)
             except Timeout:
@@ -205,7 +206,7 @@ class Control:
     async def run(self, decide=None):
         """Do what the toolstack asks for, until cancelled; an error is told, and it goes on.
 
-        A connection to xenstore that has ended is made anew.
+        A connection to xenstore that has ended is made anew. A server that is slow is asked again.
 
         Args:
             decide: None, or an async function that is given each Request first, and returns whether
@@ -216,12 +217,14 @@ class Control:
             try:
                 if not guest.store.connected():
                     await guest.store.connect()
-                await self.open()
+                if self._watch is None or not guest.store.watching(self._watch):
+                    await self.open()
                 while True:
                     request = await self.next()
                     if decide is None or not await decide(request):
                         await self.act(request)
             except (XenError, MemoryError) as e:
-                self._say_once("the toolstack is not heard: %s" % e)
-            await self._deafen()
+                if not self._deaf:
+                    self._say("the toolstack is not heard: %s" % e)
+                self._deaf = True
             await guest.loop.sleep(RETRY)

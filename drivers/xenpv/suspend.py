@@ -114,13 +114,13 @@ def _map_frames(grants, frames):
 
 async def _reach(store, loop, say):
     """Connect to xenstore again, however often that takes."""
-    told = ""
+    told = False
     while True:
         try:
             await client.resume(store)
             return
         except XenError as e:
-            if str(e) != told:
-                told = str(e)
+            if not told:
+                told = True
                 say("after the suspension: %s; trying again" % e)
         await loop.sleep(RETRY)

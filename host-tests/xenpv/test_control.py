@@ -285,6 +285,25 @@ class TestServersThatEnd:
 
         listening.run(work)
         assert listening.domain.shutdown_reason is None
+        assert len([line for line in listening.said if "is not heard" in line]) == 1
+
+    @pytest.mark.parametrize("seconds", [6, 40])
+    def test_a_slow_server_is_asked_again(self, listening, seconds):
+        guest, ring = listening.guest, listening.domain.ring
+
+        def wake():
+            ring.deaf = False
+            guest.xen.clock.soon(ring.step)
+
+        async def work():
+            ring.deaf = True
+            listening.write(SHUTDOWN, "reboot")
+            guest.xen.clock.after(seconds * SECOND, wake)
+            await guest.loop.sleep(60 * SECOND)
+
+        assert listening.end(work) == abi.SHUTDOWN_reboot
+        told = [line for line in listening.said if line.startswith("not announced")]
+        assert told == ["not announced: xenstore write control/feature-halt: EACCES"]
 
     def test_a_server_that_comes_back_is_heard_again(self, listening):
         guest, domain = listening.guest, listening.domain
@@ -322,6 +341,8 @@ class TestServersThatEnd:
 
         assert listening.end(work) == abi.SHUTDOWN_reboot
         assert "resumed" in listening.said
+        told = [line for line in listening.said if line.startswith("after the suspension")]
+        assert len(told) == 1
 
     def test_a_backend_that_does_not_close_does_not_hold_up_a_suspension(self):
         listening = Listening()
