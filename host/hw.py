@@ -48,7 +48,7 @@ def attach(machine: Any) -> None:
     """Let this module act on `machine` until the next attach().
 
     machine: has ram (mmap or bytearray), hypercall(nr, args), now, alloc_pages,
-    free_pages, boot, xen, vcpu, shared_info, watchdog and console_flush; halt and
+    free_pages, boot, xen, vcpu, shared_info, watchdog, suspend and console_flush; halt and
     fault where a program that calls them is to end; reread(addr, value) where a u32 may change
     while it is read.
     """
@@ -382,6 +382,18 @@ def shared_info() -> int:
 def watchdog(seconds: int) -> None:
     """Let Xen shut this domain down unless called again within `seconds`; 0 disarms."""
     _machine.watchdog(seconds)
+
+
+def suspend() -> int:
+    """Suspend this domain; return when it goes on, perhaps as another one on another host.
+
+    What the image's C uses of Xen is set up again then: hypercalls, shared page, clock, watchdog
+    and console. All other event channels and grants may be gone.
+
+    Returns: Xen's answer, 1 where the same domain goes on and Xen says so, 0 elsewhere, a negative
+        errno when it refuses.
+    """
+    return _machine.suspend()
 
 
 def console_flush(ms: int) -> None:
