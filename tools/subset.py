@@ -17,6 +17,8 @@ from pathlib import Path
 # The modules of MicroPython that boot/port/mpconfigport.h leaves in the image and CPython has too.
 MODULES = {"array", "binascii", "collections", "errno", "gc", "hashlib", "io", "struct", "sys"}
 IMPORTS = {*MODULES, "hw", "xenpv", "pvfw", "oneshot"}
+# Of the image with a shell alone.
+SHELL_IMPORTS = {"__main__", "builtins", "terminal"}
 
 # What these modules lack, by module.
 MISSING = {

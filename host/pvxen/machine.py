@@ -120,6 +120,8 @@ class Machine(Physmap):
         self._own_watchdog = 0
         self.shutdown_reason: int | None = None
         self.on_shutdown: list[Callable[[], None]] = []
+        # Called with the ns that nothing happens for, before they pass; it may cause something.
+        self.on_idle: Callable[[int], None] | None = None
         self.hypercalls = 0
         self._entropy = random.Random(self.clock.seed)
         self._leave_events(events)
@@ -324,6 +326,10 @@ class Machine(Physmap):
                     f"the guest waits without a deadline on ports {what}: no step of the other "
                     f"side is ready and no timer is set (events: {self.events.name})"
                 )
+            if self.on_idle is not None:
+                self.on_idle(max(min(times) - clock.now, 0))
+                if clock.run_one():
+                    continue
             clock.advance(min(times))
 
     # Its end, and another kernel's beginning.

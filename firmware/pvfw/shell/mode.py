@@ -1,0 +1,95 @@
+"""The mode `shell`: scripts that came as modules, then a Python prompt.
+
+Called by bootmain, its xenstore connected. Rule: a script that fails leaves the prompt; one that
+calls exit() ends the guest.
+"""
+
+import __main__
+import sys
+
+import hw
+import xenpv
+
+from .disk import Disk
+from .prompt import Prompt
+
+MAGIC = b"#!pvboot"
+
+HELP = """\
+This is MicroPython %s in a bare Xen guest. There is no kernel below it.
+
+  store       xenstore: store.read("name"), store.write(path, value), store.directory(path),
+              store.watch(path)
+  disk        the first disk: disk.read(offset, size), disk.write(offset, data); Disk("xvdb")
+  grants, evtchn, xen, loop, guest
+              the other drivers: grant table, event channels, hypercalls, the loop
+  hw          memory, time and hypercalls as they are: hw.mem(address, size), hw.now(), hw.boot()
+  run(coro)   runs a coroutine to its end; `await` does so too, and so does the coroutine
+              that stands alone at the prompt
+  exit(), reboot()
+              end the guest: power it off, or start it again
+  help(x), help("modules")
+
+Tab completes a name, the arrow keys find earlier lines, Ctrl-C interrupts, Ctrl-E takes a paste,
+Ctrl-D on an empty line powers the guest off."""
+
+
+def run(guest, contents):
+    """Run the scripts, then the prompt, to their end.
+
+    Args:
+        guest: Guest, whose loop is a ShellLoop.
+        contents: of the modules, memoryviews.
+
+    Returns: "poweroff" or "reboot", what is to be done.
+    """
+    prompt = Prompt(guest.loop)
+    for name, value in names(guest).items():
+        setattr(__main__, name, value)
+    try:
+        for i, content in enumerate(contents):
+            if bytes(content[: len(MAGIC)]) == MAGIC:
+                prompt.execute(content, "module%d.py" % i, False)
+        version = ".".join(str(n) for n in sys.implementation[1][:3])
+        print("MicroPython %s in a Xen guest; help() says what there is." % version)
+        prompt.run()
+    except SystemExit as e:
+        return "reboot" if e.args[:1] == ("reboot",) else "poweroff"
+    return "poweroff"
+
+
+def names(guest):
+    """Return the names that scripts find, and their values."""
+    helps = help
+
+    def tell(*what):
+        """Tell what there is, or what an object has."""
+        if what:
+            helps(*what)
+        else:
+            print(HELP % ".".join(str(n) for n in sys.implementation[1][:3]))
+
+    def leave():
+        """Power the guest off."""
+        raise SystemExit
+
+    def restart():
+        """Start the guest again."""
+        raise SystemExit("reboot")
+
+    return {
+        "disk": Disk(guest),
+        "Disk": lambda name: Disk(guest, name),
+        "evtchn": guest.evtchn,
+        "exit": leave,
+        "grants": guest.grants,
+        "guest": guest,
+        "help": tell,
+        "hw": hw,
+        "loop": guest.loop,
+        "reboot": restart,
+        "run": guest.loop.complete,
+        "store": guest.store,
+        "xen": guest.xen,
+        "xenpv": xenpv,
+    }
