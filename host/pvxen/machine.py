@@ -51,6 +51,14 @@ class Shutdown(BaseException):
         self.reason = reason
 
 
+class Jump(BaseException):
+    """The guest entered a kernel; entry and params are physical addresses."""
+
+    def __init__(self, entry: int, params: int) -> None:
+        super().__init__(f"a jump to 0x{entry:x}, boot_params at 0x{params:x}")
+        self.entry, self.params = entry, params
+
+
 class Deadlock(BaseException):
     """The guest waits without a deadline, and no step or timer is left that could wake it."""
 
@@ -122,6 +130,7 @@ class Machine(Physmap):
         self.on_shutdown: list[Callable[[], None]] = []
         # Called with the ns that nothing happens for, before they pass; it may cause something.
         self.on_idle: Callable[[int], None] | None = None
+        self.rsdp = 0
         self.hypercalls = 0
         self._entropy = random.Random(self.clock.seed)
         self._leave_events(events)
@@ -237,6 +246,10 @@ class Machine(Physmap):
             if seconds == 0:
                 self._own_watchdog = 0
 
+    def jump(self, entry: int, params: int) -> None:
+        """Raise Jump: under CPython no kernel runs."""
+        raise Jump(entry, params)
+
     def console_flush(self, ms: int) -> None:
         """Do nothing: under CPython print() uses no console ring."""
 
@@ -261,7 +274,10 @@ class Machine(Physmap):
         self._vcpu_infos[vcpu] = view
 
     def register_time_area(self, address: int) -> None:
-        """Write the vCPU's time to guest memory now and after each hypercall."""
+        """Write the vCPU's time to guest memory now and after each hypercall; to 0: no more."""
+        if not address:
+            self._time_area = None
+            return
         self._time_area = memoryview(self.ram)[address : address + TIME_INFO_SIZE]
         self._time_area[:] = self.clock.time_info()
 

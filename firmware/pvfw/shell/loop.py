@@ -22,7 +22,7 @@ class ShellLoop(PollLoop):
         port = terminal.port()
         if port:
             # A key ends the wait; whoever wants keys looks for them after each turn.
-            self.spawn(_watch(self.port(port)))
+            self.spawn(_watch(self))
 
     def turn(self):
         """Run each task that is ready; wait for an event or a key, 250 ms at most, if none is."""
@@ -61,6 +61,6 @@ class ShellLoop(PollLoop):
             sys.print_exception(error)
 
 
-async def _watch(signal):
+async def _watch(loop):
     while True:
-        await signal.wait(None)
+        await loop.port(terminal.port()).wait(None)
