@@ -24,6 +24,15 @@ DEVELOPMENT = ("libxen-dev", "libc6-dev", "linux-libc-dev")
 PYTHON = ("python3-cffi", "libxenevtchn1", "libxengnttab1", "libxentoollog1")
 NBD = ("nbdkit",)
 FORMATTER = ("e2fsprogs", "libarchive13t64")  # of trixie, whose mke2fs reads tar files
+# What makes disks: partitions, file systems, and their content without mounting them.
+DISKS = ("dosfstools", "e2fsprogs", "fdisk", "gdisk", "mtools", "xfsprogs")
+# grub-mkconfig and what its scripts call; ukify, and what it puts kernels behind.
+GRUB_CONFIG = (
+    *("grub-common", "grub2-common", "grub-pc", "dash", "coreutils", "sed", "gettext-base"),
+    *("mawk", "grep", "findutils", "util-linux", "bash"),
+)
+UKIFY = ("systemd-ukify",)
+UKI_STUB = ("systemd-boot-efi",)
 READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
 
 
@@ -83,6 +92,26 @@ def nbd(name: str, progress: Display = NULL) -> Root:
 def formatter(progress: Display = NULL) -> Root:
     """Unpack mke2fs, and the library that it reads tar files with."""
     return Root(Suite("trixie", progress).unpack(FORMATTER))
+
+
+def disks(progress: Display = NULL) -> Root:
+    """Unpack the programs that make partitions and file systems."""
+    return Root(Suite("trixie", progress).unpack(DISKS))
+
+
+def grub_config(progress: Display = NULL) -> Root:
+    """Unpack grub-mkconfig and the programs that its scripts call."""
+    return Root(Suite("trixie", progress).unpack(GRUB_CONFIG))
+
+
+def ukify(progress: Display = NULL) -> Root:
+    """Unpack ukify, which makes unified kernel images, and its Python modules."""
+    return Root(Suite("trixie", progress).unpack(UKIFY))
+
+
+def uki_stub(progress: Display = NULL) -> Root:
+    """Unpack the EFI program that unified kernel images begin with."""
+    return Root(Suite("trixie", progress).unpack(UKI_STUB, dependencies=False))
 
 
 def readers(progress: Display = NULL) -> Root:
