@@ -3,7 +3,9 @@
 Called once by the boot stub (C), as main.py is in the crash kernel's image. Options of other
 programs on the command line are passed over.
 
-    pvdump.run=shell            what to do: shell, scripts and a prompt
+    pvdump.run=boot             what to do: boot, the kernel that a disk says; shell, a prompt
+    pvdump.entry=ID             boot: the entry with this id, or number, in place of the default
+    pvdump.timeout=5            boot: seconds that a key is waited for, which shows the menu
     pvdump.then=poweroff        afterwards: reboot, poweroff or halt
 """
 
@@ -11,17 +13,20 @@ import hw
 from xenpv.errors import XenError
 from xenpv.guest import Guest
 from xenpv.hypercall import Hypercalls
+from xenpv.text import decimal
 
 from . import modules
 from .ending import ENDS, end
 from .errors import OptionError, reason
+from .kernel import mode as kernel
 from .report import say
 from .shell import mode as shell
 from .shell.loop import ShellLoop
 
 MODULE_MAX = 4 << 20
-# What pvdump.run= can ask for: functions of (Guest, modules' contents) that return an end action.
-MODES = {"shell": shell.run}
+TIMEOUT_MAX = 3600
+# What pvdump.run= can ask for.
+MODES = ("boot", "shell")
 
 
 class Settings:
@@ -30,13 +35,13 @@ class Settings:
     Args:
         line: the command line, str.
 
-    Attributes: run, the mode; then, the end action or None; problems, what could not be used, one
-    message each.
+    Attributes: run, the mode; entry, an id or None; timeout, seconds or None; then, the end action or
+    None; problems, what could not be used, one message each.
     """
 
     def __init__(self, line):
-        self.run = "shell"
-        self.then = None
+        self.run = "boot"
+        self.entry = self.timeout = self.then = None
         self.problems = []
         for word in line.split():
             key, _, value = word.partition("=")
@@ -50,6 +55,12 @@ class Settings:
             self.run = _choice(key, value, MODES)
         elif key == "pvdump.then":
             self.then = _choice(key, value, ENDS)
+        elif key == "pvdump.entry":
+            self.entry = value
+        elif key == "pvdump.timeout":
+            self.timeout = decimal(value, 0, TIMEOUT_MAX)
+            if self.timeout is None:
+                raise OptionError("%s=%s: 0 to %d expected" % (key, value[:40], TIMEOUT_MAX))
         elif key[:7] == "pvdump.":
             raise OptionError("%s is no option of pvboot" % key[:40])
 
@@ -84,6 +95,8 @@ def main():
 
 async def _work(guest, settings, contents):
     await guest.store.connect()
-    then = MODES[settings.run](guest, contents)
+    if settings.run == "boot":
+        await kernel.run(guest, settings)
+    then = shell.run(guest, contents)
     await guest.store.close()
     return then
