@@ -3,20 +3,22 @@
 Called once by the boot stub (C), as main.py is in the crash kernel's image. Options of other
 programs on the command line are passed over.
 
-    pvdump.run=boot             what to do: boot, the kernel that a disk says; shell, a prompt
+    pvdump.run=boot             what to do: boot, the kernel that a disk says; shell, a prompt;
+                                script, the scripts alone
     pvdump.entry=ID             boot: the entry with this id, or number, in place of the default
     pvdump.timeout=5            boot: seconds that a key is waited for, which shows the menu
     pvdump.then=poweroff        afterwards: reboot, poweroff or halt
 """
 
 import hw
+from xenpv import abi
 from xenpv.errors import XenError
 from xenpv.guest import Guest
 from xenpv.hypercall import Hypercalls
 from xenpv.text import decimal
 
 from . import modules
-from .ending import ENDS, end
+from .ending import ENDS, FLUSH_MS, end
 from .errors import OptionError, reason
 from .kernel import mode as kernel
 from .report import say
@@ -26,7 +28,7 @@ from .shell.loop import ShellLoop
 MODULE_MAX = 4 << 20
 TIMEOUT_MAX = 3600
 # What pvdump.run= can ask for.
-MODES = ("boot", "shell")
+MODES = ("boot", "script", "shell")
 
 
 class Settings:
@@ -90,6 +92,9 @@ def main():
         then = guest.loop.run(_work(guest, settings, contents))
     except (XenError, MemoryError) as e:
         say("%s failed: %s" % (settings.run, reason(e)))
+    if then == "crash":
+        hw.console_flush(FLUSH_MS)
+        xen.shutdown(abi.SHUTDOWN_crash)
     end(xen, settings.then or then)
 
 
@@ -97,6 +102,6 @@ async def _work(guest, settings, contents):
     await guest.store.connect()
     if settings.run == "boot":
         await kernel.run(guest, settings)
-    then = shell.run(guest, contents)
+    then = shell.run(guest, contents, settings.run != "script")
     await guest.store.close()
     return then

@@ -37,5 +37,7 @@ def text(cmdline, contents):
         raw = bytes(contents[0][:TEXT_MAX])
         if raw[: len(TEXT_MAGIC)] != TEXT_MAGIC:
             return ""
+        # A script may follow (shell/mode.py).
+        raw = raw.split(b"\n#!")[0]
         raw = b" ".join(line for line in raw.split(b"\n") if line[:1] != b"#")
     return printable(raw, " ")

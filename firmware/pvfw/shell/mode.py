@@ -1,7 +1,8 @@
-"""The mode `shell`: scripts that came as modules, then a Python prompt.
+"""The modes `script` and `shell`: scripts that came as modules; then the end, or a Python prompt.
 
-Called by bootmain, its xenstore connected. Rule: a script that fails leaves the prompt; one that
-calls exit() ends the guest.
+Called by bootmain, its xenstore connected. A script begins with a line that begins with #!pvboot, at
+the begin of a module or behind the options that a module has (modules.py). Rule: a script that fails
+leaves the prompt, or ends the guest as a crash; one that calls exit() ends it.
 """
 
 import __main__
@@ -10,6 +11,7 @@ import sys
 import hw
 import xenpv
 
+from ..modules import TEXT_MAGIC, TEXT_MAX
 from .disk import Disk
 from .prompt import Prompt
 
@@ -34,28 +36,41 @@ Tab completes a name, the arrow keys find earlier lines, Ctrl-C interrupts, Ctrl
 Ctrl-D on an empty line powers the guest off."""
 
 
-def run(guest, contents):
+def run(guest, contents, stays):
     """Run the scripts, then the prompt, to their end.
 
     Args:
         guest: Guest, whose loop is a ShellLoop.
         contents: of the modules, memoryviews.
+        stays: whether there is a prompt.
 
-    Returns: "poweroff" or "reboot", what is to be done.
+    Returns: "poweroff", "reboot" or "crash", what is to be done.
     """
     prompt = Prompt(guest.loop)
     for name, value in names(guest).items():
         setattr(__main__, name, value)
     try:
         for i, content in enumerate(contents):
-            if bytes(content[: len(MAGIC)]) == MAGIC:
-                prompt.execute(content, "module%d.py" % i, False)
+            script = _script(content)
+            if script and not prompt.execute(script, "module%d.py" % i, False) and not stays:
+                return "crash"
+        if not stays:
+            return "poweroff"
         version = ".".join(str(n) for n in sys.implementation[1][:3])
         print("MicroPython %s in a Xen guest; help() says what there is." % version)
         prompt.run()
     except SystemExit as e:
         return "reboot" if e.args[:1] == ("reboot",) else "poweroff"
     return "poweroff"
+
+
+def _script(content):
+    """Return the script in a module, None where it has none."""
+    head = bytes(content[:TEXT_MAX])
+    if head[: len(MAGIC)] == MAGIC:
+        return content
+    at = head.find(b"\n" + MAGIC)
+    return content[at + 1 :] if head[: len(TEXT_MAGIC)] == TEXT_MAGIC and at >= 0 else None
 
 
 def names(guest):
