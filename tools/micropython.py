@@ -35,6 +35,7 @@ SOURCES = (
 SHELL_SOURCES = (
     *(f"extmod/mod{name}.c" for name in ("heapq", "json", "random", "time", "uctypes")),
     *("shared/readline/readline.c", "shared/runtime/sys_stdio_mphal.c"),
+    "shared/timeutils/timeutils.c",
 )
 SHELL_FLAGS = ("-DIMAGE_SHELL=1",)
 PORT_SOURCES = ("boot/port/port.c", "boot/port/libc.c")

@@ -53,7 +53,7 @@ def disk(folder, suite):
 
 @pytest.mark.parametrize("door", ["pvh", "firmware"])
 @pytest.mark.matrix(xen=XENS, backend=["blkback", "qdisk"], indirect=["xen"])
-def test_debian_boots_and_survives_a_migration(xen, pvboot, guest, tmp_path, door, backend):
+def test_debian_boots_and_survives_a_migration(pvboot, xen, guest, tmp_path, door, backend):
     disks = [{"vdev": "xvda", "file": str(disk(tmp_path, xen.suite)), "backend": backend}]
     kernel = {"pvh": "pvboot-elf", "firmware": "pvboot-fw"}[door]
     domain = xen.create(guest(f"{door}.yaml", kernel=kernel, disks=disks, memory=256))

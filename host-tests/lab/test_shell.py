@@ -24,7 +24,7 @@ def answer(domain, line, pattern):
 
 @pytest.mark.parametrize("door", ["pvh", "firmware"])
 @pytest.mark.matrix(xen=XENS, indirect=["xen"])
-def test_the_prompt_answers(xen, pvboot, guest, target, door):
+def test_the_prompt_answers(pvboot, xen, guest, target, door):
     disks = [{"vdev": "xvdb", "file": str(target), "backend": "blkback"}]
     kernel = {"pvh": "pvboot-elf", "firmware": "pvboot-fw"}[door]
     line = "pvdump.run=shell"
