@@ -188,6 +188,22 @@ static void start_clock(void)
     clock = info && info->time.tsc_to_system_mul ? &info->time : 0;
 }
 
+int64_t xen_suspend(void)
+{
+    uint32_t shutdown_reason = SHUTDOWN_suspend;
+    uint64_t nowhere = 0;
+    int64_t result;
+
+    xen_watchdog(0);
+    /* Xen must not write our time while the toolstack copies our memory. */
+    hypercall3(__HYPERVISOR_vcpu_op, VCPUOP_register_vcpu_time_memory_area, vcpu,
+               (uintptr_t)&nowhere);
+    result = hypercall2(__HYPERVISOR_sched_op, SCHEDOP_shutdown, (uintptr_t)&shutdown_reason);
+    watchdog_id = 0;
+    xen_init();
+    return result;
+}
+
 void xen_init(void)
 {
     uint32_t regs[4];

@@ -16,6 +16,7 @@
 #define SCHEDOP_yield 0
 #define SCHEDOP_shutdown 2
 #define SCHEDOP_watchdog 6
+#define SHUTDOWN_suspend 2
 #define SHUTDOWN_crash 3
 
 #define EVTCHNOP_send 4
@@ -49,6 +50,10 @@ uint64_t xen_now(void);
  * the reason SHUTDOWN_watchdog, and xl does what on_watchdog= says (default: destroy). 0 seconds
  * disarm it. Returns 0 or -errno. */
 int64_t xen_watchdog(uint32_t seconds);
+
+/* Suspend the domain. Returns when it goes on, here or as another domain on another host, after
+ * xen_init(): 0 or more, or -errno if Xen refused. Nothing is printed before console_attach(). */
+int64_t xen_suspend(void);
 
 /* Shut the domain down. Returns only if there is no Xen. */
 void xen_shutdown(uint32_t shutdown_reason);

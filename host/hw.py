@@ -48,7 +48,7 @@ def attach(machine: Any) -> None:
     """Let this module act on `machine` until the next attach().
 
     machine: has ram (mmap or bytearray), hypercall(nr, args), now, alloc_pages,
-    free_pages, boot, xen, vcpu, shared_info, watchdog and console_flush; halt and
+    free_pages, boot, xen, vcpu, shared_info, watchdog, suspend and console_flush; halt and
     fault where a program that calls them is to end; reread(addr, value) where a u32 may change
     while it is read.
     """
@@ -397,6 +397,18 @@ def jump(entry: int, params: int) -> None:
         params: physical address of boot_params.
     """
     _machine.jump(entry, params)
+
+
+def suspend() -> int:
+    """Suspend this domain; return when it goes on, perhaps as another one on another host.
+
+    What the image's C uses of Xen is set up again then: hypercalls, shared page, clock, watchdog
+    and console. All other event channels and grants may be gone.
+
+    Returns: Xen's answer, 1 where the same domain goes on and Xen says so, 0 elsewhere, a negative
+        errno when it refuses.
+    """
+    return _machine.suspend()
 
 
 def console_flush(ms: int) -> None:

@@ -125,6 +125,16 @@ static mp_obj_t mod_watchdog(mp_obj_t seconds)
 }
 MP_DEFINE_CONST_FUN_OBJ_1(watchdog_obj, mod_watchdog);
 
+static mp_obj_t mod_suspend(void)
+{
+    int64_t result = xen_suspend();
+
+    console_attach();
+    xen_check();
+    return mp_obj_new_int_from_ll(result);
+}
+MP_DEFINE_CONST_FUN_OBJ_0(suspend_obj, mod_suspend);
+
 static mp_obj_t mod_console_flush(mp_obj_t ms)
 {
     console_flush(bounded(ms, UINT32_MAX));

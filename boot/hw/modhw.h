@@ -21,7 +21,7 @@
     FIXED(x25519) VAR(seal) FIXED(entropy)                                              \
     VAR(hypercall) FIXED(now) FIXED(alloc_pages) FIXED(free_pages)                      \
     FIXED(boot) FIXED(xen) FIXED(vcpu) FIXED(shared_info)                               \
-    FIXED(watchdog) FIXED(console_flush) FIXED(halt) FIXED(fault)
+    FIXED(watchdog) FIXED(suspend) FIXED(console_flush) FIXED(halt) FIXED(fault)
 /* In images with the shell. */
 #ifdef IMAGE_SHELL
 #define HW_SHELL_FUNCTIONS(FIXED) FIXED(jump) FIXED(rsdp)

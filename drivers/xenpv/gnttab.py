@@ -27,28 +27,36 @@ class GrantTable:
         xen: Hypercalls.
 
     Attributes: version, 1 or 2; set_aside, how many entries a peer did not let go; full, None or
-    why the table does not grow. Raises: XenError when no entry can be used.
+    why the table does not grow. For suspend.py: mapped, the LentFrames; statuses, addresses of
+    status frames, by their number; devices, the disks that may have lent entries; suspended,
+    whether a suspension is under way. Raises: XenError when no entry can be used.
     """
 
     def __init__(self, xen):
         self.xen = xen
+        self.devices = []
+        self.suspended = False
         self.set_aside = 0
-        self.full = None
-        self.version = self._choose_version()
-        size = abi.GRANT_ENTRY_V1_SIZEOF if self.version == 1 else abi.GRANT_ENTRY_V2_SIZEOF
-        self._entries = abi.PAGE_SIZE // size  # of a frame
-        self._mapped = []
-        # Addresses of status frames, by their number.
-        self._statuses = {}
+        self.statuses = {}
         # The page at which lent() looks at one frame more.
         self._window = 0
-        nr, limit = self._query_size()
-        # Entry 0 must not come to lie below address 0, and later pages are above this one.
-        self._limit = min(limit, xen.page // abi.PAGE_SIZE)
+        nr = self.begin()
         # The numbers of the frames mapped: from _low on, below _high.
         self._low = self._high = min(nr, self._limit)
         if not self.fits(1):
             raise XenError("grant table: no entry can be used: %s" % self.full)
+
+    def begin(self):
+        """Look at a table of which nothing is mapped. Returns how many frames are in use."""
+        self.full = None
+        self.mapped = []
+        self.version = self._choose_version()
+        size = abi.GRANT_ENTRY_V1_SIZEOF if self.version == 1 else abi.GRANT_ENTRY_V2_SIZEOF
+        self._entries = abi.PAGE_SIZE // size  # of a frame
+        nr, limit = self._query_size()
+        # Entry 0 must not come to lie below address 0, and later pages are above this one.
+        self._limit = min(limit, self.xen.page // abi.PAGE_SIZE)
+        return nr
 
     def _op(self, what, cmd, fmt, *fields):
         self.xen.call(what, abi.HYPERVISOR_grant_table_op, cmd, fmt, *fields)
@@ -83,6 +91,12 @@ class GrantTable:
 
     # Growing.
 
+    def use(self, table, status, stack, first, count):
+        """Lend from frames that are mapped. Returns how many of their entries are in use."""
+        frames = LentFrames(self, table, status, stack, first, count)
+        self.mapped.append(frames)
+        return frames.find_free(first * self._entries, (first + count) * self._entries)
+
     def _next(self, n):
         """Return (first, how many) of the frames to map next, for n entries if possible."""
         count = max(FRAMES, (n + self._entries - 1) // self._entries)
@@ -103,8 +117,9 @@ class GrantTable:
             self.full = "all %d frames that Xen allows are in use" % self._limit
             return False
         number = first // STATUS_SPAN
-        status = self.version != 1 and number not in self._statuses
-        stack = (count * self._entries * 4 + abi.PAGE_SIZE - 1) // abi.PAGE_SIZE
+        status = self.version != 1 and number not in self.statuses
+        # Room for those of version 1, which are more: the next domain may have it.
+        stack = (4 * count + abi.GRANT_ENTRY_V1_SIZEOF - 1) // abi.GRANT_ENTRY_V1_SIZEOF
         try:
             base = hw.alloc_pages(count + stack + int(status))
         except MemoryError as e:
@@ -114,17 +129,15 @@ class GrantTable:
             mapped = self._map(first, count, base)
             if status and mapped:
                 at = base + (count + stack) * abi.PAGE_SIZE
-                self._add(number | abi.XENMAPIDX_grant_table_status, at)
-                self._statuses[number] = at - number * abi.PAGE_SIZE
+                self.add(number | abi.XENMAPIDX_grant_table_status, at)
+                self.statuses[number] = at - number * abi.PAGE_SIZE
         except HypercallError as e:
             self.full = str(e)
             return False
         if mapped:
             table = base - first * abi.PAGE_SIZE
             stack = base + count * abi.PAGE_SIZE
-            frames = LentFrames(self, table, self._statuses.get(number), stack, first, mapped)
-            frames.find_free(first * self._entries, (first + mapped) * self._entries)
-            self._mapped.append(frames)
+            self.use(table, self.statuses.get(number), stack, first, mapped)
             self._low = min(self._low, first)
             self._high = max(self._high, first + mapped)
         return mapped > 0
@@ -133,13 +146,14 @@ class GrantTable:
         """Map frames one behind the other. Returns how many Xen gave."""
         for i in range(count):
             try:
-                self._add(first + i, base + i * abi.PAGE_SIZE)
+                self.add(first + i, base + i * abi.PAGE_SIZE)
             except HypercallError as e:
                 self.full = str(e)
                 return i
         return count
 
-    def _add(self, idx, at):
+    def add(self, idx, at):
+        """Map a frame of the table at an address. Raises HypercallError."""
         self.xen.add_to_physmap(abi.XENMAPSPACE_grant_table, idx, at // abi.PAGE_SIZE)
 
     # Looking.
@@ -175,28 +189,28 @@ class GrantTable:
 
     def _look_at(self, number):
         """Return the address of a frame of the table."""
-        for frames in self._mapped:
+        for frames in self.mapped:
             at = frames.address(number)
             if at is not None:
                 return at
         if not self._window:
             self._window = hw.alloc_pages(1)
-        self._add(number, self._window)
+        self.add(number, self._window)
         return self._window
 
     # Lending.
 
     def free(self):
         """Return how many entries can be lent now, without growing."""
-        return sum(frames.free for frames in self._mapped)
+        return sum(frames.free for frames in self.mapped)
 
     def fits(self, n):
         """Return whether n entries can be lent at once; the table grows for that."""
-        for frames in self._mapped:
+        for frames in self.mapped:
             if frames.free >= n:
                 return True
         while self._grow(n):
-            if self._mapped[-1].free >= n:
+            if self.mapped[-1].free >= n:
                 return True
         return False
 
@@ -204,7 +218,7 @@ class GrantTable:
         """Return how many entries, up to n, can be lent at once."""
         if self.fits(n):
             return n
-        return max([frames.free for frames in self._mapped])
+        return max([frames.free for frames in self.mapped])
 
     def lend(self, refs, n, domid, gfn, readonly):
         """Grant frames to a domain.
@@ -219,7 +233,7 @@ class GrantTable:
         Returns: the LentFrames that hold the entries, whose end() takes them back.
         Raises: XenError when there are not as many entries.
         """
-        for frames in self._mapped:
+        for frames in self.mapped:
             if frames.free >= n:
                 frames.lend(refs, n, domid, gfn, readonly)
                 return frames
@@ -241,39 +255,45 @@ class LentFrames:
         stack: address of an array of u32 for the numbers of free entries.
         first, count: the numbers of the frames.
 
-    Attributes: free, how many entries can be lent.
+    Attributes: free, how many entries can be lent; numbers, of the frames, a range; table, stack,
+    as given; owner, None once a suspension has ended all grants.
     """
 
     def __init__(self, owner, table, status, stack, first, count):
         self.owner = owner
         self.free = 0
-        self._numbers = range(first, first + count)
-        self._table = table
+        self.numbers = range(first, first + count)
+        self.table = table
         self._status = status
-        self._stack = stack
+        self.stack = stack
         self._fill = hw.grant_fill if status is None else hw.grant_fill_v2
 
     def find_free(self, first, end):
-        """Look which entries, from `first` on and below `end`, are free."""
+        """Look which entries, from `first` on and below `end`, are free.
+
+        Returns: how many are not.
+        """
+        first = max(first, abi.GNTTAB_NR_RESERVED_ENTRIES)
         size = abi.GRANT_ENTRY_V1_SIZEOF if self._status is None else abi.GRANT_ENTRY_V2_SIZEOF
-        for ref in range(max(first, abi.GNTTAB_NR_RESERVED_ENTRIES), end):
-            in_use = hw.rd16(self._table + ref * size)
+        for ref in range(first, end):
+            in_use = hw.rd16(self.table + ref * size)
             if self._status is not None:
                 in_use |= hw.rd16(self._status + 2 * ref)
             if not in_use:
-                hw.wr32(self._stack + 4 * self.free, ref)
+                hw.wr32(self.stack + 4 * self.free, ref)
                 self.free += 1
+        return end - first - self.free
 
     def address(self, number):
         """Return the address of a frame of the table; None if it is not one of these."""
-        return self._table + number * abi.PAGE_SIZE if number in self._numbers else None
+        return self.table + number * abi.PAGE_SIZE if number in self.numbers else None
 
     def lend(self, refs, n, domid, gfn, readonly):
         """Grant frames to a domain; as GrantTable.lend(). There are as many free entries."""
         self.free -= n
-        hw.copy(refs, self._stack + 4 * self.free, 4 * n)
+        hw.copy(refs, self.stack + 4 * self.free, 4 * n)
         flags = abi.GTF_permit_access | (abi.GTF_readonly if readonly else 0)
-        self._fill(self._table, refs, n, domid, gfn, flags)
+        self._fill(self.table, refs, n, domid, gfn, flags)
 
     def end(self, refs, n):
         """Take grants back; the peer must have unmapped them.
@@ -286,11 +306,13 @@ class LentFrames:
         Returns: how many the peer still has mapped: these are set aside, never reused.
         Source: grant_table.h, "Invalidating an unused GTF_permit_access entry".
         """
+        if self.owner is None:
+            return 0
         if self._status is None:
-            busy = hw.grant_end(self._table, refs, n)
+            busy = hw.grant_end(self.table, refs, n)
         else:
-            busy = hw.grant_end_v2(self._table, self._status, refs, n)
-        hw.copy(self._stack + 4 * self.free, refs + 4 * busy, 4 * (n - busy))
+            busy = hw.grant_end_v2(self.table, self._status, refs, n)
+        hw.copy(self.stack + 4 * self.free, refs + 4 * busy, 4 * (n - busy))
         self.free += n - busy
         self.owner.set_aside += busy
         return busy

@@ -19,9 +19,14 @@ COPIED = 8
 
 
 class Hypercalls:
-    """The hypercalls of this domain. page: the address of the page that holds arguments."""
+    """The hypercalls of this domain.
+
+    page: the address of the page that holds arguments; ahead: what now() is ahead of Xen's system
+    time, ns.
+    """
 
     def __init__(self):
+        self.ahead = 0
         self.page = hw.alloc_pages(1)
         self._mem = hw.mem(self.page, abi.PAGE_SIZE)
 
@@ -135,7 +140,7 @@ class Hypercalls:
         Args:
             ports: the physical address of an array of port numbers, u32.
             count: how many they are.
-            until: Xen system time in ns.
+            until: a time of now().
 
         Raises: HypercallError.
         """
@@ -144,14 +149,18 @@ class Hypercalls:
             abi.HYPERVISOR_sched_op,
             abi.SCHEDOP_poll,
             abi.SCHED_POLL,
-            *(ports, count, 0, until),
+            *(ports, count, 0, until - self.ahead),
         )
+
+    def now(self):
+        """Return the time in ns: Xen's system time, but that it stands still in a suspension."""
+        return hw.now() + self.ahead
 
     def sleep(self, ns):
         """Block for a time in ns, whatever happens."""
-        until = hw.now() + ns
+        until = self.now() + ns
         # A poll on no port ends with any new event of this domain.
-        while hw.now() < until:
+        while self.now() < until:
             self.poll(self.page, 0, until)
 
     def shutdown(self, reason):

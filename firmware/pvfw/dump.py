@@ -37,7 +37,7 @@ from xenpv.abi import PAGE_SIZE
 from xenpv.errors import XenError
 from xenpv.loop import SECOND
 
-from . import age, choose, logtext, superblock
+from . import age, asked, choose, logtext, superblock
 from . import target as disk
 from .clock import now_utc
 from .config import LOG_ONLY
@@ -76,6 +76,7 @@ async def run(guest, options, region, report):
             "pvdump.recipients=required, and there is no usable configuration with any"
         )
     private = options.private()
+    guest.loop.spawn(asked.listen(guest.store))
     try:
         await _dump(guest, options, region, report, private)
     except Exception as e:

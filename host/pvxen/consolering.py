@@ -32,6 +32,11 @@ class ConsoleReader:
         self._domain = domain
         self._output = output
         self._line = bytearray()
+        self._bind()
+        domain.on_move.append(self._bind)
+
+    def _bind(self) -> None:
+        domain = self._domain
         params = domain.machine.params
         self._page = domain.machine.page(params[abi.HVM_PARAM_CONSOLE_PFN])
         evtchn = domain.machine.evtchn

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import hw
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 
 NOT_READY = 0xFFFFFFFFFFFFFFFF
 EVTCHNS = {"store": abi.HVM_PARAM_STORE_EVTCHN, "console": abi.HVM_PARAM_CONSOLE_EVTCHN}
+# Nodes below control that the guest may write; it may make no others.
+GUESTS_CONTROLS = (
+    *("shutdown", "feature-poweroff", "feature-reboot", "feature-suspend"),
+    *("feature-s3", "feature-s4", "sysrq"),
+)
 GRANT_CONSOLE = 0
 GRANT_XENSTORE = 1
 # Pages from the end of RAM: store, console, two pages of the crashed kernel's event channels, then
@@ -75,6 +81,7 @@ class EmbeddedDomain:
         self.store = xen.store
         self.paused = False
         self.disks: dict[str, FaultyDevice] = {}
+        self.on_move: list[Callable[[], None]] = []  # called when it has become another domain
         self._faults: list[Fault] = []
         self._disk_faults: dict[str, object] = {}
         if scenario is not None:
@@ -123,6 +130,22 @@ class EmbeddedDomain:
             self.store.write(f"{self.home}/{name}/port", port)
         self.store.rm(f"{self.home}/memory/target")
         self._serve(start)
+
+    def move(self, domid: int, host_time: int) -> None:
+        """Become another domain with the same memory, but for the store's and console's pages.
+
+        domid, host_time: as for Machine.move().
+        """
+        self.machine.move(domid, host_time)
+        self.domid, self.home = domid, f"/local/domain/{domid}"
+        last = len(self.machine.ram) // abi.PAGE_SIZE - 1
+        for gfn in (last, last - 1):
+            self.machine.page(gfn)[:] = bytes(abi.PAGE_SIZE)
+        self.set_up((0, 0))
+        for name, device in list(self.disks.items()):
+            self.attach_disk(name, device.sink, device.faults)
+        for tell in self.on_move:
+            tell()
 
     def _serve(self, start: tuple[int, int]) -> None:
         params = self.machine.params
@@ -177,7 +200,8 @@ class EmbeddedDomain:
         write(f"{home}/console/type", "xenconsoled")
         write(f"{home}/control/platform-feature-xs_reset_watches", 1)
         write(f"{home}/control/platform-feature-multiprocessor-suspend", 1)
-        write(f"{home}/control/shutdown", "", f"n{domid}")
+        for name in GUESTS_CONTROLS:
+            write(f"{home}/control/{name}", "", f"n{domid}")
         for name in ("data", "drivers", "feature", "attr", "error"):
             write(f"{home}/{name}", "", f"n{domid}")
 

@@ -85,11 +85,26 @@ def sched_op(machine: Machine, cmd: int, arg: int = 0, *_: int) -> int:
     if cmd == abi.SCHEDOP_poll:
         return _poll(machine, arg)
     if cmd == abi.SCHEDOP_shutdown:
-        machine.shutdown(read(machine, "<I", arg)[0])
+        (reason,) = read(machine, "<I", arg)
+        if reason == abi.SHUTDOWN_suspend:
+            return suspend(machine)
+        machine.shutdown(reason)
     if cmd == abi.SCHEDOP_watchdog:
         number, seconds = read(machine, "<II", arg)
         return watchdog(machine, number, seconds)
     return -ENOSYS
+
+
+def suspend(machine: Machine) -> int:
+    """Shut the domain down to be saved, and wait until it goes on, perhaps as another domain.
+
+    Returns what the toolstack wrote into the vCPU's register: 1 if the suspension was called off
+    and the guest has PV drivers. Source: tools/libs/guest/xg_resume.c (modify_returncode).
+    """
+    machine.shutdown(abi.SHUTDOWN_suspend)
+    before = machine.domid
+    machine.wait_resumed()
+    return int(machine.domid == before and bool(machine.params.get(abi.HVM_PARAM_CALLBACK_IRQ)))
 
 
 def _poll(machine: Machine, arg: int) -> int:

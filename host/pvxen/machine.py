@@ -131,6 +131,8 @@ class Machine(Physmap):
         # Called with the ns that nothing happens for, before they pass; it may cause something.
         self.on_idle: Callable[[int], None] | None = None
         self.rsdp = 0
+        # What the system time of the host that it runs on is ahead of the clock, ns.
+        self.host_time = 0
         self.hypercalls = 0
         self._entropy = random.Random(self.clock.seed)
         self._leave_events(events)
@@ -168,7 +170,7 @@ class Machine(Physmap):
             self.clock.run_one()
         self._check_running()
         if self._time_area is not None:
-            self._time_area[:] = self.clock.time_info()
+            self._time_area[:] = self.clock.time_info(self.host_time)
         return answer
 
     def _check_running(self) -> None:
@@ -189,7 +191,7 @@ class Machine(Physmap):
     def now(self) -> int:
         """Return Xen's system time, ns; each call costs COST_NOW."""
         self.clock.now += COST_NOW
-        return self.clock.now
+        return self.clock.now + self.host_time
 
     def _new_pool(self) -> bytearray:
         """Return a byte for each page of the region, 1 for a taken one; none is."""
@@ -250,6 +252,16 @@ class Machine(Physmap):
         """Raise Jump: under CPython no kernel runs."""
         raise Jump(entry, params)
 
+    def suspend(self) -> int:
+        """Do what boot/ does for hw.suspend."""
+        at = self.shared_info()
+        self.watchdog(0)
+        self._time_area = None
+        answer = hypercalls.suspend(self)
+        self._own_watchdog = 0
+        self.place(self.shared_info_page, at // abi.PAGE_SIZE)
+        return answer
+
     def console_flush(self, ms: int) -> None:
         """Do nothing: under CPython print() uses no console ring."""
 
@@ -279,7 +291,7 @@ class Machine(Physmap):
             self._time_area = None
             return
         self._time_area = memoryview(self.ram)[address : address + TIME_INFO_SIZE]
-        self._time_area[:] = self.clock.time_info()
+        self._time_area[:] = self.clock.time_info(self.host_time)
 
     def init_control(self, gfn: int, offset: int, vcpu: int) -> None:
         """Change to FIFO with the first control block; pending events are kept."""
@@ -325,6 +337,8 @@ class Machine(Physmap):
             if self.events.is_pending(port):
                 return
         self._polls = ports[0] if len(ports) == 1 else -1
+        if until:
+            until = max(until - self.host_time, 1)
         try:
             self.wait(lambda: self._polls is None, until, f"{list(ports)}")
         finally:
@@ -357,9 +371,47 @@ class Machine(Physmap):
             for tell in self.on_shutdown:
                 tell()
 
+    def wait_resumed(self) -> None:
+        """Let the others work until the toolstack lets the domain go on. Raises Shutdown if none
+        of them has anything to do."""
+        clock = self.clock
+        while self.shutdown_reason is not None:
+            if clock.run_one():
+                continue
+            when = clock.next()
+            if when is None:
+                raise Shutdown(self.shutdown_reason)
+            clock.advance(when)
+
     def watchdog_bites(self) -> None:
         """Shut the domain down for its watchdog."""
         self.shutdown(abi.SHUTDOWN_watchdog)
+
+    def move(self, domid: int, host_time: int = 0) -> None:
+        """Become another domain, as it is made from the image of a saved one.
+
+        It has nothing of Xen's: no port, no grant, no watchdog. Where Xen's frames were mapped
+        there are holes. Source: tools/libs/guest/xg_sr_save.c, xg_sr_restore.c.
+
+        Args:
+            domid: its number.
+            host_time: what the new host's system time is ahead of the clock, ns.
+        """
+        self.evtchn.close_all(self.domid)
+        for timer in self.watchdogs.values():
+            self.clock.cancel(timer)
+        self.watchdogs.clear()
+        for page in [self.shared_info_page, *self.gnttab.frames, *self.gnttab.status_frames]:
+            self.take_back(page)
+        del self.hypervisor.machines[self.domid]
+        self.domid, self.host_time = domid, host_time
+        self.hypervisor.machines[domid] = self
+        self.shared_info_page = self.new_page()
+        self.forget_vcpu_infos()
+        self.events = TwoLevel(self)
+        self.gnttab = GrantTable(self, 1, self.gnttab.max_frames, 1, self.gnttab.max_version)
+        self.params.clear()
+        self.shutdown_reason = None
 
     def kexec(self, region: tuple[int, int] | None = None) -> None:
         """Start the crash kernel in the same memory, with pages of its own in its region."""

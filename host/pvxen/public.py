@@ -11,7 +11,6 @@ HVMOP_get_mem_type = 15
 HVMMEM_ram_rw = 0
 HVMMEM_mmio_dm = 2
 HVM_NR_PARAMS = 39
-SHUTDOWN_suspend = 2
 
 # event_channel.h
 EVTCHNOP_reset = 10

@@ -131,6 +131,29 @@ class Toolstack:
         domain.machine.kexec()
         self.store.introduced(domid).shut_down = False
 
+    def go_on(self, domid: int) -> None:
+        """Let a domain that suspended go on as the same one, as `xl save -c` does."""
+        domctl.resume(self.domain(domid).machine)
+        self.store.introduced(domid).shut_down = False
+
+    def migrate(self, domid: int, to: int | None = None, host_time: int = 0) -> None:
+        """Make another domain of one that suspended, as `xl restore` and `xl migrate` do.
+
+        Args:
+            domid: its number.
+            to: its next number; None: one more than any.
+            host_time: what the new host's system time is ahead of the clock, ns.
+        """
+        domain = self.domain(domid)
+        to = max(self.domains) + 1 if to is None else to
+        for device in domain.disks.values():
+            self.blkback.close(device)
+        domain.remove_nodes()
+        self.store.release(domid)
+        del self.domains[domid]
+        self.domains[to] = domain
+        domain.move(to, host_time)
+
     def soft_reset(self, domid: int) -> None:
         """Reset a domain that shut down with SHUTDOWN_soft_reset; its memory stays.
 

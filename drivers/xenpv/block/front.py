@@ -14,7 +14,7 @@ from ..errors import BackendError
 from .blkif import OP_NAMES, PAGE_SECTORS, SECTOR
 from .negotiate import Limits
 from .requests import Part
-from .supervise import CLOSE_TIMEOUT, SupervisedDisk
+from .supervise import BREATHER, CLOSE_TIMEOUT, SupervisedDisk
 
 RING_PAGES = 4
 REQUESTS = 128
@@ -93,7 +93,7 @@ class BlkFront(SupervisedDisk):
 
     async def _put(self, part):
         """Wait until a part is in the ring, behind those that stand in line."""
-        queue = self._queue
+        queue = self.queue
         queue.check()
         queue.put(part)
         while queue.waits(part):
@@ -105,9 +105,9 @@ class BlkFront(SupervisedDisk):
 
         Raises: BackendError of the first failure; Timeout.
         """
-        while self._queue.busy() and self._queue.failure is None:
+        while self.queue.busy() and self.queue.failure is None:
             await self._progress()
-        self._queue.check()
+        self.queue.check()
 
     async def flush(self):
         """Have the backend put what it acknowledged on stable storage, where it offers that.
@@ -125,51 +125,51 @@ class BlkFront(SupervisedDisk):
             await self.drain()
             if kind in self.properties.flushes:
                 break
-        self._queue.unflushed = False
+        self.queue.unflushed = False
 
     async def _barrier(self):
         """Write once more what is there, as a barrier, which is an older kind of flush."""
         gfn = self._pool.memory.scratch // abi.PAGE_SIZE
         unit = self.sector_size // SECTOR
-        sector = max(self._queue.written_to - unit, 0)
+        sector = max(self.queue.written_to - unit, 0)
         await self.read(sector, gfn, unit)
         await self.drain()
         await self._put(Part(abi.BLKIF_OP_WRITE_BARRIER, sector, gfn, unit))
 
     def writing(self, sector):
         """Tell whether a write that begins at this sector is not yet acknowledged."""
-        return self._queue.writing(sector)
+        return self.queue.writing(sector)
 
     def acknowledged(self, first):
         """Give the sector up to which all writes from sector `first` on have been completed.
 
         It is right if the caller writes these sectors in ascending order.
         """
-        return self._queue.acknowledged(first)
+        return self.queue.acknowledged(first)
 
     async def wait(self, first, sector):
         """Wait until all writes from sector `first` up to `sector` have been completed.
 
         Raises: as drain(). acknowledged() has what it asks for.
         """
-        await self.wait_until(lambda: self._queue.acknowledged(first) >= sector)
+        await self.wait_until(lambda: self.queue.acknowledged(first) >= sector)
 
     async def wait_until(self, is_done):
         """Wait until is_done() is true, which is asked after each answer. Raises: as drain()."""
-        while self._queue.failure is None and not is_done():
+        while self.queue.failure is None and not is_done():
             await self._progress()
-        self._queue.check()
+        self.queue.check()
 
     def pending(self):
         """Give the sectors where writes begin that failed or are not yet acknowledged, a list."""
-        return self._queue.pending()
+        return self.queue.pending()
 
     async def settle(self):
         """Wait, after a failed request, for the rest, whatever becomes of it, and go on.
 
         Raises: BackendError when the backend is gone; Timeout.
         """
-        queue = self._queue
+        queue = self.queue
         while queue.in_flight() and not queue.dead:
             queue.forgive()
             await self._progress()
@@ -185,13 +185,15 @@ class BlkFront(SupervisedDisk):
 
         Raises: XenError, the first one.
         """
+        while self.suspended:
+            await self.loop.sleep(BREATHER)
         try:
-            if self._queue.failure is None and self._connection is not None:
+            if self.queue.failure is None and self.connection is not None:
                 await self._finish()
         finally:
             await self._leave(CLOSE_TIMEOUT)
 
     async def _finish(self):
         await self.drain()
-        if self._queue.unflushed:
+        if self.queue.unflushed:
             await self.flush()

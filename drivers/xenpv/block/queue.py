@@ -29,7 +29,8 @@ class Queue:
     Attributes: changed, the Signal of each answer and failure; answered_at, the time (ns) of the
     last answer, or from which one is waited for; failure, None or the first one's message; dead,
     whether the disk must not be used any more; unflushed, whether anything was written since the
-    last flush; written_to, the sector behind the last one written.
+    last flush; written_to, the sector behind the last one written; held, whether what stands in
+    line stays there.
     """
 
     def __init__(self, loop, name, mend, unsupported):
@@ -43,6 +44,7 @@ class Queue:
         self.dead = False
         self.written_to = 0
         self.unflushed = False
+        self.held = False
         self._line = []
         self._failed_sectors = []
         self._requests = None
@@ -104,7 +106,7 @@ class Queue:
         """Put into the ring what stands in line, as far as there is room."""
         requests = self._requests
         line = self._line
-        if requests is None:
+        if requests is None or self.held:
             return
         before = requests.submitted
         while line and requests.in_flight < self._most and requests.takes(line[0]):

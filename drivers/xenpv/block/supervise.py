@@ -43,7 +43,10 @@ class SupervisedDisk:
         wanted: negotiate.Limits, what to use at most.
         buffers: as for BlkFront.
 
-    Attributes: as of BlkFront.
+    Attributes: as of BlkFront; and for suspend.py: queue, Queue; connection, Connection or None;
+    changing, how many connections are being made or ended; away, whether somebody waits for the
+    backend to come back, and back_by, until when; suspended, whether a suspension is under way, and
+    interrupted, whether it has ended a connection that resume() makes anew.
     """
 
     def __init__(self, loop, grants, device, mend, say, wanted, buffers):
@@ -58,16 +61,19 @@ class SupervisedDisk:
         self.removable = False
         self.persistent = False
         self.limits = self._wanted = wanted
-        self._queue = Queue(loop, device.path, mend, self._unsupported)
+        self.queue = Queue(loop, device.path, mend, self._unsupported)
         self._pool = Pool(buffers)
-        self._connection = None
+        self.connection = None
         # The task that takes answers.
         self._pump = None
-        # Whether somebody waits for the backend to come back; until when, which stays the same
-        # until a request is answered, and when the backend was last connected again.
-        self._away = False
-        self._back_by = 0
+        # back_by stays the same until a request is answered; when the backend was last connected
+        # again.
+        self.away = False
+        self.back_by = 0
         self._back_at = None
+        self.changing = 0
+        self.suspended = False
+        self.interrupted = False
 
     # Connecting.
 
@@ -79,8 +85,20 @@ class SupervisedDisk:
 
         Raises: XenError, MemoryError.
         """
+        while self.grants.suspended:
+            await self.loop.sleep(BREATHER)
+        self.grants.devices.append(self)
+        self.changing += 1
+        try:
+            await self._connect(timeout)
+        finally:
+            self.changing -= 1
+            if self.connection is None:
+                self._forget()
+
+    async def _connect(self, timeout):
         self.device.allow(timeout)
-        taken_over = await takeover.take_over(self.loop, self.grants, self.device, self._tell)
+        taken_over = await takeover.take_over(self.loop, self.grants, self.device, self.tell)
         await self.device.begin()
         is_made = False
         try:
@@ -107,7 +125,7 @@ class SupervisedDisk:
                 return
             except Refused as e:
                 refused = e
-            self._let_go()
+            self.let_go()
             if not taken_over:
                 raise refused
             now = self.loop.now()
@@ -120,7 +138,7 @@ class SupervisedDisk:
                 raise refused
 
     async def _attach(self):
-        self._connection = connection = Connection(
+        self.connection = connection = Connection(
             self.loop, self.grants, self.device, self._pool, self._wanted.again()
         )
         await connection.connect()
@@ -132,21 +150,21 @@ class SupervisedDisk:
         self.persistent = connection.persistent
         self.limits = connection.limits
         for note in connection.notes:
-            self._tell(note)
-        self._queue.begin(connection.requests, connection.port, connection.limits)
+            self.tell(note)
+        self.queue.begin(connection.requests, connection.port, connection.limits)
         self._pump = self.loop.spawn(self._collect(connection.kick, connection.requests.ring))
 
     def connected(self):
         """Tell whether there is a connection, which close() would end."""
-        return self._connection is not None
+        return self.connection is not None
 
-    def _tell(self, line):
+    def tell(self, line):
         if self.say is not None:
             self.say("%s: %s" % (self.device.path, line))
 
     def _unsupported(self, op):
         """React to a backend that does not know an operation that it had offered."""
-        self._tell("the backend refuses %s, which it had offered" % OP_NAMES[op])
+        self.tell("the backend refuses %s, which it had offered" % OP_NAMES[op])
         if op == BLKIF_OP_DISCARD:
             self.properties.discards = False
         elif op in self.properties.flushes:
@@ -156,28 +174,28 @@ class SupervisedDisk:
         """Take answers and fill the ring again, as a task, until the connection ends."""
         try:
             while True:
-                self._queue.collect()
+                self.queue.collect()
                 if not ring.rearm():
                     await kick.wait(None)
         except XenError as e:
-            self._queue.die(str(e))
+            self.queue.die(str(e))
         except MemoryError as e:
             # An answer may be lost, so the requests in flight are in doubt.
-            self._queue.die("no memory to take the backend's answers: %s" % e)
+            self.queue.die("no memory to take the backend's answers: %s" % e)
 
     # Waiting.
 
     async def _progress(self):
         """Wait for an answer. Raises BackendError, Timeout when the backend is gone or stuck."""
-        queue = self._queue
+        queue = self.queue
         queue.check()
         soon = LOOK_AGAIN if queue.in_flight() else BREATHER
         await queue.changed.wait(self.loop.now() + soon)
         waited = self.loop.now() - queue.answered_at
-        if queue.failure is not None or self._away or waited < LOOK_AGAIN:
+        if queue.failure is not None or self.away or waited < LOOK_AGAIN:
             return
         state = await self._backend_state()
-        if queue.failure is not None or self._away:
+        if queue.failure is not None or self.away:
             return
         if state != XenbusStateConnected:
             await self._take_up_again(state)
@@ -195,7 +213,7 @@ class SupervisedDisk:
             )
         elif queue.in_flight():
             # It may have missed the event.
-            self.loop.evtchn.send(self._connection.port)
+            self.loop.evtchn.send(self.connection.port)
 
     async def _backend_state(self):
         """Return the backend's state; Connected if xenstore fails: the ring decides then."""
@@ -208,68 +226,82 @@ class SupervisedDisk:
 
     async def _take_up_again(self, state):
         """Wait until the backend is connected again; what it did not answer is done again."""
-        queue, now = self._queue, self.loop.now()
+        queue, now = self.queue, self.loop.now()
         why = "the backend left Connected, its state is %s" % state_name(state)
         if queue.answered_at != self._back_at:
-            self._back_by = now + AWAY
-        elif now >= self._back_by:
+            self.back_by = now + AWAY
+        elif now >= self.back_by:
             queue.die("%s; it came back and answered nothing for %d s" % (why, AWAY // SECOND))
             queue.check()
-        self._away = True
-        self._tell(why + "; waiting for it")
+        self.away = True
+        self.tell(why + "; waiting for it")
         again = queue.end()
         try:
-            await self._return(why)
+            await self.come_back(why)
         finally:
-            self._away = False
+            self.away = False
         queue.check()
         self._back_at = queue.answered_at
-        self._tell("the backend is back, %d requests are done again" % again)
+        self.tell("the backend is back, %d requests are done again" % again)
         queue.admit()
         queue.changed.set()
 
-    async def _return(self, why):
+    async def come_back(self, why):
         sectors, size = self.sectors, self.sector_size
-        self.device.deadline = self._back_by
-        self._let_go()
+        self.device.deadline = self.back_by
+        self.let_go()
         while True:
+            while self.suspended and not self.interrupted:
+                await self.loop.sleep(BREATHER)
             try:
-                await self.device.find()
-                await takeover.end_connection(self.device)
-                await self.device.begin()
-                await self._attach()
+                await self._attach_again()
                 break
             except (XenError, MemoryError) as e:
-                self._let_go()
-                if self.loop.now() >= self._back_by:
-                    self._queue.die(
-                        "%s; it was not back within %d s: %s" % (why, AWAY // SECOND, e)
-                    )
+                self.let_go()
+                if self.loop.now() >= self.back_by:
+                    self.queue.die("%s; it was not back within %d s: %s" % (why, AWAY // SECOND, e))
                     return
-            await self.loop.sleep(min(LOOK_AGAIN, self._back_by - self.loop.now()))
+            await self.loop.sleep(min(LOOK_AGAIN, self.back_by - self.loop.now()))
         if self.sectors < sectors or self.sector_size != size:
-            self._queue.die(
+            self.queue.die(
                 "%s; it came back with %d sectors in units of %d bytes, there were %d of %d"
                 % (why, self.sectors, self.sector_size, sectors, size)
             )
 
+    async def _attach_again(self):
+        self.changing += 1
+        try:
+            await self.device.find()
+            await takeover.end_connection(self.device)
+            await self.device.begin()
+            await self._attach()
+        finally:
+            self.changing -= 1
+
     # Leaving.
 
-    def _let_go(self):
+    def let_go(self):
         """End the connection's task, event channel and grants."""
         if self._pump is not None:
             self._pump.cancel()
             self._pump = None
-        self._queue.end()
-        if self._connection is not None:
-            self._connection.let_go()
-            self._connection = None
+        self.queue.end()
+        if self.connection is not None:
+            self.connection.let_go()
+            self.connection = None
+
+    def _forget(self):
+        if self in self.grants.devices:
+            self.grants.devices.remove(self)
 
     async def _leave(self, timeout):
         """Close the device within so many ns, and let go of it in any case."""
+        self.changing += 1
         self.device.allow(timeout)
         try:
             await self.device.close()
         finally:
-            self._let_go()
+            self.changing -= 1
+            self._forget()
+            self.let_go()
             self._pool.give_back()

@@ -52,6 +52,9 @@ class Xenstore(NodeOperations, Domains):
     Args:
         loop: Loop.
         transport: ring.RingTransport or another with the same methods.
+
+    Attributes: watches, by their tokens; age, how often it was suspended, with which transactions
+    end; gate, None, or while it is suspended the Signal of its end.
     """
 
     def __init__(self, loop, transport):
@@ -59,13 +62,15 @@ class Xenstore(NodeOperations, Domains):
         self.loop = loop
         self.transport = transport
         self._session = None
-        self._watches = {}
+        self.watches = {}
         self._line = []
         self._fault = "not connected"
         self._pump = None
         self._ended = Signal()
         self._tokens = 0
         self._token = ""
+        self.age = 0
+        self.gate = None
 
     async def connect(self):
         """Take the transport over, and forget watches and transactions of a crashed kernel.
@@ -75,6 +80,12 @@ class Xenstore(NodeOperations, Domains):
         if self._pump is not None:
             self._pump.cancel()
             self._end(XenError("xenstore: the connection was made anew"))
+        await self.begin()
+        if self.transport.stale and await self.read_text(RESETS_WATCHES, "0") == "1":
+            await self.reset_watches()
+
+    async def begin(self):
+        """Take the transport over and begin a session. Raises NoXenstore, RingCorrupt."""
         try:
             await self.transport.open()
         except RingCorrupt as e:
@@ -90,8 +101,6 @@ class Xenstore(NodeOperations, Domains):
         self._moved_at = self.loop.now()
         self._fault = None
         self._pump = self.loop.spawn(self._move())
-        if self.transport.stale and await self.read_text(RESETS_WATCHES, "0") == "1":
-            await self.reset_watches()
 
     def connected(self):
         """Return whether requests can be sent."""
@@ -116,19 +125,33 @@ class Xenstore(NodeOperations, Domains):
             return
         try:
             if self._fault is None and not self.transport.resets():
-                for watch in list(self._watches.values()):
+                for watch in list(self.watches.values()):
                     await watch.close()
-            deadline = self.loop.now() + TIMEOUT
-            while self._fault is None and self._busy() and self.loop.now() < deadline:
-                await self.loop.sleep(SECOND // 1000)
+            await self.answered()
         finally:
-            self._pump.cancel()
-            self._pump = None
-            self._end(XenError("xenstore: the connection was closed"))
+            self.stop("xenstore: the connection was closed")
             await self.transport.close()
 
-    def _busy(self):
-        return self._session.flying() or self._line
+    async def answered(self):
+        """Wait until nothing is in line or in flight, for TIMEOUT at most."""
+        deadline = self.loop.now() + TIMEOUT
+        while self._fault is None and self.loop.now() < deadline:
+            if not (self._session.flying() or self._line):
+                return
+            await self.loop.sleep(SECOND // 1000)
+
+    def stop(self, why):
+        """End the session; all who wait for a reply get the reason."""
+        if self._pump is not None:
+            self._pump.cancel()
+            self._pump = None
+        self._fault = why
+        self._give_up(why)
+
+    async def passed(self):
+        """Wait while it is suspended."""
+        while self.gate is not None:
+            await self.gate.wait(None)
 
     # Moving bytes.
 
@@ -196,7 +219,7 @@ class Xenstore(NodeOperations, Domains):
         while self._event is not None:
             event = self._event
             if isinstance(event, WatchEvent):
-                watch = self._watches.get(event.token)
+                watch = self.watches.get(event.token)
                 if watch is None or not watch.take(event.path):
                     self._session.strays += 1
             else:
@@ -212,14 +235,19 @@ class Xenstore(NodeOperations, Domains):
         """End the connection: all who wait get the reason."""
         if self._fault is None:
             self._fault = "%s; %s" % (fault, self.transport.state())
-        for caller in self._line + self._session.owners():
-            caller.fault = self._fault
+        self._give_up(self._fault)
+        for watch in self.watches.values():
+            watch.signal.set()
+        self.watches = {}
+        self._ended.set()
+
+    def _give_up(self, why):
+        """Tell all who wait for a reply why none comes."""
+        waiting = self._line + (self._session.owners() if self._session is not None else [])
+        for caller in waiting:
+            caller.fault = why
             caller.signal.set()
         self._line = []
-        for watch in self._watches.values():
-            watch.signal.set()
-        self._watches = {}
-        self._ended.set()
 
     def _alive(self):
         if self._fault is not None:
@@ -245,6 +273,11 @@ class Xenstore(NodeOperations, Domains):
         Raises: XenstoreError with the server's error; Timeout; RingCorrupt when the connection is
         over.
         """
+        await self.passed()
+        return await self.send(kind, payload, what, tx_id, timeout)
+
+    async def send(self, kind, payload, what, tx_id=0, timeout=TIMEOUT):
+        """Do as request(), also while it is suspended."""
         caller = self._enqueue(kind, tx_id, payload)
         try:
             await self._reply(caller, what, timeout)
@@ -323,35 +356,38 @@ class Xenstore(NodeOperations, Domains):
         if depth is not None:
             rest += str(depth).encode() + b"\0"
         token = watch.token.encode()
-        self._watches[token] = watch
+        await self.passed()
+        self.watches[token] = watch
+        watch.rest = rest
         try:
             await self.ask(abi.XS_WATCH, path, rest)
         except (XenstoreError, ValueError):
-            self._watches.pop(token, None)
+            self.watches.pop(token, None)
             raise
         except BaseException:
             # The caller was cancelled, or gave up, while the watch was being set.
-            if self._watches.pop(token, None) is not None:
+            if self.watches.pop(token, None) is not None:
                 self.post(abi.XS_UNWATCH, path.encode() + b"\0" + token + b"\0")
             raise
         return watch
 
     async def unwatch(self, watch):
         """End a watch; no event of it comes any more. Called by Watch.close()."""
+        await self.passed()
         token = watch.token.encode()
-        if self._watches.pop(token, None) is not None:
+        if self.watches.pop(token, None) is not None:
             await self.ask(abi.XS_UNWATCH, watch.path, token + b"\0")
 
     async def reset_watches(self):
         """Have the server forget all watches and transactions of this guest."""
         await self.request(abi.XS_RESET_WATCHES, b"\0", "reset_watches")
-        for watch in self._watches.values():
+        for watch in self.watches.values():
             watch.signal.set()
-        self._watches = {}
+        self.watches = {}
 
     def watching(self, watch):
         """Return whether events of a watch can still come."""
-        return self._watches.get(watch.token.encode()) is watch
+        return self.watches.get(watch.token.encode()) is watch
 
     # Transactions.
 
@@ -393,20 +429,25 @@ class Transaction(NodeOperations):
     def __init__(self, store):
         super().__init__()
         self._store = store
+        self._age = 0
 
     async def request(self, kind, payload, what, tx_id=0, timeout=TIMEOUT):
-        """Send a request of this transaction; as Xenstore.request()."""
-        return await self._store.request(kind, payload, what, self.tx_id, timeout)
+        """Send a request of this transaction; as Xenstore.request(), EAGAIN after a suspension."""
+        await self._store.passed()
+        if self._age != self._store.age:
+            raise XenstoreError(what, "EAGAIN")
+        return await self._store.send(kind, payload, what, self.tx_id, timeout)
 
     async def __aenter__(self):
         answer = await self._store.request(abi.XS_TRANSACTION_START, b"\0", "transaction_start")
+        self._age = self._store.age
         self.tx_id = transaction_id(answer)
         return self
 
     async def __aexit__(self, kind, error, trace):
         if kind is None:
             await self.request(abi.XS_TRANSACTION_END, b"T\0", "transaction_end")
-        else:
+        elif self._age == self._store.age:
             # Not waited for: the error that aborts it is what the caller needs to get.
             self._store.post(abi.XS_TRANSACTION_END, b"F\0", self.tx_id)
         return False

@@ -12,12 +12,14 @@ from ..text import printable
 class Watch:
     """The events of one watch.
 
-    path: as it was asked for; token: str; dropped: how many events found the queue full.
+    path: as it was asked for; token: str; rest: what a request of it has behind the path, bytes;
+    dropped: how many events found the queue full.
     """
 
     def __init__(self, store, path, token, limit):
         self.path = path
         self.token = token
+        self.rest = b""
         self.dropped = 0
         self.signal = Signal()
         self._store = store

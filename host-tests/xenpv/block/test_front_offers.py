@@ -86,7 +86,7 @@ def test_a_page_of_ours_that_the_backend_keeps_mapped_is_not_given_back():
     machine = bench.guest.machine
 
     async def work(disk):
-        requests = disk._connection.requests
+        requests = disk.connection.requests
         page, submit = requests.memory.scratch, requests.submit
 
         def submit_and_keep(part):
@@ -148,7 +148,7 @@ def test_requests_of_a_mib_are_in_flight_eight_at_a_time_where_the_table_can_gro
         nonlocal most
         for i in range(12):
             await disk.write(i * 2048 % 8192, GFN, 2048)
-            most = max(most, disk._queue.in_flight())
+            most = max(most, disk.queue.in_flight())
         await disk.drain()
 
     bench.run(work)

@@ -125,7 +125,7 @@ def test_no_request_is_larger_than_the_backend_says(other, pages):
     sizes = []
 
     async def work(disk):
-        requests = disk._connection.requests
+        requests = disk.connection.requests
         submit = requests.submit
         requests.submit = lambda part: (sizes.append(part.segments), submit(part))
         return await round_trip(disk)
@@ -142,7 +142,7 @@ def test_no_more_requests_are_in_flight_than_the_backend_says():
         nonlocal most
         for i in range(40):
             await disk.write(i * 8, GFN + i, 8)
-            most = max(most, disk._queue.in_flight())
+            most = max(most, disk.queue.in_flight())
         await disk.drain()
 
     bench.run(work)

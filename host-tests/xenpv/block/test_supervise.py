@@ -171,9 +171,9 @@ def test_memory_that_a_backend_still_has_mapped_is_not_given_back():
 
     async def work(disk):
         table = bench.guest.machine.gnttab
-        ref = disk._connection.requests.ring_refs()[0]
+        ref = disk.connection.requests.ring_refs()[0]
         table.map(ref, DOM0, False)
-        ring = disk._connection.requests.memory.ring.addr
+        ring = disk.connection.requests.memory.ring.addr
         await disk.close()
         assert bench.grants.set_aside == 1
         taken.append(bench.guest.machine._taken[(ring - bench.guest.machine.region[0]) // PAGE])

@@ -1,0 +1,96 @@
+"""The image on a real Xen: shut down, rebooted, saved, restored and migrated while it writes."""
+
+import pytest
+from fixtures.controlled import acknowledged, assert_written
+from fixtures.xens import XENS
+
+from tools import image
+
+pytestmark = pytest.mark.xen
+
+MORE = 40  # numbers that are to be acknowledged between two events
+
+
+@pytest.fixture(scope="module")
+def listening(tmp_path_factory):
+    """The image of host-tests/boot/control."""
+    config = image.ROOT / "host-tests/boot/control/image.yaml"
+    return image.build(tmp_path_factory.mktemp("control"), config=config)
+
+
+@pytest.fixture
+def start(xen, guest, listening, tmp_path):
+    """Starts the image as a guest that writes to a disk of 2 MiB."""
+
+    def create(door, backend="blkback", **fields):
+        disk = tmp_path / "disk.img"
+        disk.write_bytes(bytes(2 << 20))
+        kernel = str(listening.elf if door == "pvh" else listening.fw)
+        disks = [{"vdev": "xvda", "file": str(disk), "backend": backend}]
+        domain = xen.create(guest(f"{door}.yaml", kernel=kernel, disks=disks, **fields))
+        return Writer(domain, disk)
+
+    return create
+
+
+class Writer:
+    """A domain that writes, with all that its consoles said."""
+
+    def __init__(self, domain, disk):
+        self.domain, self.disk = domain, disk
+        self._before = ""
+        self.more()
+
+    def text(self):
+        return self._before + self.domain.console()
+
+    def more(self):
+        """Wait until more is acknowledged."""
+        until = acknowledged(self.text()) + MORE
+        what = f"number {until} to be acknowledged"
+        self.domain.wait_until(lambda: acknowledged(self.text()) >= until, what)
+
+    def xl(self, line):
+        self.domain.xen.sh(f"xl {line} 2>&1 || exit 1")
+
+    def saved(self):
+        """Save it, and restore it."""
+        self.xl(f"save {self.domain.domid} /tmp/saved")
+        self.xl("restore /tmp/saved && rm /tmp/saved")
+        self.domain.find_again()
+
+    def checkpointed(self):
+        """Save it, and let it go on."""
+        self.xl(f"save -c {self.domain.domid} /tmp/saved && rm /tmp/saved")
+
+    def migrated(self):
+        """Migrate it to the host that it runs on."""
+        self._before = self.text()
+        self.domain.migrate()
+
+    def end(self, command):
+        """Have it end by `xl shutdown` or `xl reboot`, and look at its disk. Returns the reason."""
+        self.xl(f"{command} {self.domain.domid}")
+        reason = self.domain.wait_end()
+        assert_written(self.disk.read_bytes(), acknowledged(self.text()))
+        return reason
+
+
+@pytest.mark.matrix(
+    xen=XENS, door=["pvh", "firmware"], command=["shutdown", "reboot"], indirect=["xen"]
+)
+def test_it_ends_as_xl_asks(start, door, command):
+    writer = start(door)
+    assert writer.end(command) == {"shutdown": "poweroff", "reboot": "reboot"}[command]
+
+
+@pytest.mark.matrix(
+    xen=XENS, door=["pvh", "firmware"], backend=["blkback", "qdisk"], indirect=["xen"]
+)
+def test_saved_restored_and_migrated_it_goes_on_and_loses_nothing(start, door, backend):
+    writer = start(door, backend)
+    for change in (writer.migrated, writer.saved, writer.checkpointed, writer.migrated):
+        change()
+        writer.more()
+    assert writer.text().count("guest: resumed") == 4
+    assert writer.end("shutdown") == "poweroff"
