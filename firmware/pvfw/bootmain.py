@@ -13,7 +13,6 @@ programs on the command line are passed over.
 import hw
 from xenpv import abi
 from xenpv.errors import XenError
-from xenpv.guest import Guest
 from xenpv.hypercall import Hypercalls
 from xenpv.text import decimal
 
@@ -23,7 +22,7 @@ from .errors import OptionError, reason
 from .kernel import mode as kernel
 from .report import say
 from .shell import mode as shell
-from .shell.loop import ShellLoop
+from .shell.guest import ShellGuest
 
 MODULE_MAX = 4 << 20
 TIMEOUT_MAX = 3600
@@ -88,7 +87,7 @@ def main():
     xen = Hypercalls()
     then = "poweroff"
     try:
-        guest = Guest(xen, ShellLoop)
+        guest = ShellGuest(xen)
         then = guest.loop.run(_work(guest, settings, contents))
     except (XenError, MemoryError) as e:
         say("%s failed: %s" % (settings.run, reason(e)))
@@ -102,6 +101,8 @@ async def _work(guest, settings, contents):
     await guest.store.connect()
     if settings.run == "boot":
         await kernel.run(guest, settings)
+    guest.listen()
     then = shell.run(guest, contents, settings.run != "script")
+    await guest.leave()
     await guest.store.close()
     return then

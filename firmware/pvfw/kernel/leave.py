@@ -18,13 +18,14 @@ from xenpv.errors import XenError
 async def leave(guest):
     """Close xenstore and give Xen back what is its. The disks have been closed.
 
-    Raises: XenError when something cannot be handed back.
+    guest: shell.guest.ShellGuest. Raises: XenError when something cannot be handed back.
     """
     if guest.grants.set_aside:
         raise XenError(
             "%d grants are still in use by a backend: no kernel can be started in this domain"
             % guest.grants.set_aside
         )
+    await guest.leave()
     places = guest.grants.places()
     await guest.store.close()
     xen = guest.xen

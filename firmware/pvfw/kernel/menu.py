@@ -16,11 +16,11 @@ SHOWN = (
 )
 
 
-async def choose(loop, menu, settings):
+async def choose(guest, menu, settings):
     """Return the entry to boot, None for the shell.
 
     Args:
-        loop: ShellLoop.
+        guest: shell.guest.ShellGuest.
         menu: boot.entries.Menu.
         settings: bootmain.Settings: entry, an id or a number; timeout, seconds.
     """
@@ -29,19 +29,23 @@ async def choose(loop, menu, settings):
     chosen = _named(menu, settings.entry)
     if chosen is None and settings.entry is not None:
         say("there is no entry %s" % settings.entry)
+    loop = guest.loop
     until = loop.now() + (settings.timeout or 0) * SECOND
     if settings.timeout:
+        guest.listen()
         name = _default(menu, chosen).name
         say("%s boots in %d s; a key shows the menu" % (name, settings.timeout))
     while terminal.key() < 0:
         if loop.now() >= until:
             return _default(menu, chosen)
         await loop.sleep(min(until - loop.now(), SECOND // 10))
-    return await ask(loop, menu)
+    return await ask(guest, menu)
 
 
-async def ask(loop, menu):
+async def ask(guest, menu):
     """Show the menu and ask. Returns an entry, None for the shell."""
+    guest.listen()
+    terminal.on_idle(guest.loop.turn)
     for i, entry in enumerate(menu.entries):
         print("%s %2d  %s" % ("*" if i == menu.default else " ", i + 1, entry.name))
     print(SHOWN)

@@ -32,7 +32,7 @@ async def run(guest, settings):
     """Boot. Returns only where nothing could be booted: then what was wrong has been said.
 
     Args:
-        guest: Guest.
+        guest: shell.guest.ShellGuest.
         settings: bootmain.Settings.
 
     Raises: XenError where the domain has been handed back in part.
@@ -40,14 +40,14 @@ async def run(guest, settings):
     found = _Disks(guest)
     try:
         menu = await found.look()
-        entry = await people.choose(guest.loop, menu, settings)
+        entry = await people.choose(guest, menu, settings)
         while entry is not None:
             try:
                 plan = await _read(entry, found.cache)
                 break
             except (BootError, XenError, MemoryError) as e:
                 say("%s: %s" % (entry.name, reason(e) if not isinstance(e, BootError) else e))
-            entry = await people.ask(guest.loop, menu)
+            entry = await people.ask(guest, menu)
     finally:
         await found.close()
     if entry is not None:
