@@ -31,7 +31,7 @@ static volatile struct xencons_interface *ring;
 static uint32_t port;
 static uint32_t prod; /* our copy of ring->out_prod, which the peer cannot overwrite */
 static int dropping;
-static uint32_t taken; /* our copy of ring->in_cons */
+static uint32_t taken;  /* our copy of ring->in_cons */
 static uint32_t looked; /* up to here console_find has looked */
 
 static void print_strn(void *data, const char *text, size_t len)

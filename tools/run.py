@@ -1,8 +1,9 @@
 """`./build.py run`: an image in an embedded domain, its console on the terminal.
 
 Called by build.py. A crash kernel is started with the memory of a crashed Linux and a prepared
-disk, a firmware (--firmware, --shell or a script) with the disk alone. The rule: nothing of the host
-is used but the files named and, at a prompt, the terminal; without a prompt a seed repeats a run.
+disk, a firmware (--firmware, --shell or a script) with the disk alone. The rule: nothing of the
+host is used but the files named and, at a prompt, the terminal; without a prompt a seed repeats a
+run.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--cmdline",
-        help=f"command line (default: {DUMP!r}; with --firmware: {CHECK!r}; with --shell: {SHELL!r}; "
-        f"with a script: {SCRIPT!r})",
+        help=f"command line (default: {DUMP!r}; with --firmware: {CHECK!r}; with --shell: "
+        f"{SHELL!r}; with a script: {SCRIPT!r})",
     )
     parser.add_argument(
         "--firmware", action="store_true", help="start pvdump.elf, as a PVH guest's kernel"
@@ -112,7 +113,11 @@ def play(chosen: argparse.Namespace, elf: bytes, flat: bytes) -> int:
         guest.disk(f"xvd{letter}", sink)
     image = EmbeddedImage(elf, flat, show)
     try:
-        with terminal.keys(guest.machine, lambda keys: image.type(keys)) if chosen.shell else nullcontext():
+        with (
+            terminal.keys(guest.machine, lambda keys: image.type(keys))
+            if chosen.shell
+            else nullcontext()
+        ):
             reason = REASONS[image.run(guest, scenario.recovery() if scenario else None)]
     except terminal.Left:
         print("\nthe domain was left", file=sys.stderr)

@@ -1,9 +1,9 @@
 """Source packages of the Python package index whose modules an image freezes as they are.
 
-Called by tools/imageconfig.py. pip cannot unpack these: micropython-lib's have no setup.py. So pip's
-own parts find and download the file, with the machine's settings of index, proxy and certificates,
-and the rest is done here. The rule: a file with another hash than image.yaml's is not used; the
-folder in the cache keeps PKG-INFO, which names author and licence, beside the modules.
+Called by tools/imageconfig.py. pip cannot unpack these: micropython-lib's have no setup.py. So
+pip's own parts find and download the file, with the machine's settings of index, proxy and
+certificates, and the rest is done here. The rule: a file with another hash than image.yaml's is not
+used; the folder in the cache keeps PKG-INFO, which names author and licence, beside the modules.
 """
 
 from __future__ import annotations

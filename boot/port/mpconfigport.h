@@ -116,12 +116,12 @@ typedef long mp_off_t;
 /* Ctrl-C is looked for, and the watchdog set again, at one branch in some thousand. */
 #define MICROPY_VM_HOOK_COUNT (4096)
 #define MICROPY_VM_HOOK_INIT static unsigned int hook_left = MICROPY_VM_HOOK_COUNT;
-#define MICROPY_VM_HOOK_LOOP                    \
-    if (!--hook_left) {                         \
-        extern void terminal_poll(void);        \
-                                                \
-        hook_left = MICROPY_VM_HOOK_COUNT;      \
-        terminal_poll();                        \
+#define MICROPY_VM_HOOK_LOOP                                                                       \
+    if (!--hook_left) {                                                                            \
+        extern void terminal_poll(void);                                                           \
+                                                                                                   \
+        hook_left = MICROPY_VM_HOOK_COUNT;                                                         \
+        terminal_poll();                                                                           \
     }
 #endif
 

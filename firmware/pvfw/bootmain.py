@@ -36,8 +36,8 @@ class Settings:
     Args:
         line: the command line, str.
 
-    Attributes: run, the mode; entry, an id or None; timeout, seconds or None; then, the end action or
-    None; problems, what could not be used, one message each.
+    Attributes: run, the mode; entry, an id or None; timeout, seconds or None; then, the end action
+    or None; problems, what could not be used, one message each.
     """
 
     def __init__(self, line):
@@ -101,7 +101,7 @@ async def _work(guest, settings, contents):
     await guest.store.connect()
     if settings.run == "boot":
         await kernel.run(guest, settings)
-    guest.listen()
+    await guest.listen()
     then = shell.run(guest, contents, settings.run != "script")
     await guest.leave()
     await guest.store.close()

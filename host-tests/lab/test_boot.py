@@ -1,4 +1,4 @@
-"""pvboot on a real Xen boots Debian's kernel from the guest's own disk, and leaves nothing behind."""
+"""pvboot on a real Xen boots Debian's kernel from the guest's own disk, and hands all back."""
 
 import re
 

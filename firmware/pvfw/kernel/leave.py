@@ -1,9 +1,9 @@
 """Handing the domain back before a kernel starts in it: nothing of ours is left in force.
 
 Used by start.py. The order matters: devices, xenstore, Xen's frames in our memory, the watchdog,
-the time area. Each frame of Xen's that was put in place of a page of RAM is taken out and RAM put in
-again, else the kernel would find a hole there after a migration. Xenstore's and the console's event
-channels stay: the toolstack made them, and nobody else can.
+the time area. Each frame of Xen's that was put in place of a page of RAM is taken out and RAM put
+in again, else the kernel would find a hole there after a migration. Xenstore's and the console's
+event channels stay: the toolstack made them, and nobody else can.
 Rule: with a grant that a backend did not let go there is no jump: the kernel would use the same
 entry.
 """

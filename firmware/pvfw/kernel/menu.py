@@ -32,7 +32,7 @@ async def choose(guest, menu, settings):
     loop = guest.loop
     until = loop.now() + (settings.timeout or 0) * SECOND
     if settings.timeout:
-        guest.listen()
+        await guest.listen()
         name = _default(menu, chosen).name
         say("%s boots in %d s; a key shows the menu" % (name, settings.timeout))
     while terminal.key() < 0:
@@ -44,7 +44,7 @@ async def choose(guest, menu, settings):
 
 async def ask(guest, menu):
     """Show the menu and ask. Returns an entry, None for the shell."""
-    guest.listen()
+    await guest.listen()
     terminal.on_idle(guest.loop.turn)
     for i, entry in enumerate(menu.entries):
         print("%s %2d  %s" % ("*" if i == menu.default else " ", i + 1, entry.name))

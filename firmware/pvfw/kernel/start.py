@@ -26,8 +26,8 @@ class Plan:
         sizes: bytes of the initrds, in their order.
         options: bytes, the kernel's command line.
 
-    Attributes: address, of the kernel; initrds, an address for each. Raises: XenError where there is
-    not enough memory, or the command line is too long.
+    Attributes: address, of the kernel; initrds, an address for each. Raises: XenError where there
+    is not enough memory, or the command line is too long.
     """
 
     def __init__(self, kernel, sizes, options):

@@ -93,9 +93,7 @@ class Disk:
         """Do work(first sector, sectors, bytes to skip, part, where it begins) piece by piece."""
         front = await self.connect()
         if offset < 0 or size < 0 or offset + size > self.size():
-            raise BackendError(
-                "%d bytes at %d, but the disk has %d" % (size, offset, self.size())
-            )
+            raise BackendError("%d bytes at %d, but the disk has %d" % (size, offset, self.size()))
         found = bytearray(size)
         unit = front.sector_size
         at = 0

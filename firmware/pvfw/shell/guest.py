@@ -1,7 +1,7 @@
 """This guest's drivers for a person or a kernel: a loop that runs from within, an ear for xl.
 
-Made by bootmain. Rule: the toolstack's requests are done as soon as somebody may be kept waiting, at
-a prompt, in a menu or in a script; a boot that nobody looks at does not even announce them.
+Made by bootmain. Rule: the toolstack's requests are done as soon as somebody may be kept waiting,
+at a prompt, in a menu or in a script; a boot that nobody looks at does not even announce them.
 """
 
 from xenpv.control import Control
@@ -25,10 +25,17 @@ class ShellGuest(Guest):
         self._control = Control(self, say)
         self._listener = None
 
-    def listen(self):
+    async def listen(self):
         """Do what the toolstack asks for from now on: shutdown, reboot, save, restore, migrate."""
-        if self._listener is None:
-            self._listener = self.loop.spawn(self._control.run())
+        if self._listener is not None:
+            return
+        try:
+            # What is refused is told before a prompt is shown.
+            await self._control.open()
+        except XenError:
+            # The task tells it, and tries again.
+            pass
+        self._listener = self.loop.spawn(self._control.run())
 
     async def leave(self):
         """Listen no more, as before the end or before a kernel is entered."""

@@ -1,13 +1,13 @@
 """The modes `script` and `shell`: scripts that came as modules; then the end, or a Python prompt.
 
-Called by bootmain, its xenstore connected. A script begins with a line that begins with #!pvboot, at
-the begin of a module or behind the options that a module has (modules.py). Rule: a script that fails
-leaves the prompt, or ends the guest as a crash; one that calls exit() ends it.
+Called by bootmain, its xenstore connected. A script begins with a line that begins with #!pvboot,
+at the begin of a module or behind the options that a module has (modules.py). Rule: a script that
+fails leaves the prompt, or ends the guest as a crash; one that calls exit() ends it.
 """
 
-import __main__
 import sys
 
+import __main__
 import hw
 import xenpv
 

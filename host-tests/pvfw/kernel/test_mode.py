@@ -53,7 +53,9 @@ def test_the_newest_entry_is_booted_without_a_word(boot):
     assert "kernel: done" in text, text
     assert "kernel: line root=/dev/xvda1 number=a2 console=ttyS0 console=hvc0\n" in text
     assert f"kernel: size {60000:016x}" in text
-    assert re.search(r"^pvdump: System a2: kernel \d+ KiB, initrd 58 KiB, read in \d+ ms$", text, re.M)
+    assert re.search(
+        r"^pvdump: System a2: kernel \d+ KiB, initrd 58 KiB, read in \d+ ms$", text, re.M
+    )
     assert reason == abi.SHUTDOWN_poweroff
 
 

@@ -42,7 +42,12 @@ def test_an_exception_ends_the_statement_alone(ask):
 
 def test_what_is_awaited_is_answered(ask):
     disk = Memory(bytes(range(256)) * 4096)
-    lines = ('store.read("name")', "await disk.read(4094, 4)", "x = await store.directory('device')", "x")
+    lines = (
+        'store.read("name")',
+        "await disk.read(4094, 4)",
+        "x = await store.directory('device')",
+        "x",
+    )
     assert ask(*lines, disk=disk) == ["b'guest'", r"b'\xfe\xff\x00\x01'", "", "['vbd']"]
 
 
@@ -109,7 +114,9 @@ def test_a_paste_is_run_as_it_is(ask):
 
 
 def test_help_and_the_modules(ask):
-    names = "argparse, cmd, contextlib, functools, itertools, json, logging, os.path, time, unittest"
+    names = (
+        "argparse, cmd, contextlib, functools, itertools, json, logging, os.path, time, unittest"
+    )
     answers = ask("help()", f"import {names}", "os.path.join('a', 'b')", "json.loads('[1]')")
     assert "store.read" in answers[0]
     assert answers[1:] == ["", "'a/b'", "[1]"]
