@@ -30,10 +30,10 @@ class Prompt:
         """Read and run statements until Ctrl-D. Raises: SystemExit."""
         while True:
             try:
-                text = self._statement()
+                text, is_single = self._statement()
                 if text is None:
                     return
-                self.execute(text, NAME, True)
+                self.execute(text, NAME, is_single)
             except KeyboardInterrupt:
                 print()
 
@@ -70,18 +70,24 @@ class Prompt:
         return self._loop.complete(value) if isinstance(value, COROUTINE) else value
 
     def _statement(self):
-        """Read a statement. Returns None when there will be no more."""
+        """Read what to run.
+
+        Returns: (text, whether it is one statement); no text, None, when there will be no more.
+        """
         ended, text = terminal.line("", ">>> ")
         if ended == CTRL_D:
             print()
-            return None
+            return None, True
         if ended == CTRL_E:
-            return self._paste()
+            return self._paste(), False
         while not ended and terminal.is_unfinished(text):
             ended, text = terminal.line(text + "\n", "... ")
+            # A line that has the indentation alone is a blank one.
+            if not text.rpartition("\n")[2].strip(" "):
+                text = text.rstrip(" ")
         if ended:
             print()
-        return "" if ended == CTRL_C else text
+        return "" if ended == CTRL_C else text, True
 
     def _paste(self):
         """Read lines up to Ctrl-D; nothing is indented or completed."""
