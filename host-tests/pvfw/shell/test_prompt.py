@@ -101,7 +101,7 @@ def test_ctrl_c_gives_a_line_up(ask):
 
 
 def test_an_earlier_line_comes_back_and_can_be_changed(ask):
-    assert ask("7 * 100", b"\x1b[A1\r", b"\x1b[A\x1b[D0\r")== ["700", "7007", "7070"]
+    assert ask("7 * 100", b"\x1b[A1\r", b"\x1b[A\x1b[D0\r") == ["700", "7007", "70007"]
 
 
 def test_tab_completes_a_name(ask):
