@@ -27,7 +27,7 @@ from tools import Trouble, cache, hostdeps, venv
 USAGE = """\
 usage: ./build.py COMMAND [ARGUMENTS]
 
-  image    build out/pvdump.elf, out/pvdump.bin and out/pvdump.fw
+  image    build out/pvdump.elf, .bin and .fw, and out/pvboot.elf, .bin and .fw
   run      run the image in an embedded domain, its console on the terminal
   demo     panic a guest on a real Xen in QEMU and show its vmcore
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones;
@@ -42,14 +42,14 @@ Downloads and build products are kept in $PVDUMP_CACHE (default: ~/.cache/pvdump
 
 
 def image(arguments: list[str]) -> int:
-    """Build the image and print its sizes."""
+    """Build the images and print their sizes."""
     parser = argparse.ArgumentParser(prog="build.py image")
     parser.add_argument("--out", type=Path, default=ROOT / "out", help="folder (default: out)")
     parser.add_argument(
         "--config",
         type=Path,
-        default=ROOT / "image.yaml",
-        help="its description (default: image.yaml)",
+        action="append",
+        help="its description (default: image.yaml and pvboot.yaml)",
     )
     options = parser.parse_args(arguments)
 
@@ -57,8 +57,8 @@ def image(arguments: list[str]) -> int:
     from tools.image import build
 
     with progress.display() as display:
-        result = build(options.out, config=options.config, progress=display)
-    print(result)
+        for config in options.config or [ROOT / "image.yaml", ROOT / "pvboot.yaml"]:
+            print(build(options.out, config=config, progress=display), end="\n\n")
     return 0
 
 

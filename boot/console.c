@@ -1,10 +1,11 @@
 /*
  * The two consoles that print writes to: port 0xE9 (Xen's own log; QEMU's -debugcon), and the PV
- * console ring, which `xl console` shows, if the domain has one.
+ * console ring, which `xl console` shows, if the domain has one. What is typed there is read from
+ * the same ring.
  *
  * Rule: the peer of the ring may be slow or absent, and the crashed kernel may have left wrong
- * indexes. We own out_prod and read it once, at start. When the ring is full we wait a short time,
- * then drop output until there is room again.
+ * indexes. We own out_prod and in_cons and read them once, at start. When the ring is full we wait
+ * a short time, then drop output until there is room again.
  * Source: xen/include/public/io/console.h, hvm/params.h.
  */
 #include "console.h"
@@ -15,11 +16,12 @@
 #include "xen.h"
 
 #define PORT_DEBUG 0xe9
+#define IN_SIZE 1024
 #define OUT_SIZE 2048
 #define FULL_WAIT_MS 200
 
 struct xencons_interface {
-    char in[1024];
+    char in[IN_SIZE];
     char out[OUT_SIZE];
     uint32_t in_cons, in_prod;
     uint32_t out_cons, out_prod;
@@ -29,6 +31,8 @@ static volatile struct xencons_interface *ring;
 static uint32_t port;
 static uint32_t prod; /* our copy of ring->out_prod, which the peer cannot overwrite */
 static int dropping;
+static uint32_t taken;  /* our copy of ring->in_cons */
+static uint32_t looked; /* up to here console_find has looked */
 
 static void print_strn(void *data, const char *text, size_t len)
 {
@@ -73,6 +77,7 @@ void console_attach(void)
     port = evtchn;
     ring = (volatile struct xencons_interface *)(pfn * PAGE_SIZE);
     prod = ring->out_prod;
+    taken = looked = ring->in_cons;
 }
 
 static void notify(void)
@@ -136,4 +141,57 @@ void console_flush(uint32_t ms)
         return;
     notify();
     wait_room(OUT_SIZE - 1, ms);
+}
+
+/* Returns how many bytes were typed and not taken. An impossible index counts as none. */
+static uint32_t typed(void)
+{
+    uint32_t count = ring ? ring->in_prod - taken : 0;
+
+    if (count <= IN_SIZE)
+        return count;
+    taken = looked = ring->in_prod;
+    return 0;
+}
+
+static void take(uint32_t count)
+{
+    /* The bytes are read before their room is given back. */
+    __asm__ volatile("" ::: "memory");
+    taken += count;
+    ring->in_cons = taken;
+    /* A writer that found no room waits for this. */
+    if (!typed())
+        notify();
+}
+
+int console_read(void)
+{
+    uint8_t c;
+
+    if (!typed())
+        return -1;
+    c = ring->in[taken % IN_SIZE];
+    take(1);
+    return c;
+}
+
+int console_find(char wanted)
+{
+    uint32_t end = taken + typed();
+
+    if (looked - taken > IN_SIZE)
+        looked = taken;
+    while (looked != end) {
+        if (ring->in[looked++ % IN_SIZE] == wanted) {
+            take(looked - taken);
+            return 1;
+        }
+    }
+    return 0;
+}
+
+uint32_t console_port(void)
+{
+    return ring ? port : 0;
 }

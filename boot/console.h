@@ -18,4 +18,14 @@ void console_write(const char *text, size_t len);
 /* Wait until the peer has read everything, at most `ms` milliseconds. */
 void console_flush(uint32_t ms);
 
+/* Take the next byte typed. Returns it, or -1 if there is none. */
+int console_read(void);
+
+/* Look for a byte among those typed since the last look. Returns whether it is there: then it and
+ * all before it are taken. */
+int console_find(char wanted);
+
+/* Returns the event channel of the PV console, 0 without one. */
+uint32_t console_port(void);
+
 #endif

@@ -98,6 +98,7 @@ static void collect_pvh(uint64_t addr)
     if (start->magic != START_MAGIC)
         return;
     take_cmdline(start->cmdline_paddr);
+    boot_info.rsdp = start->rsdp_paddr;
     module = (const void *)start->modlist_paddr;
     for (uint32_t i = 0; i < start->nr_modules && i < MODULES_MAX; i++)
         take_module(module[i].paddr, module[i].size);

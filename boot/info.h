@@ -24,6 +24,7 @@ struct boot_info {
     unsigned int modules_nr, memmap_nr;
     struct boot_module modules[MODULES_MAX];
     struct boot_range memmap[MEMMAP_MAX];
+    uint64_t rsdp; /* physical address of the ACPI tables' root, 0 where the loader gave none */
     uint32_t seed_len;
     uint8_t seed[SEED_MAX]; /* random bytes of the kernel that loaded us */
 };

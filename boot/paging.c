@@ -37,6 +37,7 @@
 
 #define HIGH_TABLES 2 /* 4 MiB of body; link.ld checks it */
 #define LOW_TABLES 27 /* most of them map 1 GiB each */
+#define OPEN_END (1ULL << 32)
 
 typedef uint64_t table_t[ENTRIES];
 
@@ -222,4 +223,13 @@ int paging_fault(uint64_t addr, uint64_t error)
     low_reset();
     write_cr3(read_cr3());
     return low_map(addr);
+}
+
+void paging_open(void)
+{
+    sealed = 0;
+    low_reset();
+    for (uint64_t addr = 0; addr < OPEN_END; addr += LARGE)
+        low_map(addr);
+    write_cr3(read_cr3());
 }

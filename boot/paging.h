@@ -10,6 +10,8 @@ void paging_seal(void);
 /* Map the part of the identity map that a page fault asks for. Returns 0 if the fault is an
  * error. */
 int paging_fault(uint64_t addr, uint64_t error);
+/* Make the first 4 GiB of the identity map whole and executable, for a kernel to be entered. */
+void paging_open(void);
 /* Returns the end of the identity map: no physical address is at or above it. */
 uint64_t paging_limit(void);
 

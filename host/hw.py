@@ -384,6 +384,21 @@ def watchdog(seconds: int) -> None:
     _machine.watchdog(seconds)
 
 
+def rsdp() -> int:
+    """Return the physical address of ACPI's root pointer, 0 where the loader gave none."""
+    return _machine.rsdp
+
+
+def jump(entry: int, params: int) -> None:
+    """Enter a kernel by its 64-bit entry; this never returns.
+
+    Args:
+        entry: physical address, below 4 GiB.
+        params: physical address of boot_params.
+    """
+    _machine.jump(entry, params)
+
+
 def suspend() -> int:
     """Suspend this domain; return when it goes on, perhaps as another one on another host.
 

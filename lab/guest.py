@@ -22,6 +22,8 @@ IMAGES = {
     "image-elf": ROOT / "out/pvdump.elf",
     "image-bin": ROOT / "out/pvdump.bin",
     "image-fw": ROOT / "out/pvdump.fw",
+    "pvboot-elf": ROOT / "out/pvboot.elf",
+    "pvboot-fw": ROOT / "out/pvboot.fw",
 }
 # Any other kernel is an image or a file of the host.
 KERNELS = ("debian", "disk")

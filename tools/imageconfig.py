@@ -1,24 +1,27 @@
 """image.yaml: reads it, checks it, and finds the Python files that it names.
 
 Called by tools/image.py. The rule: a mistake in it ends the build with the file, the key, what was
-expected and what was there; nothing has a silent default.
+expected and what was there. The crash kernel's image needs only the keys that have no default.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tools import Trouble
+from tools import Trouble, micropython, sdist
 
 ROOT = Path(__file__).resolve().parent.parent
 
 LEVELS = {"size": "-Os", "speed": "-O2"}
+# Of a source package on the package index: name, version, SHA-256.
+PACKAGE = re.compile(r"([a-z0-9.-]+) ([0-9a-z.-]+) ([0-9a-f]{64})")
 
 
 class ConfigError(Trouble):
@@ -56,7 +59,24 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
         " or ".join(LEVELS),
         lambda value: isinstance(value, str) and value in LEVELS,
     ),
+    "name": (
+        "the name of the files to make, of small letters",
+        lambda value: isinstance(value, str) and value.isalpha() and value.islower(),
+    ),
+    "shell": ("yes or no", lambda value: isinstance(value, bool)),
+    "offered": (
+        "a list of frozen modules",
+        lambda value: isinstance(value, list) and all(isinstance(v, str) for v in value),
+    ),
+    "packages": (
+        "a list of source packages: name, version and SHA-256, with spaces in between",
+        lambda value: (
+            isinstance(value, list)
+            and all(isinstance(v, str) and PACKAGE.fullmatch(v) for v in value)
+        ),
+    ),
 }
+DEFAULTS: dict[str, Any] = {"name": "pvdump", "shell": False, "offered": [], "packages": []}
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,8 @@ class Config:
     """A checked image.yaml.
 
     modules: import path as a file name ("xenpv/loop.py") to the file, in the order of the names;
-        those that `frozen` names and the entry or its imports need.
+        those that `frozen` names and the entry, what is offered, or their imports need, and those
+        of the packages.
     """
 
     entry: str
@@ -73,10 +94,14 @@ class Config:
     pool_pages: int
     optimise: str
     modules: dict[str, Path]
+    name: str = DEFAULTS["name"]
+    shell: bool = DEFAULTS["shell"]
+    offered: list[str] = field(default_factory=list)
+    packages: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> Config:
-        """Read and check `path`. Raises ConfigError."""
+        """Read and check `path`; fetch its packages. Raises ConfigError."""
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
@@ -85,6 +110,7 @@ class Config:
             raise ConfigError(f"{path}: expected UTF-8, {error}") from error
         if not isinstance(values, dict):
             raise ConfigError(f"{path}: expected keys and values, one a line")
+        values = {**DEFAULTS, **values}
         for key in values:
             if key not in KEYS:
                 raise ConfigError(f"{path}: unknown key {key!r}; there are {', '.join(KEYS)}")
@@ -96,7 +122,16 @@ class Config:
         modules = find_modules(path, values.pop("frozen"))
         if values["entry"] not in map(import_name, modules):
             raise ConfigError(f"{path}: entry: no module {values['entry']!r} is frozen")
-        return cls(modules=needed(modules, values["entry"]), **values)
+        for name in values["offered"]:
+            if name not in map(import_name, modules):
+                raise ConfigError(f"{path}: offered: no module {name!r} is frozen")
+        chosen = needed(modules, [values["entry"], *values["offered"]])
+        for package in values["packages"]:
+            for name, file in sdist.modules(*package.split()).items():
+                if name in chosen:
+                    raise ConfigError(f"{path}: packages: {name} is there twice")
+                chosen[name] = file
+        return cls(modules=dict(sorted(chosen.items())), **values)
 
     def defines(self) -> list[str]:
         """Return the compiler flags that boot/config.h reads."""
@@ -106,6 +141,10 @@ class Config:
             f"-DPOOL_PAGES={self.pool_pages}",
             f'-DENTRY_MODULE="{self.entry}"',
         ]
+
+    def features(self) -> list[str]:
+        """Return the compiler flags that MicroPython's own files are compiled with, too."""
+        return list(micropython.SHELL_FLAGS) if self.shell else []
 
     def gcc_level(self) -> str:
         """Return gcc's option of the optimisation."""
@@ -135,10 +174,10 @@ def import_name(file: str) -> str:
     return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
-def needed(modules: dict[str, Path], entry: str) -> dict[str, Path]:
-    """Return those of the modules that the entry imports, and what these import."""
+def needed(modules: dict[str, Path], wanted: list[str]) -> dict[str, Path]:
+    """Return those of the modules that are wanted, by their names, and what these import."""
     files = {import_name(file): file for file in modules}
-    todo, found = [entry], set()
+    todo, found = list(wanted), set()
     while todo:
         name = todo.pop()
         if name in files and name not in found:

@@ -31,6 +31,13 @@ SOURCES = (
     *("extmod/modbinascii.c", "extmod/modhashlib.c", "lib/uzlib/crc32.c"),
     "shared/runtime/gchelper_generic.c",
 )
+# In images with the shell.
+SHELL_SOURCES = (
+    *(f"extmod/mod{name}.c" for name in ("heapq", "json", "random", "time", "uctypes")),
+    *("shared/readline/readline.c", "shared/runtime/sys_stdio_mphal.c"),
+    "shared/timeutils/timeutils.c",
+)
+SHELL_FLAGS = ("-DIMAGE_SHELL=1",)
 PORT_SOURCES = ("boot/port/port.c", "boot/port/libc.c")
 # py/ for other machines, and py/pystack.c and so on, come to nothing: their files are empty here.
 NOT_COMPILED = re.compile(r"py/(nlr(?!\.c|x64\.c)|asm(?!base|x64)|emit(n|inline)(?!ative|x64))")
@@ -90,10 +97,11 @@ def compiler_flags(work: Path) -> list[str]:
     return [*FLAGS, "-isystem", headers, f"-ffile-prefix-map={headers}=gcc"]
 
 
-def sources(work: Path) -> list[str]:
-    """Return the C files of MicroPython in the image, as paths below mpy/."""
+def sources(work: Path, flags: Iterable[str]) -> list[str]:
+    """Return the C files of MicroPython in an image with these flags, as paths below mpy/."""
     core = sorted(str(path.relative_to(work / "mpy")) for path in (work / "mpy/py").glob("*.c"))
-    return [path for path in core if not NOT_COMPILED.match(path)] + list(SOURCES)
+    more = SHELL_SOURCES if set(SHELL_FLAGS) <= set(flags) else ()
+    return [path for path in core if not NOT_COMPILED.match(path)] + [*SOURCES, *more]
 
 
 def generate(work: Path, flags: list[str], own: Iterable[str]) -> None:
@@ -106,7 +114,7 @@ def generate(work: Path, flags: list[str], own: Iterable[str]) -> None:
     script = [sys.executable, "-B"]
     run(work, [*script, "mpy/py/makeversionhdr.py", "gen/genhdr/mpversion.h"])
 
-    files = [f"mpy/{path}" for path in sources(work)] + list(own)
+    files = [f"mpy/{path}" for path in sources(work, flags)] + list(own)
     with ThreadPoolExecutor() as pool:
         half = -(-len(files) // 2)
         parts = [files[:half], files[half:]]
@@ -190,7 +198,7 @@ def compile_core(
 
     Returns the objects, as paths below the work folder.
     """
-    files = [f"mpy/{path}" for path in sources(work)]
+    files = [f"mpy/{path}" for path in sources(work, flags)]
     headers = sorted([*(work / "gen/genhdr").glob("*.h"), *(work / "boot/port").rglob("*.h")])
     contents = [cache.file_digest(path) for path in headers]
     commands = [compile_command(path, flags, optimise) for path in files]

@@ -1,8 +1,9 @@
-"""`./build.py run`: the image in an embedded domain, its console on the terminal.
+"""`./build.py run`: an image in an embedded domain, its console on the terminal.
 
 Called by build.py. A crash kernel is started with the memory of a crashed Linux and a prepared
-disk, a firmware (--firmware) with the disk alone. The rule: nothing of the host is used but the
-disk files named, and a seed repeats a run.
+disk, a firmware (--firmware, --shell or a script) with the disk alone. The rule: nothing of the
+host is used but the files named and, at a prompt, the terminal; without a prompt a seed repeats a
+run.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools import Trouble, hwlib, progress
+from tools import Trouble, hwlib, progress, terminal
 
 if TYPE_CHECKING:
     from pvdump.blkback.sink import Sink
@@ -24,6 +26,9 @@ MIB = 1 << 20
 RAM = 64  # MiB
 DISK = 128 * MIB  # without a file
 DUMP, CHECK = "pvdump.disk=xvdb pvdump.then=poweroff", "pvdump.run=check"
+SHELL, SCRIPT = "pvdump.run=shell", "pvdump.run=script"
+SCRIPT_AT = 16 * MIB
+MAGIC = b"#!pvboot"
 DISKS = "bcdefghijklmnop"  # xvdb, xvdc ...
 # SHUTDOWN_* of xen/include/public/sched.h.
 REASONS = ("powered off", "reboot", "suspend", "crash", "watchdog", "soft reset")
@@ -38,8 +43,9 @@ def main(arguments: list[str]) -> int:
     from tools.image import build
     from tools.imageconfig import ROOT
 
+    config = "pvboot.yaml" if chosen.shell or chosen.script else "image.yaml"
     with progress.display(sys.stderr) as display:
-        built = build(ROOT / "out", progress=display)
+        built = build(ROOT / "out", progress=display, config=ROOT / config)
     hwlib.install()
     # Emulated code does not come back to Python for a signal.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -50,7 +56,15 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; ends the program where it is wrong."""
     parser = argparse.ArgumentParser(prog="build.py run", description=DESCRIPTION)
     parser.add_argument(
-        "--cmdline", help=f"command line (default: {DUMP!r}; with --firmware: {CHECK!r})"
+        "script", type=Path, nargs="?", help="run this Python script by pvboot.elf, then end"
+    )
+    parser.add_argument(
+        "--shell", action="store_true", help="start pvboot.elf with a Python prompt (^] ends)"
+    )
+    parser.add_argument(
+        "--cmdline",
+        help=f"command line (default: {DUMP!r}; with --firmware: {CHECK!r}; with --shell: "
+        f"{SHELL!r}; with a script: {SCRIPT!r})",
     )
     parser.add_argument(
         "--firmware", action="store_true", help="start pvdump.elf, as a PVH guest's kernel"
@@ -83,22 +97,53 @@ def play(chosen: argparse.Namespace, elf: bytes, flat: bytes) -> int:
 
     scenario = load_scenario(chosen.scenario)
     layout = crashedmemory.layout(RAM * MIB)
-    line = chosen.cmdline or (CHECK if chosen.firmware else DUMP)
+    is_firmware = chosen.firmware or chosen.shell or chosen.script is not None
+    line = chosen.cmdline or default_line(chosen)
     guest_options: dict[str, Any] = {"size": RAM * MIB, "door": "pvh", "cmdline": line.encode()}
-    if not chosen.firmware:
+    script = load_script(chosen.script)
+    if script:
+        guest_options["modules"] = ((SCRIPT_AT, len(script)),)
+    if not is_firmware:
         guest_options = layout.options(line)
     guest = EmbeddedGuest(seed=chosen.seed, scenario=scenario, **guest_options)
-    if not chosen.firmware:
+    guest.machine.ram[SCRIPT_AT : SCRIPT_AT + len(script)] = script
+    if not is_firmware:
         crashedmemory.leave(guest.machine, layout)
     for letter, sink in zip(DISKS, sinks(chosen.disk), strict=False):
         guest.disk(f"xvd{letter}", sink)
     image = EmbeddedImage(elf, flat, show)
     try:
-        reason = REASONS[image.run(guest, scenario.recovery() if scenario else None)]
+        with (
+            terminal.keys(guest.machine, lambda keys: image.type(keys))
+            if chosen.shell
+            else nullcontext()
+        ):
+            reason = REASONS[image.run(guest, scenario.recovery() if scenario else None)]
+    except terminal.Left:
+        print("\nthe domain was left", file=sys.stderr)
+        return 0
     except (CpuError, Deadlock, NotAnImage) as error:
         raise Trouble(str(error)) from None
     print(f"the domain has ended: {reason}", file=sys.stderr)
     return 0 if reason in BY_ITSELF else 1
+
+
+def default_line(chosen: argparse.Namespace) -> str:
+    """Return the command line where none is given."""
+    if chosen.shell or chosen.script:
+        return SHELL if chosen.shell else SCRIPT
+    return CHECK if chosen.firmware else DUMP
+
+
+def load_script(path: Path | None) -> bytes:
+    """Return a script as the image takes it, b"" for none. Raises Trouble."""
+    if path is None:
+        return b""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise Trouble(str(error)) from None
+    return text if text.startswith(MAGIC) else MAGIC + b"\n" + text
 
 
 def show(text: bytes) -> None:

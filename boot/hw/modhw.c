@@ -13,7 +13,7 @@ extern const mp_obj_type_t mp_type_Trap;
 static const mp_rom_map_elem_t globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_hw) },
     { MP_ROM_QSTR(MP_QSTR_Trap), MP_ROM_PTR(&mp_type_Trap) },
-    HW_FUNCTIONS(FUNCTION, FUNCTION)
+    HW_FUNCTIONS(FUNCTION, FUNCTION) HW_SHELL_FUNCTIONS(FUNCTION)
 };
 static MP_DEFINE_CONST_DICT(globals, globals_table);
 

@@ -22,10 +22,17 @@
     VAR(hypercall) FIXED(now) FIXED(alloc_pages) FIXED(free_pages)                      \
     FIXED(boot) FIXED(xen) FIXED(vcpu) FIXED(shared_info)                               \
     FIXED(watchdog) FIXED(suspend) FIXED(console_flush) FIXED(halt) FIXED(fault)
+/* In images with the shell. */
+#ifdef IMAGE_SHELL
+#define HW_SHELL_FUNCTIONS(FIXED) FIXED(jump) FIXED(rsdp)
+#else
+#define HW_SHELL_FUNCTIONS(FIXED)
+#endif
 /* clang-format on */
 
 #define HW_FIXED(name) extern const mp_obj_fun_builtin_fixed_t name##_obj;
 #define HW_VAR(name) extern const mp_obj_fun_builtin_var_t name##_obj;
 HW_FUNCTIONS(HW_FIXED, HW_VAR)
+HW_SHELL_FUNCTIONS(HW_FIXED)
 
 #endif

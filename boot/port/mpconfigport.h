@@ -2,8 +2,8 @@
  * The features of MicroPython in the image. Every file of MicroPython includes it.
  *
  * Rule: no floats, so no code uses an SSE register (host-tests/boot/test_image.py checks this):
- * head.S leaves SSE off; no compiler, so only frozen modules run; no files, no scheduler. The rest
- * is used by drivers and firmware, and CPython has it as well.
+ * head.S leaves SSE off; no files, no scheduler; no compiler, so only frozen modules run, but in
+ * images with the shell. The rest is used by drivers and firmware, and CPython has it as well.
  */
 #ifndef PVDUMP_MPCONFIGPORT_H
 #define PVDUMP_MPCONFIGPORT_H
@@ -75,5 +75,54 @@ typedef long mp_off_t;
 #define MICROPY_PY_SYS_STDIO_BUFFER (0)
 #define MICROPY_PY_TIME (0)
 #define MICROPY_PY_UCTYPES (0)
+
+/* The shell, for which image.yaml asks */
+#ifdef IMAGE_SHELL
+#undef MICROPY_ENABLE_COMPILER
+#define MICROPY_ENABLE_COMPILER (1)
+#define MICROPY_COMP_ALLOW_TOP_LEVEL_AWAIT (1)
+#undef MICROPY_KBD_EXCEPTION
+#define MICROPY_KBD_EXCEPTION (1)
+#undef MICROPY_HELPER_REPL
+#define MICROPY_HELPER_REPL (1)
+#define MICROPY_REPL_AUTO_INDENT (1)
+#define MICROPY_REPL_EMACS_KEYS (1)
+#define MICROPY_READLINE_HISTORY_SIZE (50)
+#undef MICROPY_PY_BUILTINS_HELP
+#define MICROPY_PY_BUILTINS_HELP (1)
+#define MICROPY_PY_BUILTINS_HELP_MODULES (1)
+#define MICROPY_PY_BUILTINS_HELP_TEXT shell_help_text
+#undef MICROPY_PY_BUILTINS_INPUT
+#define MICROPY_PY_BUILTINS_INPUT (1)
+#undef MICROPY_PY_BUILTINS_EVAL_EXEC
+#define MICROPY_PY_BUILTINS_EVAL_EXEC (1)
+#undef MICROPY_PY_HEAPQ
+#define MICROPY_PY_HEAPQ (1)
+#undef MICROPY_PY_JSON
+#define MICROPY_PY_JSON (1)
+#undef MICROPY_PY_RANDOM
+#define MICROPY_PY_RANDOM (1)
+#undef MICROPY_PY_SYS_STDFILES
+#define MICROPY_PY_SYS_STDFILES (1)
+#undef MICROPY_PY_TIME
+#define MICROPY_PY_TIME (1)
+#define MICROPY_PY_TIME_GMTIME_LOCALTIME_MKTIME (1)
+#define MICROPY_PY_TIME_TIME_TIME_NS (1)
+#define MICROPY_PY_TIME_INCLUDEFILE "boot/shell/time.h"
+#define MICROPY_EPOCH_IS_1970 (1)
+#undef MICROPY_PY_UCTYPES
+#define MICROPY_PY_UCTYPES (1)
+
+/* Ctrl-C is looked for, and the watchdog set again, at one branch in some thousand. */
+#define MICROPY_VM_HOOK_COUNT (4096)
+#define MICROPY_VM_HOOK_INIT static unsigned int hook_left = MICROPY_VM_HOOK_COUNT;
+#define MICROPY_VM_HOOK_LOOP                                                                       \
+    if (!--hook_left) {                                                                            \
+        extern void terminal_poll(void);                                                           \
+                                                                                                   \
+        hook_left = MICROPY_VM_HOOK_COUNT;                                                         \
+        terminal_poll();                                                                           \
+    }
+#endif
 
 #endif

@@ -14,22 +14,28 @@ DOMID_SELF = 0x7FF0
 HYPERVISOR_memory_op = 12
 HYPERVISOR_xen_version = 17
 HYPERVISOR_grant_table_op = 20
+HYPERVISOR_vcpu_op = 24
 HYPERVISOR_sched_op = 29
 HYPERVISOR_event_channel_op = 32
 HYPERVISOR_hvm_op = 34
 
 # memory.h
+XENMEM_populate_physmap = 6
 XENMEM_add_to_physmap = 7
+XENMEM_remove_from_physmap = 15
 XENMAPSPACE_shared_info = 0
 XENMAPSPACE_grant_table = 1
 XENMAPIDX_grant_table_status = 0x80000000
 # struct xen_add_to_physmap: domid, size, space, idx, gpfn
 XEN_ADD_TO_PHYSMAP = "<HHIQQ"
+XEN_REMOVE_FROM_PHYSMAP = "<HHIQ"
+XEN_MEMORY_RESERVATION = "<QQIIHHI"
 
 # version.h
 XENVER_version = 0
 
 # hvm/hvm_op.h, hvm/params.h
+VCPUOP_register_vcpu_time_memory_area = 13
 HVMOP_set_param = 0
 HVMOP_get_param = 1
 HVM_PARAM_CALLBACK_IRQ = 0

@@ -158,6 +158,17 @@ class GrantTable:
 
     # Looking.
 
+    def places(self):
+        """Return the addresses of our pages in whose place frames of the table were put, a list."""
+        found = [
+            frames.address(number)
+            for frames in self.mapped
+            for number in range(self._low, self._high)
+        ]
+        found += [base + number * abi.PAGE_SIZE for number, base in self.statuses.items()]
+        found.append(self._window or None)
+        return [at for at in found if at is not None]
+
     def lent(self, ref):
         """Look at an entry, ours or the crashed kernel's.
 

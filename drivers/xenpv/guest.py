@@ -18,15 +18,16 @@ class Guest:
 
     Args:
         xen: Hypercalls, or None to make them.
+        loop: the class of the loop, a PollLoop.
 
     Attributes: xen (Hypercalls), evtchn (EventChannels), loop (PollLoop), store (Xenstore, not yet
     connected). Raises: XenError when Xen does not map the shared page.
     """
 
-    def __init__(self, xen=None):
+    def __init__(self, xen=None, loop=PollLoop):
         self.xen = xen or Hypercalls()
         self.evtchn = EventChannels(self.xen)
-        self.loop = PollLoop(self.xen, self.evtchn)
+        self.loop = loop(self.xen, self.evtchn)
         self.store = self.new_store()
         self._grants = None
 

@@ -273,7 +273,9 @@ class Loop:
             # The loop cannot wait. Its coroutine may still say why.
             self._failed(None, e)
         for _ in range(len(self._ready)):
-            self._ready.pop(0).step()
+            # A task may have taken turns itself.
+            if self._ready:
+                self._ready.pop(0).step()
 
     def _failed(self, task, error):
         """Keep an error that no gather() raises. task: the one it ended, None for the loop."""

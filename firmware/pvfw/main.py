@@ -6,28 +6,19 @@ crashes the domain.
 """
 
 import hw
-from xenpv import abi
 from xenpv.errors import XenError
 from xenpv.guest import Guest
 from xenpv.hypercall import Hypercalls
-from xenpv.loop import SECOND
-from xenpv.pollloop import WATCHDOG_SECONDS
 
 from . import dump, options, selfcheck
+from .ending import ENDS, end
 from .errors import DumpError, reason
 from .report import Report, say
 
-FLUSH_MS = 2000
 # What pvdump.run= can ask for: async functions of (Guest, Options, region, Report).
 MODES = {
     "dump": dump.run,
     "check": selfcheck.run,
-}
-# The end actions: what is said, and the shutdown's reason, None to stay.
-ENDS = {
-    "reboot": ("rebooting", abi.SHUTDOWN_reboot),
-    "poweroff": ("powering off", abi.SHUTDOWN_poweroff),
-    "halt": ("halted", None),
 }
 
 
@@ -81,16 +72,3 @@ async def work(guest, chosen, region):
         raise
     else:
         await report.end("complete", "")
-
-
-def end(xen, then):
-    """Take the end action. Does not return."""
-    words, shutdown = ENDS[then]
-    say(words)
-    hw.console_flush(FLUSH_MS)
-    if shutdown is not None:
-        xen.shutdown(shutdown)
-    # Stay, so that the domain can be looked at.
-    while True:
-        hw.watchdog(WATCHDOG_SECONDS)
-        xen.sleep(SECOND)

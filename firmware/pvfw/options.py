@@ -17,20 +17,16 @@ says; a configuration that cannot be used is told and ignored.
     pvdump.fault=page           fail on purpose: page, ud or python
 """
 
-import hw
 from xenpv.block import vdev
 from xenpv.errors import BadDiskName
-from xenpv.text import decimal, hexadecimal, printable
+from xenpv.text import decimal, hexadecimal
 
-from . import config
+from . import config, modules
 from .errors import ConfigError, OptionError
 from .oldmem import ADDRESS_MAX
 
 FAULTS = ("page", "ud", "python")
-CONFIG_MAGIC = b"#pvdump"
-CONFIG_MAX = 2048
 SUFFIXES = {"K": 10, "M": 20, "G": 30}
-RAM = 1  # type of a range of memory
 
 
 class Options:
@@ -107,12 +103,12 @@ def read(boot, modes, ends):
 
     Returns: Options.
     """
-    door, cmdline, modules, memmap, _ = boot
+    door, cmdline, listed, memmap, _ = boot
     problems = []
     contents = []
     found = config.Config()
-    for addr, length in modules:
-        content = _content(addr, length, memmap)
+    for addr, length in listed:
+        content = modules.content(addr, length, memmap, config.SIZE_MAX)
         if content is None:
             problems.append("module of %d bytes at 0x%x: no memory, ignored" % (length, addr))
             continue
@@ -122,38 +118,9 @@ def read(boot, modes, ends):
                 found = config.decode(content)
             except ConfigError as e:
                 problems.append("%s: ignored" % e)
-    options = parse(text(cmdline, contents), door, modes, ends, found)
+    options = parse(modules.text(cmdline, contents), door, modes, ends, found)
     options.problems = problems + options.problems
     return options
-
-
-def _content(addr, length, memmap):
-    """Return the bytes of a module, as many as can count, or None where no memory can be there."""
-    end = addr + length
-    # A loader of the oldest PVH version says nothing of the memory.
-    if memmap and not any(at <= addr and end <= at + n for at, n, kind in memmap if kind == RAM):
-        return None
-    try:
-        return hw.mem(addr, min(length, config.SIZE_MAX))
-    except ValueError:
-        return None
-
-
-def text(cmdline, contents):
-    """Return the command line in force, printable.
-
-    Args:
-        cmdline: bytes that came in through the door.
-        contents: of the modules; the first may be a text that counts where the door had no command
-            line.
-    """
-    raw = cmdline
-    if not raw.strip() and contents:
-        raw = bytes(contents[0][:CONFIG_MAX])
-        if raw[: len(CONFIG_MAGIC)] != CONFIG_MAGIC:
-            return ""
-        raw = b" ".join(line for line in raw.split(b"\n") if line[:1] != b"#")
-    return printable(raw, " ")
 
 
 def parse(line, door, modes, ends, found):

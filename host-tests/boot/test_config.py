@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tools import cache, sdist
 from tools.imageconfig import ROOT, Config, ConfigError
 
 
@@ -63,6 +64,35 @@ def test_only_what_the_entry_and_its_imports_need_is_frozen(
     assert set(read(tmp_path, values).modules) == expected - {"guest/deep/unused.py"}
 
 
+def test_what_is_offered_is_frozen_too(tmp_path: Path, values: dict[str, object]) -> None:
+    (tmp_path / "guest/main.py").write_text("def main(): pass\n")
+    assert "alone.py" not in read(tmp_path, values).modules
+    assert "alone.py" in read(tmp_path, {**values, "offered": ["alone"]}).modules
+
+
+def test_a_crash_kernel_s_image_has_no_shell(tmp_path: Path, values: dict[str, object]) -> None:
+    assert read(tmp_path, values).features() == []
+    assert read(tmp_path, {**values, "shell": True}).features() == ["-DIMAGE_SHELL=1"]
+
+
+def test_packages_of_the_index_are_frozen_whole() -> None:
+    config = Config.read(ROOT / "pvboot.yaml")
+    assert config.name == "pvboot"
+    for name in ("argparse.py", "logging/__init__.py", "os/path.py", "unittest.py"):
+        assert config.modules[name].is_relative_to(cache.base())
+    home = config.modules["cmd.py"].parent
+    assert "License: Python" in (home / "micropython_cmd.egg-info/PKG-INFO").read_text()
+
+
+def test_a_package_with_another_hash_is_refused(
+    tmp_path: Path, values: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PVDUMP_CACHE", str(tmp_path / "cache"))
+    wrong = "0" * 64
+    with pytest.raises(sdist.FetchError, match=f"SHA-256 {wrong} expected, "):
+        read(tmp_path, {**values, "packages": [f"micropython-cmd 3.4.0-2 {wrong}"]})
+
+
 def test_a_module_that_is_no_python_is_named(tmp_path: Path, values: dict[str, object]) -> None:
     (tmp_path / "alone.py").write_text("\ndef :\n")
     with pytest.raises(ConfigError, match=r"alone\.py:2: "):
@@ -84,6 +114,11 @@ def test_a_module_that_is_no_python_is_named(tmp_path: Path, values: dict[str, o
         ("entry", "guest.other", "entry: no module 'guest.other' is frozen"),
         ("entry", "guest/main", "entry: expected the name of a frozen module, such as pvfw.main, "),
         ("heap", 1, "unknown key 'heap'; there are frozen, entry, heap_kib"),
+        ("name", "../x", "name: expected the name of the files to make, of small letters, found"),
+        ("shell", "please", "shell: expected yes or no, found 'please'"),
+        ("offered", "alone", "offered: expected a list of frozen modules, found 'alone'"),
+        ("offered", ["nowhere"], "offered: no module 'nowhere' is frozen"),
+        ("packages", ["x"], "packages: expected a list of source packages: name, version and SHA-"),
     ],
 )
 def test_mistakes(

@@ -6,7 +6,7 @@ import zlib
 import pytest
 
 from pvdump.arm.blob import encode
-from pvfw import config, options
+from pvfw import config, modules, options
 from pvfw.config import Config, Target
 from pvfw.errors import OptionError
 from pvfw.main import ENDS, MODES
@@ -89,9 +89,9 @@ def test_a_wrong_word_is_named_and_the_rest_still_counts():
 
 def test_a_text_module_stands_in_for_a_missing_command_line():
     content = b"#pvdump\n# comment\npvdump.run=check\npvdump.disk=xvda\n"
-    assert options.text(b"a=1", [content]).split() == ["a=1"]
-    assert options.text(b" ", [content]).split() == ["pvdump.run=check", "pvdump.disk=xvda"]
-    assert options.text(b"", [bytes(100)]) == ""
+    assert modules.text(b"a=1", [content]).split() == ["a=1"]
+    assert modules.text(b" ", [content]).split() == ["pvdump.run=check", "pvdump.disk=xvda"]
+    assert modules.text(b"", [bytes(100)]) == ""
 
 
 def configuration():

@@ -17,7 +17,6 @@ from pvxen.public import (
     EVTCHNOP_init_control,
     EVTCHNOP_reset,
     EVTCHNOP_set_priority,
-    HYPERVISOR_vcpu_op,
     VCPUOP_register_vcpu_info,
 )
 from xenpv import abi
@@ -243,7 +242,7 @@ class TestReset:
 class TestVcpuInfo:
     def register(self, gfn=0x20, offset=64, vcpu=0):
         hw.mem(ARG, 16)[:] = struct.pack("<QII", gfn, offset, 0)
-        return hw.hypercall(HYPERVISOR_vcpu_op, VCPUOP_register_vcpu_info, vcpu, ARG)
+        return hw.hypercall(abi.HYPERVISOR_vcpu_op, VCPUOP_register_vcpu_info, vcpu, ARG)
 
     def test_upcalls_go_where_the_guest_registered_it(self, machine, peers, send):
         assert self.register() == 0

@@ -54,6 +54,11 @@ NAMES = public(abi)
 # The formats for struct.pack: the structure, and the field of each character, "" for padding.
 FORMATS = {
     "XEN_ADD_TO_PHYSMAP": ("xen_add_to_physmap", "domid", "size", "space", "idx", "gpfn"),
+    "XEN_REMOVE_FROM_PHYSMAP": ("xen_remove_from_physmap", "domid", "", "", "gpfn"),
+    "XEN_MEMORY_RESERVATION": (
+        *("xen_memory_reservation", "extent_start", "nr_extents", "extent_order", "mem_flags"),
+        *("domid", "", ""),
+    ),
     "XEN_HVM_PARAM": ("xen_hvm_param", "domid", "", "index", "value"),
     "SCHED_SHUTDOWN": ("sched_shutdown", "reason"),
     "SCHED_POLL": ("sched_poll", "ports", "nr_ports", "", "timeout"),

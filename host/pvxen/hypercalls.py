@@ -34,7 +34,16 @@ GUEST_PARAMS = (abi.HVM_PARAM_CALLBACK_IRQ,)
 
 
 def memory_op(machine: Machine, cmd: int, arg: int, *_: int) -> int:
-    """Do an XENMEM_* command; there is XENMEM_add_to_physmap."""
+    """Do an XENMEM_* command; there are those on single frames."""
+    if cmd == abi.XENMEM_remove_from_physmap:
+        domid, _, _, gfn = read(machine, abi.XEN_REMOVE_FROM_PHYSMAP, arg)
+        own(machine, domid)
+        return machine.remove(gfn)
+    if cmd == abi.XENMEM_populate_physmap:
+        at, count, order, _flags, domid, *_ = read(machine, abi.XEN_MEMORY_RESERVATION, arg)
+        own(machine, domid)
+        gfns = read(machine, f"<{count}Q", at)
+        return sum(machine.populate(gfn) for gfn in gfns) if order == 0 else 0
     if cmd != abi.XENMEM_add_to_physmap:
         return -ENOSYS
     domid, _size, space, idx, gfn = read(machine, "<HHIQQ", arg)
@@ -178,7 +187,7 @@ def vcpu_op(machine: Machine, cmd: int, vcpu: int, arg: int = 0, *_: int) -> int
     """Do a VCPUOP_* command."""
     if cmd not in (
         public.VCPUOP_register_vcpu_info,
-        public.VCPUOP_register_vcpu_time_memory_area,
+        abi.VCPUOP_register_vcpu_time_memory_area,
     ):
         return -ENOSYS
     if vcpu >= machine.vcpus:
@@ -223,5 +232,5 @@ TABLE: dict[int, Callable[..., int]] = {
     abi.HYPERVISOR_sched_op: sched_op,
     abi.HYPERVISOR_event_channel_op: event_channel_op,
     abi.HYPERVISOR_hvm_op: hvm_op,
-    public.HYPERVISOR_vcpu_op: vcpu_op,
+    abi.HYPERVISOR_vcpu_op: vcpu_op,
 }

@@ -37,6 +37,7 @@ class EmbeddedImage:
         text (str): what the last run wrote to port 0xE9.
         console (str): what it wrote to its PV console.
         ram (mmap): memory of the last domain, for the next one; None before the first.
+        type: types bytes at the PV console of the domain that runs, as from its on_idle.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class EmbeddedImage:
         self._cpu: Cpu | None = None
         self._debug = bytearray()
         self._console = bytearray()
+        self.type: Callable[[bytes], None] = self._nobody
 
     @property
     def text(self) -> str:
@@ -77,14 +79,17 @@ class EmbeddedImage:
         """
         self._debug.clear()
         self._console.clear()
-        ConsoleReader(domain, self._console.extend)
+        self.type = ConsoleReader(domain, self._console.extend).type
         while True:
             reason = self._boot(domain)
             if reason != abi.SHUTDOWN_soft_reset or recovery is None:
                 return reason
             domain.xen.recover(domain.domid, recovery)
             if recovery != "resume":
-                ConsoleReader(domain, self._console.extend)
+                self.type = ConsoleReader(domain, self._console.extend).type
+
+    def _nobody(self, text: bytes) -> None:
+        raise ValueError(f"no domain runs where {text!r} could be typed")
 
     def _boot(self, domain: EmbeddedDomain) -> int:
         """Boot once, to the end of the domain. Returns the shutdown reason."""

@@ -51,6 +51,14 @@ class Shutdown(BaseException):
         self.reason = reason
 
 
+class Jump(BaseException):
+    """The guest entered a kernel; entry and params are physical addresses."""
+
+    def __init__(self, entry: int, params: int) -> None:
+        super().__init__(f"a jump to 0x{entry:x}, boot_params at 0x{params:x}")
+        self.entry, self.params = entry, params
+
+
 class Deadlock(BaseException):
     """The guest waits without a deadline, and no step or timer is left that could wake it."""
 
@@ -120,6 +128,9 @@ class Machine(Physmap):
         self._own_watchdog = 0
         self.shutdown_reason: int | None = None
         self.on_shutdown: list[Callable[[], None]] = []
+        # Called with the ns that nothing happens for, before they pass; it may cause something.
+        self.on_idle: Callable[[int], None] | None = None
+        self.rsdp = 0
         # What the system time of the host that it runs on is ahead of the clock, ns.
         self.host_time = 0
         self.hypercalls = 0
@@ -237,6 +248,10 @@ class Machine(Physmap):
             if seconds == 0:
                 self._own_watchdog = 0
 
+    def jump(self, entry: int, params: int) -> None:
+        """Raise Jump: under CPython no kernel runs."""
+        raise Jump(entry, params)
+
     def suspend(self) -> int:
         """Do what boot/ does for hw.suspend."""
         at = self.shared_info()
@@ -341,6 +356,10 @@ class Machine(Physmap):
                     f"the guest waits without a deadline on ports {what}: no step of the other "
                     f"side is ready and no timer is set (events: {self.events.name})"
                 )
+            if self.on_idle is not None:
+                self.on_idle(max(min(times) - clock.now, 0))
+                if clock.run_one():
+                    continue
             clock.advance(min(times))
 
     # Its end, and another kernel's beginning.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Callable
+from errno import EINVAL
 
 from xenpv import abi
 
@@ -87,6 +88,28 @@ class Physmap:
         if not fresh:
             self.holes.add(page.gfn)
         page.gfn = None
+
+    def remove(self, gfn: int) -> int:
+        """Take what is at a gfn out of it. Returns 0, or -errno where nothing is."""
+        if not self.is_ram(gfn):
+            return -EINVAL
+        page = self._homes.get(gfn)
+        if page is not None:
+            self.take_back(page)
+        else:
+            self.page(gfn)[:] = b"\xff" * abi.PAGE_SIZE
+            self.holes.add(gfn)
+        return 0
+
+    def populate(self, gfn: int) -> bool:
+        """Put a page of zeros at a gfn, in place of what is there. Returns whether it can be."""
+        if (gfn + 1) * abi.PAGE_SIZE > len(self.ram):
+            return False
+        if self.is_ram(gfn):
+            self.remove(gfn)
+        self.page(gfn)[:] = bytes(abi.PAGE_SIZE)
+        self.holes.discard(gfn)
+        return True
 
     def is_ram(self, gfn: int) -> bool:
         """Return whether there is memory at a gfn."""

@@ -5,9 +5,7 @@ compares each with Debian's libxen-dev headers. Source: xen/include/public.
 """
 
 # hypercalls (leading underscores dropped) and their operations
-HYPERVISOR_vcpu_op = 24
 VCPUOP_register_vcpu_info = 10
-VCPUOP_register_vcpu_time_memory_area = 13
 XENVER_get_features = 6
 HVMOP_get_mem_type = 15
 HVMMEM_ram_rw = 0

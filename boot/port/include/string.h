@@ -1,4 +1,4 @@
-/* The part of <string.h> that libc.c has. */
+/* The part of <string.h> that libc.c has, and boot/shell/hal.c for the prompt. */
 #ifndef PVDUMP_STRING_H
 #define PVDUMP_STRING_H
 
@@ -10,6 +10,7 @@ void *memset(void *dst, int c, size_t n);
 int memcmp(const void *a, const void *b, size_t n);
 size_t strlen(const char *s);
 int strncmp(const char *a, const char *b, size_t n);
+int strcmp(const char *a, const char *b);
 char *strchr(const char *s, int c);
 
 #endif

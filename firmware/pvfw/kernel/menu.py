@@ -1,0 +1,79 @@
+"""The menu: which entry is booted.
+
+Used by the mode `boot`. It is silent when nobody looks: without a time-out and without a key typed,
+the default entry is booted at once. Rule: what a disk says of time-outs counts only where somebody
+has typed.
+"""
+
+import terminal
+
+from pvfw.report import say
+from xenpv.loop import SECOND
+
+SHOWN = (
+    "Type a number to boot it, e and a number to edit its command line before, s for a shell;"
+    " then return."
+)
+
+
+async def choose(guest, menu, settings):
+    """Return the entry to boot, None for the shell.
+
+    Args:
+        guest: shell.guest.ShellGuest.
+        menu: boot.entries.Menu.
+        settings: bootmain.Settings: entry, an id or a number; timeout, seconds.
+    """
+    if not menu.entries:
+        return None
+    chosen = _named(menu, settings.entry)
+    if chosen is None and settings.entry is not None:
+        say("there is no entry %s" % settings.entry)
+    loop = guest.loop
+    until = loop.now() + (settings.timeout or 0) * SECOND
+    if settings.timeout:
+        await guest.listen()
+        name = _default(menu, chosen).name
+        say("%s boots in %d s; a key shows the menu" % (name, settings.timeout))
+    while terminal.key() < 0:
+        if loop.now() >= until:
+            return _default(menu, chosen)
+        await loop.sleep(min(until - loop.now(), SECOND // 10))
+    return await ask(guest, menu)
+
+
+async def ask(guest, menu):
+    """Show the menu and ask. Returns an entry, None for the shell."""
+    await guest.listen()
+    terminal.on_idle(guest.loop.turn)
+    for i, entry in enumerate(menu.entries):
+        print("%s %2d  %s" % ("*" if i == menu.default else " ", i + 1, entry.name))
+    print(SHOWN)
+    while True:
+        _, line = terminal.line("", "boot: ")
+        word = line.strip()
+        if word == "s":
+            return None
+        edits = word[:1] == "e"
+        entry = _named(menu, word[1:].strip() if edits else word) or (
+            None if word.strip("e ") else menu.entries[menu.default]
+        )
+        if entry is None:
+            print("there is no entry %s" % word[:40])
+            continue
+        if edits:
+            _, text = terminal.line(entry.options.decode(), "options: ")
+            entry.options = text.encode()
+        return entry
+
+
+def _default(menu, chosen):
+    return menu.entries[menu.default] if chosen is None else chosen
+
+
+def _named(menu, name):
+    """Return the entry with this id or number, None without one."""
+    for i, entry in enumerate(menu.entries):
+        if name in (entry.id, str(i + 1)):
+            return entry
+    return None

@@ -1,0 +1,76 @@
+"""The mode `boot` of the image in an embedded domain: the kernel that a disk says is entered."""
+
+import re
+
+import pytest
+from fixtures import testkernel
+from fixtures.bootdisks import DEBIAN_13, MIB, ext, gpt
+from fixtures.typist import Typist, image_of
+
+from pvxen.sink import Memory
+from tools.image import build
+from tools.imageconfig import ROOT
+from xenpv import abi
+
+LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    return image_of(build(tmp_path_factory.mktemp("image"), config=ROOT / "pvboot.yaml"))
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory):
+    """A disk with two BLS entries; both have the test kernel."""
+    folder = tmp_path_factory.mktemp("disk")
+    files = {"boot/vmlinuz": testkernel.bzimage(folder), "boot/initrd": b"initrd" * 10000}
+    for name in ("a1", "a2"):
+        files[f"boot/loader/entries/{name}.conf"] = (
+            f"title System {name}\nversion {name}\nlinux /boot/vmlinuz\ninitrd /boot/initrd\n"
+            f"options root=/dev/xvda1 number={name} console=ttyS0\n"
+        ).encode()
+    root = ext(folder, files, "-b", "4096", "-O", DEBIAN_13, size=32 * MIB)
+    return gpt(folder, [(LINUX, root)])
+
+
+@pytest.fixture
+def boot(image, disk):
+    """Boots. Returns the text of the debug console and the shutdown's reason."""
+
+    def of(line="", keys=(), data=None):
+        typist = Typist(image, keys, cmdline=b"pvdump.run=boot " + line.encode())
+        typist.guest.disk("xvda", Memory(disk if data is None else data))
+        typist.guest.machine.on_idle = typist.type_on
+        reason = image.run(typist.guest)
+        return image.text, reason
+
+    return of
+
+
+def test_the_newest_entry_is_booted_without_a_word(boot):
+    text, reason = boot()
+    assert "kernel: done" in text, text
+    assert "kernel: line root=/dev/xvda1 number=a2 console=ttyS0 console=hvc0\n" in text
+    assert f"kernel: size {60000:016x}" in text
+    assert re.search(
+        r"^pvdump: System a2: kernel \d+ KiB, initrd 58 KiB, read in \d+ ms$", text, re.M
+    )
+    assert reason == abi.SHUTDOWN_poweroff
+
+
+def test_an_entry_can_be_named(boot):
+    assert "number=a1 " in boot("pvdump.entry=2")[0]
+    assert "number=a1 " in boot("pvdump.entry=a1")[0]
+
+
+def test_a_key_shows_the_menu(boot):
+    text, _ = boot("pvdump.timeout=5", ["x", "e2"])
+    assert "kernel: done" in text
+
+
+def test_a_disk_that_says_nothing_leads_to_the_prompt(boot):
+    text, reason = boot(data=bytes(4 * MIB))
+    assert "pvdump: no disk says what is to be booted" in text
+    assert ">>> " in text
+    assert reason == abi.SHUTDOWN_poweroff
