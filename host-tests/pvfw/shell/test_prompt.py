@@ -73,7 +73,13 @@ def test_other_tasks_go_on_while_the_prompt_waits(ask):
 
 
 def test_a_task_that_fails_is_told_and_the_prompt_goes_on(ask):
-    lines = ("async def fail():", "await loop.sleep(10**8)", "nothing", "", "t = loop.spawn(fail())")
+    lines = (
+        "async def fail():",
+        "await loop.sleep(10**8)",
+        "nothing",
+        "",
+        "t = loop.spawn(fail())",
+    )
     answers = ask(*lines, "await loop.sleep(10**9)", "3")
     assert "a task has failed:" in answers[-2]
     assert "NameError: name 'nothing' isn't defined" in answers[-2]
