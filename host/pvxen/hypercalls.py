@@ -40,7 +40,7 @@ def memory_op(machine: Machine, cmd: int, arg: int, *_: int) -> int:
         own(machine, domid)
         return machine.remove(gfn)
     if cmd == abi.XENMEM_populate_physmap:
-        at, count, order, _flags, domid, *_ = read(machine, abi.XEN_MEMORY_RESERVATION, arg)
+        at, count, order, _, domid, _, _ = read(machine, abi.XEN_MEMORY_RESERVATION, arg)
         own(machine, domid)
         gfns = read(machine, f"<{count}Q", at)
         return sum(machine.populate(gfn) for gfn in gfns) if order == 0 else 0
