@@ -38,11 +38,12 @@ class Writer:
 
     def __init__(self, domain, disk):
         self.domain, self.disk = domain, disk
-        self._before = ""
         self.more()
 
     def text(self):
-        return self._before + self.domain.console()
+        # A domain's log is named after the name that it had when it began.
+        logs = self.domain.console_log.parent.glob(f"guest-{self.domain.guest.name}*.log")
+        return "".join(log.read_text(errors="replace") for log in logs)
 
     def more(self):
         """Wait until more is acknowledged."""
@@ -65,7 +66,6 @@ class Writer:
 
     def migrated(self):
         """Migrate it to the host that it runs on."""
-        self._before = self.text()
         self.domain.migrate()
 
     def end(self, command):

@@ -3,6 +3,7 @@
 import pytest
 from fixtures.crashedguest import Crash
 
+import hw
 from pvfw import superblock
 from pvxen.control import PATIENCE, Suspension
 from xenpv import abi
@@ -48,6 +49,20 @@ def test_a_save_of_a_guest_that_dumps_is_given_up_and_the_dump_is_whole(features
     assert crash.superblock().state == superblock.COMPLETE
     assert crash.vmcore()
     assert "asks for suspend: not now" in capsys.readouterr().out
+
+
+def test_a_server_that_dies_while_it_listens_does_not_end_the_dump(capsys):
+    crash = Crash(latency=20_000_000)
+
+    def die():
+        crash.guest.ring.deaf = True
+        # An index that cannot be: the connection is over for both sides.
+        prod = crash.guest.ring.page + abi.XENSTORE_RING_RSP_PROD
+        hw.wr32(prod, hw.rd32(prod) + 0x10000)
+
+    asked(crash, SECOND // 2, die)
+    assert crash.run() == abi.SHUTDOWN_poweroff
+    assert crash.superblock().state == superblock.COMPLETE
 
 
 def test_garbage_is_told_as_text(capsys):

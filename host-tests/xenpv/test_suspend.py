@@ -8,6 +8,7 @@ from fixtures.suspended import SERVERS, SuspendedGuest
 from pvxen.control import ask
 from xenpv import abi
 from xenpv.control import Control
+from xenpv.errors import XenstoreError
 from xenpv.loop import SECOND
 
 HOUR = 3600 * SECOND
@@ -60,6 +61,26 @@ def test_after_a_checkpoint_the_same_domain_goes_on(features):
     guest.run(work)
     assert guest.disk_content(64) == guest.content(0x200, 8)
     assert guest.domain.machine.gnttab.active == {}
+
+
+@pytest.mark.parametrize("features", SERVERS)
+def test_a_transaction_does_not_go_on_in_the_next_domain(features):
+    """Its number may be another one's there."""
+    guest = SuspendedGuest(server_features=features)
+
+    async def work():
+        old = guest.store.transaction()
+        await old.__aenter__()
+        await old.write("data/old", "old")
+        await guest.migrated()
+        async with guest.store.transaction() as new:
+            assert new.tx_id == old.tx_id
+            with pytest.raises(XenstoreError, match="EAGAIN"):
+                await old.write("data/old", "old")
+            await new.write("data/new", "new")
+        assert await guest.store.directory("data") == ["new"]
+
+    guest.run(work)
 
 
 @pytest.mark.parametrize("version", [1, 2])
