@@ -155,6 +155,8 @@ class Installed(Domain):
 
     def start(self) -> None:
         """Start it again from its disk, after it has ended; wait_boot() waits for its boot."""
+        self.wait_until(lambda: self.state() == "gone", "its domain to be destroyed")
+        self._seen += len(self.console())
         shutil.rmtree(self.xen.job / "guest" / self.guest.name, ignore_errors=True)
         self.domid, self.tty = self.xen.create(self.guest).domid, ""
 

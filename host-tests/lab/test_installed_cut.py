@@ -33,7 +33,7 @@ systemctl daemon-reload
 DESTROY = """\
 count=$(echo /sys/bus/xen-backend/devices/vbd-{domid}-*/statistics/wr_sect)
 begin=$(cat $count)
-while [ $(($(cat $count) - begin)) -lt {sectors} ]; do usleep 5000; done
+while [ $(($(cat $count) - begin)) -lt {sectors} ]; do usleep 20000; done
 xl destroy {domid}
 """
 # Arguments: how often; a file with the bytes of a target that holds a dump. Prints lines.
