@@ -110,13 +110,17 @@ class Installed(Domain):
         """
         match = self.wait_console(r"^lab: agent \S+\n", timeout)
         self._seen += match.end()
-        self.moved()
+        self.find_again()
         self.run("systemctl is-system-running --wait", timeout, check=False)
 
-    def moved(self) -> None:
-        """Take note that it is another domain: it was restored or migrated, or has booted."""
-        self.tty = ""
-        self.domid = int(self.xen.sh(f"xl domid {self.guest.name}"))
+    def migrate(self) -> None:
+        """Migrate it to the host that it runs on."""
+        super().migrate()
+        self._seen = 0
+
+    def find_again(self) -> None:
+        """Find the domain that xl has made of it: it was restored, or has booted."""
+        super().find_again()
         self.xen.sh(f"xenstore-write {CLOSE}/{self.domid} ''")
 
     @property

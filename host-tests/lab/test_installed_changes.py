@@ -12,6 +12,7 @@ from fixtures.installed import STAY, until
 from fixtures.xens import ONE
 
 from lab import packages
+from lab.installed import Installed
 from lab.xen import Xen
 from pvdump.dump.collect import collect
 from pvdump.dump.info import info
@@ -99,10 +100,16 @@ def test_memory_and_a_vcpu_that_are_plugged_in_are_armed_for_and_dumped(guest, t
     assert dumped(guest, tmp_path) > guest.guest.memory + PLUGGED - 32
 
 
-def test_a_guest_that_was_saved_and_restored_is_still_armed(guest, tmp_path):
+def saved(guest):
+    """Save the guest and restore it."""
+    guest.xen.sh(SAVE.format(domid=guest.domid))
+    guest.find_again()
+
+
+@pytest.mark.parametrize("move", [saved, Installed.migrate], ids=["saved", "migrated"])
+def test_a_guest_that_is_another_domain_is_still_armed(guest, tmp_path, move):
     before = guest.domid
-    guest.xen.sh(SAVE.format(domid=before))
-    guest.moved()
+    move(guest)
     assert guest.domid > before
     assert ready(guest)
     dumped(guest, tmp_path)
