@@ -108,7 +108,6 @@ def test_no_dump_is_lost_and_none_is_half_whenever_the_power_goes(guest, tmp_pat
         guest.start()
         guest.wait_console("^lab: collecting")
         guest.xen.sh(DESTROY.format(domid=guest.domid, sectors=sectors))
-        assert guest.state() == "gone"
     guest.start()
     guest.wait_boot()
     (dump,) = json.loads(guest.run("pvdump list --json").output)
