@@ -72,7 +72,7 @@ def test_other_tasks_go_on_while_the_prompt_waits(ask):
     assert ask(*lines)[-1] == "(True, True)"
 
 
-def test_a_task_that_fails_is_told_and_the_prompt_goes_on(ask):
+def test_a_task_that_fails_is_told_and_the_prompt_goes_on(image):
     lines = (
         "async def fail():",
         "await loop.sleep(10**8)",
@@ -80,10 +80,10 @@ def test_a_task_that_fails_is_told_and_the_prompt_goes_on(ask):
         "",
         "t = loop.spawn(fail())",
     )
-    answers = ask(*lines, "await loop.sleep(10**9)", "3")
-    assert "a task has failed:" in answers[-2]
-    assert "NameError: name 'nothing' isn't defined" in answers[-2]
-    assert answers[-1] == "3"
+    done = Typist(image, [*lines, "await loop.sleep(10**9)", "3"]).run()
+    assert "a task has failed:" in done.said
+    assert "NameError: name 'nothing' isn't defined" in done.said
+    assert done.answers[-1] == "3"
 
 
 def test_ctrl_c_ends_what_computes(ask):
