@@ -72,6 +72,7 @@ class Writer:
         """Have it end by `xl shutdown` or `xl reboot`, and look at its disk. Returns the reason."""
         self.xl(f"{command} {self.domain.domid}")
         reason = self.domain.wait_end()
+        self.domain.xen.sh("sync")  # QEMU's qdisk writes to dom0's page cache
         assert_written(self.disk.read_bytes(), acknowledged(self.text()))
         return reason
 
