@@ -44,7 +44,7 @@ def saved(tmp_path, monkeypatch):
     def make(folder):
         for name in ("memory", "state", "xen.log"):
             (folder / name).write_text("")
-        (folder / "facts.json").write_text("{}")
+        (folder / "facts.json").write_text('{"attached": 0, "disks": []}')
 
     found = Base(cache.stamped(tmp_path / "bases", "oxenstored", KEY, make))
     files = dom0.Dom0(tmp_path / "xen", tmp_path / "vmlinux", tmp_path / "dom0.cpio")
@@ -88,7 +88,7 @@ def test_a_machine_of_more_memory_does_not_write_to_all_of_it_at_boot(tmp_path):
 
 def test_a_new_file_with_the_name_of_an_attached_one_is_a_disk_of_its_own(tmp_path, monkeypatch):
     machine, path = xen.Xen(), tmp_path / "disk"
-    machine.qemu = SimpleNamespace(qmp=SimpleNamespace(ask=lambda *_, **__: None))
+    machine.qemu = SimpleNamespace(plug=lambda *_: None)
     monkeypatch.setattr(machine, "sh", lambda _: f"/dev/sd{'ab'[machine.attached - 1]}\n")
     path.write_bytes(b"")
     assert [machine.attach(path), machine.attach(path)] == ["/dev/sda"] * 2
