@@ -37,4 +37,4 @@ def report(pytester, request):
 def test_a_failure_shows_the_seed_and_nothing_else_does(report):
     assert report.count("seed 4711") == 1
     assert report.count("embedded machine") == 1
-    assert "815" not in report
+    assert "seed 815" not in report
