@@ -36,7 +36,6 @@ from pvfw import superblock
 pytestmark = pytest.mark.xen
 
 PAGE = 4096
-LATE = 30  # seconds that a guest on a busy machine takes until its timer runs
 # Over all of them: each way to load, each backend, each vCPU, each way to store pages.
 WAYS = [
     {
@@ -321,9 +320,6 @@ def test_a_report_has_the_system_that_crash_tells_of(report, said):
     date = datetime.strptime(theirs["DATE"], "%a %b %d %H:%M:%S UTC %Y").replace(tzinfo=UTC)
     # The kernel notes the time before it stops the clock.
     assert 0 <= date.timestamp() - kernel.crashed_at <= 1
-    hours, minutes, seconds = map(int, theirs["UPTIME"].split(":"))
-    # The log's clock starts before the timer that crash counts by.
-    assert 0 <= kernel.uptime - (hours * 3600 + minutes * 60 + seconds) < LATE
     assert bool(kernel.taints) == bool(crashtool.tainted(said))
 
 

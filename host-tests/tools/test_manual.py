@@ -123,7 +123,7 @@ def test_the_defaults_that_the_help_names_are_those_of_the_settings() -> None:
         default = settings.SETTINGS[name].default
         assert default in (None, settings.SETTINGS[name].read(value))
     (way,) = [action for action in dict(ALL)[("report",)]._actions if action.dest == "vmcore"]
-    assert f"(default: {way.default})" in str(way.help)
+    assert f"else {settings.SETTINGS['directory'].default})" in str(way.help)
 
 
 def test_the_help_is_printed_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:

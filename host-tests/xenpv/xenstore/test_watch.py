@@ -104,7 +104,7 @@ def test_one_cancelled_while_it_is_being_set_is_ended():
         task.cancel()
         setup.ring.deaf = False
         await store.read("name")
-        assert not store._watches
+        assert not store.watches
         assert not setup.ring.connection.watches
 
     setup.run(work)
@@ -116,7 +116,7 @@ def test_a_watch_that_is_refused_is_forgotten():
             await store.watch("bad//path")
         with pytest.raises(ValueError, match="xenstore path"):
             await store.watch("")
-        assert not store._watches
+        assert not store.watches
         assert store._session.flying() == 0
 
     StoreGuest().run(work)
