@@ -3,10 +3,10 @@
 import argparse
 import shlex
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures.parsers import parsers
 
 from pvdump import cli
 from pvdump.arguments import file_name, output_name, sink_name
@@ -44,17 +44,6 @@ def complete(script: Path, *words: str) -> list[str]:
         ["bash", "-c", ASK, "bash", script, *words], check=True, capture_output=True, text=True
     )
     return sorted(filter(None, done.stdout.splitlines()))
-
-
-def parsers(
-    parser: argparse.ArgumentParser, words: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
-    """Each parser with the words that lead to it."""
-    yield words, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, sub in action.choices.items():
-                yield from parsers(sub, (*words, name))
 
 
 ALL = list(parsers(package.command_line()))

@@ -3,11 +3,11 @@
 import argparse
 import re
 import subprocess
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from fixtures.parsers import parsers
 
 from pvdump import cli
 from pvdump.arm import settings
@@ -19,17 +19,6 @@ QUOTED = re.compile(r"`([^`]+)`")
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
 # Of programs that are not pvdump.
 OTHERS = {"age": {"--identity", "--decrypt"}}
-
-
-def parsers(
-    parser: argparse.ArgumentParser, words: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
-    """Each parser with the words that lead to it."""
-    yield words, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, sub in action.choices.items():
-                yield from parsers(sub, (*words, name))
 
 
 ALL = list(parsers(package.command_line()))

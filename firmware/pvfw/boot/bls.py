@@ -95,21 +95,19 @@ async def look(volumes, notes, variables):
                 homes.append((volume, home))
             for name in names:
                 await _item(items, volume, home, folder + b"/" + name, notes, variables)
-    items = ordered(items)
-    distinguish(items)
-    for item in items:
-        menu.add(item.entry)
+    fill(menu, items)
     if items:
         await _settings(menu, volumes, homes, notes)
     return menu
 
 
-def distinguish(items):
-    """Put the version behind titles that several entries have."""
+def fill(menu, items):
+    """Add the entries in their order, with the version behind titles that several have."""
     names = [item.entry.name for item in items]
-    for item in items:
+    for item in ordered(items):
         if names.count(item.entry.name) > 1:
             item.entry.name += " (%s)" % shown(item.version or item.id)
+        menu.add(item.entry)
 
 
 async def _item(items, volume, home, path, notes, variables):

@@ -9,7 +9,7 @@ Source: UAPI Group, Unified Kernel Image (UAPI.5); Microsoft, PE Format.
 import struct
 
 from . import files
-from .bls import Item, distinguish, ordered
+from .bls import Item, fill
 from .entries import OPTIONS_MAX, Entry, Menu, Place, lines
 from .errors import BootError, Damaged, Exhausted, Unsupported
 from .nodes import shown
@@ -46,10 +46,7 @@ async def look(volumes, notes):
                 raise
             except BootError as e:
                 notes.add("UKI %s:%s passed over: %s" % (volume.name, shown(path), e))
-    items = ordered(items)
-    distinguish(items)
-    for item in items:
-        menu.add(item.entry)
+    fill(menu, items)
     return menu
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from fixtures.btftypes import Types
+from fixtures.crashedguest import GOOD, Crash
+from fixtures.dyingkernel import OOPS
 from fixtures.guestroot import GuestRoot
 from fixtures.loopdisks import disk, made, stack
 
@@ -11,6 +13,15 @@ from pvdump.arm import btf, image, targets
 from pvdump.guest import programs
 
 __all__ = ["disk", "guest", "made", "stack", "unarmed"]
+
+
+@pytest.fixture(scope="module")
+def dumped() -> bytes:
+    """The disk with the dump of a kernel that died."""
+    crash = Crash(GOOD)
+    crash.die(texts=OOPS)
+    crash.run()
+    return bytes(crash.disk.data)
 
 
 @pytest.fixture

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 from fixtures import powercut
 from fixtures.agetools import Person
-from fixtures.crashedguest import GOOD, Crash
 from fixtures.cutcrash import CutCrash
-from fixtures.dyingkernel import OOPS
 from fixtures.sealing import sealed_stream, target
 from fixtures.targets import PAGE, make, vmcore
 
@@ -24,15 +22,6 @@ DATA = vmcore()  # of the old form, an ELF vmcore, which needs no guest to be ma
 NAME = "2023-11-14T221320Z-6.1.0-test"
 CAUSE = "sysrq: Trigger a crash; CPU: 1 UID: 0 PID: 97 Comm: sh"
 MOMENTS, EARLY = 20, 5
-
-
-@pytest.fixture(scope="module")
-def dumped() -> bytes:
-    """The disk with the dump of a kernel that died."""
-    crash = Crash(GOOD)
-    crash.die(texts=OOPS)
-    crash.run()
-    return bytes(crash.disk.data)
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 from fixtures.agetools import Person
-from fixtures.crashedguest import GOOD, Crash
-from fixtures.dyingkernel import OOPS
 from fixtures.sealing import sealed_stream, target
 from fixtures.targets import PAGE, make, vmcore
 
@@ -18,15 +16,6 @@ from pvfw import superblock
 CAUSE = "sysrq: Trigger a crash; CPU: 1 UID: 0 PID: 97 Comm: sh"
 READY = "is ready for the next dump, of up to"
 Said = Callable[..., tuple[list[str], list[str]]]
-
-
-@pytest.fixture(scope="module")
-def dumped() -> bytes:
-    """The disk with the dump of a kernel that died."""
-    crash = Crash(GOOD)
-    crash.die(texts=OOPS)
-    crash.run()
-    return bytes(crash.disk.data)
 
 
 @pytest.fixture
