@@ -74,8 +74,8 @@ pvdump prepare --swap {disk} && swapon {disk} || poweroff -f
 pvdump arm --print --out /run/blob --target file:{disk} --image /pvdump.bin \
     --then poweroff >/run/load || poweroff -f
 sh /run/load || poweroff -f
-mount -t tmpfs -o size=500m none /mnt
-dd if=/dev/urandom of=/mnt/large bs=1M count=450 2>/dev/null
+mount -t tmpfs -o size=620m none /mnt
+dd if=/dev/urandom of=/mnt/large bs=1M count=560 2>/dev/null
 grep {disk} /proc/swaps | sed 's/^/lab: used /'
 """
 SWAP_AGAIN = """\
