@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 STUCK_SECONDS = 40
 POLL = 0.05  # s between two looks at a log
 CLOSE = "/lab/close"  # in xenstore; see lab-domain.c
+INTERRUPTING = re.compile(r"([^\s>])(?=\[ *\d+\.\d{6}\] )")
 REASONS = ("poweroff", "reboot", "suspend", "crash", "watchdog", "soft-reset")
 
 
@@ -135,8 +136,12 @@ class Domain:
         return cls(xen, guest, domid, files)
 
     def console(self) -> str:
-        """Return the output of its PV console so far."""
-        return _text(self.console_log)
+        """Return the output of its PV console so far, with the kernel's messages on their own lines.
+
+        Linux writes a message at any moment, also between the two writes by which a program's line
+        reaches the console.
+        """
+        return INTERRUPTING.sub(r"\1\n", _text(self.console_log))
 
     def debug(self) -> str:
         """Return the output to port 0xE9 so far, which Xen's console has."""

@@ -52,6 +52,14 @@ def test_a_guest_that_is_waited_for_gets_the_machine_an_interrupt(booting):
         assert guest.xen.interrupts
 
 
+def test_a_message_of_the_kernel_does_not_hide_the_line_that_it_interrupts(booting):
+    text = "lab: files 0[    7.518071] clocksource: delay\n\n[  334.527460] more\nlab: run[ 8.5] x\n"
+    guest = booting(text)
+    assert guest.wait_console("^lab: files 0$", 0.1)
+    assert guest.wait_console(r"^\[    7.518071\] clocksource: delay\n\n\[  334.527460\] more$", 0.1)
+    assert "run[ 8.5] x" in guest.console()
+
+
 @pytest.fixture
 def guest(tmp_path):
     """Gives domain 7; dom0 has noted these ends of domains."""
