@@ -136,10 +136,9 @@ class Domain:
         return cls(xen, guest, domid, files)
 
     def console(self) -> str:
-        """Return the output of its PV console so far, with the kernel's messages on their own lines.
+        """Return the output of its PV console so far, each message of the kernel on its own line.
 
-        Linux writes a message at any moment, also between the two writes by which a program's line
-        reaches the console.
+        Linux writes a message at any moment, also amid the line of a program.
         """
         return INTERRUPTING.sub(r"\1\n", _text(self.console_log))
 
