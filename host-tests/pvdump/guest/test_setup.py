@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +20,18 @@ from fixtures.systemtools import (
 )
 
 from pvdump import cli
-from pvdump.guest import changes, choice, doctor, facts, plan, programs, record, remove, setup, xen
+from pvdump.guest import (
+    changes,
+    choice,
+    doctor,
+    facts,
+    programs,
+    record,
+    remove,
+    setup,
+    systemd,
+    xen,
+)
 from pvdump.place import device
 
 LOADERS: list[Callable[[GuestRoot], None]] = [
@@ -214,7 +226,7 @@ def test_units_of_a_wheel_are_installed_with_its_own_program(guest: GuestRoot) -
     guest.remove("usr/lib/udev/rules.d/90-pvdump.rules")
     assert cli.main(["setup", "--yes"]) == 0
     local = guest.path / "etc/systemd/system"
-    assert {path.name for path in local.glob("pvdump*")} == {
+    assert {path.name for path in local.glob("pvdump*") if path.is_file()} == {
         *facts.UNITS,
         "pvdump-check.service",
         "pvdump-hotplug.timer",
@@ -222,11 +234,15 @@ def test_units_of_a_wheel_are_installed_with_its_own_program(guest: GuestRoot) -
     unit = (local / "pvdump.service").read_text()
     assert "ExecStart=/usr/bin/pvdump " not in unit
     assert "-m pvdump arm" in unit
+    # Where the program is, too, another file system may be mounted.
+    program = Path(sys.executable).parent
+    unit = (local / "pvdump-collect.service").read_text()
+    assert f"RequiresMountsFor=/etc /usr {program} /var/lib/pvdump\n" in unit
     assert (guest.path / "etc/udev/rules.d/90-pvdump.rules").exists()
 
 
 def test_every_unit_that_systemd_can_enable_is_enabled() -> None:
-    units = [path for path in plan.PACKAGED.iterdir() if "\n[Install]\n" in path.read_text()]
+    units = [path for path in systemd.PACKAGED.iterdir() if "\n[Install]\n" in path.read_text()]
     assert {path.name for path in units} == set(facts.UNITS)
 
 
@@ -388,7 +404,7 @@ def cut(monkeypatch: pytest.MonkeyPatch, saves: int, before: bool) -> None:
     monkeypatch.setattr(record, "save", counting)
 
 
-CUTS = [(saves, before) for saves in range(1, 11) for before in (True, False)]
+CUTS = [(saves, before) for saves in range(1, 14) for before in (True, False)]
 
 
 @pytest.mark.parametrize(("saves", "before"), CUTS)
@@ -498,3 +514,27 @@ def test_mode_of_a_changed_file_stays(guest: GuestRoot) -> None:
     path.chmod(0o640)
     assert cli.main(["setup", "--yes"]) == 0
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("key", ["directory", "hooks"])
+def test_collecting_waits_for_what_the_settings_name(
+    tools: SystemTools, guest: GuestRoot, key: str
+) -> None:
+    assert cli.main(["setup", "--yes"]) == 0
+    path = guest.path / "etc/pvdump.yaml"
+    path.write_text(path.read_text() + f"{key}: /srv/of-mine\n")
+    assert not guest.facts().waiting
+    tools.commands.clear()
+    assert cli.main(["setup", "--yes"]) == 0
+    text = (guest.path / systemd.WAITS).read_text()
+    assert "RequiresMountsFor=/srv/of-mine\n" in text
+    assert "Wants=dev-xvdb.device\nAfter=dev-xvdb.device\n" in text
+    assert ("systemctl daemon-reload" in tools.commands, guest.facts().waiting) == (True, True)
+    assert cli.main(["remove", "--yes"]) == 0
+    assert not (guest.path / systemd.WAITS.parent).exists()
+
+
+def test_units_name_nothing_that_the_settings_can_change() -> None:
+    for path in systemd.PACKAGED.iterdir():
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        assert not {"/var/crash", "/etc/pvdump/hooks", "xvd"} & set(" ".join(lines).split()), path

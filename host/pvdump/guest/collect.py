@@ -28,7 +28,7 @@ is written. With --log OUT is the crashed kernel's log alone, and nothing is not
 dump needs --identity; without, it is checked and saved as it is, in OUT.age. Such a file, or what
 `age --decrypt` made of it, may stand in place of DISK.
 Without names, in a guest: copy the dumps off all targets of the settings into folders of their own
-below /var/crash, with log and reports, and make the targets ready again."""
+below that of `directory:` (/var/crash), with log and reports, and make the targets ready again."""
 EPILOG = """\
 exit codes: 0 done; 1 refused or failed, or a hook failed; 2 wrong usage; 3 part of the dump is
 missing, what there is was collected and is marked incomplete; with --log: part of the log is
