@@ -16,7 +16,7 @@ from pvfw.errors import DumpError
 from ..arm import settings
 from ..arm.estimate import estimate
 from ..streams import pasted
-from . import checks, choice, facts, loaders, rivals, settingsfile, steps, systemd, targetlook
+from . import checks, choice, facts, loaders, rivals, settingsfile, systemd, targetlook, textfile
 from .changes import Step
 from .choice import Choice, Wish
 from .facts import MIB, Guest
@@ -159,7 +159,7 @@ def _settings(
         wanted["level"] = level
     if wanted:
         path = guest.root / targetlook.SETTINGS
-        text = settingsfile.edited(steps.read(path) or "", wanted)
+        text = settingsfile.edited(textfile.read(path) or "", wanted)
         plan.add([*folders(path), File(path, text)])
 
 

@@ -19,8 +19,8 @@ from typing import Any
 from pvfw.errors import DumpError
 
 from ..place import filesystem
-from . import targetlook
-from .steps import File, Folder, folders, read
+from . import targetlook, textfile
+from .steps import File, Folder, folders
 
 RUNNING = Path("run/systemd/system")  # is there where systemd runs
 UNIT_PLACES = ("usr/lib/systemd/system", "lib/systemd/system")
@@ -105,7 +105,7 @@ def is_waiting(root: Path, values: Mapping[str, Any]) -> bool:
         values: of the settings.
     """
     with suppress(DumpError):
-        return not (root / RUNNING).exists() or read(root / WAITS) == waits(values)
+        return not (root / RUNNING).exists() or textfile.read(root / WAITS) == waits(values)
     return False
 
 
