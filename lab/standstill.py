@@ -1,7 +1,7 @@
 """Backends that stand still or are slow: a process in dom0 that is stopped, a disk with a limit.
 
-Used by tests that need a guest's requests to stay unanswered, or to take long. The rule: each is a `with` block,
-which ends the stand-still however it is left. blkback is a kernel thread, which cannot be stopped,
+Used by tests that need a guest's requests to stay unanswered, or to take long. The rule: each is a
+`with` block, which ends it however it is left. blkback is a kernel thread, which cannot be stopped,
 so the disk below it stands still. Source: QEMU qapi/block.json (block_set_io_throttle).
 """
 
