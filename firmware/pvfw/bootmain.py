@@ -77,7 +77,7 @@ class Settings:
                     self.problems.append("%s is no setting of pvboot" % name)
                 elif key not in self._said:
                     value = await store.read(name)
-                    self._take(name, key, printable(value[:VALUE_MAX]).strip())
+                    self._take(name, key, printable(value[:VALUE_MAX].strip()))
         except XenError as e:
             self.problems.append("%s: %s" % (NODE, e))
 

@@ -111,8 +111,8 @@ def test_what_xenstore_says_wrongly_is_told_and_passed_over(boot):
 
 def test_a_node_that_the_guest_may_not_read_is_told(image, disk):
     typist = Typist(image, [], cmdline=b"")
-    typist.guest.store.write("/local/domain/1/vm-data/pvboot/run", "shell")
-    typist.guest.store.set_perms("/local/domain/1/vm-data/pvboot", [("n", 0)])
+    typist.guest.store.write("/local/domain/1/vm-data/pvboot/run", "shell", "n0")
+    typist.guest.store.write("/local/domain/1/vm-data/pvboot", "", "n0")
     typist.guest.disk("xvda", Memory(disk))
     image.run(typist.guest)
     assert "pvdump: vm-data/pvboot: xenstore directory vm-data/pvboot: EACCES" in image.text
