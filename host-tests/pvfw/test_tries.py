@@ -1,6 +1,7 @@
 """The sector of the counter of boots."""
 
 import binascii
+import random
 import struct
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from pvfw import superblock, tries
 from pvfw.tries import Tries
 
+WORDS = (0, 1, 2, 30, 31, 255, 256, 0x61616161, 0x7FFFFFFF, 0xFFFFFFFF)
 A, B = b"a" * tries.KEY_SIZE, b"b" * tries.KEY_SIZE
 
 
@@ -102,3 +104,30 @@ def test_a_torn_or_lying_sector_counts_nothing(raw):
 @pytest.mark.parametrize("raw", [b"", bytes(512), b"PVTRIES\n", changed(8, 2), b"x" * 512])
 def test_what_is_none_or_of_another_version_is_no_counter(raw):
     assert tries.decode(raw) is None
+
+
+def test_whatever_stands_there_is_a_counter_within_its_bounds_or_none():
+    draw = random.Random(1)
+    whole = sector(A, B, A)
+    told = set()
+    for _ in range(3000):
+        raw = bytearray(whole)
+        for _ in range(draw.choice((1, 2, 8))):
+            struct.pack_into("<I", raw, draw.randrange(0, 64), draw.choice(WORDS))
+        found = tries.decode(signed(bytes(raw)) if draw.random() < 0.8 else bytes(raw))
+        told.add("none" if found is None else found.problem.partition(":")[0] or "counts")
+        if found is not None:
+            assert len(found.records) <= tries.RECORDS_MAX
+            assert all(1 <= count <= tries.COUNT_MAX for _, count in found.records)
+            found.enter(A)
+            assert tries.decode(found.encode()).records == found.records
+    assert told == {"none", "counts", "damaged", "damaged (CRC)"}
+
+
+def test_each_flipped_bit_is_seen():
+    whole = sector(A, B, A)
+    for bit in range(8 * len(tries.MAGIC), 8 * tries.SIZE):
+        raw = bytearray(whole)
+        raw[bit // 8] ^= 1 << bit % 8
+        found = tries.decode(raw)
+        assert (found.records, found.problem) == ([], "damaged (CRC)")
