@@ -1,21 +1,27 @@
 """The counter of boots on a guest's targets: as `pvdump booted` finds, makes and writes it."""
 
 import os
+import struct
 import subprocess
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from fixtures.guestdisks import MIB, START, Disk
+from fixtures import testkernel
+from fixtures.guestdisks import MIB, SECTOR, START, Disk
 from fixtures.placed import refused
 from fixtures.triestargets import counter, target
+from fixtures.typist import Typist, image_of
 
 from pvdump import cli
 from pvdump.guest import booted
 from pvdump.place import boots, device, filesystem
 from pvfw import tries
 from pvfw.tries import Tries
+from pvxen.sink import Memory
+from tools.image import build
+from tools.imageconfig import ROOT
 
 KEY = b"k" * tries.KEY_SIZE
 OTHER = b"o" * tries.KEY_SIZE
@@ -165,3 +171,54 @@ def test_a_disk_that_refuses_is_one_line(
     monkeypatch.setattr(boots, "look", lambda: [found._replace(place=place)])
     assert cli.main(["booted"]) == 1
     refused(capsys, "is not at sector 8 of xvdb, where it was looked for; nothing was written")
+
+
+ENTRY = """\
+title System {0}
+version {0}
+linux /boot/vmlinuz-{0}
+options root=/dev/xvdb1 number={0}
+"""
+
+
+def test_pvboot_counts_where_the_guest_made_the_counter_and_the_guest_takes_it_back(
+    file: Path, disk: Disk, tmp_path: Path
+) -> None:
+    root = file.parents[2]
+    entries = root / "boot/loader/entries"
+    entries.mkdir(parents=True)
+    for name in ("1", "2"):
+        (root / f"boot/vmlinuz-{name}").write_bytes(testkernel.bzimage(tmp_path))
+        (entries / f"{name}.conf").write_text(ENTRY.format(name))
+    assert cli.main(["booted"]) == 0
+    os.sync()
+    image = image_of(build(tmp_path / "image", config=ROOT / "pvboot.yaml"))
+
+    def boot() -> str:
+        """Boot from the disk as it is, its file system mounted. Returns what was said."""
+        raw = bytearray(disk.image.read_bytes())
+        first, sectors = START // SECTOR, (len(raw) - START) // SECTOR
+        raw[446:462] = struct.pack("<BBBBBBBBII", 0, 0, 0, 0, 0x83, 0, 0, 0, first, sectors)
+        raw[510:512] = b"\x55\xaa"
+        typist = Typist(image, [], cmdline=b"")
+        sink = Memory(raw)
+        typist.guest.disk("xvdb", sink)
+        image.run(typist.guest)
+        at = raw.index(tries.MAGIC)
+        with disk.image.open("r+b") as stream:
+            stream.seek(at)
+            stream.write(sink.data[at : at + tries.SIZE])
+        return str(image.text)
+
+    for _ in range(3):
+        assert "number=2 " in boot()
+    (found,) = boots.look()
+    assert found.tries is not None
+    assert [count for _, count in found.tries.records] == [3]
+    assert "System 2 is passed over: 3 boots of it did not end; next is System 1\n" in boot()
+    assert cli.main(["booted"]) == 0
+    (found,) = boots.look()
+    assert found.tries is not None
+    assert ([count for _, count in found.tries.records], found.tries.is_open) == ([3], False)
+    assert cli.main(["booted", "--all"]) == 0
+    assert "number=2 " in boot()
