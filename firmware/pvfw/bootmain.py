@@ -8,6 +8,12 @@ programs on the command line are passed over.
     pvdump.entry=ID             boot: the entry with this id, or number, in place of the default
     pvdump.timeout=5            boot: seconds that a key is waited for, which shows the menu
     pvdump.then=poweroff        afterwards: reboot, poweroff or halt
+    pvdump.verify=KEY           boot: only what this public key of minisign has signed; may be said
+                                several times
+    pvdump.allow=edit,shell     with verify: the menu edits command lines, and gives a prompt
+
+Rule: where a key is named, nothing but the command line gets around it. So a key that is none, and
+a command line that is not there as a whole, let nothing be booted.
 """
 
 import hw
@@ -17,6 +23,9 @@ from xenpv.hypercall import Hypercalls
 from xenpv.text import decimal
 
 from . import modules
+from .boot.errors import NotSigned
+from .boot.minisign import PublicKey
+from .boot.trust import Trust
 from .ending import ENDS, FLUSH_MS, end
 from .errors import OptionError, reason
 from .kernel import mode as kernel
@@ -28,6 +37,8 @@ MODULE_MAX = 4 << 20
 TIMEOUT_MAX = 3600
 # What pvdump.run= can ask for.
 MODES = ("boot", "script", "shell")
+# What pvdump.allow= can ask for.
+ALLOWED = ("edit", "shell")
 
 
 class Settings:
@@ -35,21 +46,31 @@ class Settings:
 
     Args:
         line: the command line, str.
+        is_cut: whether there may be more of it that was not read.
 
     Attributes: run, the mode; entry, an id or None; timeout, seconds or None; then, the end action
-    or None; problems, what could not be used, one message each.
+    or None; trust, boot.trust.Trust or None; problems, what could not be used, one message each.
     """
 
-    def __init__(self, line):
+    def __init__(self, line, is_cut=False):
         self.run = "boot"
         self.entry = self.timeout = self.then = None
         self.problems = []
+        self._keys, self._allowed = [], ()
+        self._verifies = is_cut
+        if is_cut:
+            self.problems.append("the options are too long to be read whole: nothing is booted")
         for word in line.split():
             key, _, value = word.partition("=")
             try:
                 self._set(key, value)
             except OptionError as e:
                 self.problems.append(str(e))
+        self.trust = Trust([] if is_cut else self._keys) if self._verifies else None
+
+    def may(self, what):
+        """Tell whether somebody at the console may do what needs no signature: ALLOWED."""
+        return self.trust is None or what in self._allowed
 
     def _set(self, key, value):
         if key == "pvdump.run":
@@ -62,6 +83,14 @@ class Settings:
             self.timeout = decimal(value, 0, TIMEOUT_MAX)
             if self.timeout is None:
                 raise OptionError("%s=%s: 0 to %d expected" % (key, value[:40], TIMEOUT_MAX))
+        elif key == "pvdump.verify":
+            self._verifies = True
+            try:
+                self._keys.append(PublicKey(value))
+            except NotSigned as e:
+                raise OptionError("%s=%s: %s" % (key, value[:60], e))
+        elif key == "pvdump.allow":
+            self._allowed = tuple(_choice(key, each, ALLOWED) for each in value.split(","))
         elif key[:7] == "pvdump.":
             raise OptionError("%s is no option of pvboot" % key[:40])
 
@@ -77,7 +106,8 @@ def main():
     _, cmdline, listed, memmap, region = hw.boot()
     contents = [modules.content(at, size, memmap, MODULE_MAX) for at, size in listed]
     contents = [content for content in contents if content is not None]
-    settings = Settings(modules.text(cmdline, contents))
+    is_cut = modules.is_cut(cmdline, contents)
+    settings = Settings(modules.text(cmdline, contents), is_cut)
     say("firmware at 0x%x, %d KiB" % (region[0], (region[1] - region[0]) >> 10))
     for problem in settings.problems:
         say(problem)
@@ -102,7 +132,10 @@ async def _work(guest, settings, contents):
     if settings.run == "boot":
         await kernel.run(guest, settings)
     await guest.listen()
-    then = shell.run(guest, contents, settings.run != "script")
+    stays = settings.run == "shell" or (settings.run == "boot" and settings.may("shell"))
+    if settings.run == "boot" and not stays:
+        say("no prompt without pvdump.allow=shell: the toolstack wants what is signed")
+    then = shell.run(guest, contents, stays)
     await guest.leave()
     await guest.store.close()
     return then
