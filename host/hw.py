@@ -2,10 +2,10 @@
 
 Imported by drivers/ and firmware/, for which it is the same as the image's own. attach() names the
 machine to act on; physical address 0 is the first byte of its RAM. hw.c, classify.c, crc32.c,
-pack.c, seal.c and verify.c of boot/hw, the same C as in the image, do the work, compiled as _pvdump_hw (in
-the tree by tools/hwlib.py). The rule: C checks nothing, so every range is checked here first. A
-range that leaves the RAM is a ValueError that names it; a value that does not fit its field is an
-OverflowError, mostly cffi's. boot/hw/number.h has the same rule for the image.
+pack.c, seal.c and verify.c of boot/hw, the same C as in the image, do the work, compiled as
+_pvdump_hw (in the tree by tools/hwlib.py). The rule: C checks nothing, so every range is checked
+here first. A range that leaves the RAM is a ValueError that names it; a value that does not fit its
+field is an OverflowError, mostly cffi's. boot/hw/number.h has the same rule for the image.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Plan:
             self._memmap = acpi.with_tables(self._memmap)
         if len(self._memmap) > params.E820_MAX:
             raise XenError("the memory map has %d ranges" % len(self._memmap))
-        room = Room(self._memmap, [boot[4], *taken])
+        room = Room(self._memmap, [boot[4]] + list(taken))
         self.address = self._place(room, kernel)
         self._sizes = sizes
         # One behind the other, each on a page of its own: Linux passes zeros in between over.

@@ -67,7 +67,9 @@ async def read(entry, guest, trust):
         if not entry.is_edited:
             options = line(said)
     else:
-        part, initrds = (0, size), [await place.open() for place in entry.initrds]
+        part, initrds = (0, size), []
+        for place in entry.initrds:
+            initrds.append(await place.open())
     sizes = [each[-1] for each in initrds]
     base, size = address + part[0], part[1]
     kernel = bzimage.parse(bytes(hw.mem(base, min(bzimage.HEAD_SIZE, size))), size)
