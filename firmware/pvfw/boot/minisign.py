@@ -57,6 +57,8 @@ class Signature:
         lines = raw[:-1].split(b"\n") if raw[-1:] == b"\n" else raw.split(b"\n")
         if len(raw) > FILE_MAX or len(lines) != 4:
             raise NotSigned("no signature of minisign: 4 lines, of %d bytes, expected" % FILE_MAX)
+        if [c for c in raw if c < 32 and c not in b"\t\n"]:
+            raise NotSigned("no signature of minisign: it has bytes that are no text")
         if lines[0][: len(UNTRUSTED)] != UNTRUSTED or lines[2][: len(TRUSTED)] != TRUSTED:
             raise NotSigned("no signature of minisign: its comments are not where they should be")
         made = _decoded(lines[1], SIGNATURE_SIZE)
