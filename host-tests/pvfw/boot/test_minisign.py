@@ -28,7 +28,6 @@ def outcome(public, content, raw):
     try:
         Signature(raw).check(PublicKey(public), Digest().add(content).value())
     except NotSigned as e:
-        assert str(e).isprintable()
         return str(e)
     return ""
 
@@ -58,7 +57,7 @@ def test_another_content_does_not_count(signer, signature):
 def test_another_key_does_not_count(signer, signature, tmp_path):
     other = Minisign(tmp_path)
     assert outcome(other.public, CONTENT, signature) == "the content is not what was signed"
-    with pytest.raises(NotSigned, match="signed by the key [0-9A-F]+, not [0-9A-F]+"):
+    with pytest.raises(NotSigned, match=r"signed by the key [0-9A-F]+, not [0-9A-F]+"):
         Signature(signature).check_comment(PublicKey(other.public))
 
 
@@ -136,7 +135,7 @@ def test_what_is_no_signature_file_is_said(signer, signature, change, why):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "RWQ", "A" * 56, "R" + "é" * 55, "RWTT71DiNxF8U5laEKuN13xMx+B1cPwVp28qIrOtEx="]
+    "text", ["", "x", "RWQ", "A" * 56, "R" + "é" * 55, "RWTT71DiNxF8U5laEKuN13xMx+B1cPwVp28qIrOt="]
 )
 def test_what_is_no_public_key_is_refused(text):
     with pytest.raises(NotSigned, match=r"the second line of minisign\.pub"):
@@ -165,6 +164,7 @@ def test_whatever_a_signature_file_says_minisign_takes_what_counts(fuzz, signer,
             if not raw:
                 raw = bytearray(b"\n")
         why = outcome(signer.public, CONTENT, bytes(raw))
+        assert why.isprintable()
         fuzz.done[why.split(":")[0][:60] or "count"] += 1
         if not why:
             lines = bytes(raw).split(b"\n")
