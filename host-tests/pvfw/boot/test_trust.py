@@ -3,6 +3,7 @@
 The kernels' content is checked when it is read: host-tests/pvfw/kernel/test_signed.py.
 """
 
+import random
 import tempfile
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from fixtures.bootdisks import MIB, ext, run, volumes
 from fixtures.bootfiles import NEW, OLD, UUID, grub_mkconfig, grubenv, kernels, shown
 from fixtures.minisigning import Minisign
 
+import hw
 from pvfw.boot import sources
+from pvfw.boot.errors import BootError
 from pvfw.boot.minisign import PublicKey
 from pvfw.boot.trust import Trust
+from pvfw.boot.volumes import Notes
+from pvxen.machine import Machine
 
 pytestmark = pytest.mark.usefixtures("machine")
 
@@ -212,3 +217,63 @@ def test_grub_mkconfig_takes_no_signature_in_the_folder_for_a_kernel(tmp_path):
     plain = grub_mkconfig(tmp_path / "plain")
     assert grub_mkconfig(tmp_path / "folder", others=[f"minisig/{name}"]) == plain
     assert name.encode() in grub_mkconfig(tmp_path / "beside", others=[name])
+
+
+# A disk that is changed anywhere.
+
+
+def _tree(signer, folder):
+    config = {"boot/grub/grub.cfg": grub_mkconfig(folder, versions=("1", "2"))}
+    entries = {**conf("a"), **conf("b")}
+    lines = {"boot/extlinux/extlinux.conf": b"label l\nlinux ../vmlinuz-1\nappend root=x\n"}
+    env = grubenv(saved_entry="1>2", more="init=/bin/sh")
+    for signed in (config, entries, lines):
+        yield {**kernels("1", "2"), **signed, **signer.signed(signed), "boot/grub/grubenv": env}
+
+
+# What somebody would put into these files.
+WORDS = (
+    *(b" init=/bin/sh", b"\nlinux /boot/vmlinuz-2\n", b"options x\n", b"${more}", b"file:b.conf"),
+    *(b"menuentry x {", b"load_env\n", b"saved_entry=", b"\0", b"\n", b"R", b"trusted comment: "),
+)
+
+
+@pytest.mark.fuzz("boot-signed")
+def test_whatever_is_changed_each_entry_is_one_that_was_signed(signer, tmp_path, fuzz):
+    trust = Trust([PublicKey(signer.public)])
+
+    def entries(data):
+        found, _ = volumes(bytes(data), trust=trust)
+        menu = run(sources.look(found, Notes()))
+        return {(e.kernel.path, *(p.path for p in e.initrds), e.options) for e in menu.entries}
+
+    disks = []
+    for i, files in enumerate(_tree(signer, tmp_path)):
+        (tmp_path / str(i)).mkdir()
+        data = ext(tmp_path / str(i), files, "-t", "ext4", "-U", UUID, size=8 * MIB)
+        texts = [content for name, content in files.items() if "/vmlinuz" not in name]
+        places = [(data.find(each[:1024]), min(len(each), 4096)) for each in texts]
+        disks.append((data, entries(data), [place for place in places if place[0] >= 0]))
+        assert disks[-1][1]
+    for seed in fuzz.seeds(150):
+        choice = random.Random(seed)
+        data, signed, places = choice.choice(disks)
+        changed = bytearray(data)
+        for _ in range(choice.randint(1, 3)):
+            begin, size = choice.choice(places)
+            at, word = begin + choice.randrange(size), choice.choice(WORDS)
+            if choice.random() < 0.3:
+                # The place of another file, signature and all.
+                other, length = choice.choice(places)
+                changed[begin : begin + length] = data[other : other + length]
+            else:
+                changed[at : at + len(word)] = word
+        hw.attach(Machine())
+        try:
+            found = entries(changed)
+        except BootError:
+            fuzz.done["refused"] += 1
+            continue
+        assert found <= signed
+        fuzz.done["entries"] += len(found)
+        fuzz.done["none"] += not found
