@@ -3,8 +3,9 @@
 hw.pack, hw.crc32, hw.seal and hw.blake2b_update are the images' C, zstd with the image's settings,
 compiled for CPython. The peers are Python's zstandard, a page a call at level 1, zlib.crc32,
 hashlib, which has SIMD, and pyrage, which makes an age file of the whole and has it too. There are
-as many pages of each kind: this tree's text, the image's code, tables of pointers, and noise and zeros by turns. The
-rule: CPU time of one core; ours and the peer take turns, and each one's best round counts.
+as many pages of each kind: this tree's text, the image's code, tables of pointers, and noise and
+zeros by turns. The rule: CPU time of one core; ours and the peer take turns, and each one's best
+round counts.
 """
 
 from __future__ import annotations

@@ -26,6 +26,12 @@ VERSION = "6.12.57+deb13-amd64"
 Hook = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def put(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
 class Guest:
     """The files of a guest below a folder, a key, and the programs pvdump and minisign in PATH."""
 
@@ -47,10 +53,7 @@ class Guest:
         program.chmod(0o755)
 
     def put(self, name: str, content: bytes = b"content") -> Path:
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-        return path
+        return put(self.folder / name, content)
 
     def signatures(self) -> list[str]:
         """The files that are signed, and whose signatures count for pvboot."""
@@ -65,16 +68,21 @@ class Guest:
         )
 
     def hook(
-        self, name: str, *words: str, folder: Path = HOOKS, **environment: str
+        self,
+        name: str,
+        *words: str,
+        folder: Path = HOOKS,
+        program: bool = False,
+        **environment: str,
     ) -> "subprocess.CompletedProcess[str]":
-        """Run a hook as its caller does."""
+        """Run a hook as its caller does, or a program that calls some."""
         own = {
             "PATH": f"{self.programs}:{os.environ['PATH']}",
             "PYTHONPATH": ":".join(str(ROOT / each) for each in ("drivers", "firmware", "host")),
             "DPKG_ROOT": str(self.folder),
         }
         return subprocess.run(
-            ["sh", str(folder / name), *words],
+            [*([self.programs / name] if program else ["sh", folder / name]), *words],
             env={**own, **environment},
             capture_output=True,
             text=True,
@@ -235,6 +243,37 @@ def _install(guest: Guest, layout: str, command: str = "add", **more: str) -> No
     }
     done = guest.hook("kernel-install", command, "1", f"{guest.boot}/token/1", **variables)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_kernel_install_has_its_entry_signed(guest: Guest, tmp_path: Path) -> None:
+    """kernel-install of Debian 13 with its own plugin, and ours behind it."""
+    root = packages.kernel_install()
+    put_program(root, "/usr/bin/kernel-install", guest.programs)
+    executable(put(tmp_path / "99-pvdump.install", (HOOKS / "kernel-install").read_bytes()))
+    theirs = root.find("/usr/lib/kernel/install.d/90-loaderentry.install")
+    put(tmp_path / "conf/install.conf", f"layout=bls\nBOOT_ROOT={guest.boot}\n".encode())
+    put(tmp_path / "conf/entry-token", b"token\n")
+    put(tmp_path / "conf/cmdline", b"root=/dev/xvda ro\n")
+    environment = {
+        "KERNEL_INSTALL_PLUGINS": f"{theirs} {tmp_path / '99-pvdump.install'}",
+        "KERNEL_INSTALL_CONF_ROOT": str(tmp_path / "conf"),
+        "BOOT_MNT": str(guest.boot),
+    }
+    files = [str(put(tmp_path / name, name.encode())) for name in ("vmlinuz", "initrd.img")]
+    for version in ("6.1.1", "6.12.9"):
+        done = guest.hook("kernel-install", "add", version, *files, program=True, **environment)
+        assert done.returncode == 0, done.stderr
+    signed = [
+        *("boot/loader/entries/token-6.1.1.conf", "boot/loader/entries/token-6.12.9.conf"),
+        *("boot/token/6.1.1/initrd.img", "boot/token/6.1.1/linux"),
+        *("boot/token/6.12.9/initrd.img", "boot/token/6.12.9/linux"),
+    ]
+    assert guest.signatures() == signed
+    done = guest.hook("kernel-install", "remove", "6.1.1", program=True, **environment)
+    assert done.returncode == 0, done.stderr
+    assert guest.signatures() == [name for name in signed if "6.12" in name]
+    left = [path.name for path in (guest.boot / "loader/entries/minisig").iterdir()]
+    assert left == ["token-6.12.9.conf.minisig"]
 
 
 def test_kernel_install_s_plugin_signs_an_entry_and_its_files(guest: Guest) -> None:

@@ -242,7 +242,7 @@ class Turning(Memory):
                 if offset <= at < offset + len(buffer):
                     self._left.discard(at)
                     if turns:
-                        buffer[at - offset + 600] ^= 1
+                        buffer[at - offset : at - offset + 4096] = b"\xcc" * 4096
             offset += len(buffer)
 
     def has_said_all(self):
@@ -427,7 +427,7 @@ def test_a_command_line_that_may_be_cut_off_lets_nothing_be_booted(boot, signed,
 
 def test_options_that_are_cut_off_before_the_key_let_nothing_be_booted(boot, signed, signer):
     """The text of a firmware guest has 2048 bytes at most."""
-    line = "pvdump.entry=" + "x" * 2000 + f" pvdump.verify={signer.public}"
+    line = "pvdump.entry=" + "x" * 2100 + f" pvdump.verify={signer.public}"
     text, _ = boot(signed, module=f"#pvdump\n{line}\n".encode())
     assert "the options are too long to be read whole" in text, text
     assert "kernel: " not in text
