@@ -37,8 +37,8 @@ HW = (
 )
 OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
 SHELL = (
-    *(f"boot/shell/{name}.c" for name in ("hal", "jump", "modjump", "modverify", "terminal")),
-    "boot/hw/verify.c",
+    *(f"boot/shell/{name}.c" for name in ("editor", "hal", "jump", "modjump", "modverify")),
+    *("boot/shell/terminal.c", "boot/hw/verify.c"),
 )
 
 PAGE_SIZE = 4096

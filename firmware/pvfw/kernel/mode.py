@@ -1,32 +1,24 @@
 """The mode `boot`: the kernel that the guest's own disk says is read, and entered.
 
-Called by bootmain, its xenstore connected. The disks are looked through in the order of their
-numbers, and the first that has something to boot counts. Rules: a failure costs a line and the
-menu, never a jump; a disk is closed before the jump, also where it failed; where the toolstack
-names keys, nothing unsigned is entered (verified.py).
+Called by bootmain, its xenstore connected. Rules: a failure costs a line and the menu, never a
+jump; a boot is counted, where the guest has a counter, before the disks are closed; a disk is
+closed before the jump, also where it failed; where the toolstack names keys, nothing unsigned is
+entered (verified.py).
 """
 
 import hw
-from pvfw.boot import bzimage, sources
-from pvfw.boot.area import Cache
+from pvfw.boot import bzimage
 from pvfw.boot.errors import BootError
 from pvfw.boot.load import load
-from pvfw.boot.volumes import Notes, Volumes
 from pvfw.errors import reason
 from pvfw.report import say
-from xenpv.block import disks, vdev
-from xenpv.block.front import BlkFront
-from xenpv.block.negotiate import Limits
 from xenpv.errors import XenError
-from xenpv.xenbus import Device
 
+from . import fallback, verified
 from . import menu as people
-from . import verified
+from .disks import Disks
 from .start import Plan, with_console
 
-# Pages of the ring, requests in flight, frames of each.
-LIMITS = (4, 64, 256)
-DISKS_MAX = 16
 MS = 1000000
 
 
@@ -39,97 +31,55 @@ async def run(guest, settings):
 
     Raises: XenError where the domain has been handed back in part.
     """
-    found = _Disks(guest, settings.trust)
+    found = Disks(guest, settings.trust)
     try:
         menu = await found.look()
+        count = await found.counter() if menu.entries and settings.tries else None
+        if count is not None and people.named(menu, settings.entry) is None:
+            found.cache.renew()
+            menu.default = await fallback.default(menu, count.tries, settings.tries)
         entry = await people.choose(guest, menu, settings)
         while entry is not None:
             try:
-                plan = await found.read(entry)
+                found.cache.renew()
+                plan = await _read(entry, guest, settings.trust)
                 break
             except (BootError, XenError, MemoryError) as e:
                 say("%s: %s" % (entry.name, reason(e) if not isinstance(e, BootError) else e))
             entry = await people.ask(guest, menu, settings)
+        if entry is not None and count is not None:
+            await _count(count, entry)
     finally:
         await found.close()
     if entry is not None:
         await plan.go(guest)
 
 
-class _Disks:
-    """The disks that are connected.
-
-    Args:
-        guest: shell.guest.ShellGuest.
-        trust: boot.trust.Trust, None where nothing need be signed.
-    """
-
-    def __init__(self, guest, trust):
-        self._guest = guest
-        self._trust = trust
-        self._fronts = []
-        self._cache = Cache()
-
-    async def look(self):
-        """Find what is to be booted. Returns entries.Menu, perhaps without entries."""
-        guest, notes = self._guest, Notes()
-        volumes = Volumes(notes, self._trust)
-        there = (await disks.numbers(guest.store))[:DISKS_MAX]
-        if not there:
-            say("this guest has no disk")
-        menu = await sources.look(volumes, notes)
-        for number in there:
-            name = vdev.name(number)
-            try:
-                device = Device(guest.store, guest.loop, "%s/%d" % (disks.HOME, number))
-                await device.find()
-                front = BlkFront(guest.loop, guest.grants, device, limits=Limits(*LIMITS))
-                self._fronts.append(front)
-                await front.connect()
-                await volumes.add(self._cache, name, front)
-                menu = await sources.look(volumes, notes)
-            except (BootError, XenError, MemoryError) as e:
-                notes.add("disk %s: %s" % (name, e))
-            if menu.entries:
-                break
-        if not menu.entries or self._trust is not None:
-            for line in notes.lines:
-                say(line)
-        if not menu.entries:
-            say("no disk says what is to be booted")
-        return menu
-
-    async def read(self, entry):
-        """Read a kernel and its initrds into place. Returns Plan. Raises: BootError, XenError."""
-        began = hw.now()
-        self._cache.renew()
-        if self._trust is None:
-            plan, kernel, initrds = await _read(entry)
-            checked = ""
-        else:
-            plan, kernel, initrds, ns = await verified.read(entry, self._guest, self._trust)
-            checked = ", of which the check of what was signed %d ms" % (ns // MS)
-        say(
-            "%s: kernel %d KiB, initrd %d KiB, read in %d ms%s"
-            % (entry.name, kernel >> 10, initrds >> 10, (hw.now() - began) // MS, checked)
-        )
-        return plan
-
-    async def close(self):
-        """Close all of them. Raises: XenError, the first."""
-        error = None
-        for front in self._fronts:
-            try:
-                await front.close()
-            except XenError as e:
-                error = error or e
-        self._fronts = []
-        self._cache.close()
-        if error is not None:
-            raise error
+async def _count(count, entry):
+    """Count the boot of an entry; one that cannot be counted is told, and made."""
+    try:
+        await count.enter(await fallback.key(entry))
+    except (BootError, XenError, MemoryError) as e:
+        say("the boot of %s is not counted: %s" % (entry.name, e))
 
 
-async def _read(entry):
+async def _read(entry, guest, trust):
+    """Read a kernel and its initrds into place. Returns Plan. Raises: BootError, XenError."""
+    began = hw.now()
+    if trust is None:
+        plan, kernel, initrds = await _load(entry)
+        checked = ""
+    else:
+        plan, kernel, initrds, ns = await verified.read(entry, guest, trust)
+        checked = ", of which the check of what was signed %d ms" % (ns // MS)
+    say(
+        "%s: kernel %d KiB, initrd %d KiB, read in %d ms%s"
+        % (entry.name, kernel >> 10, initrds >> 10, (hw.now() - began) // MS, checked)
+    )
+    return plan
+
+
+async def _load(entry):
     """Return (Plan, bytes of the kernel, bytes of the initrds). Raises: BootError, XenError."""
     kernel = await bzimage.read(entry.kernel)
     parts = []
