@@ -91,7 +91,7 @@ def signed(signer, files):
 def boot(image, signer, tmp_path):
     """Boots a disk with these files. Returns the text of the debug console and the reason."""
 
-    def of(files, line="", key=None, lines=(), data=None, sink=None, module=None):
+    def of(files, line="", key=None, lines=(), data=None, sink=None, module=None, run=None):
         if data is None and sink is None:
             folder = Path(tempfile.mkdtemp(dir=tmp_path))
             data = ext(folder, files, "-t", "ext4", "-b", "4096", size=32 * MIB)
@@ -105,6 +105,8 @@ def boot(image, signer, tmp_path):
         sink = sink or Memory(data)
         sink.machine = guest.machine
         guest.disk("xvda", sink)
+        if run is not None:
+            guest.store.write("/local/domain/1/vm-data/pvboot/run", run)
         guest.machine.on_idle = Person(image, guest, lines)
         reason = image.run(guest)
         return image.text, reason
@@ -401,6 +403,13 @@ def test_a_disk_that_says_nothing_leads_to_no_prompt(boot):
 
 def test_the_toolstack_may_ask_for_a_prompt_itself(boot, signed):
     assert ">>> " in boot(signed, "pvdump.run=shell")[0]
+
+
+def test_xenstore_asks_for_a_prompt_where_the_command_line_allows_it(boot, signed):
+    text, _ = boot(signed, run="shell")
+    assert "pvdump: vm-data/pvboot/run needs pvdump.allow=shell\n" in text
+    assert "kernel: done" in text, text
+    assert ">>> " in boot(signed, "pvdump.allow=shell", run="shell")[0]
 
 
 @pytest.mark.parametrize(
