@@ -6,14 +6,14 @@ from xenpv.block.blkif import SECTOR
 
 PAGE = 4096
 MIB = 1 << 20
-TOTAL = 8 * MIB  # that each measurement reads
+COUNT, TOTAL = 512, 16 * MIB  # requests and bytes of a measurement, at most
 MEMORY = 64 * PAGE  # where the data goes, again and again
 memory = hw.alloc_pages(MEMORY // PAGE)
 
 
 async def measure(front, size, at_once):
-    """Read TOTAL bytes in requests of `size`. Returns tenths of MiB/s."""
-    total = min(TOTAL, front.sectors * SECTOR // size * size)
+    """Read from the disk's begin on, in requests of `size`. Returns tenths of MiB/s."""
+    total = min(COUNT * size, TOTAL, front.sectors * SECTOR // size * size)
     began = loop.now()
     for at in range(0, total, size):
         # read() returns when the request is in the ring, drain() when all have been answered.

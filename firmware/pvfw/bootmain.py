@@ -23,8 +23,8 @@ from .kernel import mode as kernel
 from .report import say
 from .shell import mode as shell
 from .shell.guest import ShellGuest
+from .shell.sections import CONTENT_MAX
 
-MODULE_MAX = 4 << 20
 TIMEOUT_MAX = 3600
 # What pvdump.run= can ask for.
 MODES = ("boot", "script", "shell")
@@ -75,7 +75,7 @@ def _choice(key, value, allowed):
 def main():
     """Do what the command line asks for, then end so. Does not return."""
     _, cmdline, listed, memmap, region = hw.boot()
-    contents = [modules.content(at, size, memmap, MODULE_MAX) for at, size in listed]
+    contents = [modules.content(at, size, memmap, CONTENT_MAX) for at, size in listed]
     contents = [content for content in contents if content is not None]
     settings = Settings(modules.text(cmdline, contents))
     say("firmware at 0x%x, %d KiB" % (region[0], (region[1] - region[0]) >> 10))
