@@ -1,8 +1,8 @@
 # Gives a disk's backend requests that no front end would make, then asks whether it still serves.
 #
-# What is random is made from a seed, so that a run can be repeated. Operations that write or discard
-# are left out, since a request that is wrong in most ways may still be done; so is the flush, which
-# writes the segments that it has.
+# What is random is made from a seed, so that a run can be repeated. Operations that write or that
+# discard are left out, since a request that is wrong in most ways may still be done; so is the
+# flush, which writes the segments that it has.
 
 import random
 import struct

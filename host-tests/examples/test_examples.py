@@ -112,7 +112,9 @@ def test_ring(example, slow):
     first, second, third = example("ring", *slow)
     assert first == "a ring of one page has 32 entries"
     assert second == "32 requests stand in it, 0 entries are free"
-    micros, counts = re.fullmatch(r"answered after (\d+) us, at each look: ([\d ]+)", third).groups()
+    micros, counts = re.fullmatch(
+        r"answered after (\d+) us, at each look: ([\d ]+)", third
+    ).groups()
     assert int(micros) >= 100
     assert sum(map(int, counts.split())) == 32
 
