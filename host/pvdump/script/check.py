@@ -10,12 +10,11 @@ Source: MicroPython 1.25, tests/cpydiff, py/grammar.h, py/lexer.c.
 from __future__ import annotations
 
 import ast
-import builtins
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional, Union
 
-from . import inside, marks
+from . import marks, names
 
 # What newer Pythons than 3.9 have as nodes.
 NEWER = {
@@ -72,48 +71,33 @@ def look(source: bytes, modules: Iterable[str] = (), package: Optional[str] = No
         return Seen([Problem(error.lineno or 1, error.msg)], frozenset())
     except (ValueError, RecursionError) as error:
         return Seen([Problem(1, str(error))], frozenset())
-    visitor = _Visitor(modules, package)
+    visitor = _Visitor()
     visitor.visit(tree)
-    of_marks = (Problem(*each) for each in marks.problems(text))
-    found = sorted({*visitor.found, *visitor.unknown(), *of_marks})
-    return Seen(found, frozenset(visitor.imports & visitor.modules))
+    named = names.Names(modules, package)
+    named.visit(tree)
+    others = (Problem(*each) for each in (*named.problems(), *marks.problems(text)))
+    found = sorted({*visitor.found, *visitor.of_division(), *others})
+    return Seen(found, frozenset(named.imports & named.modules))
 
 
 class _Visitor(ast.NodeVisitor):
     """Collects the problems of one file; each visit_X reports what X may not be."""
 
-    def __init__(self, modules: Iterable[str], package: Optional[str]) -> None:
+    def __init__(self) -> None:
         self.found: list[Problem] = []
-        self.modules = frozenset(modules)
-        self.imports: set[str] = set()
-        self._package = package
         self._functions = 0
         self._divides = False
         self._divisions: list[int] = []
-        self._bound: set[str] = set()
-        self._stars = False
-        self._used: dict[str, int] = {}
 
     def report(self, node: ast.AST, text: str) -> None:
         """Add a problem at a node."""
         self.found.append(Problem(getattr(node, "lineno", 1), text))
 
-    def unknown(self) -> Iterator[Problem]:
-        """Give the problems that are known once the whole file was seen."""
+    def of_division(self) -> Iterator[Problem]:
+        """Give the divisions, unless a class of the file has one of its own."""
         if not self._divides:
             for line in self._divisions:
                 yield Problem(line, "/ gives a float, and there are none: use //")
-        if self._stars:
-            return
-        known = self._bound | inside.BUILTINS | inside.ALWAYS
-        if self._package is None:
-            known |= inside.NAMES
-        for name, line in self._used.items():
-            if name not in known:
-                what = "MicroPython has no" if hasattr(builtins, name) else "nothing has the name"
-                yield Problem(line, f"{what} {name}")
-            elif name == "open" and name not in self._bound:
-                yield Problem(line, "open(): there are no files")
 
     def generic_visit(self, node: ast.AST) -> None:
         newer = NEWER.get(type(node).__name__)
@@ -122,70 +106,6 @@ class _Visitor(ast.NodeVisitor):
         if getattr(node, "type_params", None):
             self.report(node, "MicroPython has no type parameters")
         super().generic_visit(node)
-
-    # Names.
-
-    def visit_Name(self, node: ast.Name) -> None:
-        if isinstance(node.ctx, ast.Load):
-            self._used.setdefault(node.id, node.lineno)
-        else:
-            self._bound.add(node.id)
-
-    def visit_Global(self, node: ast.Global) -> None:
-        self._bound.update(node.names)
-
-    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
-        if node.name:
-            self._bound.add(node.name)
-        self.generic_visit(node)
-
-    def visit_arg(self, node: ast.arg) -> None:
-        self._bound.add(node.arg)  # its annotation is not evaluated
-
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self.visit(node.target)
-        if node.value is not None:
-            self.visit(node.value)
-
-    # Imports.
-
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            self._bound.add(alias.asname or alias.name.split(".")[0])
-            self._imported(node, alias.name)
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        path = self._absolute(node)
-        if path is None:
-            self.report(node, "an import that begins with a dot, but no package for it")
-            return
-        if path and not self._imported(node, path):
-            return
-        for alias in node.names:
-            self._stars |= alias.name == "*"
-            self._bound.add(alias.asname or alias.name)
-            self.imports.update(_files(f"{path}.{alias.name}" if path else alias.name))
-
-    def _absolute(self, node: ast.ImportFrom) -> Optional[str]:
-        """Return the path of the module that names are imported from; None: there is none."""
-        module = node.module or ""
-        if not node.level:
-            return module
-        words = self._package.split(".") if self._package else []
-        if len(words) < node.level:
-            return None
-        words = words[: len(words) - node.level + 1]
-        return ".".join([*words, module] if module else words)
-
-    def _imported(self, node: ast.AST, path: str) -> bool:
-        files = _files(path)
-        self.imports.update(files)
-        folder = path.replace(".", "/") + "/"
-        is_ours = any(each in files or each.startswith(folder) for each in self.modules)
-        is_there = is_ours or inside.has_module(path)
-        if not is_there:
-            self.report(node, f"pvboot has no module {path}, and none comes with the script")
-        return is_there
 
     # Numbers.
 
@@ -201,11 +121,17 @@ class _Visitor(ast.NodeVisitor):
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.op, ast.Div):
             self._divisions.append(node.lineno)
-        if isinstance(node.target, ast.Name):
-            self._used.setdefault(node.target.id, node.lineno)
         self.generic_visit(node)
 
-    # Functions and classes.
+    # Functions and classes. Annotations are not evaluated, so they may be anything.
+
+    def visit_arg(self, node: ast.arg) -> None:
+        pass
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        self.visit(node.target)
+        if node.value is not None:
+            self.visit(node.value)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
         self._divides |= node.name in ("__truediv__", "__rtruediv__", "__itruediv__")
@@ -223,15 +149,14 @@ class _Visitor(ast.NodeVisitor):
         if node.args.posonlyargs:
             self.report(node, "a / among the arguments: MicroPython has none")
         if not isinstance(node, ast.Lambda):
-            self._bound.add(node.name)
             self._decorated(node)
-            node.returns = None  # it is not evaluated
         self._functions += 1
-        self.generic_visit(node)
+        for child in ast.iter_child_nodes(node):
+            if isinstance(node, ast.Lambda) or child is not node.returns:
+                self.visit(child)
         self._functions -= 1
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self._bound.add(node.name)
         self._decorated(node)
         if node.keywords:
             self.report(node, f"class {node.name}: classes have no keywords")
@@ -298,13 +223,6 @@ class _Visitor(ast.NodeVisitor):
             if is_text and set("{}:!") & set(each.value):  # type: ignore[attr-defined]
                 self.report(node, "no string with one of {}:! in an f-string's field")
         self.generic_visit(node)
-
-
-def _files(path: str) -> set[str]:
-    """Return the paths of the files that an import of a module may read: of packages, too."""
-    words = path.split(".")
-    tops = ["/".join(words[:count]) for count in range(1, len(words) + 1)]
-    return {*(f"{top}/__init__.py" for top in tops), f"{tops[-1]}.py"}
 
 
 def _own(function: ast.AST) -> Iterator[ast.AST]:
