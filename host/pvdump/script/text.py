@@ -56,16 +56,18 @@ def modules(places: Iterable[Path]) -> dict[str, bytes]:
     """
     found: dict[str, bytes] = {}
     for place in places:
+        place.stat()  # raises OSError
         base = place.resolve().parent
         files = sorted(place.resolve().rglob("*.py")) if place.is_dir() else [base / place.name]
         if not files:
             raise ScriptError(f"there is no module in {place}: no name there ends in .py")
         for file in files:
             name = file.relative_to(base).as_posix()
-            if not all(word.isidentifier() for word in name[: -len(".py")].split("/")):
+            if file.suffix != ".py":
+                raise ScriptError(f"{file}: a name that ends in .py expected")
+            words = name[: -len(".py")].split("/")
+            if not all(map(str.isidentifier, words)) or len(name.encode()) > LINE_MAX:
                 raise ScriptError(f"{file} cannot be imported by its name")
-            if file.suffix != ".py" or len(name) >= LINE_MAX:
-                raise ScriptError(f"{file}: a name that ends in .py expected, a short one")
             if name in found:
                 raise ScriptError(f"two modules have the name {name}")
             found[name] = read(file)
