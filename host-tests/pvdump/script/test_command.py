@@ -1,6 +1,5 @@
 """`pvdump script`: the folder that it makes, and what it refuses."""
 
-import os
 import re
 import shlex
 import shutil
@@ -55,7 +54,7 @@ def test_the_folder_has_what_xl_needs(make, place):
     code, out, err = make(*GOOD)
     assert (code, err) == (0, "")
     made = place / "guest"
-    assert sorted(os.listdir(made)) == ["pvboot.elf", "script.py", "xl.cfg"]
+    assert sorted(path.name for path in made.iterdir()) == ["pvboot.elf", "script.py", "xl.cfg"]
     assert (made / "pvboot.elf").read_bytes() == ELF
     assert (made / "script.py").read_text() == "#!pvboot\n" + SCRIPT
     assert settings(made / "xl.cfg") == {
@@ -106,7 +105,7 @@ def test_modules_disks_name_and_memory_are_taken(make, place):
 
 
 def test_a_name_is_quoted_as_xl_reads_it(make, place):
-    os.mkdir('a"b\\c')
+    Path('a"b\\c').mkdir()
     code, _, _ = make("my script.py", "-o", 'a"b\\c/guest', "--image", "pvboot.elf")
     assert code == 0
     config = (place / 'a"b\\c/guest/xl.cfg').read_text()
