@@ -8,6 +8,8 @@ with a line
 behind the script or another module. Rule: the texts stay where they are, nothing is copied.
 """
 
+from xenpv.text import printable
+
 MARK = b"\n#!module "
 # Bytes of what the toolstack gives that are looked at: a script with its modules.
 CONTENT_MAX = 4 << 20
@@ -28,7 +30,7 @@ def split(content):
     for at, end in zip(marks, ends):
         begin = at + len(MARK)
         name = bytes(content[begin : min(begin + LINE_MAX, end)]).split(b"\n")[0]
-        modules[name.decode().strip()] = content[min(begin + len(name) + 1, end) : end]
+        modules[printable(name).strip()] = content[min(begin + len(name) + 1, end) : end]
     return content[: marks[0]] if marks else content, modules
 
 

@@ -23,6 +23,12 @@ def test_a_module_is_found_wherever_its_line_is(size):
     assert split(memoryview(whole))[1]["a.py"] == b"a = 1"
 
 
+def test_a_name_that_is_no_text_harms_nobody():
+    whole = b"#!pvboot\n#!module \xff\xfe.py\n1\n#!module "
+    assert split(whole) == (b"#!pvboot", {"??.py": b"1", "": b""})
+    assert split(b"#!pvboot\n#!module " + b"a" * 5000)[1] == {"a" * 256: b"a" * 4743}
+
+
 def test_a_line_that_would_be_a_module_s_is_refused():
     with pytest.raises(ScriptError, match="a line that begins with #!module"):
         compose(b"x\n#!module a.py\n", {})
@@ -53,7 +59,8 @@ def test_modules_have_the_names_of_their_folders(tmp_path, monkeypatch):
 
 def test_modules_that_cannot_be_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
-    (tmp_path / "a-b.py").write_text("")
+    for name in ("a-b.py", "\u00e4.py"):
+        (tmp_path / name).write_text("")
     (tmp_path / "a.txt").write_text("")
     (tmp_path / "a.py").write_bytes(b"\xff")
     (tmp_path / "nul.py").write_bytes(b"a\0")
@@ -61,6 +68,7 @@ def test_modules_that_cannot_be_are_refused(tmp_path):
     for place, part in (
         ("empty", "there is no module in"),
         ("a-b.py", "cannot be imported by its name"),
+        ("\u00e4.py", "cannot be imported by its name"),
         ("a.txt", "a name that ends in .py expected"),
         ("a.py", "byte 0 is no UTF-8"),
         ("nul.py", "byte 1 is a NUL"),

@@ -66,7 +66,8 @@ def modules(places: Iterable[Path]) -> dict[str, bytes]:
             if file.suffix != ".py":
                 raise ScriptError(f"{file}: a name that ends in .py expected")
             words = name[: -len(".py")].split("/")
-            if not all(map(str.isidentifier, words)) or len(name.encode()) > LINE_MAX:
+            is_plain = name.isascii() and len(name) <= LINE_MAX
+            if not is_plain or not all(map(str.isidentifier, words)):
                 raise ScriptError(f"{file} cannot be imported by its name")
             if name in found:
                 raise ScriptError(f"two modules have the name {name}")
