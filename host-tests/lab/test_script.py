@@ -155,7 +155,9 @@ def test_a_disk_s_table_is_shown_and_its_kernel_entered(xen, start, tmp_path, do
     files = {"boot/vmlinuz": testkernel.bzimage(tmp_path), "boot/initrd.img": b"initrd" * 10000}
     root = ext(tmp_path, files, "-L", "root", "-O", DEBIAN_13, size=16 * MIB)
     content = gpt(tmp_path, [(LINUX, root)])
-    text = "\n".join(Run(xen, start, "gpt", door, tmp_path / "one.img", content).lines)
+    run = Run(xen, start, "gpt", door, tmp_path / "one.img", content)
+    run.domain.destroy()
+    text = "\n".join(run.lines)
     assert text.startswith(f"xvdb: {len(content) >> 20} MiB, gpt\n")
     assert re.search(rf"   1    16384 KiB at     1024 KiB  .*\n +type {LINUX}, ext4 'root'", text)
     run = Run(xen, start, "chainboot", door, tmp_path / "two.img", content)
@@ -199,7 +201,7 @@ def test_xl_starts_what_the_command_makes(pvboot, xen, tmp_path, capsys, door):
     guest = Guest.parse({"name": name, "type": door, "kernel": KERNELS[door]})
     domain = Domain(xen, guest, int(domid.split()[-1]), {})
     xen.sh(f"xl unpause {domain.domid}")
-    assert domain.wait_end() == "poweroff"
+    assert domain.wait_end() == "poweroff", domain.console()
     assert printed(domain) == [f"b'{name}' 8 <disk xvda, 1 MiB, writable>"]
 
 
