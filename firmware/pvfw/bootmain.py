@@ -36,8 +36,8 @@ from .kernel import mode as kernel
 from .report import say
 from .shell import mode as shell
 from .shell.guest import ShellGuest
+from .shell.sections import CONTENT_MAX
 
-MODULE_MAX = 4 << 20
 TIMEOUT_MAX = 3600
 TRIES, TRIES_MAX = 3, 255
 # What pvdump.run= can ask for.
@@ -154,7 +154,7 @@ def _choice(name, value, allowed):
 def main():
     """Do what the command line asks for, then end so. Does not return."""
     _, cmdline, listed, memmap, region = hw.boot()
-    contents = [modules.content(at, size, memmap, MODULE_MAX) for at, size in listed]
+    contents = [modules.content(at, size, memmap, CONTENT_MAX) for at, size in listed]
     contents = [content for content in contents if content is not None]
     is_cut = modules.is_cut(cmdline, contents)
     settings = Settings(modules.text(cmdline, contents), is_cut)

@@ -48,11 +48,14 @@ def test_two_builds_give_the_same_bytes(
         assert getattr(again, kind).read_bytes() == getattr(packages, kind).read_bytes(), kind
 
 
-def test_each_has_the_image(packages: package.Packages, deb: Path) -> None:
-    image = (deb / "usr/lib/pvdump/pvdump.bin").read_bytes()
-    assert image[0x202:0x206] == b"HdrS"
+def test_each_has_the_images(packages: package.Packages, deb: Path) -> None:
+    magics = {"pvdump.bin": (0x202, b"HdrS"), "pvboot.elf": (0, b"\x7fELF")}
+    magics["pvboot.fw"] = magics["pvboot.elf"]
     with zipfile.ZipFile(packages.wheel) as archive:
-        assert archive.read("pvdump/image/pvdump.bin") == image
+        for name, (at, magic) in magics.items():
+            image = (deb / "usr/lib/pvdump" / name).read_bytes()
+            assert image[at : at + len(magic)] == magic
+            assert archive.read(f"pvdump/image/{name}") == image
 
 
 def test_the_wheel_has_the_units_for_setup(packages: package.Packages) -> None:
