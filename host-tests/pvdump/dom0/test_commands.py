@@ -5,6 +5,7 @@ import os
 import re
 
 import pytest
+from fixtures.guestroot import GuestRoot
 
 from pvdump import cli
 from pvdump.dom0 import doctor, enable, guestfiles, top
@@ -108,6 +109,23 @@ def test_doctor_names_guests_that_would_be_lost_with_the_line_that_mends_it(run,
         "good": True,
     }
     assert found["web"].mend == f"pvdump enable {file}"
+
+
+def test_doctor_in_dom0_is_about_its_guests(daemon, file, tmp_path, monkeypatch, capsys):
+    root = GuestRoot(tmp_path / "root")
+    root.write("proc/xen/capabilities", "control_d\n")
+    monkeypatch.setattr("pvdump.guest.doctor.ROOT", root.path)
+    monkeypatch.setattr("pvdump.guest.xen.read_store", lambda path: root.store)
+    monkeypatch.setattr(guestfiles.lying, "__defaults__", ((tmp_path / "xen",),))
+    assert cli.main(["doctor"]) == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"      mend: pvdump enable {file}"
+    enabled = file.read_text() + 'on_soft_reset = "preserve"\n'
+    file.write_text(enabled)
+    monkeypatch.setattr(doctor.daemon, "__defaults__", (daemon / "daemon/status",))
+    assert cli.main(["doctor", "--json"]) == 0
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert [finding["good"] for finding in findings] == [True, True]
 
 
 def test_doctor_says_whether_the_daemon_runs(daemon):

@@ -98,6 +98,23 @@ def test_an_unknown_verb_is_refused_with_those_there_are(site):
         site.verbs().do("map", {})
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"domid": 0, "uuid": UUID},
+        {"domid": 0x7FF0, "uuid": UUID},
+        {"domid": "7", "uuid": UUID},
+        {"domid": True, "uuid": UUID},
+        {"domid": 7, "uuid": "../../../tmp/mine"},
+        {"domid": 7, "uuid": f"{UUID}\n"},
+        {"domid": 7, "uuid": None},
+    ],
+)
+def test_a_daemon_that_was_taken_over_cannot_name_another_file(site, arguments):
+    with pytest.raises(Refused, match="(domid|uuid): .* is none"):
+        site.verbs().do("end", arguments)
+
+
 # What follows the dump.
 
 

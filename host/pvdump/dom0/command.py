@@ -20,6 +20,7 @@ from xenpv.errors import XenError
 
 from ..arguments import file_name
 from ..blkback.processlock import LockError, ProcessLock
+from ..guest.doctor import require_root
 from ..service import foreground
 from ..streams import complain
 from ..watches.dispatcher import Dispatcher
@@ -28,7 +29,7 @@ from ..xenstore.store import Store
 from . import helper
 from .daemon import Daemon
 from .events import Events
-from .hypercalls import Hypercalls
+from .hypercalls import PRIVCMD, Hypercalls
 from .ledger import Ledger
 from .toolstack import Xl
 from .verbs import LEDGER, Verbs
@@ -73,8 +74,9 @@ def user(name: str) -> tuple[int, int]:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until told to end. Returns the exit code. Raises DumpError, OSError."""
-    if os.geteuid() != 0:
-        raise DumpError("only root may do this: sudo pvdump daemon")
+    if not Path(PRIVCMD).exists():
+        raise DumpError(f"this is no dom0: there is no {PRIVCMD}")
+    require_root("daemon")
     RUN.mkdir(mode=0o755, exist_ok=True)
     try:
         with lock():
@@ -101,15 +103,14 @@ def lock() -> ProcessLock:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve, with the lock. Returns the exit code. Raises HelperError, StatusError, XenError."""
-    own = [RUN / "daemon", options.state]
-    for folder in own:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if options.user:
-            os.chown(folder, *options.user)
     ended: list[str] = []
     connection = helper.begin(lambda: Verbs(Hypercalls(), Ledger(LEDGER), Xl()))
 
     def begin(store: Store, stack: contextlib.ExitStack) -> None:
+        for folder in (RUN / "daemon", options.state):
+            folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if options.user:
+                os.chown(folder, *options.user)
         if options.user:
             give_up_root(*options.user)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from . import xlcfg
 
-KNOWN = Path("/var/lib/pvdumpd/files.json")
+KNOWN = Path("/var/lib/pvdump/dom0-files.json")  # root's: what is in it is created as root
 FOLDERS = (Path("/etc/xen"), Path("/etc/xen/auto"))
 FILE_MAX = 1 << 20  # bytes
 

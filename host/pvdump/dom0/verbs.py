@@ -9,6 +9,7 @@ Source: xen-api ocaml/xenopsd/xc/domain.ml (soft_reset), Xen xen/common/domain.c
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -25,10 +26,23 @@ from .ledger import ENDING, RESETTING, RUNNING, Ledger, Record
 LEDGER = Path("/run/pvdumpd/guests")
 XL_SECONDS = 10.0  # in which xl does what is to be done, or leaves
 POLL = 0.1
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+LARGEST = {"domid": abi.DOMID_SELF}
 
 
 class Refused(Exception):
     """A verb cannot be done; the message says why."""
+
+
+def check(arguments: dict[str, Any]) -> None:
+    """Refuse arguments that are not numbers, and a UUID that is none: it is a part of paths."""
+    for name, value in arguments.items():
+        if name == "uuid":
+            right = isinstance(value, str) and UUID.fullmatch(value) is not None
+        else:
+            right = type(value) is int and 0 < value < LARGEST.get(name, 1 << 32)
+        if not right:
+            raise Refused(f"{name}: {str(value)[:40]!r} is none")
 
 
 class Verbs:
@@ -67,6 +81,7 @@ class Verbs:
         }
         if verb not in verbs:
             raise Refused(f"verb {verb!r}: {', '.join(verbs)} expected")
+        check(arguments)
         return verbs[verb](**arguments)
 
     def state(self, domid: int) -> dict[str, Any] | None:
