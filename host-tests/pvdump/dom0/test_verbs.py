@@ -111,7 +111,7 @@ def test_an_unknown_verb_is_refused_with_those_there_are(site):
     ],
 )
 def test_a_daemon_that_was_taken_over_cannot_name_another_file(site, arguments):
-    with pytest.raises(Refused, match="(domid|uuid): .* is none"):
+    with pytest.raises(Refused, match=r"(domid|uuid): .* is none"):
         site.verbs().do("end", arguments)
 
 
