@@ -5,7 +5,8 @@ import json
 import pytest
 from fixtures.xens import ONE, XENS
 
-from lab import linux
+from lab import linux, packages
+from lab.kernel import Kernel
 from pvdump.dump.collect import collect
 from pvdump.dump.info import read_superblock
 from pvfw import superblock
@@ -55,17 +56,19 @@ class Pvdumpd:
         return next(event for event in self.events() if event["event"] == name)
 
 
-def arm(domain, target, then="poweroff"):
-    """Have a guest at its prompt load the image, for a dump to its xvdb. It panics at `panic`."""
+def arm(domain, target):
+    """Give a guest at its prompt a disk for its dump; see panic()."""
     domain.attach("xvdb", target)
     domain.bring("xvdb", {"pvdump.bin": "image-bin"})
+
+
+def panic(domain):
+    """Have a guest at its prompt use its xvdb, load the image, and panic."""
     domain.run(
-        f"{linux.kexec('/pvdump.bin', DUMP + then, file_mode=True)} || poweroff -f\n"
+        f"{linux.kexec('/pvdump.bin', f'{DUMP}poweroff', file_mode=True)} || poweroff -f\n"
         "dd if=/dev/xvdb of=/dev/null bs=1M count=8 iflag=direct\n"
-        "echo armed; read line </dev/hvc0\n"
         f"{linux.crash()}\n"
     )
-    domain.wait_console("^armed")
 
 
 def assert_dumped(target, tmp_path):
@@ -79,7 +82,7 @@ def test_a_pvh_guest_of_xl_panics_into_a_whole_dump(at_prompt, place, target, tm
     pvdumpd = Pvdumpd(domain.xen)
     pvdumpd.start()
     arm(domain, target)
-    domain.type("panic")
+    panic(domain)
     end = pvdumpd.wait("end")
     assert pvdumpd.names() == ["panic", "reset", "end"]
     # Its console goes on.
@@ -97,7 +100,7 @@ def test_a_guest_that_went_down_before_the_daemon_started_is_taken_up(
     domain = at_prompt(place, "pvh", pvdump=True)
     pvdumpd = Pvdumpd(domain.xen)
     arm(domain, target)
-    domain.type("panic")
+    panic(domain)
     assert domain.wait_end() == "soft-reset"
     pvdumpd.start()
     end = pvdumpd.wait("end")
@@ -112,7 +115,7 @@ def test_a_daemon_that_is_killed_again_and_again_loses_nothing(at_prompt, place,
     pvdumpd = Pvdumpd(domain.xen)
     arm(domain, target)
     pvdumpd.start()
-    domain.type("panic")
+    panic(domain)
     while "end" not in pvdumpd.names():
         pvdumpd.kill()
         pvdumpd.start()
@@ -130,7 +133,7 @@ def test_libxl_does_not_wait_for_an_hvm_guest_s_disks(at_prompt, place, helped, 
     if helped:
         pvdumpd.start()
     arm(domain, target)
-    domain.type("panic")
+    panic(domain)
     assert domain.wait_end() == "poweroff"
     assert_dumped(target, tmp_path)
     # xl still writes to the log that it had open when the machine was saved.
@@ -139,6 +142,52 @@ def test_libxl_does_not_wait_for_an_hvm_guest_s_disks(at_prompt, place, helped, 
     if helped:
         closed = [event["device"] for event in pvdumpd.events() if event["event"] == "closed"]
         assert f"/local/domain/{domain.domid}/device/vbd/{XVDB}" in closed
+
+
+VIF = """\
+#!/bin/sh
+[ "$1" = online ] && xenstore-write "$XENBUS_PATH/hotplug-status" connected
+exit 0
+"""
+
+
+def load(xen, domain):
+    """Load Linux' network drivers of Xen in dom0 and in a guest at its prompt."""
+    back = Kernel(packages.dom0(xen.suite)).modules(["xen-netback"])
+    for name, content in back:
+        (xen.job / name).write_bytes(content)
+    xen.sh("".join(f"insmod /job/{name}\n" for name, _ in back))
+    front = Kernel(packages.guest(xen.suite)).modules(["xen-netfront"])
+    folder = xen.workdir / "modules"
+    folder.mkdir()
+    for name, content in front:
+        (folder / name).write_bytes(content)
+    domain.bring("xvdb", {name: folder / name for name, _ in front})
+    domain.type("; ".join(f"insmod /{name}" for name, _ in front))
+
+
+@pytest.mark.matrix(place=ONE)
+def test_libxl_does_not_wait_for_an_hvm_guest_s_network_interface(
+    at_prompt, place, target, tmp_path
+):
+    domain = at_prompt(place, "hvm", pvdump=True)
+    xen = domain.xen
+    domain.keep_front_ends()
+    pvdumpd = Pvdumpd(xen)
+    pvdumpd.start()
+    arm(domain, target)
+    load(xen, domain)
+    (xen.job / "vif").write_text(VIF)
+    xen.sh(f"chmod +x /job/vif; xl network-attach {domain.domid} type=vif script=/job/vif")
+    backend = f"/local/domain/0/backend/vif/{domain.domid}/0"
+    xen.sh(f"until [ $(xenstore-read {backend}/state) = 4 ]; do usleep 50000; done")
+    panic(domain)
+    assert domain.wait_end() == "poweroff"
+    assert_dumped(target, tmp_path)
+    log = xen.sh("cat /run/log.old/xen/xl-prompt.log")
+    assert "unable to remove device" not in log
+    closed = [event["device"] for event in pvdumpd.events() if event["event"] == "closed"]
+    assert f"/local/domain/{domain.domid}/device/vif/0" in closed
 
 
 # A guest that has a disk xvdc marks it, and panics; when it finds the mark, it has been restarted.

@@ -56,8 +56,8 @@ class Dom0:
         toolstack.call(lambda client: client.introduce(7, 1, 1))
 
     @contextlib.contextmanager
-    def daemon(self):
-        asked = Asked(self.site.verbs())
+    def daemon(self, asked=Asked):
+        asked = asked(self.site.verbs())
         with Store(self.path) as store, Dispatcher(store) as dispatcher:
             daemon = Daemon(dispatcher, store, asked, self.events)
             yield daemon
@@ -77,7 +77,8 @@ class Dom0:
 
 
 @pytest.fixture
-def dom0(tmp_path, site):
+def dom0(tmp_path, site, monkeypatch):
+    monkeypatch.setattr("pvdump.dom0.daemon.LOOK_SECONDS", 0.05)
     with serving(tmp_path) as path, Store(path) as toolstack:
         yield Dom0(path, site, toolstack)
 
@@ -135,6 +136,21 @@ def test_a_failure_to_end_it_is_told_once_and_the_guest_is_kept(dom0):
         failed = dom0.event()
     assert (failed["event"], failed["why"]) == ("failed", "xl destroy 7: exit 1: ")
     assert dom0.events.queue.empty()
+
+
+def test_a_reset_that_fails_is_tried_again(dom0):
+    class Late(Asked):
+        refused = False
+
+        def ask(self, verb, **arguments):
+            if verb == "reset" and not self.refused:
+                self.refused = True
+                raise HelperError("not yet")
+            return super().ask(verb, **arguments)
+
+    with dom0.daemon(Late):
+        assert [dom0.event()["event"] for _ in range(2)] == ["panic", "reset"]
+    assert dom0.site.domctl.ran == 1
 
 
 def test_an_hvm_guest_s_front_ends_are_closed_once_libxl_waits(dom0):

@@ -29,7 +29,7 @@ from . import frontends
 from .configuration import PRESERVE
 from .events import Events
 from .helper import Helper, HelperError
-from .ledger import ENDING, RESETTING
+from .ledger import ENDED, ENDING, RESETTING
 from .softreset import introduce
 from .status import Row, Status
 
@@ -46,12 +46,13 @@ class Guest:
         uuid: of the domain with this number now.
         name, type: as libxl has them; "" where it has none.
         down: it was seen down for a soft reset, and has not run since.
+        seen_to: what was to be done then was done.
         doing: what is being done or was done last, for the status.
     """
 
     def __init__(self, uuid: str, name: str, type: str) -> None:
         self.uuid, self.name, self.type = uuid, name, type
-        self.down = False
+        self.down = self.seen_to = False
         self.doing = ""
 
 
@@ -71,8 +72,9 @@ class Daemon:
         self._dispatcher, self._store, self._helper = dispatcher, store, helper
         self._events = events
         self._complaints = Complaints(time.monotonic_ns, log.error)
-        self._lock = threading.Lock()  # of the next two
+        self._lock = threading.Lock()  # of the next three
         self._guests: dict[int, Guest] = {}
+        self._failed: set[int] = set()  # domains that are to be looked at again
         self._looked: list[Subscription] = []
         self._closed = threading.Event()
         for path in (INTRODUCED, RELEASED):
@@ -99,8 +101,11 @@ class Daemon:
         """Look at guests whose crash kernel runs: not every xenstored tells of their end."""
         while not self._closed.wait(LOOK_SECONDS):
             try:
-                for record in self._helper.ask("records"):
-                    self._look(record["domid"])
+                with self._lock:
+                    failed, self._failed = self._failed, set()
+                reset = {record["domid"] for record in self._helper.ask("records")}
+                for domid in reset | failed:
+                    self._look(domid)
             except (HelperError, XenError) as error:
                 self._complaints.add("poll", f"the guests that were reset: {error}")
 
@@ -133,6 +138,8 @@ class Daemon:
             self._attend(domid)
         except (HelperError, XenError, OSError) as error:
             self._complaints.add(domid, f"domain {domid}: {error}")
+            with self._lock:
+                self._failed.add(domid)
 
     # One guest, in its queue.
 
@@ -146,11 +153,14 @@ class Daemon:
             return
         guest = self._guest(domid, info["uuid"])
         down = info["reason"] == abi.SHUTDOWN_soft_reset
-        if down and not guest.down and not records:
-            guest.down = True
+        if not down:
+            guest.down = guest.seen_to = False
+        elif not any(each["uuid"] == guest.uuid for each in records) and not guest.seen_to:
+            if not guest.down:
+                guest.down = True
+                self._tell("panic", domid, guest.name, type=guest.type)
             self._panicked(domid, guest)
-        elif not down:
-            guest.down = False
+            guest.seen_to = True
 
     def _guest(self, domid: int, uuid: str) -> Guest:
         with self._lock:
@@ -178,7 +188,6 @@ class Daemon:
 
     def _panicked(self, domid: int, guest: Guest) -> None:
         """See to a domain that has gone down for a soft reset."""
-        self._tell("panic", domid, guest.name, type=guest.type)
         if guest.type == "hvm":
             self._spare_libxl(domid, guest)
             return
@@ -208,14 +217,18 @@ class Daemon:
         there = info is not None and info["uuid"] == uuid and not info["dying"]
         if record["phase"] == RESETTING and there:
             self._reset(domid, uuid, name)
-        elif record["phase"] == ENDING or not there or (info and info["reason"] is not None):
-            try:
-                done = self._helper.ask("end", domid=domid, uuid=uuid)
-            except HelperError as error:
-                self._tell("failed", domid, name, why=str(error))
+        elif (
+            record["phase"] in (ENDING, ENDED) or not there or (info and info["reason"] is not None)
+        ):
+            done = self._helper.ask("end", domid=domid, uuid=uuid)
+            if done is None:
                 return
-            if done is not None:
-                self._tell("end", domid, name, **done)
+            if done["why"]:
+                self._tell("failed", domid, name, why=done["why"])
+            else:
+                told = {key: done[key] for key in ("reason", "action", "by")}
+                self._tell("end", domid, name, **told)
+            self._helper.ask("forget", domid=domid, uuid=uuid)
 
     def _spare_libxl(self, domid: int, guest: Guest) -> None:
         """Close the front ends of an HVM guest while libxl takes its devices away."""

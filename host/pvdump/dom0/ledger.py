@@ -19,6 +19,7 @@ from ..service import records
 RESETTING = "resetting"  # the domain is down or paused; its crash kernel does not run yet
 RUNNING = "running"  # its crash kernel runs, or has ended
 ENDING = "ending"  # `action` is being done
+ENDED = "ended"  # it is done, or could not be; the daemon has to tell of it yet
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Record:
         phase: one of those above.
         reason: SHUTDOWN_*, with which the crash kernel ended.
         action: what is being done, in the words of xl.cfg.
+        by: who has done it, "pvdumpd" or "xl".
+        why: it could not be done; "" if it was.
     """
 
     domid: int
@@ -38,6 +41,8 @@ class Record:
     phase: str
     reason: Optional[int] = None
     action: str = ""
+    by: str = ""
+    why: str = ""
 
 
 class Ledger:

@@ -21,7 +21,7 @@ from xenpv import abi
 
 from . import configuration, toolstack
 from .hypercalls import Hypercalls, Info
-from .ledger import ENDING, RESETTING, RUNNING, Ledger, Record
+from .ledger import ENDED, ENDING, RESETTING, RUNNING, Ledger, Record
 
 LEDGER = Path("/run/pvdumpd/guests")
 XL_SECONDS = 10.0  # in which xl does what is to be done, or leaves
@@ -78,6 +78,7 @@ class Verbs:
             "reset": self.reset,
             "go": self.go,
             "end": self.end,
+            "forget": self.forget,
         }
         if verb not in verbs:
             raise Refused(f"verb {verb!r}: {', '.join(verbs)} expected")
@@ -107,7 +108,8 @@ class Verbs:
             store_port, console_port. None if its crash kernel runs, or has ended, already.
         """
         info, record = self._found(domid, uuid), self._ledger.find(uuid)
-        if record is None:
+        if record is None or record.domid != domid:
+            # Another domain had the UUID before it, and is gone.
             record = self._may_be_reset(info)
         if record.phase != RESETTING:
             return None
@@ -140,44 +142,55 @@ class Verbs:
     def end(self, domid: int, uuid: str) -> dict[str, Any] | None:
         """Do what a guest's configuration says, once its crash kernel has ended.
 
-        Returns: reason, action, and by whom; None if there is nothing to do yet.
+        Returns: the fields of Record; None if there is nothing to do yet. The daemon has it
+            forgotten once it has told of it.
         """
         with self._lock:
             if uuid in self._busy:
                 return None
             self._busy.add(uuid)
         try:
-            return self._end(domid, uuid)
-        except toolstack.XlError:
-            # Tried again it would fail again; the guest is left as it is.
-            self._ledger.remove(uuid)
-            raise
+            record = self._ledger.find(uuid)
+            if record is None or record.domid != domid or record.phase == RESETTING:
+                return None
+            if record.phase != ENDED:
+                record = self._end(record)
+            return None if record is None else vars(record)
         finally:
             with self._lock:
                 self._busy.discard(uuid)
 
-    def _end(self, domid: int, uuid: str) -> dict[str, Any] | None:
+    def forget(self, domid: int, uuid: str) -> None:
+        """Forget a guest of which all was done and told."""
         record = self._ledger.find(uuid)
-        if record is None or record.domid != domid or record.phase == RESETTING:
-            return None
-        if record.phase == RUNNING:
-            if self._left_to_xl(record):
-                self._ledger.remove(uuid)
-                return {"reason": None, "action": "", "by": "xl"}
-            info = self._there(domid, uuid)
-            if info is None or info.reason is None:
-                return None
-            known = configuration.read(domid, uuid, self._userdata)
-            reason = info.reason
-            # A crash kernel that asks for a crash kernel has crashed.
-            asked = abi.SHUTDOWN_crash if reason == abi.SHUTDOWN_soft_reset else reason
-            action = known.action(asked) if known else configuration.PRESERVE
-            if known and configuration.RESTART in action:
-                self._xl.keep(record.name, uuid, known, self._ledger.path(uuid, ".cfg"))
-            record = self._ledger.put(replace(record, phase=ENDING, reason=reason, action=action))
-        self._act(record)
-        self._ledger.remove(uuid)
-        return {"reason": record.reason, "action": record.action, "by": "pvdumpd"}
+        if record is not None and record.domid == domid and record.phase == ENDED:
+            self._ledger.remove(uuid)
+
+    def _end(self, record: Record) -> Record | None:
+        try:
+            if record.phase == RUNNING:
+                if self._left_to_xl(record):
+                    return self._ledger.put(replace(record, phase=ENDED, by="xl"))
+                info = self._there(record.domid, record.uuid)
+                if info is None or info.reason is None:
+                    return None
+                record = self._ledger.put(self._decided(record, info.reason))
+            self._act(record)
+        except toolstack.XlError as error:
+            # Tried again it would fail again; the guest is left as it is.
+            return self._ledger.put(replace(record, phase=ENDED, by="pvdumpd", why=str(error)))
+        return self._ledger.put(replace(record, phase=ENDED, by="pvdumpd"))
+
+    def _decided(self, record: Record, reason: int) -> Record:
+        """Return the record with what is to be done, which can be done then. Raises XlError."""
+        known = configuration.read(record.domid, record.uuid, self._userdata)
+        # A crash kernel that asks for a crash kernel has crashed.
+        asked = abi.SHUTDOWN_crash if reason == abi.SHUTDOWN_soft_reset else reason
+        action = known.action(asked) if known else configuration.PRESERVE
+        if known and configuration.RESTART in action:
+            path = self._ledger.path(record.uuid, ".cfg")
+            self._xl.keep(record.name, record.uuid, known, path)
+        return replace(record, phase=ENDING, reason=reason, action=action)
 
     def _left_to_xl(self, record: Record) -> bool:
         """Return whether the guest is gone or xl still waits for its end, and so acts itself.
