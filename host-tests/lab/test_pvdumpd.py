@@ -5,8 +5,7 @@ import json
 import pytest
 from fixtures.xens import ONE, XENS
 
-from lab import linux, packages
-from lab.kernel import Kernel
+from lab import linux
 from pvdump.dump.collect import collect
 from pvdump.dump.info import read_superblock
 from pvfw import superblock
@@ -141,53 +140,7 @@ def test_libxl_does_not_wait_for_an_hvm_guest_s_disks(at_prompt, place, helped, 
     assert ("unable to remove device" in log) == (not helped), log
     if helped:
         closed = [event["device"] for event in pvdumpd.events() if event["event"] == "closed"]
-        assert f"/local/domain/{domain.domid}/device/vbd/{XVDB}" in closed
-
-
-VIF = """\
-#!/bin/sh
-[ "$1" = online ] && xenstore-write "$XENBUS_PATH/hotplug-status" connected
-exit 0
-"""
-
-
-def load(xen, domain):
-    """Load Linux' network drivers of Xen in dom0 and in a guest at its prompt."""
-    back = Kernel(packages.dom0(xen.suite)).modules(["xen-netback"])
-    for name, content in back:
-        (xen.job / name).write_bytes(content)
-    xen.sh("".join(f"insmod /job/{name}\n" for name, _ in back))
-    front = Kernel(packages.guest(xen.suite)).modules(["xen-netfront"])
-    folder = xen.workdir / "modules"
-    folder.mkdir()
-    for name, content in front:
-        (folder / name).write_bytes(content)
-    domain.bring("xvdb", {name: folder / name for name, _ in front})
-    domain.type("; ".join(f"insmod /{name}" for name, _ in front))
-
-
-@pytest.mark.matrix(place=ONE)
-def test_libxl_does_not_wait_for_an_hvm_guest_s_network_interface(
-    at_prompt, place, target, tmp_path
-):
-    domain = at_prompt(place, "hvm", pvdump=True)
-    xen = domain.xen
-    domain.keep_front_ends()
-    pvdumpd = Pvdumpd(xen)
-    pvdumpd.start()
-    arm(domain, target)
-    load(xen, domain)
-    (xen.job / "vif").write_text(VIF)
-    xen.sh(f"chmod +x /job/vif; xl network-attach {domain.domid} type=vif script=/job/vif")
-    backend = f"/local/domain/0/backend/vif/{domain.domid}/0"
-    xen.sh(f"until [ $(xenstore-read {backend}/state) = 4 ]; do usleep 50000; done")
-    panic(domain)
-    assert domain.wait_end() == "poweroff"
-    assert_dumped(target, tmp_path)
-    log = xen.sh("cat /run/log.old/xen/xl-prompt.log")
-    assert "unable to remove device" not in log
-    closed = [event["device"] for event in pvdumpd.events() if event["event"] == "closed"]
-    assert f"/local/domain/{domain.domid}/device/vif/0" in closed
+        assert closed == [f"/local/domain/0/backend/vbd/{domain.domid}/{XVDB}"]
 
 
 # A guest that has a disk xvdc marks it, and panics; when it finds the mark, it has been restarted.

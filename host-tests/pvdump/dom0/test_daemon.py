@@ -153,19 +153,19 @@ def test_a_reset_that_fails_is_tried_again(dom0):
     assert dom0.site.domctl.ran == 1
 
 
-def test_an_hvm_guest_s_front_ends_are_closed_once_libxl_waits(dom0):
+def test_an_hvm_guest_s_disks_are_closed_once_libxl_waits_for_them(dom0):
     dom0.site.configure(type="hvm")
     dom0.site.domctl.reason = None
-    devices = Devices(dom0.store)
-    front, back = devices.make("vbd", 51712)
+    libxl = Devices(dom0.store)
+    _, back = libxl.make("vbd", 51712)
     with dom0.daemon():
         dom0.down(5)
         assert dom0.event()["event"] == "panic"
-        assert devices.state(front) == "4"
-        devices.take_away(back)
+        assert libxl.state(back) == "4"
+        libxl.take_away("vbd", 51712)
         closed = dom0.event()
-    assert (closed["event"], closed["device"]) == ("closed", front)
-    assert devices.state(front) == "6"
+    assert (closed["event"], closed["device"]) == ("closed", back)
+    assert libxl.state(back) == "6"
 
 
 def test_the_status_has_the_guest_and_its_last_event(dom0):

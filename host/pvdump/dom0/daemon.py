@@ -4,7 +4,7 @@ Made by command.py, over the dispatcher of watches: each guest has its own queue
 end takes long holds up no other. The rules:
 - Xen says how a domain stands, xenstore only when to look. At the start, and whenever a domain
   comes or goes down, each is looked at; so those that went down before the start are taken up.
-- An HVM guest is reset by libxl, which is spared its wait (frontends.py). A PVH guest that is
+- An HVM guest is reset by libxl, which is spared its wait (devices.py). A PVH guest that is
   preserved is reset here, and its end is seen to (verbs.py).
 - Nothing is kept here that matters: what was begun is in the helper's ledger.
 """
@@ -25,7 +25,7 @@ from ..watches.domains import INTRODUCED, RELEASED, ROOT
 from ..watches.domains import domid as parse_domid
 from ..watches.queue import Event
 from ..xenstore.store import Store
-from . import frontends
+from . import devices
 from .configuration import PRESERVE
 from .events import Events
 from .helper import Helper, HelperError
@@ -231,9 +231,9 @@ class Daemon:
             self._helper.ask("forget", domid=domid, uuid=uuid)
 
     def _spare_libxl(self, domid: int, guest: Guest) -> None:
-        """Close the front ends of an HVM guest while libxl takes its devices away."""
-        for front in frontends.find(self._store, domid):
-            _Closer(self, domid, guest, front)
+        """Close the disks of an HVM guest while libxl takes them away."""
+        for disk in devices.find(self._store, domid):
+            _Closer(self, domid, guest, disk)
 
     def _is_down(self, domid: int, uuid: str) -> bool:
         info = self._helper.ask("state", domid=domid)
@@ -246,12 +246,12 @@ class Daemon:
 
 
 class _Closer:
-    """Closes a front end when its backend begins to close; then, or when that is gone, it ends."""
+    """Closes a disk when its backend begins to close; then, or when that is gone, it ends."""
 
-    def __init__(self, daemon: Daemon, domid: int, guest: Guest, front: frontends.FrontEnd) -> None:
-        self._daemon, self._domid, self._guest, self._front = daemon, domid, guest, front
+    def __init__(self, daemon: Daemon, domid: int, guest: Guest, disk: devices.Disk) -> None:
+        self._daemon, self._domid, self._guest, self._disk = daemon, domid, guest, disk
         self._subscribed = threading.Event()
-        path = f"{front.backend}/state"
+        path = f"{disk.back}/state"
 
         def domain_of(changed: str, token: str) -> int:
             return domid if changed == path else NOBODY
@@ -267,9 +267,9 @@ class _Closer:
         def is_down() -> bool:
             return daemon._is_down(self._domid, self._guest.uuid)
 
-        closed = frontends.close(store, self._front, is_down)
+        closed = devices.close(store, self._disk, is_down)
         if closed:
-            daemon._tell("closed", self._domid, self._guest.name, device=self._front.path)
-        if closed or store.find(f"{self._front.backend}/state") is None or not is_down():
+            daemon._tell("closed", self._domid, self._guest.name, device=self._disk.back)
+        if closed or store.find(f"{self._disk.back}/state") is None or not is_down():
             self._subscribed.wait()
             self._watch.close()
