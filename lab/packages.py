@@ -34,6 +34,8 @@ GRUB_CONFIG = (
 )
 UKIFY = ("systemd-ukify",)
 UKI_STUB = ("systemd-boot-efi",)
+SIGNER = ("minisign",)
+KERNEL_INSTALL = ("systemd",)
 READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
 
 
@@ -113,6 +115,16 @@ def ukify(progress: Display = NULL) -> Root:
 def uki_stub(progress: Display = NULL) -> Root:
     """Unpack the EFI program that unified kernel images begin with."""
     return Root(Suite("trixie", progress).unpack(UKI_STUB, dependencies=False))
+
+
+def signer(progress: Display = NULL) -> Root:
+    """Unpack minisign."""
+    return Root(Suite("trixie", progress).unpack(SIGNER))
+
+
+def kernel_install(progress: Display = NULL) -> Root:
+    """Unpack kernel-install and its plugins."""
+    return Root(Suite("trixie", progress).unpack(KERNEL_INSTALL))
 
 
 def readers(progress: Display = NULL) -> Root:

@@ -1,4 +1,4 @@
-"""`./build.py package`: pvdump's wheel, .deb and .rpm, each with the image inside, in out/.
+"""`./build.py package`: pvdump's wheel, .deb and .rpm, each with the images inside, in out/.
 
 Called by build.py, by the lab (a guest installs the .deb) and by tests. The rules: the files of
 git and nothing else go in; the same tree gives the same bytes, whatever the clock and the machine's
@@ -50,6 +50,8 @@ PYTHON = "usr/lib/pvdump/python"
 FILES = (file_name, output_name, sink_name)
 WORDS = re.compile(r"[a-z]+(\|[a-z]+)*")
 SCRIPTS = ("postinstall", "preremove", "postremove")
+# Of Debian, for kernels and initrds; the .deb names their places.
+HOOKS = ("postinst", "postrm", "post-update")
 COLUMNS = "80"  # of the man page's usage
 MANUAL = ("python3-argparse-manpage", "usr/lib/python3/dist-packages")
 
@@ -72,7 +74,7 @@ class Packages:
 
 
 def build(out: Path, progress: Display = NULL) -> Packages:
-    """Build the image and the packages.
+    """Build the images and the packages.
 
     Args:
         out: The folder that gets them; files of these names are replaced.
@@ -81,14 +83,20 @@ def build(out: Path, progress: Display = NULL) -> Packages:
     Raises:
         Trouble: a program that builds them failed.
     """
-    binary = image.build(out, progress).bin
+    images = _images(out, progress)
     with tempfile.TemporaryDirectory(prefix="pvdump-package-") as name, progress.stage("package"):
         folder = Path(name)
         time = _changelog(folder)
-        made = [_wheel(folder, binary, time)]
-        _lay_out(folder, binary, progress, time)
+        made = [_wheel(folder, images, time)]
+        _lay_out(folder, images, progress, time)
         made += [_nfpm(folder, kind) for kind in ("deb", "rpm")]
         return Packages(*(shutil.copyfile(path, out / path.name) for path in made))
+
+
+def _images(out: Path, progress: Display) -> list[Path]:
+    """Build the files that the packages have: the crash kernel, and pvboot for both its doors."""
+    boot = image.build(out, progress, config=ROOT / "pvboot.yaml")
+    return [image.build(out, progress).bin, boot.elf, boot.fw]
 
 
 def command_line() -> ArgumentParser:
@@ -187,15 +195,16 @@ def _put(source: Path, target: Path, mode: int = 0o644) -> None:
     target.chmod(mode)
 
 
-def _wheel(folder: Path, binary: Path, time: datetime) -> Path:
-    """Build the wheel from a copy of the tree that has the image."""
+def _wheel(folder: Path, images: list[Path], time: datetime) -> Path:
+    """Build the wheel from a copy of the tree that has the images."""
     tree, out = folder / "tree", folder / "wheel"
     for top in PACKAGES:
         for path, _ in _sources(top):
             _put(path, tree / path.relative_to(ROOT))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         _put(ROOT / name, tree / name)
-    _put(binary, tree / "host/pvdump/image/pvdump.bin")
+    for path in images:
+        _put(path, tree / "host/pvdump/image" / path.name)
     command = [*(sys.executable, "-B", "-m", "pip", "wheel", "--quiet", "--no-deps"), "--no-input"]
     command += ["--no-build-isolation", "--no-index", "--wheel-dir", str(out), str(tree)]
     process.output(command, PackageError, environment=_environment(time))
@@ -203,7 +212,7 @@ def _wheel(folder: Path, binary: Path, time: datetime) -> Path:
     return wheel
 
 
-def _lay_out(folder: Path, binary: Path, progress: Display, time: datetime) -> None:
+def _lay_out(folder: Path, images: list[Path], progress: Display, time: datetime) -> None:
     """Write the files of both packages, as nfpm.yaml names them."""
     root = folder / "root"
     for top in PACKAGES:
@@ -214,7 +223,8 @@ def _lay_out(folder: Path, binary: Path, progress: Display, time: datetime) -> N
             _put(path, root / where / path.name)
     _put(PACKAGING / "pvdump", root / "usr/bin/pvdump", 0o755)
     _put(PACKAGING / "pvdump.yaml", root / "etc/pvdump.yaml")
-    _put(binary, root / "usr/lib/pvdump/pvdump.bin")
+    for path in images:
+        _put(path, root / "usr/lib/pvdump" / path.name)
     _write(root / "usr/share/man/man1/pvdump.1.gz", _packed(manual(progress, time)))
     shell = "usr/share/bash-completion/completions/pvdump"
     _write(root / shell, completion("bash").encode())
@@ -222,6 +232,13 @@ def _lay_out(folder: Path, binary: Path, progress: Display, time: datetime) -> N
         _write(folder / kind / "_pvdump", completion("zsh").encode())
     _put(ROOT / "LICENSE", folder / "rpm/LICENSE")
     _write(folder / "deb/copyright", _copyright().encode())
+    _put(
+        PACKAGING / "boot/kernel-install",
+        root / "usr/lib/kernel/install.d/99-pvdump.install",
+        0o755,
+    )
+    for name in HOOKS:
+        _put(PACKAGING / "boot" / name, folder / "boot" / name, 0o755)
     for name in SCRIPTS:
         _put(PACKAGING / "scripts" / name, folder / "scripts" / name, 0o755)
     for path in folder.rglob("*"):

@@ -144,6 +144,10 @@ TABLE = [
     ("log --config proc.yaml", FAILED, "there is no dump in /proc/none"),
     ("log --config sys.yaml", FAILED, "/proc/version: Not a directory"),
     ("sign", USAGE, "required: IMAGE, --key, --cert"),
+    ("sign-boot", USAGE, "required: FILE"),
+    ("sign-boot ''", USAGE, "a name expected"),
+    ("sign-boot data", FAILED, "the settings have no boot_key"),
+    ("sign-boot --if data", USAGE, "unrecognized arguments: --if"),
     ("sign data", USAGE, "required: --key, --cert"),
     ("sign data --key data", USAGE, "required: --cert"),
     ("sign data --key '' --cert data", USAGE, "a name expected"),
@@ -330,6 +334,40 @@ TABLE = [
     ("blkback detach 3 xvda --store data", FAILED, "no xenstore at data"),
     ("blkback detach 3", USAGE, "required: VDEV"),
     ("blkback show none", FAILED, "none: No such file or directory"),
+    ("script", USAGE, "required: SCRIPT, -o/--out"),
+    ("script script.py", USAGE, "required: -o/--out"),
+    ("script '' -o new", USAGE, "a name expected"),
+    ("script script.py -o ''", USAGE, "a name expected"),
+    ("script script.py -o", USAGE, "expected one argument"),
+    ("script script.py -o new extra", USAGE, "unrecognized arguments: extra"),
+    ("script script.py -o new --memory 8", USAGE, "'8': MiB expected, 16 to 1048576"),
+    ("script script.py -o new --memory 1G", USAGE, "'1G': MiB expected"),
+    ("script script.py -o new --memory \N{SUPERSCRIPT TWO}0", USAGE, "MiB expected"),
+    ("script script.py -o new --name a/b", USAGE, "'a/b' is no name of a guest"),
+    ("script script.py -o new --name=", USAGE, "'' is no name of a guest"),
+    ("script script.py -o new --with ''", USAGE, "a name expected"),
+    ("script none -o new", FAILED, "none: No such file or directory"),
+    ("script folder -o new", FAILED, "folder is no file"),
+    ("script fifo -o new", FAILED, "fifo is no file"),
+    ("script empty -o new", FAILED, "empty is empty"),
+    ("script dump -o new", FAILED, "dump has more than 4 MiB"),
+    ("script tiny -o new", FAILED, "tiny:1: "),
+    ("script float.py -o new", FAILED, "float.py:1: 1.5: there are no floats"),
+    ("script script.py -o new --with none", FAILED, "none: No such file or directory"),
+    ("script script.py -o new --with folder", FAILED, "there is no module in folder"),
+    ("script script.py -o new --with data", FAILED, "data: a name that ends in .py expected"),
+    ("script script.py -o new --disk none", FAILED, "none: No such file or directory"),
+    ("script script.py -o new --disk fifo", FAILED, "fifo is no file and no disk"),
+    ("script script.py -o new --image none", FAILED, "there is no image none"),
+    ("script script.py -o new --image data", FAILED, "data is no image that xl starts"),
+    ("script script.py -o folder --image image", FAILED, "folder exists already"),
+    ("script script.py -o data --image image", FAILED, "data exists already"),
+    ("script script.py -o dangling --image image", FAILED, "dangling exists already"),
+    ("script script.py -o none/new --image image", FAILED, "No such file or directory"),
+    ("script script.py -o data/new --image image", FAILED, "Not a directory"),
+    ("script script.py -o /dev/pvdump-none --image image", FAILED, "files are not made below /dev"),
+    ("script script.py -o /proc/none --image image", FAILED, "/proc/none"),
+    (f"script script.py -o {LONG} --image image", FAILED, "File name too long"),
 ]
 
 
@@ -342,6 +380,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "data").write_bytes(b"\1" * SIZE)
     (path / "tiny").write_bytes(b"\1")
     (path / "empty").touch()
+    (path / "script.py").write_text("print(1)\n")
+    (path / "float.py").write_text("1.5\n")
+    (path / "image").write_bytes(b"\x7fELF")
     (path / "folder").mkdir()
     (path / "dangling").symlink_to("nowhere")
     for name, line in SETTINGS.items():

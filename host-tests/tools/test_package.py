@@ -48,11 +48,14 @@ def test_two_builds_give_the_same_bytes(
         assert getattr(again, kind).read_bytes() == getattr(packages, kind).read_bytes(), kind
 
 
-def test_each_has_the_image(packages: package.Packages, deb: Path) -> None:
-    image = (deb / "usr/lib/pvdump/pvdump.bin").read_bytes()
-    assert image[0x202:0x206] == b"HdrS"
+def test_each_has_the_images(packages: package.Packages, deb: Path) -> None:
+    magics = {"pvdump.bin": (0x202, b"HdrS"), "pvboot.elf": (0, b"\x7fELF")}
+    magics["pvboot.fw"] = magics["pvboot.elf"]
     with zipfile.ZipFile(packages.wheel) as archive:
-        assert archive.read("pvdump/image/pvdump.bin") == image
+        for name, (at, magic) in magics.items():
+            image = (deb / "usr/lib/pvdump" / name).read_bytes()
+            assert image[at : at + len(magic)] == magic
+            assert archive.read(f"pvdump/image/{name}") == image
 
 
 def test_the_wheel_has_the_units_for_setup(packages: package.Packages) -> None:
@@ -71,7 +74,21 @@ def test_the_command_runs_from_where_it_is_installed(deb: Path, tmp_path: Path) 
 
 
 def test_the_settings_file_is_kept_when_the_package_is_upgraded(deb: Path) -> None:
-    assert (deb / "DEBIAN/conffiles").read_text().split() == ["/etc/pvdump.yaml"]
+    hooks = ("initramfs/post-update.d", "kernel/postinst.d", "kernel/postrm.d")
+    assert sorted((deb / "DEBIAN/conffiles").read_text().split()) == [
+        *(f"/etc/{folder}/zzz-pvdump" for folder in hooks),
+        "/etc/pvdump.yaml",
+    ]
+
+
+def test_the_hooks_for_kernels_are_programs_that_run_last(deb: Path) -> None:
+    names = ["usr/lib/kernel/install.d/99-pvdump.install"]
+    names += [f"etc/kernel/{folder}.d/zzz-pvdump" for folder in ("postinst", "postrm")]
+    names += ["etc/initramfs/post-update.d/zzz-pvdump"]
+    for name in names:
+        assert (deb / name).stat().st_mode & 0o777 == 0o755
+        subprocess.run(["sh", "-n", deb / name], check=True)
+    assert "zzz-pvdump" > "zz-update-grub"
 
 
 @pytest.mark.parametrize("name", package.SCRIPTS)

@@ -68,6 +68,13 @@ def test_a_guest_that_wants_no_soft_reset_is_left_alone(site, reason):
     assert (site.domctl.resets, site.domctl.pauses) == (0, 0)
 
 
+def test_a_crash_kernel_that_asks_for_one_more_is_not_reset(site):
+    site.start()
+    site.domctl.reason = 5
+    site.start()
+    assert site.domctl.resets == 1
+
+
 def test_the_next_domain_of_its_number_is_not_meant(site):
     with pytest.raises(Refused, match="is not there"):
         site.verbs().reset(7, UUID.replace("3f", "4f"))
