@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
 # What users import.
 PACKAGES = ("drivers/xenpv", "firmware/pvfw", "host/pvdump")
-# Where the systemd of a guest finds these; setup installs the others where they are wanted.
-UNITS = "host/pvdump/guest/units"
+# Where systemd finds these; setup installs a guest's others where they are wanted.
+UNITS = ("host/pvdump/guest/units", "host/pvdump/dom0/units")
 SYSTEM = {
     ".service": "usr/lib/systemd/system",
     ".timer": "usr/lib/systemd/system",
@@ -218,7 +218,7 @@ def _lay_out(folder: Path, images: list[Path], progress: Display, time: datetime
     for top in PACKAGES:
         for path, place in _sources(top):
             _put(path, root / PYTHON / place)
-    for path, _ in _sources(UNITS):
+    for path, _ in (found for folder in UNITS for found in _sources(folder)):
         if where := SYSTEM.get(path.suffix):
             _put(path, root / where / path.name)
     _put(PACKAGING / "pvdump", root / "usr/bin/pvdump", 0o755)
