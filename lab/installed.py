@@ -108,7 +108,8 @@ class Installed(Domain):
         Raises:
             LabTimeout: It has not in time.
         """
-        match = self.wait_console(r"^lab: agent \S+\n", timeout)
+        # Not at a line's begin: systemd of trixie writes a control sequence before.
+        match = self.wait_console(r"lab: agent \S+\n", timeout)
         self._seen += match.end()
         self.find_again()
         self.run("systemctl is-system-running --wait", timeout, check=False)
