@@ -50,7 +50,10 @@ async def ask(guest, menu):
         print("%s %2d  %s" % ("*" if i == menu.default else " ", i + 1, entry.name))
     print(SHOWN)
     while True:
-        _, line = terminal.line("", "boot: ")
+        ended, line = terminal.line("", "boot: ")
+        if ended:
+            print()
+            continue
         word = line.strip()
         if word == "s":
             return None
@@ -61,10 +64,22 @@ async def ask(guest, menu):
         if entry is None:
             print("there is no entry %s" % word[:40])
             continue
-        if edits:
-            _, text = terminal.line(entry.options.decode(), "options: ")
-            entry.options = text.encode()
-        return entry
+        if not edits or _edit(entry):
+            return entry
+
+
+def _edit(entry):
+    """Have its command line edited. Returns whether it was: Ctrl-C gives it up."""
+    if any(not 32 <= c < 127 for c in entry.options):
+        print("its command line has characters that nobody can type")
+        return False
+    terminal.type(entry.options)
+    ended, text = terminal.line("", "options: ")
+    if ended:
+        print()
+        return False
+    entry.options = text.encode()
+    return True
 
 
 def _default(menu, chosen):
