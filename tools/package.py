@@ -1,4 +1,4 @@
-"""`./build.py package`: pvdump's wheel, .deb and .rpm, each with the image inside, in out/.
+"""`./build.py package`: pvdump's wheel, .deb and .rpm, each with the images inside, in out/.
 
 Called by build.py, by the lab (a guest installs the .deb) and by tests. The rules: the files of
 git and nothing else go in; the same tree gives the same bytes, whatever the clock and the machine's
@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 from argparse import ArgumentParser, _SubParsersAction
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -72,7 +72,7 @@ class Packages:
 
 
 def build(out: Path, progress: Display = NULL) -> Packages:
-    """Build the image and the packages.
+    """Build the images and the packages.
 
     Args:
         out: The folder that gets them; files of these names are replaced.
@@ -81,12 +81,13 @@ def build(out: Path, progress: Display = NULL) -> Packages:
     Raises:
         Trouble: a program that builds them failed.
     """
-    binary = image.build(out, progress).bin
+    firmware = image.build(out, progress, ROOT / "pvboot.yaml")
+    images = image.build(out, progress).bin, firmware.elf, firmware.fw
     with tempfile.TemporaryDirectory(prefix="pvdump-package-") as name, progress.stage("package"):
         folder = Path(name)
         time = _changelog(folder)
-        made = [_wheel(folder, binary, time)]
-        _lay_out(folder, binary, progress, time)
+        made = [_wheel(folder, images, time)]
+        _lay_out(folder, images, progress, time)
         made += [_nfpm(folder, kind) for kind in ("deb", "rpm")]
         return Packages(*(shutil.copyfile(path, out / path.name) for path in made))
 
@@ -187,15 +188,16 @@ def _put(source: Path, target: Path, mode: int = 0o644) -> None:
     target.chmod(mode)
 
 
-def _wheel(folder: Path, binary: Path, time: datetime) -> Path:
-    """Build the wheel from a copy of the tree that has the image."""
+def _wheel(folder: Path, images: Iterable[Path], time: datetime) -> Path:
+    """Build the wheel from a copy of the tree that has the images."""
     tree, out = folder / "tree", folder / "wheel"
     for top in PACKAGES:
         for path, _ in _sources(top):
             _put(path, tree / path.relative_to(ROOT))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         _put(ROOT / name, tree / name)
-    _put(binary, tree / "host/pvdump/image/pvdump.bin")
+    for path in images:
+        _put(path, tree / "host/pvdump/image" / path.name)
     command = [*(sys.executable, "-B", "-m", "pip", "wheel", "--quiet", "--no-deps"), "--no-input"]
     command += ["--no-build-isolation", "--no-index", "--wheel-dir", str(out), str(tree)]
     process.output(command, PackageError, environment=_environment(time))
@@ -203,7 +205,7 @@ def _wheel(folder: Path, binary: Path, time: datetime) -> Path:
     return wheel
 
 
-def _lay_out(folder: Path, binary: Path, progress: Display, time: datetime) -> None:
+def _lay_out(folder: Path, images: Iterable[Path], progress: Display, time: datetime) -> None:
     """Write the files of both packages, as nfpm.yaml names them."""
     root = folder / "root"
     for top in PACKAGES:
@@ -214,7 +216,8 @@ def _lay_out(folder: Path, binary: Path, progress: Display, time: datetime) -> N
             _put(path, root / where / path.name)
     _put(PACKAGING / "pvdump", root / "usr/bin/pvdump", 0o755)
     _put(PACKAGING / "pvdump.yaml", root / "etc/pvdump.yaml")
-    _put(binary, root / "usr/lib/pvdump/pvdump.bin")
+    for path in images:
+        _put(path, root / "usr/lib/pvdump" / path.name)
     _write(root / "usr/share/man/man1/pvdump.1.gz", _packed(manual(progress, time)))
     shell = "usr/share/bash-completion/completions/pvdump"
     _write(root / shell, completion("bash").encode())
