@@ -3,9 +3,10 @@
 On one Xen an installed Debian boots from copies of one disk, whose initrd is as large as Debian
 makes it by default. The ways take turns; a figure is the median of the rounds. A time begins just
 before `xl create`, or `xl unpause`, is started and ends when dom0 has the line of the guest's
-console. Only pvboot says when it enters the kernel. The kernel is the same for all, so what it
-takes from there to its first line is taken off the others' first line: what is left is the time
-until they have entered it. xl and pygrub read the kernel before the guest is unpaused.
+console. Only pvboot says when it enters the kernel, just before it hands the domain back. The
+kernel is the same for all, so what it takes from there to its first line is taken off the others'
+first line: what is left is the time until they have entered it. xl and pygrub read the kernel
+before the guest is unpaused.
 """
 
 from __future__ import annotations
