@@ -1,7 +1,7 @@
-"""Backends that stand still: a process in dom0 that is stopped, a disk that answers nothing.
+"""Backends that stand still or are slow: a process in dom0 that is stopped, a disk with a limit.
 
-Used by tests that need a guest's requests to stay unanswered. The rule: each is a `with` block,
-which ends the stand-still however it is left. blkback is a kernel thread, which cannot be stopped,
+Used by tests that need a guest's requests to stay unanswered, or to take long. The rule: each is a
+`with` block, which ends it however it is left. blkback is a kernel thread, which cannot be stopped,
 so the disk below it stands still. Source: QEMU qapi/block.json (block_set_io_throttle).
 """
 
@@ -53,6 +53,16 @@ def disk(xen: Xen, path: Path) -> Iterator[None]:
             f"dd if={device} of=/dev/null bs=4k count=1 iflag=direct &\n"
             "until set -- $(cat $stat); [ $(($1 - ended + $9)) -gt 0 ]; do usleep 10000; done"
         )
+        yield
+    finally:
+        _limit(xen, path, 0)
+
+
+@contextlib.contextmanager
+def slow(xen: Xen, path: Path, rate: int) -> Iterator[None]:
+    """Let a disk that is attached to dom0 take `rate` bytes per second until the block ends."""
+    _limit(xen, path, rate)
+    try:
         yield
     finally:
         _limit(xen, path, 0)

@@ -36,7 +36,7 @@ HW = (
     *("number", "memory", "pages", "secrets", "machine", "modhw"),
 )
 OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
-SHELL = tuple(f"boot/shell/{name}.c" for name in ("hal", "jump", "modjump", "terminal"))
+SHELL = tuple(f"boot/shell/{name}.c" for name in ("editor", "hal", "jump", "modjump", "terminal"))
 
 PAGE_SIZE = 4096
 SETUP_SIZE = 4096  # boot/setup.S

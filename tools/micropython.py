@@ -31,11 +31,10 @@ SOURCES = (
     *("extmod/modbinascii.c", "extmod/modhashlib.c", "lib/uzlib/crc32.c"),
     "shared/runtime/gchelper_generic.c",
 )
-# In images with the shell.
+# In images with the shell; boot/shell/editor.c has shared/readline/readline.c.
 SHELL_SOURCES = (
     *(f"extmod/mod{name}.c" for name in ("heapq", "json", "random", "time", "uctypes")),
-    *("shared/readline/readline.c", "shared/runtime/sys_stdio_mphal.c"),
-    "shared/timeutils/timeutils.c",
+    *("shared/runtime/sys_stdio_mphal.c", "shared/timeutils/timeutils.c"),
 )
 SHELL_FLAGS = ("-DIMAGE_SHELL=1",)
 PORT_SOURCES = ("boot/port/port.c", "boot/port/libc.c")

@@ -11,11 +11,13 @@
 #include "boot/console.h"
 #include "boot/trap.h"
 
+#ifndef IMAGE_SHELL
 /* Writes the output of mp_plat_print, and so of print(). */
 void mp_hal_stdout_tx_strn_cooked(const char *text, size_t len)
 {
     console_write(text, len);
 }
+#endif
 
 void gc_collect(void)
 {

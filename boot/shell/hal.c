@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "boot/console.h"
+#include "boot/shell/editor.h"
 #include "boot/shell/terminal.h"
 #include "boot/xen.h"
 #include "py/lexer.h"
@@ -24,6 +25,13 @@ mp_lexer_t *mp_lexer_new_from_file(qstr name)
     mp_raise_OSError(MP_ENOENT);
 }
 
+/* Writes the output of mp_plat_print, and so of print(). */
+void mp_hal_stdout_tx_strn_cooked(const char *text, size_t len)
+{
+    editor_print(text, len);
+}
+
+/* Writes what the line editor draws. */
 mp_uint_t mp_hal_stdout_tx_strn(const char *text, size_t len)
 {
     console_write(text, len);

@@ -15,6 +15,7 @@
 #include "boot/config.h"
 #include "boot/console.h"
 #include "boot/hw/number.h"
+#include "boot/shell/editor.h"
 #include "boot/xen.h"
 #include "py/builtin.h"
 #include "py/compile.h"
@@ -107,7 +108,7 @@ static int key(void)
     return c == '\n' ? '\r' : c;
 }
 
-int mp_hal_stdin_rx_chr(void)
+static int next_key(mp_obj_t row)
 {
     for (;;) {
         int c = key();
@@ -115,8 +116,13 @@ int mp_hal_stdin_rx_chr(void)
         if (c >= 0)
             return c;
         if (MP_STATE_VM(terminal_idle))
-            mp_call_function_0(MP_STATE_VM(terminal_idle));
+            editor_idle(MP_STATE_VM(terminal_idle), row);
     }
+}
+
+int mp_hal_stdin_rx_chr(void)
+{
+    return next_key(0);
 }
 
 uintptr_t mp_hal_stdio_poll(uintptr_t flags)
@@ -130,6 +136,13 @@ static mp_obj_t mod_key(void)
     return MP_OBJ_NEW_SMALL_INT(key());
 }
 static MP_DEFINE_CONST_FUN_OBJ_0(key_obj, mod_key);
+
+/* wait(row) -> the next key; row: what is shown of the line that it goes on. */
+static mp_obj_t mod_wait(mp_obj_t row)
+{
+    return MP_OBJ_NEW_SMALL_INT(next_key(row));
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(wait_obj, mod_wait);
 
 static mp_obj_t mod_port(void)
 {
@@ -155,7 +168,7 @@ static mp_obj_t mod_line(mp_obj_t text_in, mp_obj_t prompt)
 
     vstr_init(&line, len + 32);
     vstr_add_strn(&line, text, len);
-    ended = readline(&line, mp_obj_str_get_str(prompt));
+    ended = editor_line(&line, mp_obj_str_get_str(prompt));
     items[0] = MP_OBJ_NEW_SMALL_INT(ended);
     items[1] = mp_obj_new_str_from_vstr(&line);
     return mp_obj_new_tuple(2, items);
@@ -223,6 +236,7 @@ static MP_DEFINE_CONST_FUN_OBJ_0(is_interrupted_obj, mod_is_interrupted);
 static const mp_rom_map_elem_t globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR___name__), MP_ROM_QSTR(MP_QSTR_terminal) },
     { MP_ROM_QSTR(MP_QSTR_key), MP_ROM_PTR(&key_obj) },
+    { MP_ROM_QSTR(MP_QSTR_wait), MP_ROM_PTR(&wait_obj) },
     { MP_ROM_QSTR(MP_QSTR_port), MP_ROM_PTR(&port_obj) },
     { MP_ROM_QSTR(MP_QSTR_line), MP_ROM_PTR(&line_obj) },
     { MP_ROM_QSTR(MP_QSTR_type), MP_ROM_PTR(&type_obj) },

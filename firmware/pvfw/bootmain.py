@@ -1,20 +1,26 @@
 """pvboot's Python entry point: it reads what is asked for, runs a mode, and ends.
 
 Called once by the boot stub (C), as main.py is in the crash kernel's image. Options of other
-programs on the command line are passed over.
+programs on the command line are passed over. What it does not say may stand in xenstore, where the
+toolstack writes before the domain runs. Rule: what the command line says counts, also where it
+cannot be used.
 
     pvdump.run=boot             what to do: boot, the kernel that a disk says; shell, a prompt;
                                 script, the scripts alone
     pvdump.entry=ID             boot: the entry with this id, or number, in place of the default
     pvdump.timeout=5            boot: seconds that a key is waited for, which shows the menu
+    pvdump.tries=3              boot: how many boots of an entry that do not end make it passed
+                                over, where the guest has a counter; 0: it is not looked for
     pvdump.then=poweroff        afterwards: reboot, poweroff or halt
+    vm-data/pvboot/entry, run, timeout
+                                in xenstore
 """
 
 import hw
 from xenpv import abi
 from xenpv.errors import XenError
 from xenpv.hypercall import Hypercalls
-from xenpv.text import decimal
+from xenpv.text import decimal, printable
 
 from . import modules
 from .ending import ENDS, FLUSH_MS, end
@@ -26,8 +32,14 @@ from .shell.guest import ShellGuest
 
 MODULE_MAX = 4 << 20
 TIMEOUT_MAX = 3600
+TRIES, TRIES_MAX = 3, 255
 # What pvdump.run= can ask for.
 MODES = ("boot", "script", "shell")
+PREFIX = "pvdump."
+# Where xenstore may say some of it, below the domain's own folder.
+NODE = "vm-data/pvboot"
+STORED = ("entry", "run", "timeout")
+STORED_MAX, VALUE_MAX = 16, 256
 
 
 class Settings:
@@ -36,39 +48,76 @@ class Settings:
     Args:
         line: the command line, str.
 
-    Attributes: run, the mode; entry, an id or None; timeout, seconds or None; then, the end action
-    or None; problems, what could not be used, one message each.
+    Attributes: run, the mode; entry, an id or None; timeout, seconds or None; tries; then, the end
+    action or None; problems, what could not be used and is not told yet, one message each.
     """
 
     def __init__(self, line):
         self.run = "boot"
         self.entry = self.timeout = self.then = None
+        self.tries = TRIES
         self.problems = []
+        self._said = []
         for word in line.split():
-            key, _, value = word.partition("=")
-            try:
-                self._set(key, value)
-            except OptionError as e:
-                self.problems.append(str(e))
+            name, _, value = word.partition("=")
+            if name[: len(PREFIX)] == PREFIX:
+                self._said.append(name[len(PREFIX) :])
+                self._take(name, name[len(PREFIX) :], value)
 
-    def _set(self, key, value):
-        if key == "pvdump.run":
-            self.run = _choice(key, value, MODES)
-        elif key == "pvdump.then":
-            self.then = _choice(key, value, ENDS)
-        elif key == "pvdump.entry":
+    async def add_stored(self, store):
+        """Add what xenstore says, as far as the command line does not say it.
+
+        Args:
+            store: Xenstore, connected.
+        """
+        try:
+            for key in (await store.directory(NODE, ()))[:STORED_MAX]:
+                name = "%s/%s" % (NODE, key[:40])
+                if key not in STORED:
+                    self.problems.append("%s is no setting of pvboot" % name)
+                elif key not in self._said:
+                    value = await store.read(name)
+                    self._take(name, key, printable(value[:VALUE_MAX].strip()))
+        except XenError as e:
+            self.problems.append("%s: %s" % (NODE, e))
+
+    def tell(self):
+        """Say what could not be used, and has not been told."""
+        for problem in self.problems:
+            say(problem)
+        self.problems = []
+
+    def _take(self, name, key, value):
+        try:
+            self._set(name, key, value)
+        except OptionError as e:
+            self.problems.append(str(e))
+
+    def _set(self, name, key, value):
+        if key == "run":
+            self.run = _choice(name, value, MODES)
+        elif key == "then":
+            self.then = _choice(name, value, ENDS)
+        elif key == "entry":
             self.entry = value
-        elif key == "pvdump.timeout":
-            self.timeout = decimal(value, 0, TIMEOUT_MAX)
-            if self.timeout is None:
-                raise OptionError("%s=%s: 0 to %d expected" % (key, value[:40], TIMEOUT_MAX))
-        elif key[:7] == "pvdump.":
-            raise OptionError("%s is no option of pvboot" % key[:40])
+        elif key == "timeout":
+            self.timeout = _number(name, value, TIMEOUT_MAX)
+        elif key == "tries":
+            self.tries = _number(name, value, TRIES_MAX)
+        else:
+            raise OptionError("%s is no option of pvboot" % name[:40])
 
 
-def _choice(key, value, allowed):
+def _number(name, value, most):
+    found = decimal(value, 0, most)
+    if found is None:
+        raise OptionError("%s=%s: 0 to %d expected" % (name, value[:40], most))
+    return found
+
+
+def _choice(name, value, allowed):
     if value not in allowed:
-        raise OptionError("%s=%s: %s expected" % (key, value[:40], ", ".join(sorted(allowed))))
+        raise OptionError("%s=%s: %s expected" % (name, value[:40], ", ".join(sorted(allowed))))
     return value
 
 
@@ -79,8 +128,7 @@ def main():
     contents = [content for content in contents if content is not None]
     settings = Settings(modules.text(cmdline, contents))
     say("firmware at 0x%x, %d KiB" % (region[0], (region[1] - region[0]) >> 10))
-    for problem in settings.problems:
-        say(problem)
+    settings.tell()
     if not hw.xen():
         say("this machine is not Xen: no CPUID leaf from 0x40000000 on says XenVMMXenVMM. Halted.")
         hw.halt()
@@ -99,6 +147,8 @@ def main():
 
 async def _work(guest, settings, contents):
     await guest.store.connect()
+    await settings.add_stored(guest.store)
+    settings.tell()
     if settings.run == "boot":
         await kernel.run(guest, settings)
     await guest.listen()

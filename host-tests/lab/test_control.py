@@ -2,13 +2,18 @@
 
 import pytest
 from fixtures.controlled import acknowledged, assert_written
-from fixtures.xens import XENS
+from fixtures.xens import ONE, XENS
 
+from lab import linux, standstill
+from pvdump.dump.collect import collect
 from tools import image
 
 pytestmark = pytest.mark.xen
 
 MORE = 40  # numbers that are to be acknowledged between two events
+# xl waits 60 s. A target that takes so many bytes a second makes a dump of 160 MiB longer.
+SLOW = 2 << 20
+DUMP = "pvdump.disk=xvdb pvdump.level=0 pvdump.then=poweroff"
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +100,27 @@ def test_saved_restored_and_migrated_it_goes_on_and_loses_nothing(start, door, b
         writer.more()
     assert writer.text().count("guest: resumed") == 4
     assert writer.end("shutdown") == "poweroff"
+
+
+def test_the_save_of_a_guest_that_dumps_is_given_up_and_the_dump_is_whole(
+    at_prompt, target, tmp_path
+):
+    domain = at_prompt(*ONE, "hvm")
+    domain.attach("xvdb", target)
+    domain.bring("xvdb", {"pvdump.bin": "image-bin"})
+    domain.type(linux.kexec("/pvdump.bin", DUMP, file_mode=True))
+    domain.type("echo armed $?")
+    domain.wait_console("^armed 0$")
+    with standstill.slow(domain.xen, target, SLOW):
+        domain.type("echo c >/proc/sysrq-trigger")
+        domain.wait_console("^pvdump: why the kernel died")
+        save = f"xl save {domain.domid} /run/saved"
+        said = domain.xen.sh(f"{save} 2>&1; echo status $?")
+        assert "guest didn't acknowledge suspend" in said
+        assert "status 0" not in said.splitlines()
+        asked = "the toolstack asks for suspend: not now, the dump goes on"
+        assert f"pvdump: {asked}" in domain.console()
+        assert "pvdump: dump complete" not in domain.console()
+    assert domain.wait_end() == "poweroff", domain.console()[-3000:]
+    assert "pvdump: dump complete" in domain.console()
+    assert collect(target, tmp_path / "vmcore").reason == ""

@@ -20,6 +20,7 @@ NO_OPTIONS = (
     "doctor",
     "setup",
     "status",
+    "booted",
 )  # these have no wrong values but usage
 STATES = {"ready": "READY", "dump": "COMPLETE"}
 LONG = "n" * 256
@@ -264,6 +265,9 @@ TABLE = [
     ("setup --yes --dry-run", USAGE, "not allowed with argument"),
     ("setup now", USAGE, "unrecognized arguments: now"),
     ("remove --dry-run", USAGE, "unrecognized arguments: --dry-run"),
+    ("booted now", USAGE, "unrecognized arguments: now"),
+    ("booted --al", USAGE, "unrecognized arguments: --al"),
+    ("booted --all --off", USAGE, "not allowed with argument"),
     ("info", USAGE, "required: DISK"),
     ("info ''", USAGE, "a name expected"),
     (

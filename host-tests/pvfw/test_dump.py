@@ -12,7 +12,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from fixtures.crashedguest import GOOD, LOADS, NOTES, REGION, SIZE, Crash
 
-from pvfw import superblock
+from pvfw import superblock, tries
 from pvfw.report import NODE
 from pvfw.stream import Stream
 from pvfw.target import Target
@@ -82,6 +82,17 @@ def test_a_disk_that_the_crashed_kernel_used_is_taken_over(capsys):
     CrashedKernel(crash.guest).connect(crash.back)
     crash.run()
     assert crash.superblock().state == superblock.COMPLETE
+
+
+def test_the_counter_of_boots_stays_as_it_is(capsys):
+    crash = Crash()
+    counted = tries.Tries()
+    counted.enter(b"k" * tries.KEY_SIZE)
+    page = counted.encode().ljust(tries.PAGE, b"\xa5")
+    crash.disk.data[tries.AT : tries.AT + tries.PAGE] = page
+    crash.run()
+    assert crash.superblock().state == superblock.COMPLETE
+    assert crash.disk.data[tries.AT : tries.AT + tries.PAGE] == page
 
 
 @pytest.mark.parametrize("names", ["", "pvdump.disk=xvdc,xvdb"])

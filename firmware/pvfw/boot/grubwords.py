@@ -112,7 +112,12 @@ class Cursor:
     def _quoted(self, at):
         text = self.text
         while at < self.end and text[at] != DOUBLE:
-            at += 2 if text[at] == BACKSLASH else 1
+            c = text[at]
+            if c == DOLLAR and text[at + 1 : at + 2] == b"{":
+                # A quote in a variable's name does not end the word.
+                at = self._find(b"}", at + 2)
+            else:
+                at += 2 if c == BACKSLASH else 1
         if at >= self.end:
             raise Damaged("a GRUB script with a word that does not end")
         return at + 1

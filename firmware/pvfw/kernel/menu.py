@@ -26,7 +26,7 @@ async def choose(guest, menu, settings):
     """
     if not menu.entries:
         return None
-    chosen = _named(menu, settings.entry)
+    chosen = named(menu, settings.entry)
     if chosen is None and settings.entry is not None:
         say("there is no entry %s" % settings.entry)
     loop = guest.loop
@@ -58,7 +58,7 @@ async def ask(guest, menu):
         if word == "s":
             return None
         edits = word[:1] == "e"
-        entry = _named(menu, word[1:].strip() if edits else word) or (
+        entry = named(menu, word[1:].strip() if edits else word) or (
             None if word.strip("e ") else menu.entries[menu.default]
         )
         if entry is None:
@@ -86,8 +86,8 @@ def _default(menu, chosen):
     return menu.entries[menu.default] if chosen is None else chosen
 
 
-def _named(menu, name):
-    """Return the entry with this id or number, None without one."""
+def named(menu, name):
+    """Return the entry with this id or number (str), None without one."""
     for i, entry in enumerate(menu.entries):
         if name in (entry.id, str(i + 1)):
             return entry

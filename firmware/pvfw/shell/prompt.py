@@ -92,29 +92,21 @@ class Prompt:
     def _paste(self):
         """Read lines up to Ctrl-D; nothing is indented or completed."""
         print("\npaste mode: Ctrl-D runs it, Ctrl-C gives it up")
-        text = ""
-        start = "=== "
+        text, row = "", "=== "
+        print(row, end="")
         while True:
-            print(start, end="")
-            start = ""
-            key = self._key()
+            key = terminal.wait(row)
             if key in (CTRL_C, CTRL_D):
                 print()
                 return "" if key == CTRL_C else text
             if key == 13:
                 text += "\n"
-                print()
-                start = "=== "
+                row = "=== "
+                print("\n" + row, end="")
             else:
                 text += chr(key)
+                row += chr(key)
                 print(chr(key), end="")
-
-    def _key(self):
-        while True:
-            key = terminal.key()
-            if key >= 0:
-                return key
-            self._loop.turn()
 
 
 async def _nothing():

@@ -6,13 +6,13 @@ import struct
 from pathlib import Path
 
 import pytest
-from fixtures.targets import MIB, SIZE, bad_places, make, of_version, vmcore
+from fixtures.targets import MIB, PAGE, SIZE, bad_places, make, of_version, vmcore
 
 from pvdump.dump import disk as disks
 from pvdump.dump import holders
 from pvdump.dump.disk import DiskError
 from pvdump.dump.prepare import SMALLEST, prepare, prepare_again
-from pvfw import superblock
+from pvfw import superblock, tries
 from pvfw.errors import TargetRefused
 
 
@@ -156,6 +156,47 @@ def test_target_that_takes_its_next_dump_says_nothing_of_the_last(empty: Path) -
     prepare_again(empty)
     after = superblock.decode(empty.read_bytes())
     assert (after.collected, after.dump_size, after.release) == (0, 0, "")
+
+
+def counted() -> bytes:
+    found = tries.Tries()
+    found.enter(b"k" * tries.KEY_SIZE)
+    return bytes(found.encode())
+
+
+def put(path: Path, sector: bytes) -> None:
+    with path.open("r+b") as stream:
+        stream.seek(tries.AT)
+        stream.write(sector)
+
+
+def test_again_keeps_the_counter_of_boots(empty: Path) -> None:
+    collected(empty)
+    put(empty, counted().ljust(PAGE + 1, b"\xa5"))
+    prepare_again(empty)
+    raw = empty.read_bytes()
+    assert raw[tries.AT : tries.AT + tries.SIZE] == counted()
+    assert not any(raw[tries.AT + tries.PAGE : superblock.DATA_OFFSET])
+    assert not any(raw[superblock.SUPERBLOCK_SIZE : tries.AT])
+
+
+def test_what_is_no_counter_does_not_stay(empty: Path) -> None:
+    collected(empty)
+    put(empty, b"PVTRIED\n" + counted()[8:])
+    prepare_again(empty)
+    assert not any(empty.read_bytes()[superblock.SUPERBLOCK_SIZE : superblock.DATA_OFFSET])
+
+
+def test_a_new_target_counts_nothing(empty: Path) -> None:
+    prepare(empty)
+    put(empty, counted())
+    prepare(empty)
+    assert tries.MAGIC not in empty.read_bytes()
+
+
+def test_a_counter_without_a_superblock_is_named(empty: Path) -> None:
+    put(empty, counted())
+    assert "holds a pvdump counter of boots" in refusal(empty)
 
 
 def test_again_takes_a_target_without_a_dump(empty: Path) -> None:

@@ -9,7 +9,7 @@ from fixtures.cutcrash import COPY, DATA, HEAD, CutCrash, Told, tell
 from fixtures.sealing import sealed_stream, target
 from fixtures.targets import PAGE
 
-from pvfw import superblock
+from pvfw import superblock, tries
 
 BOB = Person()
 KDUMP = ("--format", "kdump", "--compress", "zstd", "DISK", "OUT")
@@ -46,6 +46,18 @@ def changed(block: superblock.Superblock, **fields: object) -> bytes:
     for name, value in fields.items():
         setattr(other, name, value)
     return other.encode()
+
+
+def test_a_counter_of_boots_changes_nothing(whole: bytes, expected: bytes, tmp_path: Path) -> None:
+    made = tries.Tries()
+    made.enter(b"k" * tries.KEY_SIZE)
+    data = whole[: tries.AT] + made.encode() + whole[tries.AT + tries.SIZE :]
+    for words, first in ((PLAIN, data[:HEAD]), (SALVAGE, data[:HEAD]), (SALVAGE, bytes(HEAD))):
+        folder = tmp_path / f"{words[1]}-{any(first)}"
+        folder.mkdir()
+        told = put(folder, first + data[HEAD:], *words)
+        assert told.file == expected
+        assert (folder / "disk").read_bytes()[tries.AT : DATA] == data[tries.AT : DATA]
 
 
 def joined(whole: bytes, first: bytes, second: bytes) -> bytes:

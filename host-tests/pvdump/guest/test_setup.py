@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.guestdisks import Sys
-from fixtures.guestroot import WANTS, GuestRoot
+from fixtures.guestroot import UNITS, WANTS, GuestRoot
 from fixtures.systemtools import (
     SystemTools,
     alpine,
@@ -19,7 +19,19 @@ from fixtures.systemtools import (
 )
 
 from pvdump import cli
-from pvdump.guest import changes, choice, doctor, facts, plan, programs, record, remove, setup, xen
+from pvdump.guest import (
+    booted,
+    changes,
+    choice,
+    doctor,
+    facts,
+    plan,
+    programs,
+    record,
+    remove,
+    setup,
+    xen,
+)
 from pvdump.place import device
 
 LOADERS: list[Callable[[GuestRoot], None]] = [
@@ -216,6 +228,7 @@ def test_units_of_a_wheel_are_installed_with_its_own_program(guest: GuestRoot) -
     local = guest.path / "etc/systemd/system"
     assert {path.name for path in local.glob("pvdump*")} == {
         *facts.UNITS,
+        facts.BOOTED,
         "pvdump-check.service",
         "pvdump-hotplug.timer",
     }
@@ -227,7 +240,29 @@ def test_units_of_a_wheel_are_installed_with_its_own_program(guest: GuestRoot) -
 
 def test_every_unit_that_systemd_can_enable_is_enabled() -> None:
     units = [path for path in plan.PACKAGED.iterdir() if "\n[Install]\n" in path.read_text()]
-    assert {path.name for path in units} == set(facts.UNITS)
+    assert {path.name for path in units} == {*facts.UNITS, facts.BOOTED}
+
+
+@pytest.mark.parametrize("kind", ["114", "144", "", "255"])
+def test_boots_are_counted_in_a_guest_that_pvboot_has_booted(
+    guest: GuestRoot, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = []
+    monkeypatch.setattr(booted, "begin", lambda: counted.append("begin"))
+    monkeypatch.setattr(booted, "end", lambda: counted.append("end") or [])
+    if kind:
+        guest.write("proc/sys/kernel/bootloader_type", kind)
+    guest.write(f"{UNITS}/{facts.BOOTED}", "")
+    before = tree(guest.path)
+    for _ in range(2):
+        assert cli.main(["setup", "--yes"]) == 0
+    link = guest.path / WANTS / facts.BOOTED
+    assert link.is_symlink() == (kind == "255")
+    assert counted == ["begin"] * (kind == "255")
+    assert cli.main(["remove", "--yes"]) == 0
+    assert counted == ["begin", "end"] * (kind == "255")
+    assert not link.is_symlink()
+    assert tree(guest.path) == before
 
 
 def test_reservation_that_a_person_made_larger_stays(tools: SystemTools, guest: GuestRoot) -> None:

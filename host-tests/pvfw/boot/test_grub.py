@@ -230,6 +230,8 @@ ENDLESS = [
     ("[ " + "( " * 20 + "x ]", "nests deeper than 8"),
     ("true 'x", "a word that does not end"),
     ('true "x', "a word that does not end"),
+    ('true "${x"', "a word that does not end"),
+    ('true "${x" y; true', "a word that does not end"),
     ("if true; then true", "a GRUB script has an end where fi|has an end where elif or else or fi"),
     ("fi", "the command fi is not known"),
     ("}", "a } too many"),

@@ -38,11 +38,14 @@ def disk(tmp_path_factory):
 def boot(image, disk):
     """Boots. Returns the text of the debug console and the shutdown's reason.
 
-    answers: (what the console ends with, what is typed then).
+    answers: (what the console ends with, what is typed then). stored: what the toolstack has in
+    xenstore.
     """
 
-    def of(line="", answers=(), data=None):
-        typist = Typist(image, (), cmdline=b"pvdump.run=boot " + line.encode())
+    def of(line="", answers=(), data=None, stored=(), run="pvdump.run=boot "):
+        typist = Typist(image, (), cmdline=(run + line).encode())
+        for key, value in dict(stored).items():
+            typist.guest.store.write(f"/local/domain/1/vm-data/pvboot/{key}", value)
         typist.guest.disk("xvda", Memory(disk if data is None else data))
         left, waited = list(answers), 0
 
@@ -111,3 +114,44 @@ def test_a_disk_that_says_nothing_leads_to_the_prompt(boot):
     assert "pvdump: no disk says what is to be booted" in text
     assert ">>> " in text
     assert reason == abi.SHUTDOWN_poweroff
+
+
+def test_xenstore_says_what_the_command_line_does_not(boot):
+    assert "number=a1 " in boot(stored={"entry": "a1"})[0]
+    assert "number=a1 " in boot(stored={"entry": " 2\n"})[0]
+    assert "pvdump: System a2 boots in 2 s" in boot(stored={"timeout": "2"})[0]
+    text, _ = boot(stored={"run": "shell"}, run="")
+    assert ">>> " in text
+    assert "kernel: done" not in text
+
+
+@pytest.mark.parametrize("line", ["pvdump.entry=a2", "pvdump.entry=", "pvdump.entry=none"])
+def test_the_command_line_counts_before_xenstore(boot, line):
+    stored = {"run": "shell", "timeout": "60", "entry": "a1"}
+    text, _ = boot(f"pvdump.timeout=0 {line}", stored=stored)
+    assert "number=a2 " in text
+    assert " boots in " not in text
+
+
+def test_an_option_that_cannot_be_used_is_not_replaced_by_xenstore(boot):
+    text, _ = boot(run="pvdump.run=bot", stored={"run": "shell"})
+    assert "pvdump: pvdump.run=bot: boot, script, shell expected" in text
+    assert "number=a2 " in text
+
+
+def test_what_xenstore_says_wrongly_is_told_and_passed_over(boot):
+    text, _ = boot(stored={"timeout": "soon", "run": "no\x1b[2J", "then": "halt"}, run="")
+    assert "pvdump: vm-data/pvboot/timeout=soon: 0 to 3600 expected\n" in text
+    assert "pvdump: vm-data/pvboot/run=no?[2J: boot, script, shell expected\n" in text
+    assert "pvdump: vm-data/pvboot/then is no setting of pvboot\n" in text
+    assert "number=a2 " in text
+
+
+def test_a_node_that_the_guest_may_not_read_is_told(image, disk):
+    typist = Typist(image, [], cmdline=b"")
+    typist.guest.store.write("/local/domain/1/vm-data/pvboot/run", "shell", "n0")
+    typist.guest.store.write("/local/domain/1/vm-data/pvboot", "", "n0")
+    typist.guest.disk("xvda", Memory(disk))
+    image.run(typist.guest)
+    assert "pvdump: vm-data/pvboot: xenstore directory vm-data/pvboot: EACCES" in image.text
+    assert "number=a2 " in image.text

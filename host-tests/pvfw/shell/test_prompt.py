@@ -1,5 +1,7 @@
 """The prompt of pvboot, the image itself in an embedded domain: typed at as a person would."""
 
+import re
+
 import pytest
 from fixtures.typist import Typist, image_of
 
@@ -176,3 +178,87 @@ def test_the_toolstack_is_heard_at_the_prompt(image):
     machine.on_idle = ask
     assert image.run(typist.guest) == abi.SHUTDOWN_reboot
     assert "the toolstack asks for reboot: rebooting" in image.console
+
+
+TICK = b"""#!pvboot
+async def tick():
+    await loop.sleep(3 * 10**9)
+    print("tick", "tock", end=END)
+loop.spawn(tick())
+"""
+
+
+def screen(text):
+    """Return the rows of a terminal that has shown a text, the cursor's place as (row, column)."""
+    rows, row, column = [""], 0, 0
+    for part in re.findall(r"\x1b\[\d*[A-Z]|.", text, re.DOTALL):
+        if part == "\r":
+            column = 0
+        elif part == "\n":
+            row += 1
+            rows += [""] * (row + 1 - len(rows))
+        elif part == "\b":
+            column -= 1
+        elif part == "\x1b[K":
+            rows[row] = rows[row][:column]
+        elif part[0] == "\x1b":
+            assert part[-1] == "D", part
+            column -= int(part[2:-1])
+        else:
+            rows[row] = rows[row].ljust(column)[:column] + part + rows[row][column + 1 :]
+            column += 1
+    return rows, (row, column)
+
+
+class Interrupted:
+    """A person who types a part of a line, sees another task print, and types the rest.
+
+    Attributes: before, after: the screen() when the part was typed, and when the task had printed.
+    """
+
+    def __init__(self, image, end, *parts):
+        script = TICK.replace(b"END", repr(end).encode())
+        line = b"pvdump.run=shell"
+        typist = Typist(image, [], cmdline=line, modules=((0x1000000, len(script)),))
+        typist.guest.machine.ram[0x1000000 : 0x1000000 + len(script)] = script
+        self._image, self._parts = image, list(parts)
+        self.before = self.after = None
+        typist.guest.machine.on_idle = self._type
+        assert image.run(typist.guest) == abi.SHUTDOWN_poweroff
+        self.rows = screen(image.console)[0]
+
+    def _type(self, _):
+        now = screen(self._image.console)
+        if self.before is None and now[0][-1] == ">>> ":
+            self.before = ()
+            self._image.type(self._parts.pop(0))
+        elif self.before == ():
+            self.before = now
+        elif "tick tock" in now[0] and self.after is None:
+            self.after = now
+            self._image.type(self._parts.pop(0))
+        elif self.after is not None and now[0][-1] == ">>> ":
+            self._image.type(b"\x04")
+
+
+@pytest.mark.parametrize("end", ["\n", ""])
+def test_a_line_that_is_being_typed_is_drawn_again_below_what_is_printed(image, end):
+    done = Interrupted(image, end, b"40 + 3\x1b[D", b"2\r")
+    (rows, place), (later, there) = done.before, done.after
+    assert (rows[-1], place[1]) == (">>> 40 + 3", 9)
+    assert later == [*rows[:-1], "tick tock", ">>> 40 + 3"]
+    assert there == (place[0] + 1, 9)
+    assert done.rows[done.rows.index(">>> 40 + 23") + 1] == "63"
+
+
+def test_the_row_of_a_paste_is_drawn_again(image):
+    done = Interrupted(image, "\n", b"\x05a = 1\ra +=", b" 2\rprint(a)\r\x04")
+    assert done.before[0][-2:] == ["=== a = 1", "=== a +="]
+    assert done.after[0][-3:] == ["=== a = 1", "tick tock", "=== a +="]
+    assert "3" in done.rows
+
+
+def test_the_last_of_several_lines_is_drawn_again(image):
+    done = Interrupted(image, "\n", b"if 1:\rprint(7", b")\r\r")
+    assert done.after[0][-3:] == [">>> if 1:", "tick tock", "...     print(7"]
+    assert "7" in done.rows

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pvfw import superblock
+from pvfw import superblock, tries
 from pvfw.errors import OtherVersion, TargetRefused
 
 from ..streams import pasted
@@ -45,6 +45,7 @@ SIGNATURES = (
     (4086, b"SWAPSPACE2", "swap space"),
     (4096, b"EFI PART", "a GPT partition table"),
     (4096, b"\xfc\x4e\x2b\xa9", "a RAID member"),
+    (tries.AT, tries.MAGIC, "a pvdump counter of boots"),
     (65600, b"_BHRfS_M", "a btrfs file system"),
     (-512, b"EFI PART", "a GPT partition table (its backup)"),
     (-512, b"conectix", "a VHD image (attach it, and prepare the disk the guest sees)"),

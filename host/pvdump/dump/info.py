@@ -1,7 +1,8 @@
 """`pvdump info`: the superblock of a dump target, for a person or as JSON.
 
-Called by the command line. The rule: only the superblock is read, and the first chunk of the dump
-behind it, which says why the kernel died; so it works beside a running guest.
+Called by the command line. The rule: only the superblock is read, the counter of boots, and the
+first chunk of the dump behind it, which says why the kernel died; so it works beside a running
+guest.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from pvfw import chunks, superblock
+from pvfw import chunks, superblock, tries
 
 from ..arguments import file_name
 from ..streams import one_line
 from . import disk as disks
-from .disk import MIB, TargetDisk
+from .disk import MIB, PAGE, BadPlace, TargetDisk
 from .stream import Stream, cause, facts
+from .swapspace import is_swap
 
 MEANING = {
     superblock.READY: "waiting for a crash",
@@ -91,6 +93,7 @@ def info(path: Path) -> dict[str, Any]:
             "reason": block.reason or None,
             "cause": _cause(disk, block) or None,
             "collected": _when(block.collected),
+            "boots": _boots(disk, block),
         }
 
 
@@ -118,6 +121,8 @@ def text(facts: dict[str, Any]) -> str:
         ]
     if facts["format"] == "age":
         lines.append(("encrypted", "by age: `pvdump collect --identity FILE` opens it"))
+    if facts["boots"] is not None:
+        lines.append(("boots", _counted(facts["boots"])))
     if facts["reason"]:
         lines.append(("reason", facts["reason"]))
     return "\n".join(f"{name:<9} {value}" for name, value in lines)
@@ -133,6 +138,33 @@ def _cause(disk: TargetDisk, block: superblock.Superblock) -> str:
         return ""
     chunk = stream.chunk(header, 0)
     return "" if isinstance(chunk, str) else cause(facts(chunk.payload))
+
+
+def _boots(disk: TargetDisk, block: superblock.Superblock) -> dict[str, Any] | None:
+    """Return what pvboot's counter on a target says; None where there is none."""
+    if block.version == superblock.VERSION_ELF:
+        return None
+    try:
+        raw = disk.read(0, tries.AT + tries.SIZE)
+    except BadPlace:
+        return None
+    found = tries.decode(raw[tries.AT :])
+    if found is None or is_swap(raw[:PAGE]):
+        return None
+    return {
+        "open": found.is_open,
+        "generation": found.generation,
+        "problem": found.problem or None,
+        "entries": [{"key": key.hex(), "count": count} for key, count in found.records],
+    }
+
+
+def _counted(boots: dict[str, Any]) -> str:
+    if boots["problem"]:
+        return f"the counter is {boots['problem']}, and counts as none"
+    counts = ", ".join(str(entry["count"]) for entry in boots["entries"])
+    what = f"did not end, by entry: {counts}" if counts else "all ended"
+    return f"counted by pvboot; {what}"
 
 
 def _written(facts: dict[str, Any]) -> str:

@@ -2,9 +2,9 @@
 
 Used by `pvdump prepare`. The rules: only what is empty, or a target without a dump, is written
 unasked; a target whose dump was collected is taken with --again, anything else with --force, after
-the person was told what was found. What the kernel uses is never written, and what a guest uses
-only if it is a target or empty. Only the first MiB, which the superblock owns, and the last page,
-which has its copy, are ever written.
+the person was told what was found. With --again a counter of boots (pvfw.tries) stays. What the
+kernel uses is never written, and what a guest uses only if it is a target or empty. Only the first
+MiB, which the superblock owns, and the last page, which has its copy, are ever written.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pvfw import superblock
+from pvfw import superblock, tries
 from pvfw.errors import TargetRefused
 
 from ..streams import pasted
 from . import disk as disks
 from . import holders, newfile, swapspace
 from .contents import Contents, look
-from .disk import MIB, PAGE, DiskError, TargetDisk
+from .disk import MIB, PAGE, BadPlace, DiskError, TargetDisk
 from .meter import SILENT, Progress
 
 SMALLEST = superblock.DATA_OFFSET + MIB
@@ -106,7 +107,7 @@ def prepare_again(path: Path) -> Prepared:
             ready = superblock.Superblock(block.uuid, block.size)
             swapspace.sign(disk, ready)
             return dataclasses.replace(prepared(ready), lost=found.name)
-        return _sign(disk, uuid.UUID(bytes=block.uuid), found.name)
+        return _sign(disk, uuid.UUID(bytes=block.uuid), found.name, _has_counter(disk))
 
 
 def _way(found: Contents) -> str:
@@ -128,12 +129,20 @@ def _refuse_foreign_use(disk: TargetDisk, found: Contents) -> None:
         )
 
 
-def _sign(disk: TargetDisk, name: uuid.UUID, lost: str) -> Prepared:
+def _has_counter(disk: TargetDisk) -> bool:
+    with suppress(BadPlace):
+        return tries.decode(disk.read(tries.AT, tries.SIZE)) is not None
+    return False
+
+
+def _sign(disk: TargetDisk, name: uuid.UUID, lost: str, counts: bool = False) -> Prepared:
+    """Write superblock and copy, and zeros between; `counts`: a counter of boots stays."""
     usable = disk.size // PAGE * PAGE
     block = superblock.Superblock(name.bytes, usable)
     # The superblock goes last: until then the first MiB is nobody's, not half of each. It goes with
     # the rest of its page, because for less the kernel reads the page, which may be unreadable.
-    disk.write(PAGE, bytes(superblock.DATA_OFFSET - PAGE))
+    begin = tries.AT + tries.PAGE if counts else PAGE
+    disk.write(begin, bytes(superblock.DATA_OFFSET - begin))
     raw = block.encode().ljust(PAGE, b"\0")
     disk.write(usable - superblock.COPY_SIZE, raw)
     disk.write(0, raw)

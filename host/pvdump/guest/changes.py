@@ -24,6 +24,7 @@ UNDO: dict[str, Callable[[Entry], str]] = {
     "folder": steps.undo_folder,
     "sysctl": steps.undo_sysctl,
     "program": steps.undo_program,
+    "boots": steps.undo_boots,
     "target-file": unmake.file,
     "target-device": unmake.device,
     "target-swap": unmake.swap_space,

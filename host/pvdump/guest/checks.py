@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Callable
 
 from . import loaders, targetlook, xen
-from .facts import MIB, UNITS, Guest
+from .facts import MIB, Guest
 from .states import DOM0, NO, OK, Finding, found
 
 # Where xl's soft reset fails: from the first to the last version, the one that is mended, how.
@@ -167,7 +167,7 @@ def armed(guest: Guest) -> Iterator[Finding]:
         yield found("other-image")
     else:
         yield found("armed")
-    missing = [unit for unit in UNITS if unit not in guest.units]
+    missing = [unit for unit in guest.wanted_units() if unit not in guest.units]
     if missing:
         yield found("not-enabled", units=" ".join(missing))
 

@@ -40,6 +40,11 @@ UNITS = (
     *("pvdump.service", "pvdump-collect.service", "pvdump-hooks.service"),
     "pvdump-check.timer",
 )
+# Where pvboot boots the guest.
+BOOTED = "pvdump-booted.service"
+# What pvboot calls itself to the kernel; nothing else that boots Xen's guests does so.
+# Source: pvfw/kernel/params.py; Linux Documentation/arch/x86/boot.rst, type_of_loader.
+PVBOOT = 0xFF
 CONFIG_MAX = 4 * MIB  # of a kernel's configuration
 
 
@@ -67,7 +72,8 @@ class Guest:
         signed: whether it has a signature.
         armed: the record of what pvdump has loaded, {} where it has nothing that can be read.
         unfit: why what is loaded would not dump, or "".
-        units: of UNITS, those that are enabled.
+        units: of wanted_units(), those that are enabled.
+        by_pvboot: whether pvboot has booted it.
         settings_error: why the settings cannot be read, or "".
         targets: that are configured, as they look.
         level: of the dump, as the configuration of the image has it.
@@ -94,6 +100,7 @@ class Guest:
     armed: Mapping[str, Any] = field(default_factory=dict)
     unfit: str = ""
     units: tuple[str, ...] = ()
+    by_pvboot: bool = False
     settings_error: str = ""
     targets: list[Look] = field(default_factory=list)
     level: int = 0
@@ -105,6 +112,10 @@ class Guest:
         if not self.gigabyte_pages:
             more = max(0, -(-self.memory // GIB) - HELD) * MAP
         return RESERVED + -(-more // MIB) * MIB
+
+    def wanted_units(self) -> tuple[str, ...]:
+        """Return the units that are to be enabled."""
+        return (*UNITS, BOOTED) if self.by_pvboot else UNITS
 
     def is_enough(self, size: int) -> bool:
         """Tell whether a reservation is large enough, and not larger than what is useful."""
@@ -132,7 +143,9 @@ def read(root: Path, store: Mapping[str, str]) -> Guest:
     guest.rivals = rivals.read(root)
     _read_image(guest)
     _read_armed(guest)
-    guest.units = tuple(unit for unit in UNITS if rivals.is_wanted(root, unit))
+    guest.by_pvboot = _number(root / "proc/sys/kernel/bootloader_type") == PVBOOT
+    wanted = guest.wanted_units()
+    guest.units = tuple(unit for unit in wanted if rivals.is_wanted(root, unit))
     guest.settings_error, values, guest.targets = targetlook.read(root)
     guest.level = values["level"]
     with contextlib.suppress(DumpError, OSError):

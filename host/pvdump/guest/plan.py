@@ -18,12 +18,12 @@ from pvfw.errors import DumpError
 from ..arm import settings
 from ..arm.estimate import estimate
 from ..streams import pasted
-from . import checks, choice, facts, loaders, rivals, settingsfile, steps, targetlook
+from . import booted, checks, choice, facts, loaders, rivals, settingsfile, steps, targetlook
 from .changes import Step
 from .choice import Choice, Wish
 from .facts import MIB, Guest
 from .states import DOM0, Finding
-from .steps import File, Folder, Program, Sysctl, folders
+from .steps import Action, File, Folder, Program, Sysctl, folders
 
 # States of doctor's in which setup can do nothing for a guest.
 HOPELESS = (
@@ -191,13 +191,17 @@ def _units(guest: Guest, swap: bool, changed: bool, plan: Plan) -> None:
     files = _unit_files(root, swap)
     if any(step.needed() for step in files):
         plan.add([Program((), RELOAD, ""), *files, Program(RELOAD, (), "systemd reads its units")])
-    missing = [unit for unit in facts.UNITS if unit not in guest.units]
+    missing = [unit for unit in guest.wanted_units() if unit not in guest.units]
     if missing:
         timers = [unit for unit in missing if unit.endswith(".timer")]
         undo = ["systemctl", "disable", "--now", *missing]
         plan.add([Program(["systemctl", "enable", *missing], undo, "from the next boot on")])
         if timers:
             plan.add([Program(["systemctl", "start", *timers], (), "the daily check")])
+        if facts.BOOTED in missing:
+            # Undone before the unit that takes the counts back is gone.
+            made = {"kind": "boots", "key": "on the target"}
+            plan.add([Action("count boots, for pvboot", booted.begin, made)])
     ready = guest.crash.reserved >= guest.need()
     if ready and (changed or missing or not guest.armed or not guest.crash.loaded):
         plan.add([Program(RESTART, (), "loads the crash kernel; `pvdump arm` says why if not")])

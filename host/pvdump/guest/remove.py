@@ -23,6 +23,7 @@ LINES = {
     "folder": "remove if empty",
     "sysctl": "restore",
     "program": "run",
+    "boots": "count no boots",
     "target-file": "remove the target",
     "target-device": "take the superblock off",
     "target-swap": "take the superblock off swap",

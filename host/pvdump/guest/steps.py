@@ -19,7 +19,7 @@ from typing import Any, Callable
 
 from pvfw.errors import DumpError
 
-from . import programs
+from . import booted, programs
 
 Entry = dict[str, Any]
 FILE_MAX = 1 << 20  # bytes of a file that is changed
@@ -234,6 +234,12 @@ def undo_sysctl(entry: Entry) -> str:
 def undo_program(entry: Entry) -> str:
     """Run a program that takes something back. Returns what is to be said, or ""."""
     programs.run(entry["words"])
+    return ""
+
+
+def undo_boots(entry: Entry) -> str:
+    """Have boots counted no more. Returns what is to be said, or ""."""
+    booted.end()
     return ""
 
 

@@ -1,9 +1,10 @@
 """The nonce of arm time, written into a target's superblock through its extents.
 
-Used by arm. The superblock is written as the image will write: on the PV disk, past the file system
-and past the partition, by O_DIRECT. Before, what the extents have must be what the file has; so a
-place that was found wrongly is never written. The file's pages are dropped from the page cache
-afterwards, and read again from the disk; so both ways give the same again.
+Used by arm, and by boots.py for another page. A page is written as the image will write: on the PV
+disk, past the file system and past the partition, by O_DIRECT. Before, what the extents have must
+be what the file has; so a place that was found wrongly is never written. The file's pages are
+dropped from the page cache afterwards, and read again from the disk; so both ways give the same
+again.
 """
 
 from __future__ import annotations
@@ -51,22 +52,41 @@ def stamp(path: Path, place: Place, nonce: bytes) -> None:
     raw = block.encode()
     # The copy goes first: until the superblock has the nonce, the one of before counts.
     for at in [0] if place.swap else [block.copy_at(), 0]:
-        page = bytearray(_agreed(path, place, at))
-        page[: len(raw)] = raw
-        _transfer(place.disk.node, _sector(place, at) * SECTOR, bytes(page))
-        if _agreed(path, place, at) != page:
-            raise DiskError(f"{path}: what was written through its extents is not what is there")
+        content = bytearray(page(path, place, at))
+        content[: len(raw)] = raw
+        put(path, place, at, bytes(content))
+
+
+def put(path: Path, place: Place, at: int, content: bytes) -> None:
+    """Write a page of a target through its extents.
+
+    Args:
+        path, place: of the target.
+        at: where the page begins, bytes.
+        content: of the page.
+
+    Raises:
+        DiskError: what the extents have is not what the file has, before or afterwards.
+    """
+    page(path, place, at)
+    _transfer(place.disk.node, _sector(place, at) * SECTOR, content)
+    if page(path, place, at) != content:
+        raise DiskError(f"{path}: what was written through its extents is not what is there")
 
 
 def _block(path: Path, place: Place, at: int) -> superblock.Superblock:
     try:
-        return superblock.decode(_agreed(path, place, at))
+        return superblock.decode(page(path, place, at))
     except TargetRefused as error:
         raise TargetRefused(f"{path}: byte {at}: {error}") from error
 
 
-def _agreed(path: Path, place: Place, at: int) -> bytes:
-    """Return a page of the target that reads the same by name and through the extents."""
+def page(path: Path, place: Place, at: int) -> bytes:
+    """Return a page of the target that reads the same by name and through the extents.
+
+    Raises:
+        DiskError: it does not, or cannot be read.
+    """
     named = _transfer(path, at)
     found = _transfer(place.disk.node, _sector(place, at) * SECTOR)
     if named != found:
@@ -86,19 +106,19 @@ def _sector(place: Place, at: int) -> int:
     raise DiskError("a byte behind the end of the target")
 
 
-def _transfer(path: Path, offset: int, page: bytes | None = None) -> bytes:
+def _transfer(path: Path, offset: int, content: bytes | None = None) -> bytes:
     """Read a page past the page cache, or write one."""
-    flags = os.O_RDONLY if page is None else os.O_WRONLY
+    flags = os.O_RDONLY if content is None else os.O_WRONLY
     try:
         fd = os.open(path, flags | os.O_DIRECT | os.O_CLOEXEC)
         try:
             with mmap.mmap(-1, PAGE) as buffer:
-                if page is None:
+                if content is None:
                     done = os.preadv(fd, [buffer], offset)
                     # A page that was read before may be older than what is on the disk.
                     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 else:
-                    buffer[:] = page
+                    buffer[:] = content
                     done = os.pwritev(fd, [buffer], offset)
                     os.fsync(fd)
                 found = buffer[:]
