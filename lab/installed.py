@@ -7,6 +7,7 @@ new domain each time; what it printed before its last boot is of no interest to 
 from __future__ import annotations
 
 import base64
+import re
 import shlex
 import shutil
 import tarfile
@@ -26,6 +27,8 @@ MEMORY = 512  # MiB
 LONGEST = 4000  # bytes of a line that a terminal takes
 # The virtual device that brings files.
 BRINGER = "xvdz"
+# Of a terminal: CSI, and OSC. Source: ECMA-48, 5.4; XTerm Control Sequences.
+SEQUENCE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 RECEIVE = f"""\
 until true </dev/{BRINGER}; do sleep 0.1; done 2>/dev/null
 tar -x --no-same-owner -C / -f /dev/{BRINGER}
@@ -99,8 +102,11 @@ class Installed(Domain):
         return {"domid": self.domid, "seen": self._seen, "scripts": self._scripts}
 
     def console(self) -> str:
-        """Return the output of its PV console since its last boot that was waited for."""
-        return super().console()[self._seen :]
+        """Return the output of its PV console since its last boot that was waited for.
+
+        It is without the control sequences with which systemd sets up the terminal.
+        """
+        return SEQUENCE.sub("", super().console())[self._seen :]
 
     def wait_boot(self, timeout: float = install.LONG_SECONDS) -> None:
         """Wait until it has booted once more, and systemd has started its units.

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.xen
 
 MORE = 40  # numbers that are to be acknowledged between two events
 # xl waits 60 s. A target that takes so many bytes a second makes a dump of 160 MiB longer.
-SLOW = 2 << 20
+SLOW = 384 << 10
 DUMP = "pvdump.disk=xvdb pvdump.level=0 pvdump.then=poweroff"
 
 

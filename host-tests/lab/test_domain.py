@@ -7,6 +7,7 @@ import pytest
 
 from lab import LabTimeout, domain
 from lab.domain import Domain
+from lab.installed import Installed
 
 
 @pytest.fixture
@@ -59,6 +60,15 @@ def test_a_message_of_the_kernel_does_not_hide_the_line_that_it_interrupts(booti
     assert guest.wait_console("^lab: files 0$", 0.1)
     assert guest.wait_console(f"^{re.escape(message)}$", 0.1)
     assert "run[ 8.5] x" in guest.console()
+
+
+def test_an_installed_guest_is_waited_for_on_a_terminal_that_systemd_sets_up(tmp_path):
+    xen = SimpleNamespace(job=tmp_path, tails=lambda: "", interrupt=lambda: None)
+    guest = Installed(xen, SimpleNamespace(name="g"), 1, {})
+    guest.console_log.parent.mkdir(parents=True)
+    begin = "\x1b[!p\x1b]104\x07\x1b[?7h"
+    guest.console_log.write_text(f"{begin}lab: agent 9ce8227f\n\x1b[1;31mdone\x1b[0m\n")
+    assert guest.wait_console(r"^lab: agent \S+\ndone$", 0.1)
 
 
 @pytest.fixture

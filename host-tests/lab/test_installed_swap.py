@@ -28,6 +28,7 @@ mkdir /run/much
 mount -t tmpfs -o size=700m none /run/much
 dd if=/dev/urandom of=/run/much/bytes bs=1M count=420 2>&1
 """
+JOURNAL = "journalctl -b -o short-monotonic -u 'pvdump*'"
 USED = f"awk '/{VDEV}/ {{ print $4 }}' /proc/swaps"  # KiB
 # As "LABEL" begins: what blkid finds of the swap's header.
 HEADER = f"blkid -p -o export /dev/{VDEV} | grep -E '^(LABEL|UUID|TYPE)='"
@@ -55,7 +56,7 @@ def test_a_dump_over_swap_is_collected_before_the_guest_swaps_again(guest):
     guest.reboot()
     for command in ("doctor", "status"):
         done = guest.run(f"pvdump {command}", check=False)
-        assert done.code == 0, done.output
+        assert done.code == 0, done.output + guest.run(JOURNAL).output
 
     for number in (1, 2):
         guest.run(FILL)
