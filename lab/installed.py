@@ -114,8 +114,7 @@ class Installed(Domain):
         Raises:
             LabTimeout: It has not in time.
         """
-        # Not at a line's begin: systemd of trixie writes a control sequence before.
-        match = self.wait_console(r"lab: agent \S+\n", timeout)
+        match = self.wait_console(r"^lab: agent \S+\n", timeout)
         self._seen += match.end()
         self.find_again()
         self.run("systemctl is-system-running --wait", timeout, check=False)
