@@ -29,7 +29,7 @@ usage: ./build.py COMMAND [ARGUMENTS]
 
   image    build out/pvdump.elf, .bin and .fw, and out/pvboot.elf, .bin and .fw
   run      run the image in an embedded domain, its console on the terminal
-  demo     panic a guest on a real Xen in QEMU and show its vmcore
+  demo     panic a guest on a real Xen in QEMU and show its vmcore; --firmware: pvboot boots it
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones;
            -n 0: in one process, which -s needs; --all: matrices whole, not every pair of values)
   fuzz     run one test on new seeds for minutes: ./build.py fuzz NAME --minutes 10
