@@ -1,4 +1,4 @@
-"""The whole circle of `./build.py demo --firmware`: pvboot boots a guest before and after its dump."""
+"""The whole circle of `./build.py demo --firmware`: pvboot, a panic, a dump, pvboot, a report."""
 
 import pytest
 from fixtures.xens import ONE, XENS
