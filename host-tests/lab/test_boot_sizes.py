@@ -45,7 +45,7 @@ def test_debian_has_all_of_it(large, door, size):
     assert (ranges[-1][1] >= 4 << 30) == (memory > 4096), iomem
     # Linux takes memory above 4 GiB first.
     guest.run(
-        "dd if=/dev/urandom of=/dev/shm/one bs=1M count=128 && cp /dev/shm/one /dev/shm/two\n"
+        "dd if=/dev/urandom of=/dev/shm/one bs=1M count=64 && cp /dev/shm/one /dev/shm/two\n"
         "cmp /dev/shm/one /dev/shm/two"
     )
     guest.destroy()
