@@ -1,14 +1,16 @@
-"""`./build.py bench pack`: compression, CRC-32, encryption, natively, beside the usual libraries.
+"""`./build.py bench pack`: compression, CRC-32, encryption, hashes, beside the usual libraries.
 
-hw.pack, hw.crc32 and hw.seal are the image's C, zstd with the image's settings, compiled for
-CPython. The peers are Python's zstandard, a page a call at level 1, zlib.crc32, and pyrage, which
-makes an age file of the whole and has SIMD. There are as many pages of
-each kind: this tree's text, the image's code, tables of pointers, and noise and zeros by turns. The
-rule: CPU time of one core; ours and the peer take turns, and each one's best round counts.
+hw.pack, hw.crc32, hw.seal and hw.blake2b_update are the images' C, zstd with the image's settings,
+compiled for CPython. The peers are Python's zstandard, a page a call at level 1, zlib.crc32,
+hashlib, which has SIMD, and pyrage, which makes an age file of the whole and has it too. There are
+as many pages of each kind: this tree's text, the image's code, tables of pointers, and noise and
+zeros by turns. The rule: CPU time of one core; ours and the peer take turns, and each one's best
+round counts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import random
 import struct
 import tempfile
@@ -77,6 +79,18 @@ def measure(content: bytes) -> None:
     recipient = pyrage.x25519.Identity.generate().to_public()
     ours, peer = best(lambda: sealed(chunks), lambda: len(pyrage.encrypt(content, [recipient])))
     show("seal", len(content), ours, peer)
+    ours, peer = best(
+        lambda: hashed(content),
+        lambda: len(hashlib.blake2b(content).digest()),
+    )
+    show("blake2b", len(content), ours, peer)
+
+
+def hashed(content: bytes) -> int:
+    """Hash a content as the check of a signature does. Returns the bytes of the hash."""
+    state = bytearray(256)
+    hw.blake2b_update(state, content)
+    return len(hw.blake2b_final(state))
 
 
 def sealed(chunks: list[bytes]) -> int:

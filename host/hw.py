@@ -2,10 +2,10 @@
 
 Imported by drivers/ and firmware/, for which it is the same as the image's own. attach() names the
 machine to act on; physical address 0 is the first byte of its RAM. hw.c, classify.c, crc32.c,
-pack.c and seal.c of boot/hw, the same C as in the image, do the work, compiled as _pvdump_hw (in
-the tree by tools/hwlib.py). The rule: C checks nothing, so every range is checked here first. A
-range that leaves the RAM is a ValueError that names it; a value that does not fit its field is an
-OverflowError, mostly cffi's. boot/hw/number.h has the same rule for the image.
+pack.c, seal.c and verify.c of boot/hw, the same C as in the image, do the work, compiled as
+_pvdump_hw (in the tree by tools/hwlib.py). The rule: C checks nothing, so every range is checked
+here first. A range that leaves the RAM is a ValueError that names it; a value that does not fit its
+field is an OverflowError, mostly cffi's. boot/hw/number.h has the same rule for the image.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ FILTER_SIZE = 42 * 8  # of struct hw_filter
 KEY_SIZE = 32
 TAG_SIZE = 16
 PIECE_MAX = 65536
+SIGNATURE_SIZE = 64
+BLAKE2B_STATE = 256
 
 _machine: Any = None
 _reread: Callable[[int, int], int] | None = None
@@ -317,6 +319,43 @@ def seal(
     if len(clear) > PIECE_MAX or len(sealed) != len(clear) + TAG_SIZE:
         raise ValueError("seal: a piece has 65536 bytes at most, out 16 more")
     lib.hw_seal(sealed, secret, counter, bool(is_last), clear, len(clear))
+
+
+def blake2b_update(state: WriteableBuffer, piece: ReadableBuffer) -> None:
+    """Hash a piece of a content by BLAKE2b.
+
+    Args:
+        state: 256 bytes, all zeros before the first piece.
+        piece: of any size.
+
+    Raises: ValueError for a state of another size.
+    """
+    content = ffi.from_buffer("uint8_t[]", piece)
+    lib.hw_blake2b_update(_sized(state, BLAKE2B_STATE, True), content, len(content))
+
+
+def blake2b_final(state: ReadableBuffer) -> bytes:
+    """Return the BLAKE2b hash of all pieces, 64 bytes; the state stays as it is."""
+    found = ffi.new("uint8_t[]", 64)
+    lib.hw_blake2b_final(_sized(state, BLAKE2B_STATE), found)
+    return bytes(found)
+
+
+def ed25519_check(signature: ReadableBuffer, key: ReadableBuffer, message: ReadableBuffer) -> bool:
+    """Tell whether an Ed25519 signature (64 bytes) is that of a public key (32 bytes); RFC 8032.
+
+    Raises: ValueError for other sizes.
+    """
+    content = ffi.from_buffer("uint8_t[]", message)
+    by, of = _sized(signature, SIGNATURE_SIZE), _sized(key, KEY_SIZE)
+    return bool(lib.hw_ed25519_check(by, of, content, len(content)))
+
+
+def _sized(data: ReadableBuffer, size: int, is_written: bool = False) -> Any:
+    content = ffi.from_buffer("uint8_t[]", data, require_writable=is_written)
+    if len(content) != size:
+        raise ValueError(f"{size} bytes expected")
+    return content
 
 
 def entropy() -> bytes:

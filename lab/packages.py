@@ -35,6 +35,8 @@ GRUB_CONFIG = (
 UKIFY = ("systemd-ukify",)
 UKI_STUB = ("systemd-boot-efi",)
 TERMINAL = ("tmux",)
+SIGNER = ("minisign",)
+KERNEL_INSTALL = ("systemd",)
 READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
 
 
@@ -119,6 +121,16 @@ def uki_stub(progress: Display = NULL) -> Root:
 def terminal(progress: Display = NULL) -> Root:
     """Unpack tmux, a terminal whose screen a program can read."""
     return Root(suite("bookworm", progress).unpack(TERMINAL))
+
+
+def signer(progress: Display = NULL) -> Root:
+    """Unpack minisign."""
+    return Root(Suite("trixie", progress).unpack(SIGNER))
+
+
+def kernel_install(progress: Display = NULL) -> Root:
+    """Unpack kernel-install and its plugins."""
+    return Root(Suite("trixie", progress).unpack(KERNEL_INSTALL))
 
 
 def readers(progress: Display = NULL) -> Root:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tools import cmodule, monocypher, zstd
 
 NAME = "_pvdump_hw"
-PARTS = ("hw.c", "classify.c", "crc32.c", "pack.c", "zstd.c", "seal.c")
+PARTS = ("hw.c", "classify.c", "crc32.c", "pack.c", "zstd.c", "seal.c", "verify.c")
 SOURCE = Path(__file__).resolve().parent.parent / "boot" / "hw"
 
 

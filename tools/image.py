@@ -36,7 +36,10 @@ HW = (
     *("number", "memory", "pages", "secrets", "machine", "modhw"),
 )
 OWN = (*(f"boot/{name}.c" for name in BODY), *(f"boot/hw/{name}.c" for name in HW))
-SHELL = tuple(f"boot/shell/{name}.c" for name in ("editor", "hal", "jump", "modjump", "terminal"))
+SHELL = (
+    *(f"boot/shell/{name}.c" for name in ("editor", "hal", "jump", "modjump", "modverify")),
+    *("boot/shell/terminal.c", "boot/hw/verify.c"),
+)
 
 PAGE_SIZE = 4096
 SETUP_SIZE = 4096  # boot/setup.S

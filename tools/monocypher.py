@@ -1,6 +1,7 @@
-"""Monocypher, of which the image has X25519 and ChaCha20-Poly1305: its source, and its compiling.
+"""Monocypher, of which the images have X25519, ChaCha20-Poly1305, BLAKE2b and the curve of Ed25519:
+its source, and its compiling.
 
-Called by tools/image.py and tools/hwlib.py; boot/hw/seal.c is the only caller of the C. The rule:
+Called by tools/image.py and tools/hwlib.py; boot/hw/seal.c and verify.c call the C. The rule:
 its one file is compiled whole, and the linker leaves out what nothing calls.
 Source: Monocypher is not in Debian; the source package of pymonocypher has its two files.
 """

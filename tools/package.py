@@ -50,6 +50,8 @@ PYTHON = "usr/lib/pvdump/python"
 FILES = (file_name, output_name, sink_name)
 WORDS = re.compile(r"[a-z]+(\|[a-z]+)*")
 SCRIPTS = ("postinstall", "preremove", "postremove")
+# Of Debian, for kernels and initrds; the .deb names their places.
+HOOKS = ("postinst", "postrm", "post-update")
 COLUMNS = "80"  # of the man page's usage
 MANUAL = ("python3-argparse-manpage", "usr/lib/python3/dist-packages")
 
@@ -225,6 +227,13 @@ def _lay_out(folder: Path, images: Iterable[Path], progress: Display, time: date
         _write(folder / kind / "_pvdump", completion("zsh").encode())
     _put(ROOT / "LICENSE", folder / "rpm/LICENSE")
     _write(folder / "deb/copyright", _copyright().encode())
+    _put(
+        PACKAGING / "boot/kernel-install",
+        root / "usr/lib/kernel/install.d/99-pvdump.install",
+        0o755,
+    )
+    for name in HOOKS:
+        _put(PACKAGING / "boot" / name, folder / "boot" / name, 0o755)
     for name in SCRIPTS:
         _put(PACKAGING / "scripts" / name, folder / "scripts" / name, 0o755)
     for path in folder.rglob("*"):

@@ -61,4 +61,12 @@ void hw_x25519(uint8_t *shared, const uint8_t *secret, const uint8_t *point);
 void hw_seal(uint8_t *out, const uint8_t *key, uint64_t counter, int is_last, const uint8_t *piece,
              uint64_t size);
 
+/* verify.c. */
+#define HW_BLAKE2B_STATE 256
+#define HW_BLAKE2B_HASH 64
+void hw_blake2b_update(uint8_t *state, const uint8_t *piece, uint64_t size);
+void hw_blake2b_final(const uint8_t *state, uint8_t *hash);
+int hw_ed25519_check(const uint8_t *signature, const uint8_t *key, const uint8_t *message,
+                     uint64_t size);
+
 #endif

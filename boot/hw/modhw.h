@@ -24,7 +24,9 @@
     FIXED(watchdog) FIXED(suspend) FIXED(console_flush) FIXED(halt) FIXED(fault)
 /* In images with the shell. */
 #ifdef IMAGE_SHELL
-#define HW_SHELL_FUNCTIONS(FIXED) FIXED(jump) FIXED(rsdp)
+#define HW_SHELL_FUNCTIONS(FIXED)                                                       \
+    FIXED(jump) FIXED(rsdp)                                                             \
+    FIXED(blake2b_update) FIXED(blake2b_final) FIXED(ed25519_check)
 #else
 #define HW_SHELL_FUNCTIONS(FIXED)
 #endif

@@ -2,8 +2,9 @@
 
 Called once by the boot stub (C), as main.py is in the crash kernel's image. Options of other
 programs on the command line are passed over. What it does not say may stand in xenstore, where the
-toolstack writes before the domain runs. Rule: what the command line says counts, also where it
-cannot be used.
+toolstack writes before the domain runs. Rules: what the command line says counts, also where it
+cannot be used; where it names a key, nothing but the command line gets around that, so a key that
+is none, and a command line that is not there as a whole, let nothing be booted.
 
     pvdump.run=boot             what to do: boot, the kernel that a disk says; shell, a prompt;
                                 script, the scripts alone
@@ -12,8 +13,11 @@ cannot be used.
     pvdump.tries=3              boot: how many boots of an entry that do not end make it passed
                                 over, where the guest has a counter; 0: it is not looked for
     pvdump.then=poweroff        afterwards: reboot, poweroff or halt
+    pvdump.verify=KEY           boot: only what this public key of minisign has signed; may be said
+                                several times
+    pvdump.allow=edit,shell     with verify: the menu edits command lines, and gives a prompt
     vm-data/pvboot/entry, run, timeout
-                                in xenstore
+                                in xenstore; with verify, run only where the prompt is allowed
 """
 
 import hw
@@ -23,6 +27,9 @@ from xenpv.hypercall import Hypercalls
 from xenpv.text import decimal, printable
 
 from . import modules
+from .boot.errors import NotSigned
+from .boot.minisign import PublicKey
+from .boot.trust import Trust
 from .ending import ENDS, FLUSH_MS, end
 from .errors import OptionError, reason
 from .kernel import mode as kernel
@@ -35,6 +42,8 @@ TIMEOUT_MAX = 3600
 TRIES, TRIES_MAX = 3, 255
 # What pvdump.run= can ask for.
 MODES = ("boot", "script", "shell")
+# What pvdump.allow= can ask for.
+ALLOWED = ("edit", "shell")
 PREFIX = "pvdump."
 # Where xenstore may say some of it, below the domain's own folder.
 NODE = "vm-data/pvboot"
@@ -47,22 +56,34 @@ class Settings:
 
     Args:
         line: the command line, str.
+        is_cut: whether there may be more of it that was not read.
 
     Attributes: run, the mode; entry, an id or None; timeout, seconds or None; tries; then, the end
-    action or None; problems, what could not be used and is not told yet, one message each.
+    action or None; trust, boot.trust.Trust, or None where nothing need be signed; problems, what
+    could not be used and is not told yet, one message each.
     """
 
-    def __init__(self, line):
+    def __init__(self, line, is_cut=False):
         self.run = "boot"
         self.entry = self.timeout = self.then = None
         self.tries = TRIES
         self.problems = []
         self._said = []
+        self._keys, self._allowed = [], ()
+        if is_cut:
+            self.problems.append("the options are too long to be read whole: nothing is booted")
         for word in line.split():
             name, _, value = word.partition("=")
             if name[: len(PREFIX)] == PREFIX:
                 self._said.append(name[len(PREFIX) :])
                 self._take(name, name[len(PREFIX) :], value)
+        self.trust = None
+        if is_cut or "verify" in self._said:
+            self.trust = Trust([] if is_cut else self._keys)
+
+    def may(self, what):
+        """Tell whether somebody at the console may do what needs no signature: ALLOWED."""
+        return self.trust is None or what in self._allowed
 
     async def add_stored(self, store):
         """Add what xenstore says, as far as the command line does not say it.
@@ -75,6 +96,8 @@ class Settings:
                 name = "%s/%s" % (NODE, key[:40])
                 if key not in STORED:
                     self.problems.append("%s is no setting of pvboot" % name)
+                elif key == "run" and not self.may("shell"):
+                    self.problems.append("%s needs pvdump.allow=shell" % name)
                 elif key not in self._said:
                     value = await store.read(name)
                     self._take(name, key, printable(value[:VALUE_MAX].strip()))
@@ -104,6 +127,13 @@ class Settings:
             self.timeout = _number(name, value, TIMEOUT_MAX)
         elif key == "tries":
             self.tries = _number(name, value, TRIES_MAX)
+        elif key == "verify":
+            try:
+                self._keys.append(PublicKey(value))
+            except NotSigned as e:
+                raise OptionError("%s=%s: %s" % (name, value[:60], e))
+        elif key == "allow":
+            self._allowed = tuple(_choice(name, each, ALLOWED) for each in value.split(","))
         else:
             raise OptionError("%s is no option of pvboot" % name[:40])
 
@@ -126,7 +156,8 @@ def main():
     _, cmdline, listed, memmap, region = hw.boot()
     contents = [modules.content(at, size, memmap, MODULE_MAX) for at, size in listed]
     contents = [content for content in contents if content is not None]
-    settings = Settings(modules.text(cmdline, contents))
+    is_cut = modules.is_cut(cmdline, contents)
+    settings = Settings(modules.text(cmdline, contents), is_cut)
     say("firmware at 0x%x, %d KiB" % (region[0], (region[1] - region[0]) >> 10))
     settings.tell()
     if not hw.xen():
@@ -152,7 +183,10 @@ async def _work(guest, settings, contents):
     if settings.run == "boot":
         await kernel.run(guest, settings)
     await guest.listen()
-    then = shell.run(guest, contents, settings.run != "script")
+    stays = settings.run == "shell" or (settings.run == "boot" and settings.may("shell"))
+    if settings.run == "boot" and not stays:
+        say("no prompt without pvdump.allow=shell: the toolstack wants what is signed")
+    then = shell.run(guest, contents, stays)
     await guest.leave()
     await guest.store.close()
     return then

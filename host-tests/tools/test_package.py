@@ -86,7 +86,21 @@ def test_the_command_runs_from_where_it_is_installed(deb: Path, tmp_path: Path) 
 
 
 def test_the_settings_file_is_kept_when_the_package_is_upgraded(deb: Path) -> None:
-    assert (deb / "DEBIAN/conffiles").read_text().split() == ["/etc/pvdump.yaml"]
+    hooks = ("initramfs/post-update.d", "kernel/postinst.d", "kernel/postrm.d")
+    assert sorted((deb / "DEBIAN/conffiles").read_text().split()) == [
+        *(f"/etc/{folder}/zzz-pvdump" for folder in hooks),
+        "/etc/pvdump.yaml",
+    ]
+
+
+def test_the_hooks_for_kernels_are_programs_that_run_last(deb: Path) -> None:
+    names = ["usr/lib/kernel/install.d/99-pvdump.install"]
+    names += [f"etc/kernel/{folder}.d/zzz-pvdump" for folder in ("postinst", "postrm")]
+    names += ["etc/initramfs/post-update.d/zzz-pvdump"]
+    for name in names:
+        assert (deb / name).stat().st_mode & 0o777 == 0o755
+        subprocess.run(["sh", "-n", deb / name], check=True)
+    assert "zzz-pvdump" > "zz-update-grub"
 
 
 @pytest.mark.parametrize("name", package.SCRIPTS)

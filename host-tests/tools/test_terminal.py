@@ -91,7 +91,7 @@ class Person:
 
     def left(self):
         """Wait until the command has ended; the terminal is as it was."""
-        self.pane.wait(lambda _: (self.folder / "after").exists())
+        self.pane.wait(lambda _: (self.folder / "left").exists())
         before, after = ((self.folder / name).read_text() for name in ("before", "after"))
         assert after == before
         return (self.folder / "err").read_text().splitlines()[-1]

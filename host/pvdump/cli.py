@@ -36,6 +36,7 @@ COMMANDS = {
     "report": ("report.command", "tell why a guest died, from its dump"),
     "drgn": ("report.shell", "open a dump in drgn"),
     "sign": ("guest.sign", "sign the image for Secure Boot"),
+    "sign-boot": ("guest.signboot", "sign kernels and boot entries for pvboot"),
     "booted": ("guest.booted", "tell pvboot that this boot has come to its end"),
     "info": ("dump.info", "show the superblock of a target"),
     "watches": ("watches.command", "run a command after each change of a node in any domain"),

@@ -8,8 +8,8 @@ Source: UAPI Group, Boot Loader Specification (UAPI.1); systemd src/boot/boot.c.
 """
 
 from . import files, grubenv, versions
-from .entries import Entry, Menu, Place, lines, pair, text, text_or_none
-from .errors import BootError, Exhausted, NotThere, Unsupported
+from .entries import Entry, Menu, Place, choice_or_none, lines, pair, text
+from .errors import BootError, Exhausted, NotSigned, NotThere, Unsupported
 from .nodes import shown
 from .volumes import number
 
@@ -138,7 +138,7 @@ def _fields(raw):
 
 
 async def _entry(source, volume, home, item, fields, variables):
-    """Make an entry. Raises: NotThere, Unsupported; as Volume.exists()."""
+    """Make an entry. Raises: NotThere, NotSigned, Unsupported; as Volume.exists()."""
     if fields.get(b"architecture", ARCHITECTURES[0]).lower() not in ARCHITECTURES:
         raise Unsupported("it is for %s" % shown(fields[b"architecture"]))
     if b"linux" not in fields:
@@ -146,6 +146,8 @@ async def _entry(source, volume, home, item, fields, variables):
     options = b" ".join(fields[b"options"])
     initrds = b" ".join(fields[b"initrd"])
     if (options + initrds).find(b"$") >= 0:
+        if volume.trust is not None:
+            raise NotSigned("it uses variables, which are not signed")
         known = await variables()
         options, initrds = grubenv.expand(options, known), grubenv.expand(initrds, known)
     kernel = fields[b"linux"]
@@ -173,7 +175,7 @@ async def _settings(menu, volumes, homes, notes):
     """Read the default and the time-out, of loader.conf, else of GRUB's environment block."""
     for volume in volumes.ordered():
         try:
-            raw = await text_or_none(volume, b"/loader/loader.conf")
+            raw = await choice_or_none(volume, b"/loader/loader.conf")
         except Exhausted:
             raise
         except BootError as e:

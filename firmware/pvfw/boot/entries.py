@@ -58,7 +58,9 @@ class Entry:
         initrds: list of Place, in their order in memory.
         options: bytes, the kernel's command line.
 
-    Attributes: source, kernel, initrds, options; name (the title) and id, printable str.
+    Attributes: source, kernel, initrds, options; name (the title) and id, printable str;
+    is_unified, whether all of it is one file, which uki.py reads; is_edited, whether a person has
+    changed the options.
 
     Raises Damaged where they are too many or too long.
     """
@@ -70,6 +72,7 @@ class Entry:
         self.kernel = kernel
         self.initrds = initrds
         self.options = line(options)
+        self.is_unified = self.is_edited = False
         if len(initrds) > INITRDS_MAX:
             raise Damaged("%s: %d initrds, at most %d" % (source, len(initrds), INITRDS_MAX))
         if len(self.options) > OPTIONS_MAX:
@@ -106,14 +109,36 @@ def line(options):
 
 
 async def text(volume, path):
-    """Return the content of a text file. Raises: as Volume.open(); Damaged if it is too large."""
-    return await (await volume.open(path)).text(TEXT_MAX)
+    """Return the content of a text file.
+
+    Raises: as Volume.open(); Damaged if it is too large; NotSigned where signatures count.
+    """
+    raw = await choice(volume, path)
+    if volume.trust is not None:
+        await volume.trust.check_text(volume, path, raw)
+    return raw
 
 
 async def text_or_none(volume, path):
     """Return the content of a text file, None where there is no such file. Raises: as text()."""
     try:
         return await text(volume, path)
+    except NotThere:
+        return None
+
+
+async def choice(volume, path):
+    """Return the content of a text file that needs no signature: it may choose an entry, no more.
+
+    Raises: as Volume.open(); Damaged if it is too large.
+    """
+    return await (await volume.open(path)).text(TEXT_MAX)
+
+
+async def choice_or_none(volume, path):
+    """Return what choice() does, None where there is no such file. Raises: as choice()."""
+    try:
+        return await choice(volume, path)
     except NotThere:
         return None
 

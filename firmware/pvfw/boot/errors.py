@@ -23,3 +23,7 @@ class Unsupported(BootError):
 
 class Exhausted(BootError):
     """The disk has had all the work that it may cause."""
+
+
+class NotSigned(BootError):
+    """There is no signature that counts; the message says why."""

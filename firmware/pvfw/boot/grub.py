@@ -100,7 +100,7 @@ class _Config:
         machine = self.machine
         await self._entries(machine, [])
         self._menu.timeout = number(machine.value(b"timeout"), TIMEOUT_MAX)
-        wanted = machine.value(b"default")
+        wanted = machine.value(b"default") or machine.saved
         if wanted:
             self._choose(wanted)
         return self._menu

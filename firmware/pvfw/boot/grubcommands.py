@@ -5,7 +5,7 @@ Source: GRUB manual, "Available commands".
 """
 
 from . import grubenv, grubtest
-from .entries import Place, text
+from .entries import Place, choice
 from .errors import Damaged, NotThere
 from .grubscript import BREAK, CONTINUE, RETURN, Block, Script
 from .nodes import shown
@@ -53,7 +53,11 @@ async def _load_env(machine, words):
             names.append(words[at])
         at += 1
     volume, path = machine.split(path)
-    found = grubenv.parse(await text(volume, path), machine.notes)
+    found = grubenv.parse(await choice(volume, path), machine.notes)
+    if volume.trust is not None:
+        # What nobody has signed does not get into the script.
+        machine.saved = found.get(b"saved_entry")
+        return True
     for name, value in found.items():
         if not names or name in names:
             machine.set(name, value)

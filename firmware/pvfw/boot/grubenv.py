@@ -1,11 +1,12 @@
 """GRUB's environment block: names and values that the system has saved for its boot loader.
 
 Used by bls.py and grub.py. Rule: nothing is written, so what asks for one boot only (next_entry)
-would ask for ever: it is passed over with a note.
+would ask for ever: it is passed over with a note. Nobody signs it, so where signatures count its
+users take the name of an entry of it, and nothing else.
 Source: GRUB grub-core/lib/envblk.c.
 """
 
-from .entries import text_or_none
+from .entries import choice_or_none
 from .errors import BootError, Exhausted
 from .nodes import shown
 
@@ -50,7 +51,7 @@ async def near(volume, home, notes):
     """
     for folder in FOLDERS:
         try:
-            raw = await text_or_none(volume, home + folder + b"/grubenv")
+            raw = await choice_or_none(volume, home + folder + b"/grubenv")
         except Exhausted:
             raise
         except BootError as e:

@@ -72,7 +72,8 @@ class Machine:
         work: grubwords.Work.
 
     Attributes: as grubscript.Script wants them; variables, a dict of bytes; found, list of Item;
-    following, the content of another configuration that takes this one's place, or None; kernel
+    following, the content of another configuration that takes this one's place, or None; saved,
+    the entry that the environment block names where its values may not be used, or None; kernel
     (Place or None), initrds (list of Place), options (bytes), what an entry loads.
     """
 
@@ -87,7 +88,7 @@ class Machine:
         self._functions = {}
         self._arguments = []
         self.found = []
-        self.following = None
+        self.following = self.saved = None
         # Bytes and number of the texts that are run, in a list that inner machines share.
         self._texts = [0, 0]
         self.kernel = None

@@ -1,8 +1,9 @@
 """Unified kernel images: one EFI program that has kernel, initrd and command line as sections.
 
 One of the sources: the files *.efi in /EFI/Linux of any volume. Rules: the sections are used in
-place, the program itself is not run; with several profiles the first one counts; signatures are not
-looked at.
+place, the program itself is not run; with several profiles the first one counts; signatures for
+Secure Boot are not looked at. Where minisign's count, what is said here of a program is said anew
+once its content was checked.
 Source: UAPI Group, Unified Kernel Image (UAPI.5); Microsoft, PE Format.
 """
 
@@ -51,10 +52,10 @@ async def look(volumes, notes):
 
 
 async def _item(volume, path, name):
+    if volume.trust is not None:
+        await volume.trust.signature(volume, path)
     file = await volume.open(path)
-    found = await sections(file)
-    if b".linux" not in found:
-        raise Unsupported("it has no section .linux")
+    found, kernel, initrds, options = await parts(file)
     release = {}
     if b".osrel" in found:
         release = _release(await _content(file, found[b".osrel"], OSREL_MAX))
@@ -64,19 +65,35 @@ async def _item(volume, path, name):
         version = (await _content(file, found[b".uname"], OSREL_MAX)).rstrip(b"\0\n")
     key = release.get(b"IMAGE_ID") or release.get(b"ID", b"")
     item = Item(name, {b"sort-key": key, b"version": version})
-    options = b""
-    if b".cmdline" in found:
-        options = (await _content(file, found[b".cmdline"], OPTIONS_MAX)).split(b"\0")[0]
-    initrds = [found[each] for each in (b".ucode", b".initrd") if each in found]
     item.entry = Entry(
         "UKI %s:%s" % (volume.name, shown(path)),
         release.get(b"PRETTY_NAME", item.id),
         item.id,
-        Place(volume, path, *found[b".linux"]),
+        Place(volume, path, *kernel),
         [Place(volume, path, *each) for each in initrds],
         options,
     )
+    item.entry.is_unified = True
     return item
+
+
+async def parts(file):
+    """Return what is booted of a PE program.
+
+    Args:
+        file: File, or what has its read() and size.
+
+    Returns: (sections, kernel, initrds, options): sections as sections() has them, of which the
+    kernel is one and the initrds are a list; options, bytes. Raises: as sections().
+    """
+    found = await sections(file)
+    if b".linux" not in found:
+        raise Unsupported("it has no section .linux")
+    options = b""
+    if b".cmdline" in found:
+        options = (await _content(file, found[b".cmdline"], OPTIONS_MAX)).split(b"\0")[0]
+    initrds = [found[each] for each in (b".ucode", b".initrd") if each in found]
+    return found, found[b".linux"], initrds, options
 
 
 async def sections(file):

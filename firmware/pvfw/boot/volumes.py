@@ -36,14 +36,15 @@ class Volume:
     """A file system.
 
     Attributes: name; grub, GRUB's name without brackets; fs, as files.py has it; partition, of
-    partitions.Partition, or None for a whole disk.
+    partitions.Partition, or None for a whole disk; trust, as of Volumes.
     """
 
-    def __init__(self, name, grub, fs, partition):
+    def __init__(self, name, grub, fs, partition, trust=None):
         self.name = name
         self.grub = grub
         self.fs = fs
         self.partition = partition
+        self.trust = trust
 
     def is_kind(self, kinds):
         """Tell whether its partition has one of these types."""
@@ -63,12 +64,14 @@ class Volumes:
 
     Args:
         notes: Notes.
+        trust: trust.Trust, where only signed files count; None elsewhere.
 
-    Attributes: all, a list of Volume.
+    Attributes: all, a list of Volume; trust.
     """
 
-    def __init__(self, notes):
+    def __init__(self, notes, trust=None):
         self.all = []
+        self.trust = trust
         self._notes = notes
         self._disks = 0
 
@@ -116,7 +119,7 @@ class Volumes:
         if len(self.all) == VOLUMES_MAX:
             self._notes.add("%s and what follows is passed over: too many volumes" % area.name)
             return
-        self.all.append(Volume(area.name, grub, fs, partition))
+        self.all.append(Volume(area.name, grub, fs, partition, self.trust))
         for note in fs.notes:
             self._notes.add(note)
 

@@ -34,12 +34,14 @@ class Disks:
 
     Args:
         guest: shell.guest.ShellGuest.
+        trust: boot.trust.Trust, None where nothing need be signed.
 
     Attributes: cache, boot.area.Cache.
     """
 
-    def __init__(self, guest):
+    def __init__(self, guest, trust=None):
         self._guest = guest
+        self._trust = trust
         self._fronts = {}
         self._numbers = []
         self._added = []
@@ -51,7 +53,7 @@ class Disks:
     async def look(self):
         """Find what is to be booted. Returns entries.Menu, perhaps without entries."""
         guest, notes = self._guest, Notes()
-        volumes = self._volumes = Volumes(notes)
+        volumes = self._volumes = Volumes(notes, self._trust)
         self._numbers = there = (await disks.numbers(guest.store))[:DISKS_MAX]
         if not there:
             say("this guest has no disk")
@@ -67,9 +69,10 @@ class Disks:
                 notes.add("disk %s: %s" % (name, e))
             if menu.entries:
                 break
-        if not menu.entries:
+        if not menu.entries or self._trust is not None:
             for line in notes.lines:
                 say(line)
+        if not menu.entries:
             say("no disk says what is to be booted")
         return menu
 

@@ -1,8 +1,8 @@
 """The menu: which entry is booted.
 
 Used by the mode `boot`. It is silent when nobody looks: without a time-out and without a key typed,
-the default entry is booted at once. Rule: what a disk says of time-outs counts only where somebody
-has typed.
+the default entry is booted at once. Rules: what a disk says of time-outs counts only where somebody
+has typed; what would get around signatures is done where the toolstack allows it (bootmain.py).
 """
 
 import terminal
@@ -10,10 +10,7 @@ import terminal
 from pvfw.report import say
 from xenpv.loop import SECOND
 
-SHOWN = (
-    "Type a number to boot it, e and a number to edit its command line before, s for a shell;"
-    " then return."
-)
+EDIT, SHELL = "e and a number to edit its command line before", "s for a shell"
 
 
 async def choose(guest, menu, settings):
@@ -22,7 +19,7 @@ async def choose(guest, menu, settings):
     Args:
         guest: shell.guest.ShellGuest.
         menu: boot.entries.Menu.
-        settings: bootmain.Settings: entry, an id or a number; timeout, seconds.
+        settings: bootmain.Settings: entry, an id or a number; timeout, seconds; may().
     """
     if not menu.entries:
         return None
@@ -39,25 +36,32 @@ async def choose(guest, menu, settings):
         if loop.now() >= until:
             return _default(menu, chosen)
         await loop.sleep(min(until - loop.now(), SECOND // 10))
-    return await ask(guest, menu)
+    return await ask(guest, menu, settings)
 
 
-async def ask(guest, menu):
+async def ask(guest, menu, settings):
     """Show the menu and ask. Returns an entry, None for the shell."""
     await guest.listen()
     terminal.on_idle(guest.loop.turn)
     for i, entry in enumerate(menu.entries):
         print("%s %2d  %s" % ("*" if i == menu.default else " ", i + 1, entry.name))
-    print(SHOWN)
+    ways = ["a number to boot it"]
+    ways += [EDIT] if settings.may("edit") else []
+    ways += [SHELL] if settings.may("shell") else []
+    print("Type %s; then return." % ", ".join(ways))
     while True:
         ended, line = terminal.line("", "boot: ")
         if ended:
             print()
             continue
         word = line.strip()
+        edits = word[:1] == "e"
+        wanted = "shell" if word == "s" else "edit" if edits else ""
+        if wanted and not settings.may(wanted):
+            print("the toolstack wants what is signed: it allows this by pvdump.allow=%s" % wanted)
+            continue
         if word == "s":
             return None
-        edits = word[:1] == "e"
         entry = named(menu, word[1:].strip() if edits else word) or (
             None if word.strip("e ") else menu.entries[menu.default]
         )
@@ -79,6 +83,7 @@ def _edit(entry):
         print()
         return False
     entry.options = text.encode()
+    entry.is_edited = True
     return True
 
 

@@ -2,7 +2,8 @@
 
 Called by bootmain, its xenstore connected. Rules: a failure costs a line and the menu, never a
 jump; a boot is counted, where the guest has a counter, before the disks are closed; a disk is
-closed before the jump, also where it failed.
+closed before the jump, also where it failed; where the toolstack names keys, nothing unsigned is
+entered (verified.py).
 """
 
 import hw
@@ -13,7 +14,7 @@ from pvfw.errors import reason
 from pvfw.report import say
 from xenpv.errors import XenError
 
-from . import fallback
+from . import fallback, verified
 from . import menu as people
 from .disks import Disks
 from .start import Plan, with_console
@@ -30,7 +31,7 @@ async def run(guest, settings):
 
     Raises: XenError where the domain has been handed back in part.
     """
-    found = Disks(guest)
+    found = Disks(guest, settings.trust)
     try:
         menu = await found.look()
         count = await found.counter() if menu.entries and settings.tries else None
@@ -40,11 +41,12 @@ async def run(guest, settings):
         entry = await people.choose(guest, menu, settings)
         while entry is not None:
             try:
-                plan = await _read(entry, found.cache)
+                found.cache.renew()
+                plan = await _read(entry, guest, settings.trust)
                 break
             except (BootError, XenError, MemoryError) as e:
                 say("%s: %s" % (entry.name, reason(e) if not isinstance(e, BootError) else e))
-            entry = await people.ask(guest, menu)
+            entry = await people.ask(guest, menu, settings)
         if entry is not None and count is not None:
             await _count(count, entry)
     finally:
@@ -61,23 +63,33 @@ async def _count(count, entry):
         say("the boot of %s is not counted: %s" % (entry.name, e))
 
 
-async def _read(entry, cache):
+async def _read(entry, guest, trust):
     """Read a kernel and its initrds into place. Returns Plan. Raises: BootError, XenError."""
     began = hw.now()
-    cache.renew()
+    if trust is None:
+        plan, kernel, initrds = await _load(entry)
+        checked = ""
+    else:
+        plan, kernel, initrds, ns = await verified.read(entry, guest, trust)
+        checked = ", of which the check of what was signed %d ms" % (ns // MS)
+    say(
+        "%s: kernel %d KiB, initrd %d KiB, read in %d ms%s"
+        % (entry.name, kernel >> 10, initrds >> 10, (hw.now() - began) // MS, checked)
+    )
+    return plan
+
+
+async def _load(entry):
+    """Return (Plan, bytes of the kernel, bytes of the initrds). Raises: BootError, XenError."""
     kernel = await bzimage.read(entry.kernel)
     parts = []
     for place in entry.initrds:
         parts.append(await place.open())
     options = with_console(entry.options)
-    plan = Plan(kernel, [size for _, _, size in parts], options)
+    sizes = [size for _, _, size in parts]
+    plan = Plan(kernel, sizes, options)
     file, offset, _ = await entry.kernel.open()
     await load(file, plan.address, offset + kernel.offset, kernel.size)
     for address, (file, offset, size) in zip(plan.initrds, parts):
         await load(file, address, offset, size)
-    total = sum(size for _, _, size in parts)
-    say(
-        "%s: kernel %d KiB, initrd %d KiB, read in %d ms"
-        % (entry.name, kernel.size >> 10, total >> 10, (hw.now() - began) // MS)
-    )
-    return plan
+    return plan, kernel.size, sum(sizes)

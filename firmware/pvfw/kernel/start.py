@@ -25,12 +25,13 @@ class Plan:
             initrd_max, cmdline_max.
         sizes: bytes of the initrds, in their order.
         options: bytes, the kernel's command line.
+        taken: (first, end) of memory that nothing may be put into.
 
     Attributes: address, of the kernel; initrds, an address for each. Raises: XenError where there
     is not enough memory, or the command line is too long.
     """
 
-    def __init__(self, kernel, sizes, options):
+    def __init__(self, kernel, sizes, options, taken=()):
         boot = hw.boot()
         self._kernel = kernel
         self._memmap = list(boot[3])
@@ -43,7 +44,7 @@ class Plan:
             self._memmap = acpi.with_tables(self._memmap)
         if len(self._memmap) > params.E820_MAX:
             raise XenError("the memory map has %d ranges" % len(self._memmap))
-        room = Room(self._memmap, [boot[4]])
+        room = Room(self._memmap, [boot[4]] + list(taken))
         self.address = self._place(room, kernel)
         self._sizes = sizes
         # One behind the other, each on a page of its own: Linux passes zeros in between over.

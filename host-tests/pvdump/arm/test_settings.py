@@ -19,6 +19,7 @@ DEFAULTS = {
     "keep": 5,
     "keep_free": None,
     "hooks": Path("/etc/pvdump/hooks"),
+    "boot_key": None,
 }
 
 
@@ -44,6 +45,7 @@ def test_each_key_is_read(file: Path) -> None:
         "targets: ['file:/var/crash/pvdump.img', xvdb]\nlevel: log\ncompress: none\n"
         "compress_level: -3\nthen: halt\nlog: clear\n"
         "directory: /srv/crash\nkeep: 3\nkeep_free: 512M\nhooks: /srv/hooks\n"
+        "boot_key: /srv/minisign.key\n"
     )
     found = settings.load(file)
     assert [(one.name, one.place) for one in found["targets"]] == [
@@ -61,6 +63,7 @@ def test_each_key_is_read(file: Path) -> None:
         "keep": 3,
         "keep_free": 512 << 20,
         "hooks": Path("/srv/hooks"),
+        "boot_key": Path("/srv/minisign.key"),
     }
 
 

@@ -12,7 +12,7 @@ from fixtures.placed import arm, refused, target
 from fixtures.placedcrash import PlacedCrash
 
 from pvdump import cli
-from pvdump.place import swap
+from pvdump.place import device, swap
 from pvfw import superblock
 
 PAGE = 4096
@@ -39,6 +39,17 @@ def part(disk: Disk) -> Path:
 
 
 @pytest.fixture
+def whole(disk: Disk) -> Path:
+    """A disk that is swap as a whole."""
+    path = (device.DEVICES / "xvdb").resolve()
+    number = path.stat().st_rdev
+    known = device.SYS_DEV_BLOCK / f"{os.major(number)}:{os.minor(number)}"
+    known.symlink_to((device.SYS_DEV_BLOCK / "202:16").resolve())
+    run("mkswap", path)
+    return path
+
+
+@pytest.fixture
 def file(made: Callable[..., Path]) -> Path:
     """A swap file, on ext4."""
     path = made("ext4") / "swapfile"
@@ -48,7 +59,7 @@ def file(made: Callable[..., Path]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", ["part", "file"])
+@pytest.mark.parametrize("kind", ["part", "whole", "file"])
 def test_only_the_first_512_bytes_of_swap_change(kind: str, request: pytest.FixtureRequest) -> None:
     path = request.getfixturevalue(kind)
     before = path.read_bytes()
@@ -59,7 +70,7 @@ def test_only_the_first_512_bytes_of_swap_change(kind: str, request: pytest.Fixt
     assert prepare(path) == 0
 
 
-@pytest.mark.parametrize("kind", ["part", "file"])
+@pytest.mark.parametrize("kind", ["part", "whole", "file"])
 def test_swap_is_used_after_it_was_prepared_and_armed_and_after_a_dump(
     kind: str,
     disk: Disk,
@@ -98,14 +109,16 @@ def test_swap_is_used_after_it_was_prepared_and_armed_and_after_a_dump(
     # The next boot: collected, then in use as before.
     assert cli.main(["collect", "--format=elf", str(path), "vmcore"]) == 0
     assert cli.main(["prepare", "--again", str(path)]) == 0
-    assert superblock.decode(path.read_bytes()).state == superblock.READY
+    ready = superblock.decode(path.read_bytes())
+    assert ready.state == superblock.READY
+    assert ready.nonce not in (block.nonce, bytes(len(block.nonce)))
     assert path.read_bytes()[512:PAGE] == header
     run("swapon", path)
     run("swapoff", path)
     capsys.readouterr()
 
 
-@pytest.mark.parametrize("kind", ["part", "file"])
+@pytest.mark.parametrize("kind", ["part", "whole", "file"])
 def test_swap_in_use_is_refused_with_the_commands(
     kind: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -176,6 +189,24 @@ def test_swap_that_is_a_target_is_not_made_a_target_alone(
 def test_what_is_no_swap_is_refused(disk: Disk, capsys: pytest.CaptureFixture[str]) -> None:
     assert prepare(disk.part) == 1
     refused(capsys, f"mkswap {disk.part}")
+
+
+def test_swap_of_an_earlier_version_in_use_is_refused_with_the_commands(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prepare(whole) == 0
+    block = superblock.decode(whole.read_bytes())
+    block.nonce = bytes(32)
+    with whole.open("r+b") as stream:
+        stream.write(block.encode())
+    run("swapon", whole)
+    try:
+        assert arm(whole) == 1
+        refused(capsys, f"swapoff {whole} && pvdump prepare --swap {whole} && swapon {whole}")
+    finally:
+        run("swapoff", whole)
+    assert arm(whole) == 0
+    assert target().nonce not in (None, bytes(32))
 
 
 def test_swap_that_was_remade_is_not_armed(part: Path, capsys: pytest.CaptureFixture[str]) -> None:

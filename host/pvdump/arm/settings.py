@@ -114,7 +114,7 @@ def dumps(text: str) -> int:
 
 
 def folder(text: str) -> Path:
-    """Read the name of a folder, from the root on. Raises ArgumentTypeError."""
+    """Read the name of a folder or file, from the root on. Raises ArgumentTypeError."""
     path = file_name(text)
     if not path.is_absolute():
         raise ArgumentTypeError(f"{text[:40]!r}: a name that begins with / expected")
@@ -177,6 +177,8 @@ SETTINGS = {
     "keep": Setting(dumps, 5),
     "keep_free": Setting(size, None),  # bytes; None: as retention.py has it
     "hooks": Setting(folder, Path("/etc/pvdump/hooks")),
+    # The key that kernels are signed with as they are installed (guest/signboot.py).
+    "boot_key": Setting(folder, None),
 }
 OPTIONS = {name: setting for name, setting in SETTINGS.items() if setting.metavar}
 

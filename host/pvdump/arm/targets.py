@@ -67,7 +67,7 @@ def find(wanted: Wanted, level: int) -> Found:
         return Found(wanted, config.Target(wanted.name, block.uuid), block.room())
     place = _checked(wanted.place, level)
     block = stamps.look(wanted.place, place)
-    nonce = os.urandom(config.NONCE_SIZE)
+    nonce = stamps.choose(wanted.place, place, block)
     target = config.Target(place.disk.name, block.uuid, nonce, Extents(place.raw()), place.swap)
     return Found(wanted, target, block.room())
 

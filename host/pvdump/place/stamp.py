@@ -17,6 +17,8 @@ from pvfw import superblock
 from pvfw.errors import TargetRefused
 
 from ..dump.disk import PAGE, DiskError
+from ..streams import pasted
+from . import swap
 from .device import SECTOR
 from .locate import Place
 
@@ -42,12 +44,42 @@ def look(path: Path, place: Place) -> superblock.Superblock:
     return block
 
 
+def choose(path: Path, place: Place, block: superblock.Superblock) -> bytes:
+    """Choose the nonce that a target is to be armed with.
+
+    Linux refuses to write to a disk that is in use as swap as a whole (ETXTBSY). Such a target
+    keeps the nonce that it has from its preparation.
+
+    Args:
+        path, place: of the target.
+        block: its superblock.
+
+    Returns:
+        32 bytes.
+
+    Raises:
+        DiskError: it is such a disk, and has none.
+
+    Source: Linux block/fops.c (blkdev_write_iter).
+    """
+    if not place.swap or not swap.is_active(place.disk.node.stat()):
+        return os.urandom(len(block.nonce))
+    if not any(block.nonce):
+        raise DiskError(
+            f"{path} was prepared by an earlier version: swapoff {pasted(path)} && pvdump prepare "
+            f"--swap {pasted(path)} && swapon {pasted(path)}"
+        )
+    return block.nonce
+
+
 def stamp(path: Path, place: Place, nonce: bytes) -> None:
     """Write a nonce into the superblock of a target, and into its copy where it has one.
 
     Raises: as look().
     """
     block = look(path, place)
+    if block.nonce == nonce:
+        return
     block.nonce = nonce
     raw = block.encode()
     # The copy goes first: until the superblock has the nonce, the one of before counts.
