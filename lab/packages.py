@@ -34,6 +34,7 @@ GRUB_CONFIG = (
 )
 UKIFY = ("systemd-ukify",)
 UKI_STUB = ("systemd-boot-efi",)
+TERMINAL = ("tmux",)
 SIGNER = ("minisign",)
 KERNEL_INSTALL = ("systemd",)
 READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
@@ -117,6 +118,11 @@ def ukify(progress: Display = NULL) -> Root:
 def uki_stub(progress: Display = NULL) -> Root:
     """Unpack the EFI program that unified kernel images begin with."""
     return Root(Suite("trixie", progress).unpack(UKI_STUB, dependencies=False))
+
+
+def terminal(progress: Display = NULL) -> Root:
+    """Unpack tmux, a terminal whose screen a program can read."""
+    return Root(suite("bookworm", progress).unpack(TERMINAL))
 
 
 def signer(progress: Display = NULL) -> Root:

@@ -2,7 +2,8 @@
 
 Called by build.py. Only the CPU is emulated: the image is built, Xen runs in QEMU, the guest is
 Debian's kernel, the dump goes to a PV disk that `pvdump prepare` has signed and comes back
-through `pvdump collect` as a KDUMP file. Leaves out/demo/vmcore, console.log and report.txt.
+through `pvdump collect` as a KDUMP file. Leaves out/demo/vmcore, console.log and report.txt. With
+--firmware an installed Debian goes the whole circle: see firmwaredemo.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from lab.xen import Xen
 from pvdump.dump.collect import collect
 from pvdump.dump.info import read_superblock
 from pvdump.dump.prepare import prepare
-from tools import Trouble, image
+from tools import Trouble, firmwaredemo, image
 from tools.progress import MIB, Display, Stage, display
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,24 +39,41 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--suite", default="bookworm", help="bookworm (default) or trixie")
     parser.add_argument("--xenstored", default="oxenstored", help="oxenstored or xenstored")
     parser.add_argument("--backend", default="blkback", help="blkback or qdisk")
+    parser.add_argument(
+        "--firmware",
+        action="store_true",
+        help="an installed guest that pvboot boots, before the panic and after it",
+    )
     options = parser.parse_args(arguments)
+    if options.firmware and options.backend != "blkback":
+        parser.error("--backend is for the demo without --firmware")
     out = ROOT / "out" / "demo"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     with display() as progress:
-        image.build(ROOT / "out", progress=progress)
-        disk = out / "disk.img"
-        prepare(disk, size=DISK_MIB * MIB)
-        disks = [{"vdev": "xvdb", "file": str(disk), "backend": options.backend}]
-        guest = Guest.load(GUEST, disks=disks)
-        with Xen(options.suite, options.xenstored, workdir=out / "lab", progress=progress) as xen:
-            seconds = crash(xen, guest, out, progress)
-        with progress.stage("collect", total=read_superblock(disk).dump_size) as stage:
-            collect(disk, out / "vmcore", progress=stage, form="kdump")
-    text = report(out, disk, seconds)
+        if options.firmware:
+            place = options.suite, options.xenstored
+            with Xen(*place, workdir=out / "lab", progress=progress) as xen:
+                text = firmwaredemo.run(xen, out, progress)
+        else:
+            text = dump(options, out, progress)
     (out / "report.txt").write_text(text, encoding="utf-8")
     print(text)
     return 0
+
+
+def dump(options: argparse.Namespace, out: Path, progress: Display) -> str:
+    """Crash a guest of the lab's, and collect its dump here. Returns the report."""
+    image.build(ROOT / "out", progress=progress)
+    disk = out / "disk.img"
+    prepare(disk, size=DISK_MIB * MIB)
+    disks = [{"vdev": "xvdb", "file": str(disk), "backend": options.backend}]
+    guest = Guest.load(GUEST, disks=disks)
+    with Xen(options.suite, options.xenstored, workdir=out / "lab", progress=progress) as xen:
+        seconds = crash(xen, guest, out, progress)
+    with progress.stage("collect", total=read_superblock(disk).dump_size) as stage:
+        collect(disk, out / "vmcore", progress=stage, form="kdump")
+    return report(out, disk, seconds)
 
 
 def crash(xen: Xen, guest: Guest, out: Path, progress: Display) -> float:

@@ -38,6 +38,8 @@ static int after_return;
 MP_REGISTER_ROOT_POINTER(mp_obj_t terminal_idle);
 /* dict: texts by path */
 MP_REGISTER_ROOT_POINTER(mp_obj_t terminal_modules);
+MP_REGISTER_ROOT_POINTER(mp_obj_t terminal_typed);
+static size_t typed_at;
 
 /* pvfw/shell/mode.py has a help() of its own, with the text. */
 const char shell_help_text[] = "";
@@ -77,12 +79,31 @@ void terminal_poll(void)
     mp_sched_keyboard_interrupt();
 }
 
+/* Returns the next byte of what counts as typed, -1 if there is none. */
+static int typed(void)
+{
+    mp_obj_t text = MP_STATE_VM(terminal_typed);
+    mp_buffer_info_t bytes;
+
+    if (!text)
+        return -1;
+    mp_get_buffer_raise(text, &bytes, MP_BUFFER_READ);
+    if (typed_at < bytes.len)
+        return ((const uint8_t *)bytes.buf)[typed_at++];
+    MP_STATE_VM(terminal_typed) = MP_OBJ_NULL;
+    return -1;
+}
+
 /* Returns the next key, -1 if there is none. A line feed is a return, and nothing behind one. */
 static int key(void)
 {
-    int c = console_read();
-    int is_second = c == '\n' && after_return;
+    int c = typed();
+    int is_second;
 
+    if (c >= 0)
+        return c;
+    c = console_read();
+    is_second = c == '\n' && after_return;
     if (c < 0)
         return c;
     after_return = c == '\r';
@@ -202,6 +223,18 @@ static mp_obj_t mod_line(mp_obj_t text_in, mp_obj_t prompt)
 }
 static MP_DEFINE_CONST_FUN_OBJ_2(line_obj, mod_line);
 
+/* type(text): its bytes are the next keys. */
+static mp_obj_t mod_type(mp_obj_t text)
+{
+    mp_buffer_info_t bytes;
+
+    mp_get_buffer_raise(text, &bytes, MP_BUFFER_READ);
+    MP_STATE_VM(terminal_typed) = text;
+    typed_at = 0;
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(type_obj, mod_type);
+
 static mp_obj_t mod_is_unfinished(mp_obj_t text)
 {
     return mp_obj_new_bool(mp_repl_continue_with_input(mp_obj_str_get_str(text)));
@@ -254,6 +287,7 @@ static const mp_rom_map_elem_t globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR_wait), MP_ROM_PTR(&wait_obj) },
     { MP_ROM_QSTR(MP_QSTR_port), MP_ROM_PTR(&port_obj) },
     { MP_ROM_QSTR(MP_QSTR_line), MP_ROM_PTR(&line_obj) },
+    { MP_ROM_QSTR(MP_QSTR_type), MP_ROM_PTR(&type_obj) },
     { MP_ROM_QSTR(MP_QSTR_execute), MP_ROM_PTR(&execute_obj) },
     { MP_ROM_QSTR(MP_QSTR_is_unfinished), MP_ROM_PTR(&is_unfinished_obj) },
     { MP_ROM_QSTR(MP_QSTR_interrupts), MP_ROM_PTR(&interrupts_obj) },

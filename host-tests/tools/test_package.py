@@ -48,14 +48,26 @@ def test_two_builds_give_the_same_bytes(
         assert getattr(again, kind).read_bytes() == getattr(packages, kind).read_bytes(), kind
 
 
-def test_each_has_the_images(packages: package.Packages, deb: Path) -> None:
-    magics = {"pvdump.bin": (0x202, b"HdrS"), "pvboot.elf": (0, b"\x7fELF")}
-    magics["pvboot.fw"] = magics["pvboot.elf"]
+# What each image begins with, at which place: a bzImage's header, an ELF file's.
+IMAGES = {
+    "pvdump.bin": (0x202, b"HdrS"),
+    "pvboot.elf": (0, b"\x7fELF"),
+    "pvboot.fw": (0, b"\x7fELF"),
+}
+
+
+@pytest.mark.parametrize("name", IMAGES)
+def test_each_has_the_images(packages: package.Packages, deb: Path, name: str) -> None:
+    at, begin = IMAGES[name]
+    image = (deb / "usr/lib/pvdump" / name).read_bytes()
+    assert image[at:].startswith(begin)
     with zipfile.ZipFile(packages.wheel) as archive:
-        for name, (at, magic) in magics.items():
-            image = (deb / "usr/lib/pvdump" / name).read_bytes()
-            assert image[at : at + len(magic)] == magic
-            assert archive.read(f"pvdump/image/{name}") == image
+        assert archive.read(f"pvdump/image/{name}") == image
+
+
+def test_an_installed_pvboot_is_the_one_with_the_prompt(deb: Path) -> None:
+    for name in ("pvboot.elf", "pvboot.fw"):
+        assert b"help() says what there is." in (deb / "usr/lib/pvdump" / name).read_bytes()
 
 
 def test_the_wheel_has_the_units_for_setup(packages: package.Packages) -> None:

@@ -50,7 +50,10 @@ async def ask(guest, menu, settings):
     ways += [SHELL] if settings.may("shell") else []
     print("Type %s; then return." % ", ".join(ways))
     while True:
-        _, line = terminal.line("", "boot: ")
+        ended, line = terminal.line("", "boot: ")
+        if ended:
+            print()
+            continue
         word = line.strip()
         edits = word[:1] == "e"
         wanted = "shell" if word == "s" else "edit" if edits else ""
@@ -65,11 +68,23 @@ async def ask(guest, menu, settings):
         if entry is None:
             print("there is no entry %s" % word[:40])
             continue
-        if edits:
-            _, text = terminal.line(entry.options.decode(), "options: ")
-            entry.options = text.encode()
-            entry.is_edited = True
-        return entry
+        if not edits or _edit(entry):
+            return entry
+
+
+def _edit(entry):
+    """Have its command line edited. Returns whether it was: Ctrl-C gives it up."""
+    if any(not 32 <= c < 127 for c in entry.options):
+        print("its command line has characters that nobody can type")
+        return False
+    terminal.type(entry.options)
+    ended, text = terminal.line("", "options: ")
+    if ended:
+        print()
+        return False
+    entry.options = text.encode()
+    entry.is_edited = True
+    return True
 
 
 def _default(menu, chosen):

@@ -5,7 +5,7 @@ import re
 import pytest
 from fixtures import testkernel
 from fixtures.bootdisks import DEBIAN_13, MIB, ext, gpt
-from fixtures.typist import Typist, image_of
+from fixtures.typist import PATIENCE, Typist, image_of
 
 from pvxen.sink import Memory
 from tools.image import build
@@ -36,15 +36,31 @@ def disk(tmp_path_factory):
 
 @pytest.fixture
 def boot(image, disk):
-    """Boots. Returns the text of the debug console and the shutdown's reason."""
+    """Boots. Returns the text of the debug console and the shutdown's reason.
 
-    def of(line="", keys=(), data=None, stored=(), run="pvdump.run=boot "):
-        typist = Typist(image, keys, cmdline=(run + line).encode())
+    answers: (what the console ends with, what is typed then). stored: what the toolstack has in
+    xenstore.
+    """
+
+    def of(line="", answers=(), data=None, stored=(), run="pvdump.run=boot "):
+        typist = Typist(image, (), cmdline=(run + line).encode())
         for key, value in dict(stored).items():
             typist.guest.store.write(f"/local/domain/1/vm-data/pvboot/{key}", value)
         typist.guest.disk("xvda", Memory(disk if data is None else data))
-        typist.guest.machine.on_idle = typist.type_on
+        left, waited = list(answers), 0
+
+        def type_on(ns):
+            nonlocal waited
+            waited += ns
+            assert waited < PATIENCE, f"not what is to be answered:\n{image.console}"
+            if left and image.console.endswith(left[0][0]):
+                image.type(left.pop(0)[1])
+            elif not left:
+                typist.type_on(ns)
+
+        typist.guest.machine.on_idle = type_on
         reason = image.run(typist.guest)
+        assert not left, image.console
         return image.text, reason
 
     return of
@@ -66,9 +82,31 @@ def test_an_entry_can_be_named(boot):
     assert "number=a1 " in boot("pvdump.entry=a1")[0]
 
 
-def test_a_key_shows_the_menu(boot):
-    text, _ = boot("pvdump.timeout=5", ["x", "e2"])
-    assert "kernel: done" in text
+SHOWS = "shows the menu\r\n"
+
+
+def test_a_key_shows_the_menu_where_a_command_line_can_be_edited(boot):
+    answers = [
+        (SHOWS, b"x"),
+        ("boot: ", b"e2\r"),
+        ("options: root=/dev/xvda1 number=a1 console=ttyS0", b"\x01quiet \x05 last\r"),
+    ]
+    text, _ = boot("pvdump.timeout=5", answers)
+    edited = "quiet root=/dev/xvda1 number=a1 console=ttyS0 last console=hvc0"
+    assert f"kernel: line {edited}\n" in text
+
+
+@pytest.mark.parametrize("keys", [b"\x01", b"\x03", b"\x04", b"e1\r\x03"], ids=repr)
+def test_a_control_key_boots_nothing(boot, keys):
+    text, _ = boot("pvdump.timeout=5", [(SHOWS, b"x"), ("boot: ", keys), ("boot: ", b"2\r")])
+    assert "number=a1 " in text
+
+
+def test_what_nobody_can_type_is_not_edited(boot, disk):
+    odd = disk.replace(b"number=a2 console=ttyS0", b"number=a2 console\xe9ttyS0")
+    answers = [(SHOWS, b"x"), ("boot: ", b"e1\r"), ("nobody can type\r\nboot: ", b"1\r")]
+    text, _ = boot("pvdump.timeout=5", answers, odd)
+    assert "number=a2 console" in text
 
 
 def test_a_disk_that_says_nothing_leads_to_the_prompt(boot):
