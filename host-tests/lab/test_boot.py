@@ -69,18 +69,10 @@ def booted(pvboot, xen, guest, tmp_path):
     return of
 
 
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.matrix(xen=XENS, backend=["blkback", "qdisk"], indirect=["xen"])
-def test_debian_boots_from_its_own_disk(booted, door, backend):
+@pytest.mark.matrix(xen=XENS, door=list(DOORS), backend=["blkback", "qdisk"], indirect=["xen"])
+def test_debian_boots_from_its_own_disk_and_survives_a_migration(booted, door, backend):
     domain = booted(door, backend)
     assert re.search(r"Hypervisor detected: Xen (?:HVM|PVH)", domain.console())
-    domain.destroy()
-
-
-@pytest.mark.parametrize("door", DOORS)
-@pytest.mark.matrix(xen=XENS, backend=["blkback", "qdisk"], indirect=["xen"])
-def test_debian_so_booted_survives_a_migration(booted, door, backend):
-    domain = booted(door, backend)
     domain.migrate()
     first = int(domain.wait_console(r"^read (\d+)")[1])
     domain.wait_console(rf"^read {first + 5}\r?$")

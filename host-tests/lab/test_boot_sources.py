@@ -20,9 +20,9 @@ def pvboot():
 
 @pytest.mark.matrix(
     xen=ONE,
-    kind=list(KINDS),
+    kind=["uki"],
     door=["pvh"],
-    more={"xen": XENS[2:], "door": ["firmware"]},
+    more={"xen": XENS[2:], "kind": ["bls", "extlinux"], "door": ["firmware"]},
     apart=True,
     indirect=["xen"],
 )
