@@ -3,6 +3,7 @@
 import contextlib
 import json
 import queue
+import threading
 
 import pytest
 from fixtures.libxldevices import Devices
@@ -83,6 +84,11 @@ def dom0(tmp_path, site, monkeypatch):
         yield Dom0(path, site, toolstack)
 
 
+def is_poll():
+    """Tell whether it is the thread that looks again, not a domain's queue."""
+    return threading.current_thread().name == "pvdumpd-poll"
+
+
 def test_a_guest_that_panics_is_reset_and_its_end_is_seen_to(dom0):
     dom0.site.domctl.reason = None
     with dom0.daemon():
@@ -151,6 +157,82 @@ def test_a_reset_that_fails_is_tried_again(dom0):
     with dom0.daemon(Late):
         assert [dom0.event()["event"] for _ in range(2)] == ["panic", "reset"]
     assert dom0.site.domctl.ran == 1
+
+
+def test_a_disk_that_is_full_holds_up_no_crash_kernel(dom0, caplog):
+    order = []
+
+    class Asks(Asked):
+        def ask(self, verb, **arguments):
+            if verb in ("state", "go"):
+                order.append(verb)
+            return super().ask(verb, **arguments)
+
+    def full(*words, **more):
+        dom0.events.queue.put({"event": words[0]})
+        raise OSError(28, "No space left on device")
+
+    dom0.events.add = full
+    with dom0.daemon(Asks):
+        assert [dom0.event()["event"] for _ in range(2)] == ["panic", "reset"]
+        dom0.down(0)
+        assert dom0.event()["event"] == "end"
+    # It was looked at once, not again after a failure.
+    assert order[:2] == ["state", "go"]
+    assert "panic of domain 7 is not written: " in caplog.text
+    assert dom0.site.ledger.all() == []
+
+
+def test_what_failed_is_looked_at_again_although_the_records_cannot_be_read(dom0):
+    class Failing(Asked):
+        polls = 0
+
+        def ask(self, verb, **arguments):
+            if self.polls < 3:
+                if verb == "records" and is_poll():
+                    self.polls += 1
+                if verb == "reset" or (verb == "records" and is_poll()):
+                    raise HelperError("not yet")
+            return super().ask(verb, **arguments)
+
+    with dom0.daemon(Failing):
+        assert [dom0.event()["event"] for _ in range(2)] == ["panic", "reset"]
+
+
+def test_a_look_at_all_guests_that_failed_is_made_again(dom0):
+    class Failing(Asked):
+        polls = 3
+
+        def ask(self, verb, **arguments):
+            if verb == "records" and self.polls < 3:
+                self.polls += is_poll()
+                if not is_poll():
+                    raise HelperError("not yet")
+            return super().ask(verb, **arguments)
+
+    dom0.site.domctl.reason = None
+    with dom0.daemon(Failing):
+        Failing.polls = 0
+        dom0.down(5)
+        assert [dom0.event()["event"] for _ in range(2)] == ["panic", "reset"]
+
+
+def test_a_guest_that_is_destroyed_before_its_crash_kernel_runs_is_forgotten(dom0):
+    class Refusing(Asked):
+        def ask(self, verb, **arguments):
+            answer = super().ask(verb, **arguments)
+            if verb == "reset":
+                dom0.site.domctl.there = False
+                raise HelperError("domain 7 is not there")
+            return answer
+
+    with dom0.daemon(Refusing):
+        assert dom0.event()["event"] == "panic"
+        end = dom0.event()
+        assert (end["event"], end["by"]) == ("end", "xl")
+    with dom0.daemon():
+        pass
+    assert dom0.site.ledger.all() == []
 
 
 def test_an_hvm_guest_s_disks_are_closed_once_libxl_waits_for_them(dom0):

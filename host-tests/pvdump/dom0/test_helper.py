@@ -1,8 +1,11 @@
 """The process of root's as a process: verbs side by side, its end and the daemon's."""
 
+import json
 import os
+import select
 import signal
 import threading
+import time
 
 import pytest
 
@@ -25,6 +28,10 @@ class Verbs:
             self._released.set()
         elif verb == "refuse":
             raise Refused("domain 7 runs")
+        elif verb == "fail":
+            "\ud800".encode()
+        elif verb == "tell":
+            return "x" * arguments["length"]
         return {"pid": os.getpid(), **arguments}
 
 
@@ -58,6 +65,43 @@ def test_a_verb_that_takes_long_holds_up_no_other(make):
 def test_a_refusal_is_told(make):
     with pytest.raises(HelperError, match=r"^domain 7 runs$"):
         make().ask("refuse")
+
+
+def test_whatever_fails_is_told(make):
+    with pytest.raises(HelperError, match="UnicodeEncodeError"):
+        make().ask("fail")
+
+
+def test_an_answer_that_is_too_long_is_told(make):
+    asked = make()
+    assert len(asked.ask("tell", length=150000)) == 150000
+    with pytest.raises(HelperError, match="an answer of more than"):
+        asked.ask("tell", length=300000)
+    assert asked.ask("state", domid=7)["domid"] == 7
+
+
+def test_a_daemon_that_is_killed_with_answers_unread_cuts_no_verb_off(tmp_path):
+    class Slow(Verbs):
+        def do(self, verb, arguments):
+            if verb == "state":
+                # The answer is there before the daemon ends.
+                (tmp_path / "begun").touch()
+                return None
+            while not (tmp_path / "release").exists():
+                time.sleep(0.01)
+            (tmp_path / "done").touch()
+            return None
+
+    connection = helper.begin(Slow)
+    connection.recv(helper.MESSAGE_MAX)
+    for number, verb in enumerate(("slow", "state"), 1):
+        connection.send(json.dumps({"id": number, "verb": verb, "arguments": {}}).encode())
+    select.select([connection], [], [])
+    connection.close()
+    (tmp_path / "release").touch()
+    _, status = os.wait()
+    assert (tmp_path / "done").exists()
+    assert status == 0
 
 
 def test_a_helper_that_was_killed_ends_what_waits_for_it(make):

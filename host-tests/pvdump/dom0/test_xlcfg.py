@@ -64,6 +64,18 @@ def test_what_is_no_such_file_is_refused_with_its_line() -> None:
         settings("name = 'a'\n<domain type='xen'>\n")
 
 
+@pytest.mark.parametrize("text", ['name = "web"\ndisk = [ "a",\n', "disk = [ [ 1 ]\n"])
+def test_a_file_that_ends_within_a_list_is_refused(text: str) -> None:
+    with pytest.raises(BadFile, match="it is not whole"):
+        changed(text, "on_soft_reset", "preserve")
+
+
+def test_a_last_line_that_goes_on_takes_in_no_other() -> None:
+    text = changed('name = "web"\nmemory = 512 \\\n', "on_soft_reset", "preserve")
+    expected = {"name": "web", "memory": "512", "on_soft_reset": "preserve"}
+    assert values(text) == expected
+
+
 def test_a_change_is_read_back() -> None:
     assert xlcfg.settings(changed(FILE, "on_soft_reset", "preserve"))["on_soft_reset"].value == (
         "preserve"

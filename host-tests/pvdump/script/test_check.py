@@ -148,6 +148,22 @@ def test_bytes_that_are_no_program_are_one_complaint():
         assert len(told(source)) == 1, source
 
 
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ("y = 1\nx = " + "+".join(["1"] * 700), 2),
+        ("x" + ".a" * 700, 1),
+        ("x = " + "-" * 3000 + "1", 1),
+        ("x = 1\n\\\r\n", 3),
+    ],
+    ids=["sum", "names", "signs", "cut"],
+)
+def test_what_cannot_be_looked_at_is_one_complaint(source, line):
+    (found,) = check.look(source.encode()).problems
+    assert found.line == line
+    assert re.search("split it into several lines|EOF in multi-line", found.text)
+
+
 def test_imports_are_found_with_their_packages():
     modules = {"a/__init__.py", "a/b.py", "a/c/d.py", "e.py"}
     look = check.look(b"from a import b\nimport a.c.d, e", modules)

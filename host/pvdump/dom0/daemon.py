@@ -72,9 +72,10 @@ class Daemon:
         self._dispatcher, self._store, self._helper = dispatcher, store, helper
         self._events = events
         self._complaints = Complaints(time.monotonic_ns, log.error)
-        self._lock = threading.Lock()  # of the next three
+        self._lock = threading.Lock()  # of the next four
         self._guests: dict[int, Guest] = {}
         self._failed: set[int] = set()  # domains that are to be looked at again
+        self._all_failed = False  # all are
         self._looked: list[Subscription] = []
         self._closed = threading.Event()
         for path in (INTRODUCED, RELEASED):
@@ -101,9 +102,12 @@ class Daemon:
         """Look at guests whose crash kernel runs: not every xenstored tells of their end."""
         while not self._closed.wait(LOOK_SECONDS):
             try:
+                reset = {record["domid"] for record in self._helper.ask("records")}
                 with self._lock:
                     failed, self._failed = self._failed, set()
-                reset = {record["domid"] for record in self._helper.ask("records")}
+                    is_all, self._all_failed = self._all_failed, False
+                if is_all:
+                    self._look_again()
                 for domid in reset | failed:
                     self._look(domid)
             except (HelperError, XenError) as error:
@@ -129,9 +133,17 @@ class Daemon:
             if record["domid"] not in there:
                 self._look(record["domid"])
 
+    def _look_again(self) -> None:
+        try:
+            self._look_at_all()
+        except (HelperError, XenError) as error:
+            self._complaints.add("all", f"the guests: {error}")
+            with self._lock:
+                self._all_failed = True
+
     def _changed(self, event: Event) -> None:
         if event.domain is None:
-            self._look_at_all()
+            self._look_again()
             return
         domid = event.domain.domid
         try:
@@ -184,7 +196,11 @@ class Daemon:
             known = self._guests.get(domid)
         if known is not None:
             known.doing = event
-        self._events.add(event, domid, guest, **more)
+        try:
+            self._events.add(event, domid, guest, **more)
+        except OSError as error:
+            # A full disk holds up no crash kernel.
+            self._complaints.add("events", f"{event} of domain {domid} is not written: {error}")
 
     def _panicked(self, domid: int, guest: Guest) -> None:
         """See to a domain that has gone down for a soft reset."""

@@ -86,4 +86,4 @@ def keep(path: Path, text: str) -> None:
     copy = path.with_name(path.name + KEPT)
     if copy.exists():
         raise DumpError(f"{copy} is there already: move it away first")
-    textfile.write(copy, text)
+    textfile.write(copy, text, like=path)

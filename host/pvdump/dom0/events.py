@@ -6,6 +6,7 @@ they are printed with control characters as escapes.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -41,9 +42,14 @@ class Events:
         made = {"time": time, "event": event, "domid": domid, "guest": guest, **more}
         line = (json.dumps(made) + "\n").encode()
         with self._lock:
-            fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            fd = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
             try:
-                os.write(fd, line)
+                size = os.fstat(fd).st_size
+                if size and os.pread(fd, 1, size - 1) != b"\n":
+                    # A line was cut off; this one is not to be a part of it.
+                    line = b"\n" + line
+                if os.write(fd, line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
                 size = os.fstat(fd).st_size
             finally:
                 os.close(fd)

@@ -25,6 +25,7 @@ from .verbs import Refused, Verbs
 
 MESSAGE_MAX = 1 << 18  # bytes; a configuration has some thousands
 GONE = "pvdumpd's helper has ended"
+TOO_LONG = f"an answer of more than {MESSAGE_MAX} bytes"
 
 
 class HelperError(Exception):
@@ -65,7 +66,7 @@ def serve(connection: socket.socket, make: Callable[[], Verbs]) -> None:
         return
     _send(connection, {"id": 0, "value": None})
     threads: list[threading.Thread] = []
-    while message := connection.recv(MESSAGE_MAX):
+    while message := _receive(connection):
         thread = threading.Thread(target=_answer, args=(connection, verbs, message))
         thread.start()
         threads = [each for each in threads if each.is_alive()] + [thread]
@@ -78,16 +79,30 @@ def _answer(connection: socket.socket, verbs: Verbs, message: bytes) -> None:
     answer = {"id": request["id"]}
     try:
         answer["value"] = verbs.do(request["verb"], request["arguments"])
-    except (Refused, HypercallError, XlError, OSError, TypeError) as error:
+    except (Refused, HypercallError, XlError, OSError) as error:
         answer["error"] = str(error) or type(error).__name__
+    except Exception as error:
+        # Whatever it is, a thread of the daemon waits for the answer.
+        answer["error"] = f"{request['verb']}: {error!r}"
     _send(connection, answer)
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:
+    data = json.dumps(message).encode()
+    if len(data) > MESSAGE_MAX:
+        data = json.dumps({"id": message["id"], "error": TOO_LONG}).encode()
     try:
-        connection.send(json.dumps(message).encode())
+        connection.send(data)
     except OSError:  # the daemon has ended
         return
+
+
+def _receive(connection: socket.socket) -> bytes:
+    """Return the next message; b"" at the end, also where the other one left answers unread."""
+    try:
+        return connection.recv(MESSAGE_MAX)
+    except OSError:
+        return b""
 
 
 class Helper:
@@ -138,7 +153,7 @@ class Helper:
         self._connection.close()
 
     def _read(self) -> None:
-        while message := self._receive():
+        while message := _receive(self._connection):
             answer = json.loads(message)
             with self._lock:
                 future = self._pending.pop(answer["id"])
@@ -153,9 +168,3 @@ class Helper:
             future.set_exception(HelperError(GONE))
         if not closed:
             self._on_end()
-
-    def _receive(self) -> bytes:
-        try:
-            return self._connection.recv(MESSAGE_MAX)
-        except OSError:
-            return b""

@@ -151,8 +151,13 @@ class Verbs:
             self._busy.add(uuid)
         try:
             record = self._ledger.find(uuid)
-            if record is None or record.domid != domid or record.phase == RESETTING:
+            if record is None or record.domid != domid:
                 return None
+            if record.phase == RESETTING:
+                if self._there(domid, uuid) is not None:
+                    return None
+                # Somebody destroyed it before its crash kernel ran.
+                record = self._ledger.put(replace(record, phase=ENDED, by="xl"))
             if record.phase != ENDED:
                 record = self._end(record)
             return None if record is None else vars(record)

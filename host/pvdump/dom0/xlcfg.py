@@ -56,6 +56,8 @@ def settings(text: str) -> dict[str, Setting]:
             line = []
         elif match.lastgroup not in ("space", "comment", "end"):
             line.append(match)
+    if depth > 0:
+        raise BadFile("it ends within a list: it is not whole")
     _take(line, found)
     return found
 
@@ -86,5 +88,6 @@ def changed(text: str, name: str, value: str) -> str:
     setting = settings(text).get(name)
     if setting is not None:
         return f'{text[: setting.begin]}"{value}"{text[setting.end :]}'
-    end = "" if not text or text.endswith("\n") else "\n"
+    # A last line that ends with a backslash goes on.
+    end = "" if not text or (text.endswith("\n") and not text.endswith("\\\n")) else "\n"
     return f'{text}{end}{name} = "{value}"\n'

@@ -38,8 +38,13 @@ def read(path: Path) -> str | None:
     return raw.decode("utf-8", "surrogateescape")
 
 
-def write(path: Path, text: str | None) -> None:
+def write(path: Path, text: str | None, like: Path | None = None) -> None:
     """Give a file a content in one step; None removes it. One that is there keeps mode and owner.
+
+    Args:
+        path: the file.
+        text: its content.
+        like: of a file that is made: the one that has the mode and the owner for it.
 
     Raises:
         TextFileError: it cannot be written; what was there before is there.
@@ -53,9 +58,11 @@ def write(path: Path, text: str | None) -> None:
         fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor
             stream.write(text.encode("utf-8", "surrogateescape"))
-            os.fchmod(fd, MODE)
-            if path.exists():
-                _take_over(path, made)
+            own = path if path.exists() else like
+            if own is None:
+                os.fchmod(fd, MODE)
+            else:
+                _take_over(own, made)
             stream.flush()
             os.fsync(fd)
         made.replace(path)

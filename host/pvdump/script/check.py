@@ -10,6 +10,7 @@ Source: MicroPython 1.25, tests/cpydiff, py/grammar.h, py/lexer.c.
 from __future__ import annotations
 
 import ast
+import tokenize
 import warnings
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Optional, Union
@@ -22,6 +23,7 @@ NEWER = {
     "TryStar": "except*",
     "TypeAlias": "type",
 }
+DEEP = "it is nested too deeply to be looked at: split it into several lines"
 Function = Union[ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda]
 
 
@@ -69,13 +71,24 @@ def look(source: bytes, modules: Iterable[str] = (), package: Optional[str] = No
             compile(text, "script", "exec", flags, dont_inherit=True)
     except SyntaxError as error:
         return Seen([Problem(error.lineno or 1, error.msg)], frozenset())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         return Seen([Problem(1, str(error))], frozenset())
+    except (MemoryError, RecursionError):
+        return Seen([Problem(1, DEEP)], frozenset())
     visitor = _Visitor()
-    visitor.visit(tree)
     named = names.Names(modules, package)
-    named.visit(tree)
-    others = (Problem(*each) for each in (*named.problems(), *marks.problems(text)))
+    for each in tree.body:
+        # Python's stack has a bound, and so have the pieces of what can be looked at.
+        try:
+            visitor.visit(each)
+            named.visit(each)
+        except RecursionError:
+            return Seen([Problem(each.lineno, DEEP)], frozenset())
+    try:
+        others = [Problem(*each) for each in (*named.problems(), *marks.problems(text))]
+    except tokenize.TokenError as error:
+        what, (line, _) = error.args
+        return Seen([Problem(line, what)], frozenset())
     found = sorted({*visitor.found, *visitor.of_division(), *others})
     return Seen(found, frozenset(named.imports & named.modules))
 
