@@ -9,6 +9,7 @@ that whatever a disk says comes to an end.
 import hw
 from xenpv import abi
 from xenpv.block.blkif import SECTOR
+from xenpv.errors import XenError
 
 from .errors import Damaged, Exhausted
 
@@ -78,11 +79,17 @@ class Cache:
             raise Damaged("sector %d is behind the end of the disk" % first)
         if not self._free and not self._held:
             raise MemoryError("no buffer that a backend does not still have")
-        # A slot whose read fails may still be the backend's: it is not used again.
         address = self._free.pop() if self._free else self._held.pop(0)[2]
         self.reads += 1
-        await disk.read(first, address // PAGE_SIZE, count)
-        await disk.drain()
+        try:
+            await disk.read(first, address // PAGE_SIZE, count)
+            await disk.drain()
+        except XenError:
+            # A slot that is still the backend's is not used again; the next read may go well.
+            await disk.settle()
+            if not disk.grants.set_aside:
+                self._free.append(address)
+            raise
         self._held.append((disk, number, address))
         return hw.mem(address, SLOT)
 
@@ -92,7 +99,8 @@ class Area:
 
     Args:
         cache: Cache.
-        disk: a connected BlkFront, or what has its read(), drain(), sectors and sector_size.
+        disk: a connected BlkFront, or what has its read(), drain(), settle(), grants, sectors and
+            sector_size.
         name: for messages.
         first: where the area begins on the disk, bytes.
         size: bytes; None: up to the disk's end.

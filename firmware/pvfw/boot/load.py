@@ -9,6 +9,7 @@ Units: bytes; addresses are physical.
 
 import hw
 from xenpv.block.blkif import SECTOR
+from xenpv.errors import XenError
 
 from .area import PAGE_SIZE
 from .errors import Damaged
@@ -60,14 +61,19 @@ class _Loading:
         area = self._area
         place = self._begin
         try:
-            for at, length in self._runs.pieces(place, self._end - place):
-                if at != ZEROS:
-                    area.check(at, length)
-                await self._piece(place, at, length)
-                place += length
-        finally:
-            # What was asked for is written to memory, whatever happened.
-            await area.disk.drain()
+            try:
+                for at, length in self._runs.pieces(place, self._end - place):
+                    if at != ZEROS:
+                        area.check(at, length)
+                    await self._piece(place, at, length)
+                    place += length
+            finally:
+                # What was asked for is written to memory, whatever happened.
+                await area.disk.drain()
+        except XenError:
+            # The next file may be read.
+            await area.disk.settle()
+            raise
 
     async def _piece(self, place, at, length):
         """Read what is at one place of the file and of the disk."""

@@ -11,15 +11,16 @@ import hashlib
 from pvfw import tries
 from pvfw.boot.errors import BootError
 from pvfw.report import say
+from xenpv.errors import XenError
 
 
 async def key(entry):
-    """Return the key of an entry, bytes, for tries.Tries. Raises: XenError."""
+    """Return the key of an entry, bytes, for tries.Tries."""
     parts = []
     for place in [entry.kernel] + entry.initrds:
         try:
             _, _, size = await place.open()
-        except BootError:
+        except (BootError, XenError):
             # It is told when it is to be booted.
             size = 0
         parts.append("%s %d" % (place, size))
@@ -34,8 +35,6 @@ async def default(menu, found, most):
         menu: boot.entries.Menu, with entries.
         found: tries.Tries.
         most: how many boots of an entry that do not end are enough.
-
-    Raises: XenError.
     """
     first, number = menu.default, len(menu.entries)
     if not [count for _, count in found.records if count >= most]:

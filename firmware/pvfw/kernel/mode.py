@@ -37,7 +37,10 @@ async def run(guest, settings):
         count = await found.counter() if menu.entries and settings.tries else None
         if count is not None and people.named(menu, settings.entry) is None:
             found.cache.renew()
-            menu.default = await fallback.default(menu, count.tries, settings.tries)
+            try:
+                menu.default = await fallback.default(menu, count.tries, settings.tries)
+            except MemoryError as e:
+                say("what was counted of boots is not looked at: %s" % reason(e))
         entry = await people.choose(guest, menu, settings)
         while entry is not None:
             try:

@@ -1,5 +1,6 @@
 """The image counts its boots on a dump target, and passes over an entry that does not come up."""
 
+import errno
 import re
 
 import pytest
@@ -52,6 +53,8 @@ def disk(tmp_path_factory, root):
 class Machine:
     """A guest that boots again and again from the same disks.
 
+    boot() takes answers: what the console ends with, and what is typed then.
+
     Args:
         image: of pvboot.
         disks: name to bytes, or to a sink.
@@ -67,11 +70,19 @@ class Machine:
         }
         self.options = {}
 
-    def boot(self, line="", keys=()):
-        typist = Typist(self._image, keys, cmdline=b"pvdump.run=boot " + line.encode())
+    def boot(self, line="", answers=()):
+        typist = Typist(self._image, (), cmdline=b"pvdump.run=boot " + line.encode())
         for name, sink in self.sinks.items():
             typist.guest.disk(name, sink, **self.options.get(name, {}))
-        typist.guest.machine.on_idle = typist.type_on
+        left = list(answers)
+
+        def type_on(ns):
+            if left and self._image.console.endswith(left[0][0]):
+                self._image.type(left.pop(0)[1])
+            elif not left:
+                typist.type_on(ns)
+
+        typist.guest.machine.on_idle = type_on
         assert self._image.run(typist.guest) == abi.SHUTDOWN_poweroff, self._image.text
         self.text = self._image.text
         found = re.findall(r"^kernel: line .* number=(\d)", self.text, re.M)
@@ -262,3 +273,54 @@ def test_a_disk_that_does_not_answer_costs_a_line(image, disk):
     machine.options["xvdb"] = {"never_connects": True}
     assert machine.boot() == 3
     assert "pvdump: disk xvdb is not looked at: " in machine.text
+
+
+class Scratched(Memory):
+    """A disk of which some bytes cannot be read.
+
+    Args:
+        data: of the disk.
+        at: of the first such byte.
+        size: how many.
+    """
+
+    def __init__(self, data, at, size):
+        super().__init__(data)
+        self._at, self._end = at, at + size
+
+    def read(self, offset, buffers):
+        if offset < self._end and offset + sum(map(len, buffers)) > self._at:
+            raise OSError(errno.EIO, "Input/output error")
+        super().read(offset, buffers)
+
+
+def on_ext(folder, made):
+    return gpt(folder, [(LINUX, ext(folder, made, "-b", "4096", "-O", DEBIAN_13, size=32 * MIB))])
+
+
+def test_an_entry_whose_folder_cannot_be_read_costs_no_other_one(image, tmp_path):
+    made = files(tmp_path)
+    name = "loader/entries/e2.conf"
+    made["boot/rescue/kernel-of-rescue"] = made["boot/new"]
+    made[f"boot/{name}"] = made[f"boot/{name}"].replace(b"/boot/new", b"/boot/rescue/kernel-of-rescue")
+    data = on_ext(tmp_path, made)
+    # As the folder has it: length, kind, name.
+    at = data.index(b"\x10\x01kernel-of-rescue")
+    machine = Machine(image, xvda=Scratched(data, at, 1), xvdb=target(FRESH))
+    assert [machine.boot() for _ in range(3)] == [3, 3, 3]
+    assert machine.boot() == 1
+    assert machine.passed() == [("Entry 3", "Entry 1")]
+
+
+def test_an_initrd_that_cannot_be_read_costs_the_menu_and_another_entry_is_booted(image, tmp_path):
+    made = files(tmp_path)
+    name = "boot/loader/entries/e3.conf"
+    made["boot/scratched"] = b"on a bad sector " * 65536
+    made[name] = made[name].replace(b"/boot/initrd", b"/boot/scratched")
+    data = on_ext(tmp_path, made)
+    machine = Machine(image, xvda=Scratched(data, data.index(b"on a bad sector ") + 5000, 1))
+    assert machine.boot(answers=[("boot: ", b"3\r")]) == 1
+    assert "Entry 3: " in machine.text
+    # Each try costs no memory for good.
+    answers = [("boot: ", b"1\r")] * 12 + [("boot: ", b"3\r")]
+    assert machine.boot(answers=answers) == 1
