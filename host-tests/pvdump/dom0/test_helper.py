@@ -86,11 +86,11 @@ def test_a_daemon_that_is_killed_with_answers_unread_cuts_no_verb_off(tmp_path):
             if verb == "state":
                 # The answer is there before the daemon ends.
                 (tmp_path / "begun").touch()
-                return None
+                return
             while not (tmp_path / "release").exists():
                 time.sleep(0.01)
             (tmp_path / "done").touch()
-            return None
+            return
 
     connection = helper.begin(Slow)
     connection.recv(helper.MESSAGE_MAX)

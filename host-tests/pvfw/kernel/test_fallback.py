@@ -300,12 +300,15 @@ def on_ext(folder, made):
 
 def test_an_entry_whose_folder_cannot_be_read_costs_no_other_one(image, tmp_path):
     made = files(tmp_path)
-    name = "loader/entries/e2.conf"
-    made["boot/rescue/kernel-of-rescue"] = made["boot/new"]
-    made[f"boot/{name}"] = made[f"boot/{name}"].replace(b"/boot/new", b"/boot/rescue/kernel-of-rescue")
+    name = "boot/loader/entries/e2.conf"
+    # All of the folder is looked through, since there is no such name.
+    made[name] = made[name].replace(b"/boot/initrd", b"/boot/rescue/initrd")
+    # A folder of 100 KiB, so that what is read together with its middle is all its own.
+    for number in range(400):
+        made[f"boot/rescue/filler-{number:03}-{'x' * 230}"] = b""
     data = on_ext(tmp_path, made)
-    # As the folder has it: length, kind, name.
-    at = data.index(b"\x10\x01kernel-of-rescue")
+    names = [found.start() for found in re.finditer(b"filler-[0-9]+-xxx", data)]
+    at = names[len(names) // 2]
     machine = Machine(image, xvda=Scratched(data, at, 1), xvdb=target(FRESH))
     assert [machine.boot() for _ in range(3)] == [3, 3, 3]
     assert machine.boot() == 1
