@@ -51,7 +51,7 @@ def test_a_console_that_nobody_reads_any_more_ends_the_run():
     program = "import sys; from tools import run; sys.exit(run.main(sys.argv[1:]))"
     read, write = os.pipe()
     os.close(read)
-    with open(write, "wb") as console:
+    with os.fdopen(write, "wb") as console:
         done = subprocess.run(
             [sys.executable, "-c", program, "--check"],
             cwd=SCENARIOS.parents[1],
