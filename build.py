@@ -28,14 +28,14 @@ USAGE = """\
 usage: ./build.py COMMAND [ARGUMENTS]
 
   image    build out/pvdump.elf, .bin and .fw, and out/pvboot.elf, .bin and .fw
-  run      run the image in an embedded domain, its console on the terminal
+  run      run the image, or a script, in an embedded domain, its console on the terminal
   demo     panic a guest on a real Xen in QEMU and show its vmcore; --firmware: pvboot boots it
   test     everything that CI runs; arguments go to pytest (-m "not xen": the quick ones;
            -n 0: in one process, which -s needs; --all: matrices whole, not every pair of values)
   fuzz     run one test on new seeds for minutes: ./build.py fuzz NAME --minutes 10
   lint     ruff, mypy, clang-format, mpy-cross and the check for MicroPython's subset
   bench    measure ours beside a peer's, one JSON line a figure: ./build.py bench NAME
-  lab      start a guest on a real Xen: ./build.py lab GUEST.yaml
+  lab      start a guest on a real Xen: ./build.py lab GUEST.yaml, or SCRIPT.py
   package  build the wheel, the .deb and the .rpm, with the images inside, in out/
 
 Downloads and build products are kept in $PVDUMP_CACHE (default: ~/.cache/pvdump)."""

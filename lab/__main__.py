@@ -1,4 +1,4 @@
-"""`./build.py lab GUEST.yaml...`: start guests on a real Xen and show their consoles.
+"""`./build.py lab GUEST.yaml... SCRIPT.py...`: start guests on a real Xen and show their consoles.
 
 The rule: every line begins with its source ("xen", "dom0", a guest's name). The command ends when
 the last guest has ended, or with Ctrl-C. Lines typed in are run in dom0 as shell commands,
@@ -13,11 +13,11 @@ import sys
 import threading
 from pathlib import Path
 
-from lab import LabError, linux, packages
+from lab import LabError, linux, packages, scripts
 from lab.domain import Domain
-from lab.guest import Guest
+from lab.guest import ROOT, Guest
 from lab.xen import XENSTOREDS, Xen
-from tools import Trouble
+from tools import Trouble, image
 from tools.progress import display
 
 LOOK_EVERY = 0.2  # s
@@ -55,7 +55,33 @@ def say(label: str, text: str) -> None:
 def main() -> int:
     """Run the command; returns its exit code. Raises LabError."""
     parser = argparse.ArgumentParser(prog="build.py lab", description=__doc__.split("\n")[0])
-    parser.add_argument("guests", type=Path, nargs="+", metavar="GUEST.yaml")
+    parser.add_argument(
+        "guests",
+        type=Path,
+        nargs="+",
+        metavar="GUEST.yaml|SCRIPT.py",
+        help="a guest, or a Python script that pvboot runs as a guest",
+    )
+    parser.add_argument(
+        "--firmware", action="store_true", help="scripts: in hvmloader's place (default: PVH)"
+    )
+    parser.add_argument(
+        "--with",
+        dest="imports",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE|FOLDER",
+        help="scripts: a module or package that they import",
+    )
+    parser.add_argument(
+        "--disk",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="scripts: a disk of the first one, as xvdb, xvdc ... (default: an empty one)",
+    )
     parser.add_argument("--suite", default="bookworm", choices=packages.SUITES)
     parser.add_argument("--xenstored", default="oxenstored", choices=XENSTOREDS)
     parser.add_argument("--keep", action="store_true", help="go on when the last guest has ended")
@@ -63,28 +89,45 @@ def main() -> int:
         "--workdir", type=Path, help="folder for logs and disks (default: none kept)"
     )
     options = parser.parse_args()
-    guests = [Guest.load(path) for path in options.guests]
-    for guest in guests:
-        guest.check()
+    paths = [path for path in options.guests if path.suffix == ".py"]
+    if not paths and (options.firmware or options.imports or options.disk):
+        parser.error("--firmware, --with and --disk are for scripts")
+    made = scripts.guests(paths, options.firmware, options.imports, options.disk)
+    guests = made + [Guest.load(path) for path in options.guests if path not in paths]
     if len({guest.name for guest in guests}) != len(guests):
         raise LabError("two of the guests have the same name; a field `name` tells them apart")
     with display() as progress:
+        if made:
+            image.build(ROOT / "out", progress, config=ROOT / "pvboot.yaml")
         for guest in guests:
+            guest.check()
             if guest.linux:  # a program or module that does not exist is found here
                 linux.described(options.suite, guest, progress)
         xen = Xen(options.suite, options.xenstored, workdir=options.workdir, progress=progress)
         xen.__enter__()
     try:
-        follow(xen, guests, options.keep)
+        domains = follow(xen, guests, len(made), options.keep)
+        ends = [domain.reasons()[-1] for domain in domains[: len(made)]]
     except KeyboardInterrupt:
         say("lab", "interrupted")
+        return 0
     finally:
         xen.close()
-    return 0
+    return 0 if set(ends) <= {"poweroff", "reboot"} else 1
 
 
-def follow(xen: Xen, guests: list[Guest], keep: bool) -> None:
-    """Start the guests and show all consoles until the guests have ended, or for ever if `keep`."""
+def follow(xen: Xen, guests: list[Guest], count: int, keep: bool) -> list[Domain]:
+    """Start the guests and show all consoles until the guests have ended, or for ever if `keep`.
+
+    Args:
+        xen: The Xen.
+        guests: The guests.
+        count: How many of them, the first ones, are scripts.
+        keep: Do not end.
+
+    Returns:
+        The guests' domains.
+    """
     typed: queue.Queue[str] = queue.Queue()
     if sys.stdin.isatty():
         threading.Thread(target=read_lines, args=(typed,), daemon=True).start()
@@ -98,6 +141,7 @@ def follow(xen: Xen, guests: list[Guest], keep: bool) -> None:
     for guest in guests:
         domains.append(xen.create(guest))
         say("lab", f"guest {guest.name} is domain {domains[-1].domid}")
+    scripts.introduce(domains[:count])
     while keep or not all(domain.ended() for domain in domains):
         for follower in followers:
             follower.show()
@@ -109,6 +153,7 @@ def follow(xen: Xen, guests: list[Guest], keep: bool) -> None:
             say("dom0", line)
     for follower in followers:
         follower.show(last=True)
+    return domains
 
 
 def read_lines(typed: queue.Queue[str]) -> None:

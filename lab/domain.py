@@ -117,7 +117,9 @@ class Domain:
         if guest.ramdisk:
             shutil.copyfile(image(guest.ramdisk), folder / "ramdisk")
         if guest.type == "firmware":
-            (folder / "module").write_text(guest.run or "\n", encoding="utf-8")
+            (folder / "module").write_bytes(guest.text() or (guest.run or "\n").encode())
+        elif guest.script:
+            (folder / "ramdisk").write_bytes(guest.text())
         inside = f"/job/guest/{guest.name}"
         if guest.boots_from_lab and lasting:
             xen.sh(f"cp {inside}/{linux.BOOT} /run/{guest.name}.img")

@@ -15,6 +15,8 @@ from typing import Any, Literal
 import yaml
 
 from lab import LabError
+from pvdump.script import text
+from pvdump.script.config import OPTIONS, RUN
 from pvdump.service import records
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -66,6 +68,8 @@ class Guest:
     type: Literal["hvm", "pvh", "firmware"]
     kernel: str
     ramdisk: str = ""
+    script: str = ""
+    imports: tuple[str, ...] = ()
     memory: int = field(default=64, metadata={"least": 8})
     vcpus: int = field(default=1, metadata={"least": 1})
     cmdline: str = ""
@@ -116,6 +120,8 @@ class Guest:
             guest,
             kernel=_file(guest.kernel, base),
             ramdisk=_file(guest.ramdisk, base) if guest.ramdisk else "",
+            script=str(base / guest.script) if guest.script else "",
+            imports=tuple(str(base / place) for place in guest.imports),
             files={name: _file(path, base) for name, path in guest.files.items()},
             disks=tuple(
                 replace(disk, file=base / disk.file) if disk.file else disk for disk in guest.disks
@@ -127,12 +133,30 @@ class Guest:
         named = [(f"disk {disk.vdev}", str(disk.file)) for disk in self.disks if disk.file]
         named += [(f"file {name}", path) for name, path in self.files.items()]
         named += [("ramdisk", self.ramdisk)] if self.ramdisk else []
+        named += [("script", self.script)] if self.script else []
         named += [("kernel", self.kernel)] if self.kernel not in KERNELS else []
         for what, name in named:
             try:
                 image(name)
             except LabError as error:
                 raise LabError(f"guest {self.name}: {what}: {error}") from None
+        self.text()
+
+    def text(self) -> bytes:
+        """Return what its script becomes for pvboot, with options before it where they belong.
+
+        Raises:
+            LabError: The script or a module of it cannot be used.
+        """
+        if not self.script:
+            return b""
+        try:
+            path = Path(self.script)
+            whole = text.compose(text.read(path), text.modules(map(Path, self.imports)), str(path))
+        except (OSError, text.ScriptError) as error:
+            raise LabError(f"guest {self.name}: {error}") from None
+        options = self.run or OPTIONS
+        return options.encode() + whole if self.type == "firmware" else whole
 
     @property
     def linux(self) -> bool:
@@ -171,6 +195,12 @@ class Guest:
             raise LabError(f"{where}: ramdisk is for a kernel that is a file")
         if self.type == "firmware" and self.cmdline:
             raise LabError(f"{where}: type firmware has no cmdline; its text goes into run")
+        if self.script and not self.kernel.startswith("pvboot"):
+            raise LabError(f"{where}: script is for kernel: pvboot-elf or pvboot-fw")
+        if self.imports and not self.script:
+            raise LabError(f"{where}: imports are for a script")
+        if self.script and self.ramdisk:
+            raise LabError(f"{where}: a script stands in ramdisk's place")
         if self.files and not self.linux:
             raise LabError(f"{where}: files are for kernel: debian")
         if (self.programs or self.modules) and not self.linux:
@@ -209,8 +239,9 @@ class Guest:
             values |= {"hdtype": "ahci", "boot": "c"}
             disks[0] = xl_disk(replace(self.disks[0], vdev="hda"), devices[0])
         else:
-            values |= {"kernel": f"{folder}/kernel", "cmdline": self.cmdline}
-            if self.linux or self.ramdisk:
+            line = self.cmdline or (RUN if self.script else "")
+            values |= {"kernel": f"{folder}/kernel", "cmdline": line}
+            if self.linux or self.ramdisk or self.script:
                 values["ramdisk"] = f"{folder}/ramdisk"
         values["disk"] = disks
         values |= self.extra

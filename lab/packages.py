@@ -38,6 +38,8 @@ TERMINAL = ("tmux",)
 SIGNER = ("minisign",)
 KERNEL_INSTALL = ("systemd",)
 READERS = ("makedumpfile", "crash")  # of trixie; those of bookworm misread recent kernels
+# With the Python that it is for.
+KDUMPFILE = ("python3-libkdumpfile", "python3-minimal", "libpython3-stdlib")
 
 
 def suite(name: str, progress: Display = NULL) -> Suite:
@@ -136,6 +138,11 @@ def kernel_install(progress: Display = NULL) -> Root:
 def readers(progress: Display = NULL) -> Root:
     """Unpack makedumpfile and crash."""
     return Root(Suite("trixie", progress).unpack(READERS))
+
+
+def kdumpfile(progress: Display = NULL) -> Root:
+    """Unpack libkdumpfile's Python module, and Python."""
+    return Root(Suite("trixie", progress).unpack(KDUMPFILE))
 
 
 def browser(progress: Display = NULL) -> Root:

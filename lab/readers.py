@@ -1,4 +1,4 @@
-"""Programs that read vmcores: makedumpfile and crash of trixie, run from the unpacked packages.
+"""Programs that read vmcores: makedumpfile, crash and pykdumpfile of trixie, unpacked packages.
 
 Used by the tests and the demo. The rule: they run on any host, with the linker and libraries they
 were built for (ld-linux --library-path). Those of bookworm misread recent kernels.
@@ -6,11 +6,30 @@ were built for (ld-linux --library-path). Those of bookworm misread recent kerne
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from lab import LabError, packages
 from lab.root import Root, run
 from tools.progress import NULL, Display
+
+# Arguments: the vmcore; frames stand on standard input, as JSON. Prints a list, as JSON.
+PAGES = """\
+import hashlib, json, sys
+from kdumpfile import KDUMP_MACHPHYSADDR, kdumpfile
+from kdumpfile.exceptions import NoDataException
+
+def digest(frame):
+    try:
+        page = core.read(KDUMP_MACHPHYSADDR, frame * 4096, 4096)
+    except NoDataException:
+        return None
+    return hashlib.sha256(page).hexdigest()
+
+core = kdumpfile(file=sys.argv[1])
+print(json.dumps([core.attr["file.format"], *map(digest, json.load(sys.stdin))]))
+"""
 
 
 def makedumpfile(*arguments: str | Path, progress: Display = NULL) -> str:
@@ -42,6 +61,29 @@ def crash(vmlinux: Path, vmcore: Path, *commands: str, progress: Display = NULL)
     """
     script = "".join(f"{command}\n" for command in (*commands, "quit"))
     return _run(packages.readers(progress), "/usr/bin/crash", ("-s", vmlinux, vmcore), script)
+
+
+def kdumpfile(
+    vmcore: Path, frames: Iterable[int], progress: Display = NULL
+) -> tuple[str, list[str | None]]:
+    """Read pages by their physical addresses, as pykdumpfile does.
+
+    Args:
+        vmcore: The dump.
+        frames: Numbers of the pages.
+        progress: Shows the download, if there is one.
+
+    Returns:
+        What it takes the dump for (elf, diskdump); the SHA-256 of each page, hexadecimal, None of
+        one that the dump does not have.
+
+    Raises:
+        LabError: it fails.
+    """
+    arguments = ("-c", PAGES, vmcore)
+    root = packages.kdumpfile(progress)
+    kind, *pages = json.loads(_run(root, "/usr/bin/python3", arguments, json.dumps([*frames])))
+    return kind, pages
 
 
 def _run(root: Root, program: str, arguments: tuple[str | Path, ...], given: str) -> str:

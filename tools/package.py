@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 from argparse import ArgumentParser, _SubParsersAction
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -37,8 +37,8 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGING = ROOT / "packaging"
 # What users import.
 PACKAGES = ("drivers/xenpv", "firmware/pvfw", "host/pvdump")
-# Where the systemd of a guest finds these; setup installs the others where they are wanted.
-UNITS = "host/pvdump/guest/units"
+# Where systemd finds these; setup installs a guest's others where they are wanted.
+UNITS = ("host/pvdump/guest/units", "host/pvdump/dom0/units")
 SYSTEM = {
     ".service": "usr/lib/systemd/system",
     ".timer": "usr/lib/systemd/system",
@@ -83,8 +83,7 @@ def build(out: Path, progress: Display = NULL) -> Packages:
     Raises:
         Trouble: a program that builds them failed.
     """
-    firmware = image.build(out, progress, ROOT / "pvboot.yaml")
-    images = image.build(out, progress).bin, firmware.elf, firmware.fw
+    images = _images(out, progress)
     with tempfile.TemporaryDirectory(prefix="pvdump-package-") as name, progress.stage("package"):
         folder = Path(name)
         time = _changelog(folder)
@@ -92,6 +91,12 @@ def build(out: Path, progress: Display = NULL) -> Packages:
         _lay_out(folder, images, progress, time)
         made += [_nfpm(folder, kind) for kind in ("deb", "rpm")]
         return Packages(*(shutil.copyfile(path, out / path.name) for path in made))
+
+
+def _images(out: Path, progress: Display) -> list[Path]:
+    """Build the files that the packages have: the crash kernel, and pvboot for both its doors."""
+    boot = image.build(out, progress, config=ROOT / "pvboot.yaml")
+    return [image.build(out, progress).bin, boot.elf, boot.fw]
 
 
 def command_line() -> ArgumentParser:
@@ -190,7 +195,7 @@ def _put(source: Path, target: Path, mode: int = 0o644) -> None:
     target.chmod(mode)
 
 
-def _wheel(folder: Path, images: Iterable[Path], time: datetime) -> Path:
+def _wheel(folder: Path, images: list[Path], time: datetime) -> Path:
     """Build the wheel from a copy of the tree that has the images."""
     tree, out = folder / "tree", folder / "wheel"
     for top in PACKAGES:
@@ -207,13 +212,13 @@ def _wheel(folder: Path, images: Iterable[Path], time: datetime) -> Path:
     return wheel
 
 
-def _lay_out(folder: Path, images: Iterable[Path], progress: Display, time: datetime) -> None:
+def _lay_out(folder: Path, images: list[Path], progress: Display, time: datetime) -> None:
     """Write the files of both packages, as nfpm.yaml names them."""
     root = folder / "root"
     for top in PACKAGES:
         for path, place in _sources(top):
             _put(path, root / PYTHON / place)
-    for path, _ in _sources(UNITS):
+    for path, _ in (found for folder in UNITS for found in _sources(folder)):
         if where := SYSTEM.get(path.suffix):
             _put(path, root / where / path.name)
     _put(PACKAGING / "pvdump", root / "usr/bin/pvdump", 0o755)

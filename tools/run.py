@@ -1,9 +1,9 @@
 """`./build.py run`: an image in an embedded domain, its console on the terminal.
 
 Called by build.py. A crash kernel is started with the memory of a crashed Linux and a prepared
-disk, a firmware (--firmware, --shell or a script) with the disk alone. The rule: nothing of the
-host is used but the files named and, at a prompt, the terminal; without a prompt a seed repeats a
-run.
+disk, a firmware (--firmware, --shell or a script) with the disk alone; two scripts run in two
+domains (partners.py). The rule: nothing of the host is used but the files named and, at a prompt,
+the terminal; without a prompt a seed repeats a run.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tools import Trouble, hwlib, progress, terminal
+from pvdump.script import text
+from pvdump.script.text import ScriptError
+from tools import Trouble, hwlib, partners, progress, terminal
 
 if TYPE_CHECKING:
     from pvdump.blkback.sink import Sink
@@ -28,7 +30,6 @@ DISK = 128 * MIB  # without a file
 DUMP, CHECK = "pvdump.disk=xvdb pvdump.then=poweroff", "pvdump.run=check"
 SHELL, SCRIPT = "pvdump.run=shell", "pvdump.run=script"
 SCRIPT_AT = 16 * MIB
-MAGIC = b"#!pvboot"
 DISKS = "bcdefghijklmnop"  # xvdb, xvdc ...
 # SHUTDOWN_* of xen/include/public/sched.h.
 REASONS = ("powered off", "reboot", "suspend", "crash", "watchdog", "soft reset")
@@ -43,20 +44,37 @@ def main(arguments: list[str]) -> int:
     from tools.image import build
     from tools.imageconfig import ROOT
 
-    config = "pvboot.yaml" if chosen.shell or chosen.script else "image.yaml"
+    config = "pvboot.yaml" if chosen.shell or chosen.scripts else "image.yaml"
     with progress.display(sys.stderr) as display:
         built = build(ROOT / "out", progress=display, config=ROOT / config)
     hwlib.install()
     # Emulated code does not come back to Python for a signal.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    return play(chosen, built.elf.read_bytes(), built.bin.read_bytes())
+    elf, flat = built.elf.read_bytes(), built.bin.read_bytes()
+    if len(chosen.scripts) > 1:
+        return partners.play(chosen, elf, flat)
+    return play(chosen, elf, flat)
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the command line; ends the program where it is wrong."""
     parser = argparse.ArgumentParser(prog="build.py run", description=DESCRIPTION)
     parser.add_argument(
-        "script", type=Path, nargs="?", help="run this Python script by pvboot.elf, then end"
+        "scripts",
+        type=Path,
+        nargs="*",
+        metavar="SCRIPT",
+        help="run this Python script by pvboot.elf, then end; two run in two domains, and the node "
+        "data/partner of each has the other's number",
+    )
+    parser.add_argument(
+        "--with",
+        dest="modules",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE|FOLDER",
+        help="a module or package that the script imports",
     )
     parser.add_argument(
         "--shell", action="store_true", help="start pvboot.elf with a Python prompt (^] ends)"
@@ -79,7 +97,14 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--scenario", type=Path, help="faults: a file of host-tests/scenarios")
     parser.add_argument("--seed", type=int, default=0, help="of what is random (default: 0)")
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    if len(chosen.scripts) > 2:
+        parser.error(f"{len(chosen.scripts)} scripts; two at most")
+    if len(chosen.scripts) > 1 and (chosen.shell or chosen.scenario):
+        parser.error("--shell and --scenario are for one domain")
+    if chosen.modules and not chosen.scripts:
+        parser.error("--with is for a script")
+    return chosen
 
 
 def play(chosen: argparse.Namespace, elf: bytes, flat: bytes) -> int:
@@ -97,12 +122,10 @@ def play(chosen: argparse.Namespace, elf: bytes, flat: bytes) -> int:
 
     scenario = load_scenario(chosen.scenario)
     layout = crashedmemory.layout(RAM * MIB)
-    is_firmware = chosen.firmware or chosen.shell or chosen.script is not None
+    is_firmware = chosen.firmware or chosen.shell or chosen.scripts
     line = chosen.cmdline or default_line(chosen)
-    guest_options: dict[str, Any] = {"size": RAM * MIB, "door": "pvh", "cmdline": line.encode()}
-    script = load_script(chosen.script)
-    if script:
-        guest_options["modules"] = ((SCRIPT_AT, len(script)),)
+    script = load_script(chosen.scripts[0], chosen.modules) if chosen.scripts else b""
+    guest_options = firmware_options(line, script)
     if not is_firmware:
         guest_options = layout.options(line)
     guest = EmbeddedGuest(seed=chosen.seed, scenario=scenario, **guest_options)
@@ -128,27 +151,32 @@ def play(chosen: argparse.Namespace, elf: bytes, flat: bytes) -> int:
     return 0 if reason in BY_ITSELF else 1
 
 
+def firmware_options(line: str, script: bytes) -> dict[str, Any]:
+    """Return the options of an EmbeddedDomain that starts firmware, with a script at SCRIPT_AT."""
+    found: dict[str, Any] = {"size": RAM * MIB, "door": "pvh", "cmdline": line.encode()}
+    if script:
+        found["modules"] = ((SCRIPT_AT, len(script)),)
+    return found
+
+
 def default_line(chosen: argparse.Namespace) -> str:
     """Return the command line where none is given."""
-    if chosen.shell or chosen.script:
+    if chosen.shell or chosen.scripts:
         return SHELL if chosen.shell else SCRIPT
     return CHECK if chosen.firmware else DUMP
 
 
-def load_script(path: Path | None) -> bytes:
-    """Return a script as the image takes it, b"" for none. Raises Trouble."""
-    if path is None:
-        return b""
+def load_script(path: Path, modules: Sequence[Path]) -> bytes:
+    """Return a script with its modules as the image takes it. Raises Trouble."""
     try:
-        text = path.read_bytes()
-    except OSError as error:
+        return text.compose(text.read(path), text.modules(modules), str(path))
+    except (OSError, ScriptError) as error:
         raise Trouble(str(error)) from None
-    return text if text.startswith(MAGIC) else MAGIC + b"\n" + text
 
 
-def show(text: bytes) -> None:
+def show(part: bytes) -> None:
     """Put a part of the console on the terminal."""
-    sys.stdout.write(text.decode("ascii", "replace"))
+    sys.stdout.write(part.decode("ascii", "replace"))
     sys.stdout.flush()
 
 

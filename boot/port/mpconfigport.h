@@ -34,7 +34,8 @@ typedef long mp_off_t;
 #define MICROPY_USE_INTERNAL_PRINTF (0)
 #define MICROPY_USE_INTERNAL_ERRNO (1)
 
-/* Import finds frozen modules only, but needs this to look for anything. */
+/* Import finds frozen modules, and in images with the shell those that came with a script; without
+ * this it looks for nothing. */
 #define MICROPY_ENABLE_EXTERNAL_IMPORT (1)
 #define MICROPY_MODULE_FROZEN_MPY (1)
 #define MICROPY_QSTR_EXTRA_POOL mp_qstr_frozen_const_pool

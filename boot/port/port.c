@@ -26,11 +26,13 @@ void gc_collect(void)
     gc_collect_end();
 }
 
+#ifndef IMAGE_SHELL
 mp_import_stat_t mp_import_stat(const char *path)
 {
     (void)path;
     return MP_IMPORT_STAT_NO_EXIST;
 }
+#endif
 
 static mp_obj_t no_open(size_t n_args, const mp_obj_t *args, mp_map_t *kwargs)
 {

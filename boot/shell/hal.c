@@ -18,11 +18,16 @@
 #define WALL_CLOCK 3072 /* offset in shared_info */
 #define READS 100
 
-/* There are no files: an import finds frozen modules only. */
+/* The text of a module that came with a script. */
 mp_lexer_t *mp_lexer_new_from_file(qstr name)
 {
-    (void)name;
-    mp_raise_OSError(MP_ENOENT);
+    mp_obj_t text = terminal_module(qstr_str(name));
+    mp_buffer_info_t info;
+
+    if (text == MP_OBJ_NULL)
+        mp_raise_OSError(MP_ENOENT);
+    mp_get_buffer_raise(text, &info, MP_BUFFER_READ);
+    return mp_lexer_new_from_str_len(name, info.buf, info.len, 0);
 }
 
 /* Writes the output of mp_plat_print, and so of print(). */

@@ -1,6 +1,6 @@
 /*
  * terminal: the MicroPython module for people at the PV console: single keys, edited lines, the
- * execution of what was typed, and Ctrl-C.
+ * execution of what was typed and of scripts with their modules, and Ctrl-C.
  *
  * pvfw/shell uses it. While the line editor waits for a key, a function of Python's is called again
  * and again: it runs the loop, so that drivers go on. While a program runs, Ctrl-C raises
@@ -11,6 +11,8 @@
  * itself: drivers have the loop for that.
  */
 #include "boot/shell/terminal.h"
+
+#include <string.h>
 
 #include "boot/config.h"
 #include "boot/console.h"
@@ -34,6 +36,8 @@ static int noted;
 static int after_return;
 
 MP_REGISTER_ROOT_POINTER(mp_obj_t terminal_idle);
+/* dict: texts by path */
+MP_REGISTER_ROOT_POINTER(mp_obj_t terminal_modules);
 MP_REGISTER_ROOT_POINTER(mp_obj_t terminal_typed);
 static size_t typed_at;
 
@@ -130,6 +134,50 @@ uintptr_t mp_hal_stdio_poll(uintptr_t flags)
     (void)flags;
     return 0;
 }
+
+mp_obj_t terminal_module(const char *path)
+{
+    mp_map_elem_t *found;
+
+    if (!MP_STATE_VM(terminal_modules))
+        return MP_OBJ_NULL;
+    found = mp_map_lookup(mp_obj_dict_get_map(MP_STATE_VM(terminal_modules)),
+                          mp_obj_new_str(path, strlen(path)), MP_MAP_LOOKUP);
+    return found ? found->value : MP_OBJ_NULL;
+}
+
+/* An import looks for a folder, then for a file: modules of scripts stand in their places so. */
+mp_import_stat_t mp_import_stat(const char *path)
+{
+    size_t len = strlen(path);
+    const mp_map_t *map;
+
+    if (terminal_module(path) != MP_OBJ_NULL)
+        return MP_IMPORT_STAT_FILE;
+    if (!MP_STATE_VM(terminal_modules))
+        return MP_IMPORT_STAT_NO_EXIST;
+    map = mp_obj_dict_get_map(MP_STATE_VM(terminal_modules));
+    for (size_t i = 0; i < map->alloc; i++) {
+        const char *name;
+
+        if (!mp_map_slot_is_filled(map, i))
+            continue;
+        name = mp_obj_str_get_str(map->table[i].key);
+        if (strlen(name) > len && !memcmp(name, path, len) && name[len] == '/')
+            return MP_IMPORT_STAT_DIR;
+    }
+    return MP_IMPORT_STAT_NO_EXIST;
+}
+
+/* modules(texts): from now on these can be imported; texts: {"folder/name.py": bytes} */
+static mp_obj_t mod_modules(mp_obj_t texts)
+{
+    if (!mp_obj_is_dict_or_ordereddict(texts))
+        mp_raise_TypeError(MP_ERROR_TEXT("a dict expected"));
+    MP_STATE_VM(terminal_modules) = texts;
+    return mp_const_none;
+}
+static MP_DEFINE_CONST_FUN_OBJ_1(modules_obj, mod_modules);
 
 static mp_obj_t mod_key(void)
 {
@@ -244,6 +292,7 @@ static const mp_rom_map_elem_t globals_table[] = {
     { MP_ROM_QSTR(MP_QSTR_is_unfinished), MP_ROM_PTR(&is_unfinished_obj) },
     { MP_ROM_QSTR(MP_QSTR_interrupts), MP_ROM_PTR(&interrupts_obj) },
     { MP_ROM_QSTR(MP_QSTR_is_interrupted), MP_ROM_PTR(&is_interrupted_obj) },
+    { MP_ROM_QSTR(MP_QSTR_modules), MP_ROM_PTR(&modules_obj) },
     { MP_ROM_QSTR(MP_QSTR_on_idle), MP_ROM_PTR(&on_idle_obj) },
     { MP_ROM_QSTR(MP_QSTR_OFF), MP_ROM_INT(OFF) },
     { MP_ROM_QSTR(MP_QSTR_AT_ONCE), MP_ROM_INT(AT_ONCE) },

@@ -36,8 +36,8 @@ from .kernel import mode as kernel
 from .report import say
 from .shell import mode as shell
 from .shell.guest import ShellGuest
+from .shell.sections import CONTENT_MAX
 
-MODULE_MAX = 4 << 20
 TIMEOUT_MAX = 3600
 TRIES, TRIES_MAX = 3, 255
 # What pvdump.run= can ask for.
@@ -49,6 +49,7 @@ PREFIX = "pvdump."
 NODE = "vm-data/pvboot"
 STORED = ("entry", "run", "timeout")
 STORED_MAX, VALUE_MAX = 16, 256
+CMDLINE_MAX = 2047  # what boot/info.c takes
 
 
 class Settings:
@@ -151,13 +152,21 @@ def _choice(name, value, allowed):
     return value
 
 
+def _is_cut(cmdline, contents):
+    """Tell whether modules.text() perhaps does not have all that was said. Args: as it."""
+    if cmdline.strip() or not contents:
+        return len(cmdline) >= CMDLINE_MAX
+    head = bytes(contents[0][: modules.TEXT_MAX])
+    is_text = head[: len(modules.TEXT_MAGIC)] == modules.TEXT_MAGIC
+    return is_text and len(contents[0]) > modules.TEXT_MAX and head.find(b"\n#!") < 0
+
+
 def main():
     """Do what the command line asks for, then end so. Does not return."""
     _, cmdline, listed, memmap, region = hw.boot()
-    contents = [modules.content(at, size, memmap, MODULE_MAX) for at, size in listed]
+    contents = [modules.content(at, size, memmap, CONTENT_MAX) for at, size in listed]
     contents = [content for content in contents if content is not None]
-    is_cut = modules.is_cut(cmdline, contents)
-    settings = Settings(modules.text(cmdline, contents), is_cut)
+    settings = Settings(modules.text(cmdline, contents), _is_cut(cmdline, contents))
     say("firmware at 0x%x, %d KiB" % (region[0], (region[1] - region[0]) >> 10))
     settings.tell()
     if not hw.xen():

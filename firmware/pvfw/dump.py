@@ -35,7 +35,7 @@ lets the log go in clear.
 import hw
 from xenpv.abi import PAGE_SIZE
 from xenpv.errors import XenError
-from xenpv.loop import SECOND
+from xenpv.loop import SECOND, Signal
 
 from . import age, asked, choose, logtext, superblock
 from . import target as disk
@@ -76,7 +76,10 @@ async def run(guest, options, region, report):
             "pvdump.recipients=required, and there is no usable configuration with any"
         )
     private = options.private()
-    guest.loop.spawn(asked.listen(guest.store))
+    listens = Signal()
+    guest.loop.spawn(asked.listen(guest.store, listens))
+    # No longer: the server may be one that does not answer.
+    await listens.wait(hw.now() + 5 * SECOND)
     try:
         await _dump(guest, options, region, report, private)
     except Exception as e:

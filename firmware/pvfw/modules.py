@@ -9,7 +9,6 @@ from xenpv.text import printable
 
 TEXT_MAGIC = b"#pvdump"
 TEXT_MAX = 2048
-CMDLINE_MAX = 2047  # what boot/info.c takes
 RAM = 1  # type of a range of memory
 
 
@@ -23,15 +22,6 @@ def content(addr, length, memmap, most):
         return hw.mem(addr, min(length, most))
     except ValueError:
         return None
-
-
-def is_cut(cmdline, contents):
-    """Tell whether text() perhaps does not have all that was said. Args: as text()."""
-    if cmdline.strip() or not contents:
-        return len(cmdline) >= CMDLINE_MAX
-    head = bytes(contents[0][:TEXT_MAX])
-    is_text = head[: len(TEXT_MAGIC)] == TEXT_MAGIC
-    return is_text and len(contents[0]) > TEXT_MAX and head.find(b"\n#!") < 0
 
 
 def text(cmdline, contents):

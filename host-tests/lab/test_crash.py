@@ -497,6 +497,19 @@ def test_both_formats_hold_the_same_pages(dump):
                 assert page == stream.read(size)
 
 
+@each_way
+@pytest.mark.parametrize("form", ["kdump", "elf"])
+def test_pykdumpfile_reads_the_same_pages(dump, form):
+    pages = {}
+    with dump.full.open("rb") as stream:
+        for pfn, at, size, _ in domainmemory.pieces(dump.full):
+            if pfn in dump.has and size == PAGE:
+                stream.seek(at)
+                pages[pfn] = hashlib.sha256(stream.read(size)).hexdigest()
+    assert len(pages) > 1000
+    assert readers.kdumpfile(getattr(dump, form), pages)[1] == list(pages.values())
+
+
 def test_a_disk_without_superblock_is_refused_and_keeps_every_byte(at_prompt, tmp_path):
     disk = tmp_path / "precious.img"
     disk.write_bytes(os.urandom(64 << 20))

@@ -53,6 +53,12 @@ def test_each_guest_of_the_lab_is_well_formed(path):
         ({"programs": "/usr/bin/fio"}, "programs: a list expected, '/usr/bin/fio' found"),
         ({"modules": [4]}, "modules[0]: text expected, 4 found"),
         ({"modules": ["ext4"]}, "programs and modules are for kernel: debian"),
+        ({"script": "a.py"}, "script is for kernel: pvboot-elf or pvboot-fw"),
+        ({"kernel": "pvboot-elf", "imports": ["a"]}, "imports are for a script"),
+        (
+            {"kernel": "pvboot-elf", "script": "a.py", "ramdisk": "r"},
+            "a script stands in ramdisk's place",
+        ),
     ],
 )
 def test_a_wrong_field_is_refused_with_its_name(wrong, named):

@@ -23,7 +23,7 @@ KILLED = 17
 SECTORS = (64, 12_000, 36_000)  # that were written when the guest is destroyed
 # The unit says on the console that it begins.
 SAYING = """\
-mkdir /etc/systemd/system/pvdump-collect.service.d
+mkdir -p /etc/systemd/system/pvdump-collect.service.d
 cat >/etc/systemd/system/pvdump-collect.service.d/lab.conf <<'END'
 [Service]
 ExecStartPre=/bin/sh -c 'echo lab: collecting >/dev/hvc0'

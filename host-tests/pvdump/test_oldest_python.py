@@ -224,6 +224,21 @@ def test_every_command_tells_of_itself(python: list[str], command: str) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_script_becomes_a_guest_and_is_looked_at(python: list[str], tmp_path: Path) -> None:
+    script, image = tmp_path / "script.py", tmp_path / "image"
+    image.write_bytes(b"\x7fELF")
+    script.write_bytes((ROOT / "examples/partner.py").read_bytes())
+    command = ["-m", "pvdump", "script", script, "-o", tmp_path / "guest", "--image", image]
+    done = run(python, *command)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert 'type = "pvh"\n' in (tmp_path / "guest/xl.cfg").read_text()
+    script.write_text("f'{1}' '{}'\nwith (a as b, c as d): pass\n[*x]\n")
+    done = run(python, *command)
+    assert done.returncode == 1
+    assert "script.py:1: a string with a brace beside an f-string" in done.stderr
+    assert "(and 5 more)" in done.stderr
+
+
 @pytest.fixture
 def store(python: list[str], tmp_path: Path) -> Iterator[str]:
     """The socket of a store that is served by it."""

@@ -18,6 +18,7 @@ NO_OPTIONS = (
     "disarm",
     "remove",
     "doctor",
+    "enable",
     "setup",
     "status",
     "booted",
@@ -284,6 +285,19 @@ TABLE = [
     ("info data", FAILED, "data: no pvdump superblock"),
     ("info folder", FAILED, "neither a disk nor a file"),
     ("info /proc/self/mem", FAILED, "cannot be used as a disk"),
+    ("daemon now", USAGE, "unrecognized arguments: now"),
+    ("daemon --state ''", USAGE, "a name expected"),
+    ("daemon --user nobody-has-this-name", USAGE, "'nobody-has-this-name' is no user"),
+    ("daemon --store none", FAILED, "this is no dom0: there is no /dev/xen/privcmd"),
+    ("enable", USAGE, "required: GUEST.cfg"),
+    ("enable ''", USAGE, "a name expected"),
+    ("enable data extra", USAGE, "unrecognized arguments: extra"),
+    ("events now", USAGE, "unrecognized arguments: now"),
+    ("events --state ''", USAGE, "a name expected"),
+    ("events --state data", FAILED, "Not a directory"),
+    ("top now", USAGE, "unrecognized arguments: now"),
+    ("top --status ''", USAGE, "a name expected"),
+    ("top --status none", FAILED, "none: No such file or directory; is its process running?"),
     ("watches", USAGE, "required: ACTION"),
     ("watches show ''", USAGE, "a name expected"),
     ("watches show none", FAILED, "none: No such file or directory"),
@@ -320,6 +334,40 @@ TABLE = [
     ("blkback detach 3 xvda --store data", FAILED, "no xenstore at data"),
     ("blkback detach 3", USAGE, "required: VDEV"),
     ("blkback show none", FAILED, "none: No such file or directory"),
+    ("script", USAGE, "required: SCRIPT, -o/--out"),
+    ("script script.py", USAGE, "required: -o/--out"),
+    ("script '' -o new", USAGE, "a name expected"),
+    ("script script.py -o ''", USAGE, "a name expected"),
+    ("script script.py -o", USAGE, "expected one argument"),
+    ("script script.py -o new extra", USAGE, "unrecognized arguments: extra"),
+    ("script script.py -o new --memory 8", USAGE, "'8': MiB expected, 16 to 1048576"),
+    ("script script.py -o new --memory 1G", USAGE, "'1G': MiB expected"),
+    ("script script.py -o new --memory \N{SUPERSCRIPT TWO}0", USAGE, "MiB expected"),
+    ("script script.py -o new --name a/b", USAGE, "'a/b' is no name of a guest"),
+    ("script script.py -o new --name=", USAGE, "'' is no name of a guest"),
+    ("script script.py -o new --with ''", USAGE, "a name expected"),
+    ("script none -o new", FAILED, "none: No such file or directory"),
+    ("script folder -o new", FAILED, "folder is no file"),
+    ("script fifo -o new", FAILED, "fifo is no file"),
+    ("script empty -o new", FAILED, "empty is empty"),
+    ("script dump -o new", FAILED, "dump has more than 4 MiB"),
+    ("script tiny -o new", FAILED, "tiny:1: "),
+    ("script float.py -o new", FAILED, "float.py:1: 1.5: there are no floats"),
+    ("script script.py -o new --with none", FAILED, "none: No such file or directory"),
+    ("script script.py -o new --with folder", FAILED, "there is no module in folder"),
+    ("script script.py -o new --with data", FAILED, "data: a name that ends in .py expected"),
+    ("script script.py -o new --disk none", FAILED, "none: No such file or directory"),
+    ("script script.py -o new --disk fifo", FAILED, "fifo is no file and no disk"),
+    ("script script.py -o new --image none", FAILED, "there is no image none"),
+    ("script script.py -o new --image data", FAILED, "data is no image that xl starts"),
+    ("script script.py -o folder --image image", FAILED, "folder exists already"),
+    ("script script.py -o data --image image", FAILED, "data exists already"),
+    ("script script.py -o dangling --image image", FAILED, "dangling exists already"),
+    ("script script.py -o none/new --image image", FAILED, "No such file or directory"),
+    ("script script.py -o data/new --image image", FAILED, "Not a directory"),
+    ("script script.py -o /dev/pvdump-none --image image", FAILED, "files are not made below /dev"),
+    ("script script.py -o /proc/none --image image", FAILED, "/proc/none"),
+    (f"script script.py -o {LONG} --image image", FAILED, "File name too long"),
 ]
 
 
@@ -332,6 +380,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (path / "data").write_bytes(b"\1" * SIZE)
     (path / "tiny").write_bytes(b"\1")
     (path / "empty").touch()
+    (path / "script.py").write_text("print(1)\n")
+    (path / "float.py").write_text("1.5\n")
+    (path / "image").write_bytes(b"\x7fELF")
     (path / "folder").mkdir()
     (path / "dangling").symlink_to("nowhere")
     for name, line in SETTINGS.items():
@@ -384,6 +435,7 @@ BY_A_USER = [
     ("disarm", "; as root: `sudo pvdump disarm`"),
     ("test", "; as root: `sudo pvdump test`"),
     ("test --crash --yes", "; as root: `sudo pvdump test`"),
+    ("enable --yes web.cfg", "only root may do this: sudo pvdump enable"),
     ("setup", "only root may do this: sudo pvdump setup"),
     ("setup --dry-run", "only root may do this: sudo pvdump setup"),
     ("remove --yes", "only root may do this: sudo pvdump remove"),

@@ -2,10 +2,13 @@
 
 import pytest
 from fixtures.crashedguest import Crash
+from fixtures.smallcrash import SmallCrash
 
 import hw
 from pvfw import superblock
 from pvxen.control import PATIENCE, Suspension
+from pvxen.ringfaults import At, LostReply
+from pvxen.scenario import Scenario
 from xenpv import abi
 from xenpv.loop import SECOND
 
@@ -80,3 +83,13 @@ def test_a_guest_that_may_not_watch_its_node_is_dumped():
     crash.guest.store.rm(f"{crash.guest.home}/control")
     assert crash.run() == abi.SHUTDOWN_poweroff
     assert crash.superblock().state == superblock.COMPLETE
+
+
+@pytest.mark.parametrize("packets", [0, 1, 2])
+def test_an_answer_that_is_lost_while_it_begins_costs_seconds_and_no_dump(packets):
+    lost = LostReply(at=At(packets=packets))
+    crash = SmallCrash(Scenario("lost", "right", store=(lost,)))
+    began = crash.guest.machine.clock.now
+    outcome = crash.by_firmware()
+    assert (outcome.state, outcome.reported) == (superblock.COMPLETE, ("complete", ""))
+    assert 5 * SECOND <= crash.guest.machine.clock.now - began < 11 * SECOND

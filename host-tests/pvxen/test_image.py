@@ -150,12 +150,7 @@ def test_with_every_fault_the_image_ends_as_the_firmware_under_cpython_does(imag
     for seed in fuzz.seeds(usual(scenario)):
         found = SmallCrash(scenario, seed=seed, ram=image.ram).by_image(image)
         if scenario.recovery() is None:
-            same = SmallCrash(scenario, seed=seed).by_firmware()
-            assert (found.reason, found.state) == (same.reason, same.state)
-            assert found.stream == same.stream
-            assert found.lines[-1] == same.lines[-1]
-            # What is in flight when the ring breaks depends on the time that the image takes: so
-            # does which error is told, and whether xenstore still hears of it.
+            assert found == SmallCrash(scenario, seed=seed).by_firmware()
             continue
         # The next kernel starts anew; there it has to come to the end that it has without a fault.
         assert found.stream == whole.stream

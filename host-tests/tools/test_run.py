@@ -56,11 +56,31 @@ def test_a_domain_that_crashes_is_an_exit_status_of_1(play, capsys):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
+        (["a.py", "b.py", "c.py"], "3 scripts; two at most"),
+        (["a.py", "b.py", "--shell"], "--shell and --scenario are for one domain"),
+        (["a.py", "b.py", "--scenario", "x"], "--shell and --scenario are for one domain"),
+        (["--with", "x"], "--with is for a script"),
+    ],
+)
+def test_what_does_not_go_together_is_wrong_usage(capsys, arguments, complaint):
+    with pytest.raises(SystemExit, match="2"):
+        run.options(arguments)
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
         (["--disk", "/nowhere/disk"], "No such file or directory: '/nowhere/disk'"),
         (["--scenario", "/nowhere/it.yaml"], "No such file or directory: '/nowhere/it.yaml'"),
         (["--scenario", __file__], "test_run.py"),
         (["--cmdline", "x" * 3000], "a command line of 3021 bytes; 2047 are possible"),
         (["--disk", __file__] * 16, "15 disks at most, 16 given"),
+        (["/nowhere/script.py"], "No such file or directory: '/nowhere/script.py'"),
+        ([str(SCENARIOS)], "scenarios is no file"),
+        (["/dev/null"], "/dev/null is no file"),
+        ([__file__, "--with", "/nowhere"], "No such file or directory: '/nowhere'"),
+        ([__file__, "--with", str(SCENARIOS)], "there is no module in"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(play, arguments, complaint):

@@ -45,13 +45,19 @@ COMMANDS = {
     "remove": ("guest.remove", "undo what setup did"),
     "doctor": ("guest.doctor", "say whether a panic would be dumped, and what mends it"),
     "blkback": ("blkback.command", "serve disks to guests"),
+    "daemon": ("dom0.command", "serve a dom0: have its guests' panics end in dumps"),
+    "enable": ("dom0.enable", "have a PVH guest's panic end in a dump, by its xl.cfg"),
+    "events": ("dom0.eventlist", "show what happened to a dom0's guests"),
+    "top": ("dom0.top", "show how a dom0's guests stand"),
+    "script": ("script.command", "make a guest of a Python script"),
 }
 # Commands that serve end by these signals themselves; the others are interrupted by them.
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 DESCRIPTION = """\
 Prepare disks for crash dumps of Xen guests, configure the crash kernel, collect the dumps, tell
-what they say. Also: watch nodes of many domains, serve a xenstore for tests, serve disks."""
+what they say. Also: watch nodes of many domains, serve a xenstore for tests, serve disks, make
+guests of Python scripts."""
 EXITS = """\
 exit codes: 0 done; 1 refused or failed, with the reason on standard error; 2 wrong usage;
 3 collect: part of the dump is missing, and what there is of it was collected"""

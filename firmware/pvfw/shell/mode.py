@@ -1,17 +1,21 @@
 """The modes `script` and `shell`: scripts that came as modules; then the end, or a Python prompt.
 
 Called by bootmain, its xenstore connected. A script begins with a line that begins with #!pvboot,
-at the begin of a module or behind the options that a module has (modules.py). Rule: a script that
+at the begin of a module or behind the options that a module has (modules.py); what it imports may
+stand behind it (sections.py). Rule: a script that
 fails leaves the prompt, or ends the guest as a crash; one that calls exit() ends it.
 """
 
 import sys
+
+import terminal
 
 import __main__
 import hw
 import xenpv
 
 from ..modules import TEXT_MAGIC, TEXT_MAX
+from . import sections
 from .disk import Disk
 from .prompt import Prompt
 
@@ -52,7 +56,11 @@ def run(guest, contents, stays):
     try:
         for i, content in enumerate(contents):
             script = _script(content)
-            if script and not prompt.execute(script, "module%d.py" % i, False) and not stays:
+            if not script:
+                continue
+            script, modules = sections.split(script)
+            terminal.modules(modules)
+            if not prompt.execute(script, "module%d.py" % i, False) and not stays:
                 return "crash"
         if not stays:
             return "poweroff"

@@ -232,6 +232,16 @@ def test_a_check_says_what_is_wrong_and_what_mends_it(
     assert record.load(guest.path / crashtest.TESTED)["ok"] == (code == 0)
 
 
+def test_a_target_that_is_too_small_is_mended_by_one_that_is_made_anew(
+    guest: ArmingRoot, run: Run
+) -> None:
+    full(guest)
+    code, out, _ = run("test")
+    (found,) = [each for each in out.splitlines() if each.startswith("failed  room: ")]
+    assert code == 1
+    assert "`pvdump remove && pvdump setup`" in found
+
+
 def test_what_cannot_be_armed_is_not_looked_at_further(guest: ArmingRoot, run: Run) -> None:
     (guest.path / "dev/xvdb").unlink()
     code, out, _ = run("test")

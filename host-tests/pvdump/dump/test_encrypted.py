@@ -197,7 +197,7 @@ def test_without_a_tool_the_line_names_the_command_that_gets_one(
     disk: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only("none", monkeypatch)
-    with pytest.raises(DumpError, match=r"`apt install age`.*`pip install pvdump\[age\]`"):
+    with pytest.raises(DumpError, match=r"`apt install age`.*-m pip install pyrage`"):
         collect(disk, tmp_path / "out", form="kdump", identity=key)
 
 

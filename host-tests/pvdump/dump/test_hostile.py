@@ -16,7 +16,7 @@ from fixtures.hostilestream import BOMB, FRAMES, MIB, PAGE, SIZE, Chunk, Target,
 from fixtures.kdumpreader import Reader
 from fixtures.streamreader import FACTS, LOG, MANIFEST, NOTES
 
-from pvdump.dump import compression, pageruns, streamdump
+from pvdump.dump import compression, pageruns, prelude, streamdump
 from pvdump.dump.frames import merged
 from pvdump.dump.output import OutputStream
 
@@ -229,7 +229,7 @@ def test_an_elf_file_has_as_many_ranges_as_its_readers_take(work, count, code, t
 
 
 def test_more_ranges_than_any_image_tells_are_refused(work, monkeypatch, tmp_path):
-    monkeypatch.setattr(streamdump, "RANGES_MAX", 1000)
+    monkeypatch.setattr(prelude, "RANGES_MAX", 1000)
     (tmp_path / "disk").write_bytes(many_ranges(1001))
     assert "more than 1000 ranges" in collected(tmp_path, "kdump", work).error
 
@@ -238,7 +238,7 @@ def test_more_ranges_than_any_image_tells_are_refused(work, monkeypatch, tmp_pat
 def test_pages_in_more_places_outside_memory_than_ranges_are_refused(
     work, monkeypatch, way, tmp_path
 ):
-    monkeypatch.setattr(streamdump, "RANGES_MAX", 1000)
+    monkeypatch.setattr(prelude, "RANGES_MAX", 1000)
     for count, code in ((1000, (0, 3)), (1001, (1,))):
         apart = [table(*((2 * at, 1) for at in range(1 << 20, (1 << 20) + count)))]
         (tmp_path / "disk").write_bytes(Target.sound(*apart).encode())

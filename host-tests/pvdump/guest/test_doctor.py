@@ -161,6 +161,10 @@ TABLE: dict[str, tuple[Callable[[GuestRoot], object], str]] = {
         gone("etc/systemd/system/multi-user.target.wants/pvdump.service"),
         "systemctl enable pvdump.service",
     ),
+    "not-waiting": (
+        text("etc/pvdump.yaml", "targets: [xvdb]\ndirectory: /srv/dumps\n"),
+        "pvdump setup",
+    ),
     "target": (lambda root: None, ""),
     "no-target": (text("etc/pvdump.yaml", "targets: []\n"), "pvdump setup"),
     "settings": (text("etc/pvdump.yaml", "levle: 31\n"), "${EDITOR:-vi} /etc/pvdump.yaml"),

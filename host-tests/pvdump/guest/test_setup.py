@@ -1,66 +1,16 @@
-"""Setup says what it will do and does it once; remove leaves the system as it was before."""
+"""Setup says what it will do, and does it once."""
 
 import argparse
-import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fixtures.guestdisks import Sys
 from fixtures.guestroot import UNITS, WANTS, GuestRoot
-from fixtures.systemtools import (
-    SystemTools,
-    alpine,
-    fresh,
-    grubby,
-    systemd_boot,
-    tree,
-    u_boot_menu,
-)
+from fixtures.systemtools import SystemTools, crashed_size, each_loader, next_boot, tree
 
 from pvdump import cli
-from pvdump.guest import (
-    booted,
-    changes,
-    choice,
-    doctor,
-    facts,
-    plan,
-    programs,
-    record,
-    remove,
-    setup,
-    xen,
-)
-from pvdump.place import device
-
-LOADERS: list[Callable[[GuestRoot], None]] = [
-    lambda guest: None,
-    GuestRoot.kdump_tools,
-    grubby,
-    lambda guest: grubby(guest, " crashkernel=1G-4G:192M,4G-64G:256M"),
-    systemd_boot,
-    u_boot_menu,
-    alpine,
-]
-NAMES = ["grub", "kdump-tools", "grubby", "rhel", "systemd-boot", "u-boot-menu", "alpine"]
-
-
-@pytest.fixture
-def tools(unarmed: GuestRoot, monkeypatch: pytest.MonkeyPatch) -> SystemTools:
-    """A guest that is not set up; its prepared disk xvdb; the programs of its system."""
-    fresh(unarmed)
-    made = SystemTools(unarmed)
-    system = Sys(unarmed.path.with_name("sysfs"))
-    system.disk("xvdb", "0:0", 16384, 51728)  # of a file, which stands for the device
-    monkeypatch.setattr(device, "SYS_DEV_BLOCK", system.block)
-    monkeypatch.setattr(device, "DEVICES", unarmed.path / "dev")
-    monkeypatch.setattr(programs, "run", made.run)
-    for module in (setup, remove, doctor):
-        monkeypatch.setattr(module, "ROOT", unarmed.path)
-    monkeypatch.setattr(xen, "read_store", lambda path: unarmed.store)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    return made
+from pvdump.guest import booted, changes, choice, facts, programs, setup, systemd
 
 
 @pytest.fixture
@@ -68,17 +18,7 @@ def guest(tools: SystemTools) -> GuestRoot:
     return tools.guest
 
 
-def crashed_size(guest: GuestRoot, size: int) -> None:
-    guest.write("sys/kernel/kexec_crash_size", str(size))
-
-
-def next_boot(guest: GuestRoot) -> str:
-    loader = guest.facts().loader
-    assert loader is not None
-    return loader.next_boot(guest.path)
-
-
-@pytest.mark.parametrize("lay_out", LOADERS, ids=NAMES)
+@each_loader
 def test_next_boot_reserves_the_memory(
     guest: GuestRoot, lay_out: Callable[[GuestRoot], None]
 ) -> None:
@@ -89,21 +29,7 @@ def test_next_boot_reserves_the_memory(
     assert "reboot" in guest.found()
 
 
-@pytest.mark.parametrize("lay_out", LOADERS, ids=NAMES)
-def test_remove_leaves_the_system_as_it_was(
-    guest: GuestRoot, lay_out: Callable[[GuestRoot], None]
-) -> None:
-    lay_out(guest)
-    if lay_out is GuestRoot.kdump_tools:
-        programs.run(["update-grub"])
-    before = tree(guest.path)
-    assert cli.main(["setup", "--yes"]) == 0
-    assert tree(guest.path) != before
-    assert cli.main(["remove", "--yes"]) == 0
-    assert tree(guest.path) == before
-
-
-@pytest.mark.parametrize("lay_out", LOADERS, ids=NAMES)
+@each_loader
 def test_second_setup_changes_nothing(
     tools: SystemTools,
     guest: GuestRoot,
@@ -119,7 +45,7 @@ def test_second_setup_changes_nothing(
     assert (tree(guest.path), tools.commands) == (before, [])
 
 
-@pytest.mark.parametrize("lay_out", LOADERS, ids=NAMES)
+@each_loader
 def test_dry_run_changes_nothing_and_shows_diffs_and_programs(
     tools: SystemTools,
     guest: GuestRoot,
@@ -226,7 +152,7 @@ def test_units_of_a_wheel_are_installed_with_its_own_program(guest: GuestRoot) -
     guest.remove("usr/lib/udev/rules.d/90-pvdump.rules")
     assert cli.main(["setup", "--yes"]) == 0
     local = guest.path / "etc/systemd/system"
-    assert {path.name for path in local.glob("pvdump*")} == {
+    assert {path.name for path in local.glob("pvdump*") if path.is_file()} == {
         *facts.UNITS,
         facts.BOOTED,
         "pvdump-check.service",
@@ -235,11 +161,15 @@ def test_units_of_a_wheel_are_installed_with_its_own_program(guest: GuestRoot) -
     unit = (local / "pvdump.service").read_text()
     assert "ExecStart=/usr/bin/pvdump " not in unit
     assert "-m pvdump arm" in unit
+    # Where the program is, too, another file system may be mounted.
+    program = Path(sys.executable).parent
+    unit = (local / "pvdump-collect.service").read_text()
+    assert f"RequiresMountsFor=/etc /usr {program} /var/lib/pvdump\n" in unit
     assert (guest.path / "etc/udev/rules.d/90-pvdump.rules").exists()
 
 
 def test_every_unit_that_systemd_can_enable_is_enabled() -> None:
-    units = [path for path in plan.PACKAGED.iterdir() if "\n[Install]\n" in path.read_text()]
+    units = [path for path in systemd.PACKAGED.iterdir() if "\n[Install]\n" in path.read_text()]
     assert {path.name for path in units} == {*facts.UNITS, facts.BOOTED}
 
 
@@ -357,171 +287,6 @@ def test_person_is_asked_once(
     assert bool((guest.path / changes.RECORD).exists()) == (code == 0)
 
 
-COMMANDS = [
-    "systemctl mask",
-    "udevadm control",
-    "update-grub",
-    "systemctl enable",
-    "systemctl start",
-    "systemctl restart",
-]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_setup_that_fails_midway_is_undone_by_remove(
-    tools: SystemTools, guest: GuestRoot, command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    guest.kdump_tools()
-    crashed_size(guest, 4 << 20)
-    programs.run(["update-grub"])
-    before = tree(guest.path)
-    tools.fails = command
-    assert cli.main(["setup", "--yes"]) == 1
-    assert command in capsys.readouterr().err
-    tools.fails = ""
-    assert cli.main(["remove", "--yes"]) == 0
-    assert tree(guest.path) == before
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_setup_that_failed_midway_goes_on_when_it_is_run_again(
-    tools: SystemTools, guest: GuestRoot, command: str
-) -> None:
-    guest.kdump_tools()
-    programs.run(["update-grub"])
-    before = tree(guest.path)
-    crashed_size(guest, 4 << 20)
-    tools.fails = command
-    assert cli.main(["setup", "--yes"]) == 1
-    tools.fails = ""
-    assert cli.main(["setup", "--yes"]) == 0
-    assert next_boot(guest) == "4M"
-    assert guest.facts().units == facts.UNITS
-    assert cli.main(["remove", "--yes"]) == 0
-    crashed_size(guest, 0)
-    assert tree(guest.path) == before
-
-
-class PowerCut(BaseException):
-    """Nothing runs after it."""
-
-
-def cut(monkeypatch: pytest.MonkeyPatch, saves: int, before: bool) -> None:
-    """Cut the power at one of the times that the record is written, before or after that."""
-    save = record.save
-    count = 0
-
-    def counting(path: Path, mapping: dict[str, object]) -> None:
-        nonlocal count
-        count += 1
-        if count == saves and before:
-            raise PowerCut
-        save(path, mapping)
-        if count == saves:
-            raise PowerCut
-
-    monkeypatch.setattr(record, "save", counting)
-
-
-CUTS = [(saves, before) for saves in range(1, 11) for before in (True, False)]
-
-
-@pytest.mark.parametrize(("saves", "before"), CUTS)
-def test_power_cut_during_setup_is_undone_by_remove(
-    guest: GuestRoot, monkeypatch: pytest.MonkeyPatch, saves: int, before: bool
-) -> None:
-    guest.kdump_tools()
-    programs.run(["update-grub"])
-    was = tree(guest.path)
-    with monkeypatch.context() as patch:
-        cut(patch, saves, before)
-        with pytest.raises(PowerCut):
-            cli.main(["setup", "--yes"])
-    assert cli.main(["remove", "--yes"]) == 0
-    assert tree(guest.path) == was
-
-
-@pytest.mark.parametrize(("saves", "before"), CUTS[:-2])
-def test_power_cut_during_remove_is_gone_on_from(
-    guest: GuestRoot, monkeypatch: pytest.MonkeyPatch, saves: int, before: bool
-) -> None:
-    guest.kdump_tools()
-    programs.run(["update-grub"])
-    was = tree(guest.path)
-    assert cli.main(["setup", "--yes"]) == 0
-    with monkeypatch.context() as patch:
-        cut(patch, saves, before)
-        with pytest.raises(PowerCut):
-            cli.main(["remove", "--yes"])
-    assert cli.main(["remove", "--yes"]) == 0
-    assert tree(guest.path) == was
-
-
-def test_file_that_a_person_changed_since_stays_and_is_told(
-    guest: GuestRoot, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["setup", "--yes"]) == 0
-    path = guest.path / "etc/pvdump.yaml"
-    path.write_text(path.read_text() + "keep: 3\n")
-    assert cli.main(["remove", "--yes"]) == 0
-    assert "pvdump.yaml was changed since by somebody else" in capsys.readouterr().err
-    assert path.read_text().endswith("keep: 3\n")
-
-
-def test_remove_that_fails_keeps_what_is_left_to_undo(
-    tools: SystemTools, guest: GuestRoot, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = tree(guest.path)
-    assert cli.main(["setup", "--yes"]) == 0
-    tools.fails = "systemctl disable"
-    assert cli.main(["remove", "--yes"]) == 1
-    assert "`pvdump remove` tries it again" in capsys.readouterr().err
-    assert not (guest.path / "etc/default/grub.d/zz-pvdump.cfg").exists()
-    tools.fails = ""
-    assert cli.main(["remove", "--yes"]) == 0
-    assert not list((guest.path / WANTS).iterdir())
-    assert tree(guest.path) == before
-
-
-def test_nothing_is_loaded_when_targets_are_taken_away(
-    tools: SystemTools, guest: GuestRoot
-) -> None:
-    assert cli.main(["setup", "--yes"]) == 0
-    crashed_size(guest, 4 << 20)
-    guest.arm()
-    tools.fails = "systemctl disable"
-    assert cli.main(["remove", "--yes"]) == 1
-    assert not guest.facts().crash.loaded
-
-
-def test_what_cannot_be_unloaded_ends_remove_before_anything_is_undone(
-    tools: SystemTools, guest: GuestRoot, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["setup", "--yes"]) == 0
-    crashed_size(guest, 4 << 20)
-    guest.arm()
-    before = tree(guest.path)
-    tools.fails = "kexec"
-    assert cli.main(["remove", "--yes"]) == 1
-    assert "it fails" in capsys.readouterr().err
-    assert tree(guest.path) == before
-
-
-def test_remove_without_setup_does_nothing(
-    guest: GuestRoot, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main(["remove"]) == 0
-    assert capsys.readouterr().out == "nothing was set up\n"
-
-
-def test_damaged_record_is_named(guest: GuestRoot, capsys: pytest.CaptureFixture[str]) -> None:
-    for text in ('{"changes": [{"kind": "file", "key": "x"}]}', '{"changes": 3}', "{"):
-        guest.write(str(changes.RECORD), text)
-        assert cli.main(["remove", "--yes"]) == 1
-        path = guest.path / changes.RECORD
-        assert capsys.readouterr().err == f"pvdump remove: {path} is damaged: rm {path}\n"
-
-
 @pytest.mark.parametrize("value", ["disk", "xvdb", "", "dev/xvdb"])
 def test_target_is_a_word_or_an_absolute_name(value: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="file, swap or /"):
@@ -533,3 +298,27 @@ def test_mode_of_a_changed_file_stays(guest: GuestRoot) -> None:
     path.chmod(0o640)
     assert cli.main(["setup", "--yes"]) == 0
     assert path.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("key", ["directory", "hooks"])
+def test_collecting_waits_for_what_the_settings_name(
+    tools: SystemTools, guest: GuestRoot, key: str
+) -> None:
+    assert cli.main(["setup", "--yes"]) == 0
+    path = guest.path / "etc/pvdump.yaml"
+    path.write_text(path.read_text() + f"{key}: /srv/of-mine\n")
+    assert not guest.facts().waiting
+    tools.commands.clear()
+    assert cli.main(["setup", "--yes"]) == 0
+    text = (guest.path / systemd.WAITS).read_text()
+    assert "RequiresMountsFor=/srv/of-mine\n" in text
+    assert "Wants=dev-xvdb.device\nAfter=dev-xvdb.device\n" in text
+    assert ("systemctl daemon-reload" in tools.commands, guest.facts().waiting) == (True, True)
+    assert cli.main(["remove", "--yes"]) == 0
+    assert not (guest.path / systemd.WAITS.parent).exists()
+
+
+def test_units_name_nothing_that_the_settings_can_change() -> None:
+    for path in systemd.PACKAGED.iterdir():
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+        assert not {"/var/crash", "/etc/pvdump/hooks", "xvd"} & set(" ".join(lines).split()), path

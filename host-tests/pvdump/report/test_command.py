@@ -129,7 +129,8 @@ def test_without_drgn_there_are_release_log_and_registers(
         "uptime          1 min 6.0 s",
         "registers of CPU 0",
         CPU.decode(),
-        "drgn 0.3.0 or newer is needed for tasks, stacks and memory: `pip install drgn`",
+        "drgn 0.3.0 or newer is needed for tasks, stacks and memory: `",
+        "-m pip install drgn`",
     ):
         assert part in said
 
@@ -184,5 +185,5 @@ def test_symbols_and_a_prompt_need_drgn(dump: Path, capfd: pytest.CaptureFixture
     for words in (["report", "--symbols", "vmlinux", str(dump)], ["drgn", str(dump)]):
         assert cli.main(words) == 1
         error = capfd.readouterr().err
-        assert "`pip install drgn`" in error
+        assert "-m pip install drgn`" in error
         assert error.count("\n") == 1

@@ -11,28 +11,23 @@ import argparse
 import os
 import uuid
 from argparse import ArgumentTypeError
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, NamedTuple, Optional
 
 from pvfw import config
-from pvfw.errors import DumpError
 from xenpv.block import vdev
 from xenpv.errors import BadDiskName
 from xenpv.text import decimal
 
 from ..arguments import file_name, size
+from . import yamlnodes
 from .recipient import recipient
+from .yamlnodes import SettingsError
 
 SYSTEM = Path("/etc/pvdump.yaml")
-FILE_MAX = 65536  # bytes
 LOG_ONLY = "log"
 COMPRESSION_MIN, COMPRESSION_MAX = -7, 22  # zstd's, as far as anybody uses them
 KEEP_MAX = 1_000_000  # dumps
-
-
-class SettingsError(DumpError):
-    """The file of settings cannot be used; the message names it and says why."""
 
 
 class Wanted(NamedTuple):
@@ -249,7 +244,7 @@ def load(path: Path, needed: bool = False) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """Return what a file says."""
     found: dict[str, Any] = {}
-    for key, value in _pairs(path):
+    for key, value in yamlnodes.pairs(path):
         name, line = key.value, key.start_mark.line + 1
         if name not in SETTINGS:
             known = ", ".join(SETTINGS)
@@ -277,36 +272,3 @@ def _value(path: Path, name: str, setting: Setting, node: Any) -> Any:
     except ArgumentTypeError as error:
         line = node.start_mark.line + 1
         raise SettingsError(f"{path}: line {line}: {name}: {error}") from error
-
-
-def _pairs(path: Path) -> Iterator[tuple[Any, Any]]:
-    """Give the nodes of names and values of a YAML file; a file without any says nothing."""
-    try:
-        import yaml
-    except ImportError as error:
-        raise SettingsError(
-            f"{path} needs PyYAML: `apt install python3-yaml`, or use the options instead"
-        ) from error
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(FILE_MAX + 1)
-        if len(raw) > FILE_MAX:
-            raise SettingsError(f"{path} has more than {FILE_MAX} bytes; no settings have as many")
-        # Of this loader all scalars are texts: "no" is no boolean, 010 not 8.
-        found: Any = yaml.compose(raw, Loader=yaml.BaseLoader)
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from error
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f" line {mark.line + 1}:" if mark else ""
-        raise SettingsError(f"{path}:{line} {error.problem}") from error
-    except RecursionError as error:
-        raise SettingsError(f"{path}: its lists or mappings are nested too deeply") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise SettingsError(f"{path}: it has bytes that are no text") from error
-    if found is None or (found.id == "scalar" and not found.value):
-        return
-    if found.id != "mapping" or any(key.id != "scalar" for key, _ in found.value):
-        first = found.start_mark.line + 1
-        raise SettingsError(f"{path}: line {first}: lines such as `level: 31` expected")
-    yield from found.value

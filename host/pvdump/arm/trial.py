@@ -180,7 +180,9 @@ def _room(armed: dict[str, Any]) -> Check:
     if expected is None:
         return Check("room", SKIPPED, "the kernel does not tell of its pages")
     if problem := arming.room_problem(armed):
-        return Check("room", FAILED, problem, "a larger target, or a higher level: `pvdump setup`")
+        # setup leaves a target that there is as it is.
+        mend = "a higher level, or a larger target: `pvdump remove && pvdump setup`"
+        return Check("room", FAILED, problem, mend)
     level = estimate.level_name(armed["level"])
     return Check("room", OK, f"a dump of level {level} would take {expected / MIB:.1f} MiB now")
 

@@ -1,8 +1,8 @@
-"""The lock that lets only one process of a machine serve the disks.
+"""The lock that lets only one process of a machine do what two would spoil for each other.
 
-Taken by `pvdump blkback run`: a second one would take the connections of the first for broken ones.
-The rule: it ends with its process, however that ends; the file stays, and its content only helps
-the message.
+Taken by `pvdump blkback run`, whose second one would take the connections of the first for broken
+ones, and by `pvdump daemon`. The rule: it ends with its process, however that ends; the file stays,
+and its content only helps the message.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ class LockError(Exception):
 
 
 class ProcessLock:
-    """Holds the lock, for a `with`. Raises LockError."""
+    """Holds the lock, for a `with`. Raises LockError.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of its file.
+        what: what the process that has the lock does, for the message.
+    """
+
+    def __init__(self, path: Path, what: str = "`pvdump blkback run` serves the disks") -> None:
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
@@ -34,9 +39,7 @@ class ProcessLock:
             os.close(self._fd)
             if error.errno != errno.EWOULDBLOCK:
                 raise LockError(f"{path}: {error.strerror}") from None
-            raise LockError(
-                f"another `pvdump blkback run` serves the disks, process {holder}; end it first"
-            ) from None
+            raise LockError(f"another {what}, process {holder}; end it first") from None
         os.ftruncate(self._fd, 0)
         os.write(self._fd, b"%d" % os.getpid())
 

@@ -19,8 +19,9 @@ from . import source
 from .disk import PAGE, DiskError, TargetDisk
 from .meter import Progress
 from .output import OutputFile
+from .prelude import refuse
 from .stream import Damage
-from .streamdump import Made, refuse, stdout
+from .streamdump import Made, stdout
 
 SUFFIX = ".age"
 PIECE = 1 << 20

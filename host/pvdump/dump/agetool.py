@@ -18,6 +18,8 @@ from typing import Any, Callable
 
 from pvfw.errors import DumpError
 
+from .. import pip
+
 PIECE = 1 << 16
 FILE_MAX = 1 << 16  # bytes of a file of keys
 PRIVATE = "AGE-SECRET-KEY-1"
@@ -56,7 +58,7 @@ def begin(pieces: Iterator[bytes], identity: Path) -> Tool:
     if program is None:
         raise DecryptionError(
             "decryption needs the program age: `apt install age`, or, for keys that begin with "
-            "AGE-SECRET-KEY-1, `pip install pvdump[age]`"
+            f"AGE-SECRET-KEY-1, `{pip.install('pyrage')}`"
         )
     return _Age(program, pieces, identity, raw if once else None)
 

@@ -24,7 +24,7 @@ from . import agetool, source
 from .agechunks import AgeChunks
 from .agetool import DecryptionError
 from .disk import DiskError, TargetDisk
-from .streamdump import refuse
+from .prelude import refuse
 
 SIZE_MAX = 1 << 62
 

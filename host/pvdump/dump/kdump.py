@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from . import bitmap
 from .compression import Compression
 from .disk import MIB, PAGE
 from .notes import Notes
@@ -37,8 +38,6 @@ DESCRIPTOR = struct.Struct("<QIIQ")  # offset, size, flags, page flags
 VERSION = 6
 INCOMPLETE = 0x8  # of the header's status
 BUFFER = MIB
-BITS = PAGE * 8  # frames of a bitmap's block
-WINDOW = MIB * 8  # frames of a bitmap that are made at a time
 ZEROS = bytes(PAGE)
 # Of the release and version in utsname: libkdumpfile, which drgn uses, takes no empty ones.
 UNKNOWN = b"unknown"
@@ -97,7 +96,7 @@ class Kdump:
         self._compression = compression
         self._max_mapnr = max((end for _, end in ram), default=0)
         self._sub_blocks = -(-(SUB_HEADER.size + len(crash.notes.raw)) // PAGE)
-        self._bitmap_blocks = max(-(-self._max_mapnr // BITS), 1)  # of one
+        self._bitmap_blocks = bitmap.blocks(self._max_mapnr)  # of one
         self._firsts = array("Q", (first for first, _ in pages))
         self._ends = array("Q", (end for _, end in pages))
         self._ranks = array("Q")  # the number of the first descriptor of each range
@@ -175,9 +174,12 @@ class Kdump:
             incomplete: whether something is missing beside the pages that were not given.
         """
         self._flush()
-        for number, bitmap in enumerate((self._bits(self._ram), self._dumped())):
+        memory = bitmap.bits(self._ram, self._max_mapnr)
+        given = bitmap.bits(self._pages, self._max_mapnr)
+        missing = (pfn for pfn, _ in self._missing())
+        for number, pieces in enumerate((memory, bitmap.without(given, missing))):
             at = (1 + self._sub_blocks + number * self._bitmap_blocks) * PAGE
-            for piece in bitmap:
+            for piece in pieces:
                 self._output.put(at, piece)
                 at += len(piece)
         self._put_table()
@@ -220,33 +222,6 @@ class Kdump:
                     if not sizes[rank + number]:
                         yield first + number, rank + number
 
-    def _bits(self, ranges: Sequence[tuple[int, int]]) -> Iterator[bytearray]:
-        """Yield a bitmap of frames, WINDOW of them at a time."""
-        total = self._bitmap_blocks * BITS
-        number = 0
-        for start in range(0, total, WINDOW):
-            end = min(start + WINDOW, total)
-            bits = bytearray((end - start) // 8)
-            while number < len(ranges) and ranges[number][0] < end:
-                first, last = ranges[number]
-                _set(bits, max(first, start) - start, min(last, end) - start)
-                if last > end:
-                    break
-                number += 1
-            yield bits
-
-    def _dumped(self) -> Iterator[bytearray]:
-        """Yield bitmap 2: of the pages that were given."""
-        missing = self._missing()
-        pfn, _ = next(missing, (-1, 0))
-        start = 0
-        for bits in self._bits(self._pages):
-            while start <= pfn < start + len(bits) * 8:
-                bits[(pfn - start) // 8] &= ~(1 << pfn % 8)
-                pfn, _ = next(missing, (-1, 0))
-            yield bits
-            start += len(bits) * 8
-
     def _put_table(self) -> None:
         """Write the descriptors that are used, moved together."""
         with memoryview(self._table) as table:
@@ -284,17 +259,6 @@ class Kdump:
         self._output.put(0, header.ljust(PAGE, b"\0"))
         whole = sub_header + notes.raw
         self._output.put(PAGE, whole.ljust(self._sub_blocks * PAGE, b"\0"))
-
-
-def _set(bits: bytearray, first: int, end: int) -> None:
-    """Set the bits first to end - 1."""
-    while first < end and (first % 8 or end - first < 8):
-        bits[first // 8] |= 1 << first % 8
-        first += 1
-    count = (end - first) // 8
-    bits[first // 8 : first // 8 + count] = b"\xff" * count
-    for number in range(first + count * 8, end):
-        bits[number // 8] |= 1 << number % 8
 
 
 def _move(table: memoryview, kept: int, begin: int, end: int) -> int:

@@ -1,4 +1,4 @@
-"""A stream made into a file that readers open: KDUMP, ELF, or the kernel's log as text.
+"""A stream made into a file that readers open: KDUMP or ELF.
 
 Used by collect. The rules: all chunks are checked on the way; what is damaged is left out and
 told; a page that the stream holds twice is taken once.
@@ -8,70 +8,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pvfw import chunks, config, superblock
+from pvfw import chunks, superblock
 from pvfw.errors import TargetRefused
-from xenpv.text import decimal, printable
 
-from . import source
+from . import prelude, source
 from .compression import ZSTD, Compression, unpacker
 from .disk import PAGE, TargetDisk
 from .elflayout import Layout
 from .flattened import Flattened
 from .frames import merged, touched
 from .inorder import InOrder
-from .kdump import DESCRIPTOR, Crash, Kdump
+from .kdump import DESCRIPTOR, Kdump
 from .meter import Progress
-from .notes import SIZE_MAX, Notes
 from .output import OutputFile, OutputStream
 from .pageruns import Runs, TooMany, TooScattered, stored
-from .stream import Chunk, Damage, Page, Stream, cause, facts, pages, ranges
+from .stream import Damage, Page, Stream, cause, pages
 
 # Pages that a KDUMP file is made of: 128 GiB, whose descriptors take 800 MiB of memory.
 PAGES_MAX = 1 << 25
 # Pages that are put in order with as much memory.
 IN_ORDER_MAX = 3 * PAGES_MAX
-# Twice what an elfcorehdr can name.
-RANGES_MAX = 1 << 17
-KINDS = (chunks.PAGES, chunks.RAW)
-SECONDS_MAX = (1 << 63) - 1
-
-
-@dataclass
-class Told:
-    """What a stream tells before its pages.
-
-    Attributes:
-        facts: of the crash.
-        memory: (physical address, bytes, virtual address or 0) of each range of RAM.
-        notes: as in a PT_NOTE.
-        chunks: that it took.
-    """
-
-    chunks: int = 0
-    facts: dict[str, str] = field(default_factory=dict)
-    memory: list[tuple[int, int, int]] = field(default_factory=list)
-    notes: bytes = b""
-
-    @property
-    def alone(self) -> bool:
-        """Whether the log, the notes and the stacks are all that the dump was to have."""
-        return self.facts.get("level") == str(config.LOG_ONLY)
-
-    def take(self, chunk: Chunk) -> None:
-        """Take a chunk."""
-        kind = chunk.header.kind
-        self.chunks += 1
-        if kind == chunks.FACTS:
-            self.facts = self.facts or facts(chunk.payload)
-        elif kind == chunks.MEMORY:
-            self.memory += ranges(chunk)
-            if len(self.memory) > RANGES_MAX:
-                raise TargetRefused(f"the dump names more than {RANGES_MAX} ranges of memory")
-        elif kind == chunks.NOTES and len(self.notes) < SIZE_MAX:
-            self.notes = (self.notes + chunk.payload)[:SIZE_MAX]
 
 
 @dataclass(frozen=True)
@@ -84,7 +43,7 @@ class Made:
         damage: a line for each damaged place.
         pages: that are in the file.
         cause: why the kernel died, as far as its log says it; "" where it does not.
-        alone: as of Told.
+        alone: as of prelude.Told.
         marked: whether the file tells of the reason.
     """
 
@@ -95,22 +54,6 @@ class Made:
     cause: str = ""
     alone: bool = False
     marked: bool = False
-
-
-def refuse(disk: TargetDisk, block: superblock.Superblock) -> str:
-    """Refuse a target that holds no stream. Returns why the stream is not whole, or "".
-
-    Raises:
-        TargetRefused: it is ready for a dump.
-    """
-    if block.state == superblock.READY:
-        more = "; `--salvage` takes the older dump behind it" if disk.has_dump() else ""
-        raise TargetRefused(f"{disk.path} holds no dump: it is ready for one{more}")
-    if block.state == superblock.PARTIAL:
-        return block.reason or "no reason recorded"
-    if block.state == superblock.WRITING:
-        return source.UNENDED
-    return ""
 
 
 def make_kdump(
@@ -133,9 +76,9 @@ def make_kdump(
         DiskError: the disk or the file cannot be used.
         TargetRefused: there is no dump to be had.
     """
-    reason = refuse(disk, block)
+    reason = prelude.refuse(disk, block)
     stream = Stream(disk, block)
-    told = tell(stream, reason)
+    told = prelude.tell(stream, reason)
     memory = merged(touched((paddr, paddr + size) for paddr, size, _ in told.memory))
     announced, outside = _stored(
         stream, memory, PAGES_MAX, "use --format elf OUT, which has no limit"
@@ -143,7 +86,7 @@ def make_kdump(
     ram, count = merged(memory + outside), announced.frames
     unpack = _same if how.flag == ZSTD else unpacker()
     with Flattened(stdout()) if out is None else OutputFile(out, count * DESCRIPTOR.size) as output:
-        file = Kdump(output, _crash(told, block), ram, announced, how)
+        file = Kdump(output, prelude.crash(told, block), ram, announced, how)
         for page in _pages(stream, progress):
             if not file.announced(page.pfn, page.length):
                 stream.damage.add(f"the page of frame {page.pfn:#x} is not where it was before")
@@ -163,9 +106,9 @@ def make_elf(
     disk: TargetDisk, block: superblock.Superblock, out: Path | None, progress: Progress
 ) -> Made:
     """Make an ELF vmcore, with holes where no page is. Args, Raises: as make_kdump()."""
-    reason = refuse(disk, block)
+    reason = prelude.refuse(disk, block)
     stream = Stream(disk, block)
-    told = tell(stream, reason)
+    told = prelude.tell(stream, reason)
     unpack = unpacker()
     layout = Layout(disk.path, told.memory, told.notes)
     if out is None:
@@ -190,7 +133,7 @@ def make_elf(
 def _send_elf(
     stream: Stream,
     block: superblock.Superblock,
-    told: Told,
+    told: prelude.Told,
     layout: Layout,
     reason: str,
     progress: Progress,
@@ -222,11 +165,11 @@ def _stored(
 ) -> tuple[Runs, list[tuple[int, int]]]:
     """Do as pageruns.stored(); say for too many pages what can be done instead."""
     try:
-        return stored(stream, memory, most, RANGES_MAX)
+        return stored(stream, memory, most, prelude.RANGES_MAX)
     except TooScattered as error:
         raise TargetRefused(
-            f"{stream.disk.path}: the dump has pages in more than {RANGES_MAX} ranges that it does "
-            "not name as memory"
+            f"{stream.disk.path}: the dump has pages in more than {prelude.RANGES_MAX} ranges that "
+            "it does not name as memory"
         ) from error
     except TooMany as error:
         raise TargetRefused(
@@ -240,36 +183,11 @@ def stdout(text: bool = False) -> OutputStream:
     return OutputStream(sys.stdout.fileno(), text=text)
 
 
-def tell(stream: Stream, reason: str) -> Told:
-    """Read what a stream tells before its pages.
-
-    Args:
-        stream: the stream.
-        reason: why it is not whole, or "".
-
-    Raises:
-        TargetRefused: it has no chunk at all.
-        DiskError: the disk cannot be read.
-    """
-    told = Told()
-    for chunk in stream.chunks():
-        if chunk.header.kind in KINDS:
-            break
-        told.take(chunk)
-    else:
-        if not told.chunks:
-            raise TargetRefused(
-                f"{stream.disk.path}: nothing to collect, no chunk of the dump is there"
-                f"{reason and ': '}{reason}"
-            )
-    return told
-
-
 def _pages(stream: Stream, progress: Progress) -> Iterator[Page]:
     progress.expect(stream.known)
     done = 0
     for chunk in stream.chunks():
-        if chunk.header.kind in KINDS:
+        if chunk.header.kind in prelude.KINDS:
             yield from pages(chunk, stream.damage)
         progress.advance(stream.end - done)
         done = stream.end
@@ -293,7 +211,7 @@ def _same(data: bytes) -> bytes:
 
 def _made(
     stream: Stream,
-    told: Told,
+    told: prelude.Told,
     disk: TargetDisk,
     block: superblock.Superblock,
     reason: str,
@@ -307,15 +225,3 @@ def _made(
     return Made(
         stream.end, reason, damage.lines, count, cause(told.facts), told.alone, bool(reason)
     )
-
-
-def _crash(told: Told, block: superblock.Superblock) -> Crash:
-    """Return what a KDUMP file's headers tell of the crash."""
-    notes = Notes(told.notes)
-    release = printable(notes.text("OSRELEASE")) or block.release
-    vcpu = block.crash_vcpu
-    if vcpu == superblock.UNKNOWN_VCPU:
-        vcpu = decimal(told.facts.get("vcpu", ""), 0, superblock.UNKNOWN_VCPU - 1) or 0
-    started = block.started or decimal(told.facts.get("started", ""), 0, SECONDS_MAX) or 0
-    when = notes.number("CRASHTIME") or min(started, SECONDS_MAX)
-    return Crash(notes, release, when, vcpu)

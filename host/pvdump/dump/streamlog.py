@@ -15,8 +15,9 @@ from . import source
 from .disk import TargetDisk
 from .log import NoLog
 from .output import OutputFile
+from .prelude import KINDS, refuse
 from .stream import Stream
-from .streamdump import KINDS, refuse, stdout
+from .streamdump import stdout
 
 # The image writes no such bytes; another one that could write to the disk may have.
 UNPRINTABLE = re.compile(rb"[^\t\n -~]")

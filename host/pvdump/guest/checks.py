@@ -170,6 +170,8 @@ def armed(guest: Guest) -> Iterator[Finding]:
     missing = [unit for unit in guest.wanted_units() if unit not in guest.units]
     if missing:
         yield found("not-enabled", units=" ".join(missing))
+    elif not guest.waiting:
+        yield found("not-waiting")
 
 
 def targets(guest: Guest) -> Iterator[Finding]:

@@ -259,7 +259,7 @@ def _swaps() -> Iterable[Path]:
         lines = swap.SWAPS.read_text(errors="replace").splitlines()[1:]
     except OSError:
         return []
-    return [Path(_unescaped(line.split()[0])) for line in lines if line.split()]
+    return [Path(filesystem.unescaped(line.split()[0])) for line in lines if line.split()]
 
 
 def _mounts() -> Iterable[Path]:
@@ -269,10 +269,5 @@ def _mounts() -> Iterable[Path]:
         fields, _, rest = line.partition(" - ")
         words, more = fields.split(), rest.split()
         if len(words) > 5 and more and more[0] in ("ext4", "xfs") and "rw" in words[5].split(","):
-            found.setdefault(words[2], Path(_unescaped(words[4])))
+            found.setdefault(words[2], Path(filesystem.unescaped(words[4])))
     return found.values()
-
-
-def _unescaped(name: str) -> str:
-    r"""Return a name of /proc without its \040."""
-    return name.encode("latin-1", "replace").decode("unicode_escape")

@@ -22,13 +22,13 @@ NO_OUT = Path()  # in place of OUT, where it was not said
 WRONG_USAGE, INCOMPLETE = 2, 3  # exit codes
 DESCRIPTION = """\
 With DISK and OUT: copy the dump off a target into a new file, which crash, drgn and makedumpfile
-open: the ELF vmcore as it is, or a compressed KDUMP file. When all that the target has of it is
-there, the target's superblock gets a note, for `pvdump prepare --again`; nothing else of the target
-is written. With --log OUT is the crashed kernel's log alone, and nothing is noted. An encrypted
-dump needs --identity; without, it is checked and saved as it is, in OUT.age. Such a file, or what
+open: a compressed KDUMP file or an ELF vmcore. When all that the target has of it is there, the
+target's superblock gets a note, for `pvdump prepare --again`; nothing else of the target is
+written. With --log OUT is the crashed kernel's log alone, and nothing is noted. An encrypted dump
+needs --identity; without, it is checked and saved as it is, in OUT.age. Such a file, or what
 `age --decrypt` made of it, may stand in place of DISK.
 Without names, in a guest: copy the dumps off all targets of the settings into folders of their own
-below /var/crash, with log and reports, and make the targets ready again."""
+below that of `directory:` (/var/crash), with log and reports, and make the targets ready again."""
 EPILOG = """\
 exit codes: 0 done; 1 refused or failed, or a hook failed; 2 wrong usage; 3 part of the dump is
 missing, what there is was collected and is marked incomplete; with --log: part of the log is
@@ -70,8 +70,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--compress",
         choices=compressions.NAMES,
         default="",
-        help="of a kdump file's pages; zstd needs Python 3.14 or python3-zstandard, zlib suits old "
-        "readers; default: zstd where this Python has it, else zlib",
+        help="of a kdump file's pages; default: zstd, as the dump has them; zlib suits old "
+        "readers. zlib, none and --format elf need Python 3.14 or python3-zstandard; of a dump "
+        "that is an ELF vmcore zstd does, and without it zlib is the default",
     )
     parser.add_argument(
         "--identity",

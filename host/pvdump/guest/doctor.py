@@ -44,7 +44,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code."""
     require_root("doctor")
-    found = checks.examine(facts.read(ROOT, xen.read_store(default_path())))
+    guest = facts.read(ROOT, xen.read_store(default_path()))
+    if guest.xen is not None and guest.xen.dom0:
+        return in_dom0(options)
+    found = checks.examine(guest)
     worst = checks.verdict(found)
     if options.json:
         tell("doctor", json.dumps({"verdict": worst, "findings": [f._asdict() for f in found]}))
@@ -52,6 +55,19 @@ def run(options: argparse.Namespace) -> int:
         for line in report(found):
             tell("doctor", line)
     return EXITS[worst]
+
+
+def in_dom0(options: argparse.Namespace) -> int:
+    """Say how dom0 does by its guests. Returns the exit code."""
+    from ..dom0 import doctor
+
+    found = doctor.examine()
+    if options.json:
+        tell("doctor", json.dumps({"findings": [seen._asdict() for seen in found]}))
+    else:
+        for line in doctor.report(found):
+            tell("doctor", line)
+    return 0 if all(seen.good for seen in found) else 1
 
 
 def require_root(command: str) -> None:

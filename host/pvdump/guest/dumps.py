@@ -1,4 +1,4 @@
-"""The folder of dumps, /var/crash: a folder for each dump, named by its time and kernel.
+"""The folder of dumps, /var/crash by default: a folder for each dump, named by its time and kernel.
 
 Used by gather.py, retention.py, and `pvdump list` and `log`. The rules: a folder is a dump of ours
 if it has a record MARKER of this FORMAT and belongs to this user; nothing else is ever removed. A

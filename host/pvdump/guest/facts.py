@@ -19,7 +19,7 @@ from pvfw.errors import DumpError
 from ..arm import arming, image, kexec, status
 from ..arm.estimate import estimate
 from ..arm.kexec import State
-from . import loaders, rivals, targetlook, xen
+from . import loaders, rivals, systemd, targetlook, xen
 from .loaders import Loader
 from .rivals import Rival
 from .targetlook import Look
@@ -73,6 +73,7 @@ class Guest:
         armed: the record of what pvdump has loaded, {} where it has nothing that can be read.
         unfit: why what is loaded would not dump, or "".
         units: of wanted_units(), those that are enabled.
+        waiting: whether they wait for what the settings name.
         by_pvboot: whether pvboot has booted it.
         settings_error: why the settings cannot be read, or "".
         targets: that are configured, as they look.
@@ -100,6 +101,7 @@ class Guest:
     armed: Mapping[str, Any] = field(default_factory=dict)
     unfit: str = ""
     units: tuple[str, ...] = ()
+    waiting: bool = True
     by_pvboot: bool = False
     settings_error: str = ""
     targets: list[Look] = field(default_factory=list)
@@ -147,6 +149,7 @@ def read(root: Path, store: Mapping[str, str]) -> Guest:
     wanted = guest.wanted_units()
     guest.units = tuple(unit for unit in wanted if rivals.is_wanted(root, unit))
     guest.settings_error, values, guest.targets = targetlook.read(root)
+    guest.waiting = bool(guest.settings_error) or systemd.is_waiting(root, values)
     guest.level = values["level"]
     with contextlib.suppress(DumpError, OSError):
         guest.estimate = estimate(guest.level, values["compress"], root)

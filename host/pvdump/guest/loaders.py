@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, Union
 
 from .. import arguments
-from . import programs, steps
+from . import programs, textfile
 from .steps import File, Folder, Program, folders
 from .xen import text
 
@@ -194,7 +194,7 @@ class UpdateExtlinux:
     def steps(self, root: Path, value: str) -> Steps:
         content = self.OPTION.sub(
             lambda found: found[1] + with_word(found[2], value) + found[3],
-            steps.read(root / self.FILE) or "",
+            textfile.read(root / self.FILE) or "",
         )
         made = File(root / self.FILE, content)
         return _with_tool(self, root, value, made, self.RUN, "writes extlinux.conf anew")
@@ -234,7 +234,7 @@ def _with_tool(
 
 def _cmdline(root: Path, value: str) -> str:
     """Return a new /etc/kernel/cmdline."""
-    line = steps.read(root / SystemdBoot.FILE)
+    line = textfile.read(root / SystemdBoot.FILE)
     if line is None:
         # kernel-install then takes the running kernel's, without what the loader put there.
         words = text(root / "proc/cmdline").split()

@@ -6,8 +6,6 @@ often as one likes.
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +16,18 @@ from pvfw.errors import DumpError
 from ..arm import settings
 from ..arm.estimate import estimate
 from ..streams import pasted
-from . import booted, checks, choice, facts, loaders, rivals, settingsfile, steps, targetlook
+from . import (
+    booted,
+    checks,
+    choice,
+    facts,
+    loaders,
+    rivals,
+    settingsfile,
+    systemd,
+    targetlook,
+    textfile,
+)
 from .changes import Step
 from .choice import Choice, Wish
 from .facts import MIB, Guest
@@ -32,13 +41,6 @@ HOPELESS = (
 )
 # States that a person may want to end, by the line of doctor's.
 OFFERED = ("no-nmi-panic", "no-hung-panic", "no-lockup-panic", "no-sysrq")
-SYSTEMD = Path("run/systemd/system")
-UNIT_PLACES = ("usr/lib/systemd/system", "lib/systemd/system")
-LOCAL_UNITS = Path("etc/systemd/system")
-RULE_PLACES = ("usr/lib/udev/rules.d", "lib/udev/rules.d")
-LOCAL_RULES = Path("etc/udev/rules.d")
-PACKAGED = Path(__file__).resolve().parent / "units"
-PROGRAM = "/usr/bin/pvdump"  # in the packaged units
 SYSCTL_FILE = Path("etc/sysctl.d/60-pvdump.conf")
 SYSCTL_TEXT = """\
 # After an oops the kernel panics, so that it is dumped. `pvdump remove` takes this file away.
@@ -92,7 +94,7 @@ def make(guest: Guest, target: Optional[str], level: Optional[str]) -> Plan:
     if level is not None:
         values["level"] = settings.level(level)
     chosen = _target(guest, values, target, plan)
-    _settings(guest, chosen, level, plan)
+    _settings(guest, values, chosen, level, plan)
     changed = bool(plan.steps)
     for rival in guest.rivals:
         if rival.enabled or rival.rule is not None:
@@ -102,7 +104,7 @@ def make(guest: Guest, target: Optional[str], level: Optional[str]) -> Plan:
     plan.add([*folders(guest.root / SYSCTL_FILE), File(guest.root / SYSCTL_FILE, SYSCTL_TEXT)])
     plan.add([Sysctl(guest.root / "proc/sys/kernel/panic_on_oops", 1)])
     swap = any(look.swap for look in guest.targets) or (chosen is not None and chosen.swap)
-    _units(guest, swap, changed, plan)
+    _units(guest, values, swap, changed, plan)
     return plan
 
 
@@ -149,18 +151,26 @@ def _target(
     return chosen
 
 
-def _settings(guest: Guest, chosen: Optional[Choice], level: Optional[str], plan: Plan) -> None:
-    """Write target and level into the settings."""
+def _settings(
+    guest: Guest,
+    values: dict[str, Any],
+    chosen: Optional[Choice],
+    level: Optional[str],
+    plan: Plan,
+) -> None:
+    """Write target and level into the settings, and into their values."""
     wanted: dict[str, settingsfile.Value] = {}
     names = [look.name for look in guest.targets]
     if chosen is not None and names[:1] != [chosen.name]:
         # What a person has there stays, as the next one in order.
-        wanted["targets"] = [chosen.name, *(name for name in names if name != chosen.name)]
+        names = [chosen.name, *(name for name in names if name != chosen.name)]
+        wanted["targets"] = names
+        values["targets"] = [settings.target(name) for name in names]
     if level is not None and settings.level(level) != guest.level:
         wanted["level"] = level
     if wanted:
         path = guest.root / targetlook.SETTINGS
-        text = settingsfile.edited(steps.read(path) or "", wanted)
+        text = settingsfile.edited(textfile.read(path) or "", wanted)
         plan.add([*folders(path), File(path, text)])
 
 
@@ -180,15 +190,15 @@ def _reservation(guest: Guest, plan: Plan) -> None:
         plan.add(guest.loader.steps(guest.root, value))
 
 
-def _units(guest: Guest, swap: bool, changed: bool, plan: Plan) -> None:
+def _units(guest: Guest, values: dict[str, Any], swap: bool, changed: bool, plan: Plan) -> None:
     """Have systemd arm at boot and collect after a panic, and arm now if that is possible."""
     root = guest.root
-    if not (root / SYSTEMD).exists():
+    if not (root / systemd.RUNNING).exists():
         plan.notes.append(
             "this system has no systemd: have `pvdump collect` and then `pvdump arm` run at boot"
         )
         return
-    files = _unit_files(root, swap)
+    files = systemd.files(root, values, swap)
     if any(step.needed() for step in files):
         plan.add([Program((), RELOAD, ""), *files, Program(RELOAD, (), "systemd reads its units")])
     missing = [unit for unit in guest.wanted_units() if unit not in guest.units]
@@ -205,30 +215,3 @@ def _units(guest: Guest, swap: bool, changed: bool, plan: Plan) -> None:
     ready = guest.crash.reserved >= guest.need()
     if ready and (changed or missing or not guest.armed or not guest.crash.loaded):
         plan.add([Program(RESTART, (), "loads the crash kernel; `pvdump arm` says why if not")])
-
-
-def _unit_files(root: Path, swap: bool) -> list[Step]:
-    """Return the units that no package has installed."""
-    made: list[Step] = []
-    for source in sorted(PACKAGED.iterdir()):
-        suffix = source.suffix
-        places, local = (
-            (RULE_PLACES, LOCAL_RULES) if suffix == ".rules" else (UNIT_PLACES, LOCAL_UNITS)
-        )
-        if suffix == ".conf" or any((root / place / source.name).exists() for place in places):
-            continue
-        text = source.read_text(encoding="utf-8").replace(PROGRAM, _program())
-        path = root / local / source.name
-        made += [*folders(path), File(path, text)]
-    if swap:
-        path = root / targetlook.SWAP_UNIT
-        made += [*folders(path), File(path, (PACKAGED / "pvdump-swap.conf").read_text("utf-8"))]
-    return made
-
-
-def _program() -> str:
-    """Return the command that starts this pvdump, as a unit has it."""
-    started = Path(sys.argv[0]).absolute()
-    if started.name == "pvdump" and started.exists():
-        return str(started)
-    return f"{shlex.quote(sys.executable)} -m pvdump"

@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
-from . import steps
+from . import textfile
 from .steps import File, Folder, Program, folders
 from .xen import text
 
@@ -102,7 +102,7 @@ def take_place(root: Path, rival: Rival) -> list[Union[File, Folder, Program]]:
     made: list[Union[File, Folder, Program]] = []
     kind = rival.kind
     if kind.default is not None:
-        before = steps.read(root / kind.default)
+        before = textfile.read(root / kind.default)
         if before is not None and USE_KDUMP.search(before):
             made.append(File(root / kind.default, USE_KDUMP.sub(r"\g<1>0", before)))
     if not rival.masked:

@@ -282,6 +282,13 @@ STATES = {
         "after the next boot the crash kernel would not be loaded, or a dump not collected",
         "systemctl enable {units}",
     ),
+    "not-waiting": State(
+        ADVICE,
+        "pvdump-collect.service does not wait for all folders and devices that the settings name",
+        "after a panic the dump may be collected before they are there: too early, or into a "
+        "folder over which a file system is mounted then",
+        "pvdump setup",
+    ),
     # Targets.
     "target": State(OK, "target {target} is ready, with room for {room} MiB"),
     "no-target": State(

@@ -9,8 +9,6 @@ person has changed since is left, and said.
 from __future__ import annotations
 
 import difflib
-import hashlib
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -20,10 +18,9 @@ from typing import Any, Callable
 from pvfw.errors import DumpError
 
 from . import booted, programs
+from .textfile import digest, read, write
 
 Entry = dict[str, Any]
-FILE_MAX = 1 << 20  # bytes of a file that is changed
-MODE = 0o644  # of a file that is made
 
 
 class StepError(DumpError):
@@ -64,13 +61,13 @@ class File:
         """
         before = self.before
         # Of a file that a person changed after the earlier run, theirs is the text to keep.
-        if known is not None and _digest(before) in (known["after"], _digest(known["before"])):
+        if known is not None and digest(before) in (known["after"], digest(known["before"])):
             before = known["before"]
         return {
             "kind": "file",
             "key": str(self.path),
             "before": before,
-            "after": _digest(self.content),
+            "after": digest(self.content),
         }
 
     def do(self) -> None:
@@ -208,9 +205,9 @@ def undo_file(entry: Entry) -> str:
     """Give a file its content of before. Returns what is to be said, or ""."""
     path = Path(entry["key"])
     now = read(path)
-    if _digest(now) == _digest(entry["before"]):
+    if digest(now) == digest(entry["before"]):
         return ""
-    if _digest(now) != entry["after"]:
+    if digest(now) != entry["after"]:
         return f"{path} was changed since by somebody else, and stays as it is"
     write(path, entry["before"])
     return ""
@@ -243,67 +240,8 @@ def undo_boots(entry: Entry) -> str:
     return ""
 
 
-def read(path: Path) -> str | None:
-    """Return a file's text, None where there is none.
-
-    Raises:
-        StepError: it cannot be read.
-    """
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(FILE_MAX + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StepError(f"{path}: {error.strerror}") from error
-    if len(raw) > FILE_MAX:
-        raise StepError(f"{path} has more than {FILE_MAX} bytes, which no such file has")
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def write(path: Path, text: str | None) -> None:
-    """Give a file a content in one step; None removes it. One that is there keeps mode and owner.
-
-    Raises:
-        StepError: it cannot be written; what was there before is there.
-    """
-    made = path.with_name(f".{path.name}.pvdump-new")
-    try:
-        if text is None:
-            path.unlink(missing_ok=True)
-            return
-        made.unlink(missing_ok=True)  # of a run that was killed
-        fd = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as stream:  # noqa: PTH123 - a descriptor
-            stream.write(text.encode("utf-8", "surrogateescape"))
-            os.fchmod(fd, MODE)
-            if path.exists():
-                _take_over(path, made)
-            stream.flush()
-            os.fsync(fd)
-        made.replace(path)
-    except OSError as error:
-        raise StepError(f"{path}: {error.strerror}") from error
-
-
-def _take_over(path: Path, made: Path) -> None:
-    """Give a new file owner, mode and extended attributes of the one whose place it takes."""
-    status = path.stat()
-    os.chown(made, status.st_uid, status.st_gid)
-    made.chmod(status.st_mode & 0o7777)
-    for name in os.listxattr(path):
-        os.setxattr(made, name, os.getxattr(path, name))
-
-
 def _put(path: Path, value: str) -> None:
     try:
         path.write_text(value)
     except OSError as error:
         raise StepError(f"{path}: {error.strerror}") from error
-
-
-def _digest(text: str | None) -> str:
-    """Return a digest of a content; "" of a file that is not there."""
-    if text is None:
-        return ""
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -61,6 +61,11 @@ def check(fd: int, path: Path) -> None:
         raise FileSystemError(f"{path} is on the realtime device of its xfs")
 
 
+def unescaped(name: str) -> str:
+    r"""Return a name of /proc, such as one of MOUNTS, without its \040."""
+    return name.encode("latin-1", "replace").decode("unicode_escape")
+
+
 def _mounted(device: int) -> tuple[set[str], set[str]]:
     """Return the types and options of the mounts of a device."""
     number = f"{os.major(device)}:{os.minor(device)}"

@@ -23,6 +23,7 @@ from pvfw.errors import CoreError, DumpError
 from pvfw.vmcoreinfo import Vmcoreinfo
 from xenpv.text import printable
 
+from .. import pip
 from ..dump.compression import ZLIB, ZSTD, unpacker
 from ..dump.disk import PAGE
 from ..dump.kdump import DESCRIPTOR, HEADER, INCOMPLETE, SUB_HEADER, VERSION
@@ -192,7 +193,7 @@ class CoreFile:
             else:
                 raise DumpError(
                     f"{self.path}: its pages are compressed by LZO or snappy: drgn reads them, "
-                    f"`pip install drgn`"
+                    f"`{pip.install('drgn')}`"
                 )
         except (ValueError, zlib.error) as error:
             raise CoreError(f"the page of frame {pfn:#x} is damaged: {error}") from error
@@ -206,7 +207,7 @@ class CoreFile:
         except DumpError:
             raise DumpError(
                 f"{self.path}: its pages are compressed by zstd, which needs the Python module "
-                f"zstandard or drgn: install python3-zstandard, or `pip install drgn`"
+                f"zstandard or drgn: install python3-zstandard, or `{pip.install('drgn')}`"
             ) from None
         return unpack(data)
 

@@ -7,10 +7,7 @@ from typing import NamedTuple
 
 from pvfw.errors import DumpError
 
-NEEDED = (
-    "drgn 0.3.0 or newer is needed for tasks, stacks and memory: `pip install drgn`, with the "
-    "Python that runs pvdump"
-)
+from .. import pip
 
 
 class NoDrgn(DumpError):
@@ -36,5 +33,7 @@ def engine() -> Engine:
     try:
         from . import memory, program, stacks, system, tasks
     except ImportError as error:
-        raise NoDrgn(NEEDED) from error
+        raise NoDrgn(
+            f"drgn 0.3.0 or newer is needed for tasks, stacks and memory: `{pip.install('drgn')}`"
+        ) from error
     return Engine(program, system, stacks, tasks, memory)
