@@ -1,7 +1,7 @@
 """`./build.py run`: an image in an embedded domain, its console on the terminal.
 
 Called by build.py. A crash kernel is started with the memory of a crashed Linux and a prepared
-disk, a firmware (--firmware, --shell or a script) with the disk alone; two scripts run in two
+disk, a firmware (--check, --shell or a script) with the disk alone; two scripts run in two
 domains (partners.py). The rule: nothing of the host is used but the files named and, at a prompt,
 the terminal; without a prompt a seed repeats a run.
 """
@@ -48,8 +48,10 @@ def main(arguments: list[str]) -> int:
     with progress.display(sys.stderr) as display:
         built = build(ROOT / "out", progress=display, config=ROOT / config)
     hwlib.install()
-    # Emulated code does not come back to Python for a signal.
+    # Emulated code does not come back to Python for a signal. Where nobody reads the console any
+    # more, as behind `| head`, the run ends, too.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     elf, flat = built.elf.read_bytes(), built.bin.read_bytes()
     if len(chosen.scripts) > 1:
         return partners.play(chosen, elf, flat)
@@ -81,11 +83,13 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--cmdline",
-        help=f"command line (default: {DUMP!r}; with --firmware: {CHECK!r}; with --shell: "
+        help=f"command line (default: {DUMP!r}; with --check: {CHECK!r}; with --shell: "
         f"{SHELL!r}; with a script: {SCRIPT!r})",
     )
     parser.add_argument(
-        "--firmware", action="store_true", help="start pvdump.elf, as a PVH guest's kernel"
+        "--check",
+        action="store_true",
+        help="start pvdump.elf as a PVH guest's kernel, which tries xenstore and the disks",
     )
     parser.add_argument(
         "--disk",
@@ -102,6 +106,8 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"{len(chosen.scripts)} scripts; two at most")
     if len(chosen.scripts) > 1 and (chosen.shell or chosen.scenario):
         parser.error("--shell and --scenario are for one domain")
+    if chosen.check and (chosen.shell or chosen.scripts):
+        parser.error("--check is for pvdump.elf; a prompt and scripts need pvboot.elf")
     if chosen.modules and not chosen.scripts:
         parser.error("--with is for a script")
     return chosen
@@ -122,7 +128,7 @@ def play(chosen: argparse.Namespace, elf: bytes, flat: bytes) -> int:
 
     scenario = load_scenario(chosen.scenario)
     layout = crashedmemory.layout(RAM * MIB)
-    is_firmware = chosen.firmware or chosen.shell or chosen.scripts
+    is_firmware = chosen.check or chosen.shell or chosen.scripts
     line = chosen.cmdline or default_line(chosen)
     script = load_script(chosen.scripts[0], chosen.modules) if chosen.scripts else b""
     guest_options = firmware_options(line, script)
@@ -163,7 +169,7 @@ def default_line(chosen: argparse.Namespace) -> str:
     """Return the command line where none is given."""
     if chosen.shell or chosen.scripts:
         return SHELL if chosen.shell else SCRIPT
-    return CHECK if chosen.firmware else DUMP
+    return CHECK if chosen.check else DUMP
 
 
 def load_script(path: Path, modules: Sequence[Path]) -> bytes:

@@ -1,5 +1,9 @@
 """`./build.py run`: what it starts, and how it ends where something named cannot be used."""
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,11 +40,28 @@ def test_a_disk_that_is_named_gets_the_dump(play, tmp_path):
     assert decode(disk.read_bytes()[:512]).state == COMPLETE
 
 
-def test_firmware_is_started_as_a_pvh_kernel_and_checks_the_guest(play, capsys):
-    assert play("--firmware") == 0
+def test_pvdump_elf_is_started_as_a_pvh_kernel_and_checks_the_guest(play, capsys):
+    assert play("--check") == 0
     said = capsys.readouterr().out
     assert "pvdump: firmware at 0x100000" in said
     assert "pvdump: check passed" in said
+
+
+def test_a_console_that_nobody_reads_any_more_ends_the_run():
+    program = "import sys; from tools import run; sys.exit(run.main(sys.argv[1:]))"
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as console:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "--check"],
+            cwd=SCENARIOS.parents[1],
+            stdout=console,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == -signal.SIGPIPE
+    assert "Traceback" not in done.stderr
 
 
 def test_a_scenario_strikes(play, capsys):
@@ -60,6 +81,8 @@ def test_a_domain_that_crashes_is_an_exit_status_of_1(play, capsys):
         (["a.py", "b.py", "--shell"], "--shell and --scenario are for one domain"),
         (["a.py", "b.py", "--scenario", "x"], "--shell and --scenario are for one domain"),
         (["--with", "x"], "--with is for a script"),
+        (["--check", "--shell"], "--check is for pvdump.elf"),
+        (["--check", "a.py"], "--check is for pvdump.elf"),
     ],
 )
 def test_what_does_not_go_together_is_wrong_usage(capsys, arguments, complaint):

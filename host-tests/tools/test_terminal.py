@@ -63,10 +63,9 @@ def person(disk):
         def start(line):
             words = {"python": sys.executable, "disk": disk, "line": line, "folder": folder}
             run = RUN.format(**words)
-            shell = (
-                f"cd {ROOT}; stty -a >{folder}/before; {run}; stty -a >{folder}/after; sleep 600"
-            )
-            people.append(Person(folder, shell))
+            states = [f"stty -a >{folder}/{name}" for name in ("before", "after")]
+            lines = [f"cd {ROOT}", states[0], run, states[1], f">{folder}/left", "cat"]
+            people.append(Person(folder, "; ".join(lines)))
             return people[0]
 
         people = []

@@ -39,6 +39,7 @@ STATE = Path("/var/lib/pvdumpd")
 LOCK = RUN / "lock"
 LOCK_SECONDS = 60.0
 SOCKET = "status"  # in RUN/daemon, which is the daemon's
+START = "systemctl enable --now pvdumpd"  # what a person types
 DESCRIPTION = """\
 Serve a dom0: when a guest's kernel has panicked, have its crash kernel start. HVM guests under xl
 start it ten seconds earlier. PVH guests under xl start it at all; theirs needs

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ..streams import pasted
 from ..watches.server import StatusError, ask
 from . import guestfiles, xlcfg
-from .command import RUN, SOCKET
+from .command import RUN, SOCKET, START
 from .configuration import PRESERVE
 from .enable import SETTING
 from .status import Status
@@ -39,7 +39,7 @@ def daemon(socket: Path = RUN / "daemon" / SOCKET) -> Seen:
     try:
         count = len(ask(socket, Status).guests)
     except StatusError:
-        return Seen(False, "pvdumpd does not answer", "systemctl enable --now pvdumpd")
+        return Seen(False, "pvdumpd does not answer", START)
     return Seen(True, f"pvdumpd runs, and sees {count} guests")
 
 

@@ -19,7 +19,7 @@ from ..guest.setup import ask as ask_person
 from ..streams import tell
 from ..watches.server import StatusError, ask
 from . import guestfiles, xlcfg
-from .command import RUN, SOCKET
+from .command import RUN, SOCKET, START
 from .configuration import PRESERVE
 from .status import Status
 
@@ -45,8 +45,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         ask(RUN / "daemon" / SOCKET, Status)
     except StatusError as error:
-        line = "systemctl enable --now pvdumpd"
-        raise DumpError(f"pvdumpd does not answer ({error}): {line}") from None
+        raise DumpError(f"pvdumpd does not answer ({error}): {START}") from None
     path = options.file.resolve()
     try:
         text = guestfiles.text(path)

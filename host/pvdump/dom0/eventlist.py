@@ -33,6 +33,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the command. Returns the exit code. Raises OSError."""
-    for event in events.read(options.state):
+    found = list(events.read(options.state))
+    for event in found:
         tell("events", json.dumps(event) if options.json else events.text(event))
+    if not found and not options.json:
+        tell("events", f"no events in {options.state}")
     return 0

@@ -13,7 +13,7 @@ import time
 from ..arguments import file_name
 from ..streams import complain, one_line
 from ..watches.server import StatusError, ask
-from .command import RUN, SOCKET
+from .command import RUN, SOCKET, START
 from .status import Status
 
 PERIOD = 1.0  # s
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
                 return 0
             time.sleep(PERIOD)
     except StatusError as error:
-        complain("top", str(error))
+        complain("top", f"pvdumpd does not answer ({error}): {START}")
         return 1
 
 
