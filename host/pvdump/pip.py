@@ -6,18 +6,19 @@ Python that runs, and works where a distribution keeps pip from its own Python (
 
 from __future__ import annotations
 
-import shlex
 import sys
 import sysconfig
 from pathlib import Path
+
+from .streams import pasted
 
 MARKER = "EXTERNALLY-MANAGED"
 
 
 def install(module: str) -> str:
     """Return the command. module: its name, such as drgn."""
-    words = [sys.executable, "-m", "pip", "install", module]
+    words = [pasted(sys.executable), "-m", "pip", "install", module]
     is_own = sys.prefix != sys.base_prefix  # a virtual environment
     if not is_own and Path(sysconfig.get_path("stdlib"), MARKER).exists():
         words.insert(4, "--break-system-packages")
-    return shlex.join(words)
+    return " ".join(words)
