@@ -14,9 +14,9 @@ from xenpv.block.connection import Connection, Pool
 from xenpv.block.disks import HOME, numbers
 from xenpv.block.negotiate import Limits
 from xenpv.errors import XenError
+from xenpv.loop import SECOND
 from xenpv.xenbus import Device
 
-SECOND = 10**9
 SEED = 1
 REQUESTS = 256
 # Besides the read: one that is reserved, and some that nobody has.

@@ -10,9 +10,8 @@ from xenpv.block.connection import Connection, Pool
 from xenpv.block.disks import HOME, numbers
 from xenpv.block.negotiate import Limits
 from xenpv.block.requests import Part
+from xenpv.loop import SECOND
 from xenpv.xenbus import Device
-
-SECOND = 10**9
 
 (number, *_) = await numbers(store)
 device = Device(store, loop, "%s/%d" % (HOME, number))

@@ -3,7 +3,8 @@
 # In dom0, while it runs:  xenstore-write /local/domain/DOMID/data/example hello
 # When nobody does so for a second, the script writes to the node itself.
 
-SECOND = 10**9
+from xenpv.loop import SECOND
+
 PATH = "data/example"
 
 

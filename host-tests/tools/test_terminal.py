@@ -13,6 +13,7 @@ from fixtures.pane import Pane
 ROOT = Path(__file__).resolve().parents[2]
 LINUX = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 RUN = "{python} build.py run --shell --disk {disk} --cmdline '{line}' 2>{folder}/err"
+LINE = "pvdump.run=boot pvdump.timeout=600"
 MENU = """\
 pvdump: System a2 boots in 600 s; a key shows the menu
 *  1  System a2
@@ -56,17 +57,21 @@ def disk(tmp_path_factory):
 
 @pytest.fixture
 def person(disk):
-    """Runs pvboot in a terminal, with a command line. Returns a Person."""
+    """Runs pvboot in a terminal, and shows its menu. Returns a Person."""
     with tempfile.TemporaryDirectory() as name:  # a short path, for a socket
         folder = Path(name)
 
-        def start(line):
-            words = {"python": sys.executable, "disk": disk, "line": line, "folder": folder}
+        def start():
+            words = {"python": sys.executable, "disk": disk, "line": LINE, "folder": folder}
             run = RUN.format(**words)
             states = [f"stty -a >{folder}/{name}" for name in ("before", "after")]
             lines = [f"cd {ROOT}", states[0], run, states[1], f">{folder}/left", "cat"]
-            people.append(Person(folder, "; ".join(lines)))
-            return people[0]
+            one = Person(folder, "; ".join(lines))
+            people.append(one)
+            one.sees(MENU.partition("\n")[0])
+            one.types("x")
+            one.sees(MENU)
+            return one
 
         people = []
         yield start
@@ -101,10 +106,7 @@ def shown(screen):
 
 
 def test_a_command_line_is_edited_in_the_menu_and_booted(person):
-    one = person("pvdump.run=boot pvdump.timeout=600")
-    one.sees(MENU.partition("\n")[0])
-    one.types("x")
-    one.sees(MENU)
+    one = person()
     one.types("e2", "Enter")
     one.sees(f"{MENU} e2\noptions: root=/dev/xvda1 number=a1 console=ttyS0")
     one.types("C-a", "quiet ", "C-e", "BSpace", "BSpace", "BSpace", "BSpace", "BSpace", "tty1")
@@ -116,10 +118,7 @@ def test_a_command_line_is_edited_in_the_menu_and_booted(person):
 
 
 def test_a_slip_at_the_menu_boots_nothing(person):
-    one = person("pvdump.run=boot pvdump.timeout=600")
-    one.sees(MENU.partition("\n")[0])
-    one.types("x")
-    one.sees(MENU)
+    one = person()
     one.types("9", "Enter")
     wrong = f"{MENU} 9\nthere is no entry 9\nboot:"
     one.sees(wrong)
@@ -136,10 +135,7 @@ def test_a_slip_at_the_menu_boots_nothing(person):
 
 
 def test_the_prompt_has_history_completion_and_paste_and_ctrl_c_interrupts(person):
-    one = person("pvdump.run=boot pvdump.timeout=600")
-    one.sees(MENU.partition("\n")[0])
-    one.types("x")
-    one.sees(MENU)
+    one = person()
     one.types("s", "Enter")
     one.sees(f"{MENU} s\n{SHELL}")
     one.types("1+1", "Enter")

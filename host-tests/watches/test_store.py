@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from fixtures import storeserver
 from watches.fakes import Followed, Handler
 
 from pvdump.watches.dispatcher import Dispatcher
@@ -31,12 +32,8 @@ PATTERN = Pattern(f"{BASE}/*/data/state")
 def path(tmp_path: Path) -> Iterator[Path]:
     """Where a xenstored listens."""
     # Over 1000 domains need more nodes than the guests' quota, which domain 0 does not have.
-    with UnixTransport(Xenstored(), tmp_path / "store") as unix:
-        thread = threading.Thread(target=unix.run)
-        thread.start()
-        yield unix.path
-        unix.stop()
-        thread.join()
+    with storeserver.serving(tmp_path) as path:
+        yield path
 
 
 @pytest.fixture
