@@ -182,7 +182,7 @@ def test_the_installed_image_is_found(make, place, monkeypatch):
     monkeypatch.setattr(image, "PLACES", (place / "none",))
     code, _, err = make("my script.py", "-o", "other")
     assert code == 1
-    assert "none/pvboot.elf: install pvdump, or name pvboot.elf with --image" in err
+    assert "none/pvboot.elf: install pvdump, or name it with --image" in err
 
 
 def test_what_is_made_runs_in_the_image(make, place, tmp_path_factory):

@@ -9,24 +9,17 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from pvfw.errors import DumpError
+from .. import imagefile
+from ..imagefile import ImageError
 
-# A wheel's, a package's, a person's.
-PLACES = (
-    Path(__file__).resolve().parent.parent / "image/pvdump.bin",
-    Path("/usr/lib/pvdump/pvdump.bin"),
-    Path("/boot/pvdump.bin"),
-)
-SIZE_MAX = 64 << 20  # bytes
-
-
-class ImageError(DumpError):
-    """The image cannot be loaded; the message says why."""
+NAME = "pvdump.bin"
+# The last is a person's.
+PLACES = (*(folder / NAME for folder in imagefile.FOLDERS), Path("/boot", NAME))
 
 
 def find() -> Path:
     """Return the first of PLACES where there is a file, else the last of them."""
-    return next((path for path in PLACES if path.is_file()), PLACES[-1])
+    return imagefile.first(PLACES)
 
 
 def read(path: Path) -> bytes:
@@ -35,16 +28,8 @@ def read(path: Path) -> bytes:
     Raises:
         ImageError: there is none, or it is no bzImage that kexec loads.
     """
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(SIZE_MAX + 1)
-    except FileNotFoundError:
-        raise ImageError(
-            f"there is no image {path}: install pvdump, or name it with --image"
-        ) from None
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}") from error
-    if len(raw) > SIZE_MAX or len(raw) < 0x264 or raw[0x202:0x206] != b"HdrS":
+    raw = imagefile.read(path)
+    if len(raw) < 0x264 or raw[0x202:0x206] != b"HdrS":
         raise ImageError(f"{path} is no image that kexec loads: pvdump.bin is")
     return raw
 

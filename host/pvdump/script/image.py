@@ -7,34 +7,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .text import ScriptError
+from .. import imagefile
+from ..imagefile import ImageError
 
-# A wheel's, a package's.
-PLACES = (Path(__file__).resolve().parent.parent / "image", Path("/usr/lib/pvdump"))
-SIZE_MAX = 64 << 20  # bytes
 ELF = b"\x7fELF"
+PLACES = imagefile.FOLDERS
 
 
 def find(name: str) -> Path:
     """Return pvboot.elf or pvboot.fw in the first of PLACES that has it, else in the last."""
-    places = [place / name for place in PLACES]
-    return next((path for path in places if path.is_file()), places[-1])
+    return imagefile.first([folder / name for folder in PLACES])
 
 
 def read(path: Path) -> bytes:
     """Read an image.
 
     Raises:
-        ScriptError: there is none, or it is no ELF file, which both doors need.
-        OSError: it cannot be read.
+        ImageError: there is none, or it is no ELF file, which both doors need.
     """
-    try:
-        with path.open("rb") as stream:
-            raw = stream.read(SIZE_MAX + 1)
-    except FileNotFoundError:
-        raise ScriptError(
-            f"there is no image {path}: install pvdump, or name {path.name} with --image"
-        ) from None
-    if raw[: len(ELF)] != ELF or len(raw) > SIZE_MAX:
-        raise ScriptError(f"{path} is no image that xl starts: {path.stem}.elf or .fw is")
+    raw = imagefile.read(path)
+    if raw[: len(ELF)] != ELF:
+        raise ImageError(f"{path} is no image that xl starts: {path.stem}.elf or .fw is")
     return raw
